@@ -1,0 +1,128 @@
+"""Recipe: one point of the search space, a plain value that JSON holds and `run_trial` turns into an Outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoprune.errors import InputError
+from autoprune.reading import choices, expect_mapping, read, to_plain, within
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodChoice:
+    """A method by name and the hyper-parameters that differ from its defaults (checked by `methods.build`)."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the pruned model may cost, as ratios of the dense model; every ratio given must be met.
+
+    Ratios make papers that count multiply-adds and tools that count FLOPs agree (see `cost.py`).
+    """
+
+    flops: float | None = field(default=None, metadata=within(0, 1, open_low=True))
+    params: float | None = field(default=None, metadata=within(0, 1, open_low=True))
+
+    def __post_init__(self) -> None:
+        for name, ratio in self.ratios().items():
+            if not 0 < ratio <= 1:
+                raise InputError(f"{ratio!r} is out of range", where=f"target.{name}", allowed="(0, 1]")
+
+    def ratios(self) -> dict[str, float]:
+        """The limits that are set: cost name -> ratio."""
+        return {name: ratio for name, ratio in (("flops", self.flops), ("params", self.params)) if ratio is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """How scores and a target become widths (`allocate.py`).
+
+    Fields:
+        name: `uniform` prunes the same share of every group; `ratios` prunes shares in the proportion given by `ratios`;
+            `global` ranks the units of all groups together by normalised score.
+        normalise: `global` only: what a group's scores are divided by before they are compared with other groups'.
+        ratios: `ratios` only: weight per group id, `stageN` or glob pattern; the target scales them all by one scalar.
+            The most specific key wins (id, then stage, then pattern in the order given); unlisted groups are not pruned.
+        max_ratio: largest share of a group that may go.
+        min_channels: smallest width of a group.
+    """
+
+    name: str = field(default="global", metadata=choices("uniform", "ratios", "global"))
+    normalise: str = field(default="mean", metadata=choices("none", "mean", "max", "std"))
+    ratios: Mapping[str, float] = field(default_factory=dict, metadata=within(0, 1))
+    max_ratio: float = field(default=0.95, metadata=within(0, 1, open_low=True))
+    min_channels: int = field(default=1, metadata=within(1, 2**20))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """SGD with Nesterov momentum, in units that mean the same for every batch size and data set.
+
+    `images` counts every training image the trial sees, sparsify stage included, so that methods with and without such
+    a stage spend the same budget. `warmup` is a share of a stage's steps. `rungs` are shares of the fine-tuning
+    images after which validation accuracy is measured; 0 is right after the cut, and 1 (the end) is always measured.
+    """
+
+    images: int = field(default=50_000, metadata=within(0, 10**12))
+    batch_size: int = field(default=128, metadata=within(1, 2**20))
+    lr: float = field(default=0.01, metadata=within(0, 100, open_low=True))
+    momentum: float = field(default=0.9, metadata=within(0, 0.9999))
+    weight_decay: float = field(default=5e-4, metadata=within(0, 1))
+    schedule: str = field(default="cosine", metadata=choices("cosine", "linear", "constant"))
+    warmup: float = field(default=0.0, metadata=within(0, 0.9))
+    label_smoothing: float = field(default=0.0, metadata=within(0, 0.9))
+    distill: float = field(default=0.0, metadata=within(0, 1))
+    temperature: float = field(default=4.0, metadata=within(0, 100, open_low=True))
+    ema: float = field(default=0.0, metadata=within(0, 0.99999))
+    rungs: tuple[float, ...] = field(default=(0.0, 1.0), metadata=within(0, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a trial does; two equal recipes on one task are the same experiment."""
+
+    method: MethodChoice
+    target: Target = field(default_factory=Target)
+    allocation: Allocation = field(default_factory=Allocation)
+    training: Training = field(default_factory=Training)
+    seed: int = field(default=0, metadata=within(0, 2**32 - 1))
+
+    @classmethod
+    def from_dict(cls, data: object, where: str = "recipe") -> Recipe:
+        """Read a recipe from plain data.
+
+        The method is one flat mapping, `{"name": "bn_scale", "penalty": 1e-4}`.
+
+        Raises:
+            InputError: naming the path inside `where` and what is allowed.
+        """
+        mapping = dict(expect_mapping(data, where))
+        method = dict(expect_mapping(mapping.get("method"), f"{where}.method"))
+        if not isinstance(method.get("name"), str):
+            raise InputError("missing key 'name'", where=f"{where}.method")
+        mapping["method"] = {"name": method.pop("name"), "params": {}}
+        recipe = read(cls, mapping, where)
+        return Recipe(**{**vars(recipe), "method": MethodChoice(name=recipe.method.name, params=method)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `Recipe.from_dict(recipe.to_dict()) == recipe`."""
+        plain: dict[str, Any] = to_plain(self)
+        plain["method"] = {"name": self.method.name, **plain["method"]["params"]}
+        return plain
+
+    def key(self) -> str:
+        """A stable hash of the recipe: 12 hexadecimal digits, the same in every process and on every machine."""
+        return stable_hash(self.to_dict())
+
+
+def stable_hash(value: Any) -> str:
+    """12 hexadecimal digits of SHA-256 over the canonical JSON of plain data."""
+    text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
