@@ -1,0 +1,84 @@
+"""What a model costs as a function of kept channels: arithmetic on the graph, exact, no forward pass.
+
+FLOPs follow torch's `FlopCounterMode`: one multiply-add is 2 FLOPs, and only matrix-multiply-like operations count
+(papers' "FLOPs" are mostly multiply-adds, half of ours). Targets and objectives are ratios, where both agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.graph import ChannelGraph, Floats
+from autoprune.keep import Keep
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs and activations (output elements of convolutions and matrix products) for the traced batch; parameters."""
+
+    flops: int
+    params: int
+    activations: int
+
+    def ratios(self, dense: Cost) -> dict[str, float]:
+        """This cost relative to the dense model's; 1.0 where the dense model costs nothing."""
+        pairs = {name: (getattr(self, name), getattr(dense, name)) for name in ("flops", "params", "activations")}
+        return {name: part / whole if whole else 1.0 for name, (part, whole) in pairs.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Terms:
+    """Cost = weights.T @ (product over columns of widths[rows]).
+
+    Shapes: rows (terms, factors) with unused factors pointing at a constant 1; weights (terms, 3).
+    """
+
+    rows: NDArray[np.intp]
+    weights: Floats
+
+
+def cost(graph: ChannelGraph, keep: Keep) -> Cost:
+    """The cost of the model cut to `keep`; exact below 2**53."""
+    return cost_of_counts(graph, keep.counts(graph))
+
+
+def cost_of_counts(graph: ChannelGraph, counts: NDArray[Any]) -> Cost:
+    """The cost when `counts` (prunable groups,) units are kept: which ones does not matter."""
+    terms = _terms(graph)
+    widths = np.append(graph.widths.fixed + graph.widths.per_unit @ counts, 1.0)
+    flops, params, activations = widths[terms.rows].prod(axis=1) @ terms.weights
+    return Cost(int(flops), int(params), int(activations))
+
+
+def flops_by_layer(graph: ChannelGraph, keep: Keep) -> dict[str, int]:
+    """FLOPs per operation name; operations that share a layer are added up."""
+    widths = graph.widths.fixed + graph.widths.per_unit @ keep.counts(graph)
+    result: dict[str, int] = {}
+    for op in graph.ops:
+        result[op.name] = result.get(op.name, 0) + int(op.flops * widths[list(op.dims)].prod())
+    return result
+
+
+@lru_cache(maxsize=64)
+def _terms(graph: ChannelGraph) -> _Terms:
+    table = [(op.dims, (op.flops, 0, 0)) for op in graph.ops]
+    table += [(op.out_dims, (0, 0, op.activations)) for op in graph.ops]
+    table += [(rows, (0, entries, 0)) for entries, rows in graph.tensors.values()]
+    merged: dict[tuple[int, ...], NDArray[np.float64]] = {}
+    for dims, weights in table:  # the same product of widths occurs in FLOPs, activations and parameters: count it once
+        key = tuple(sorted(dims))
+        merged[key] = merged.get(key, np.zeros(3)) + np.array(weights, dtype=np.float64)
+    one = len(graph.widths.fixed)
+    return _Terms(_padded(merged, one), np.array(list(merged.values())).reshape(-1, 3))
+
+
+def _padded(keys: Iterable[tuple[int, ...]], fill: int) -> NDArray[np.intp]:
+    rows = list(keys)
+    factors = max((len(row) for row in rows), default=0)
+    return np.array([row + (fill,) * (factors - len(row)) for row in rows], dtype=np.intp).reshape(len(rows), factors)
