@@ -1,0 +1,44 @@
+# make demo | test | lint | bench. Each sets up what it needs in .venv; the second call starts at once.
+# Another Python: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO := runs/demo
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if $(SUPPORTED) else "autoprune needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "no virtual environment: on Debian and Ubuntu, apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@echo "installing into $(VENV) (PyTorch is large: a minute or more)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## search on real digits, report, export, and proof of the export (3 minutes)
+	@if [ -e $(DEMO)/study.yaml ]; then echo "removing the earlier demo in $(DEMO)"; rm -rf $(DEMO); fi
+	$(BIN)/autoprune search digits_demo --out $(DEMO)
+	$(BIN)/autoprune export $(DEMO) --max-flops 0.5 --to $(DEMO)/export
+	$(BIN)/autoprune verify $(DEMO)/export
+
+test: $(INSTALLED) ## the whole test suite, without network (10 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## the benchmarks that need no data of their own
+	$(BIN)/python -m autoprune.analysis.benchmarks
+
+clean: ## remove the environment and the demo's run
+	rm -rf $(VENV) $(DEMO)
