@@ -1,0 +1,576 @@
+"""How labels go through torch's operations: one rule per aten operation, found by name.
+
+A rule sees the call (`Call`) and tells the `Flow` what the output's labels are, which labels must live together and
+which must not be touched. Add a rule for an operation of your own with `register("name")`; an operation without a rule
+freezes the channels that reach it, and the graph says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from autoprune.graph import Ints
+from autoprune.labels import FIXED, Block, drop_constant, project, renumber, reshape, spread
+
+
+@dataclass(frozen=True)
+class RawOp:
+    """A matrix-multiply-like operation as it was met; dims are label arrays, constants hold everything unlabelled."""
+
+    name: str
+    kind: str
+    flops: int
+    dims: tuple[Ints, ...]
+    activations: int
+    out_dims: tuple[Ints, ...]
+    resolution: int
+
+
+@dataclass
+class Flow:
+    """What one traced forward pass found out about labels; the tracer owns it, the rules write to it."""
+
+    blocks: dict[int, tuple[Tensor, list[Block]]] = field(default_factory=dict)
+    ties: list[Ints] = field(default_factory=list)
+    freezes: list[tuple[Ints, str]] = field(default_factory=list)
+    roles: list[tuple[Ints, str]] = field(default_factory=list)
+    ops: list[RawOp] = field(default_factory=list)
+    path: str = ""
+
+    def get(self, tensor: object) -> list[Block]:
+        """The tensor's labelled dimensions; tensors never seen have none."""
+        return self.blocks.get(id(tensor), (None, []))[1]
+
+    def set(self, tensor: object, blocks: Iterable[Block]) -> None:
+        """Give a tensor labels. The tensor is kept alive, so that its id stays its own."""
+        if isinstance(tensor, Tensor):
+            self.blocks[id(tensor)] = (tensor, list(blocks))
+
+    def tie(self, a: Ints, b: Ints, why: str) -> None:
+        """Entries that meet live and die together; what meets a FIXED entry must stay."""
+        a, b = (x.ravel() for x in np.broadcast_arrays(a, b))
+        both = (a != FIXED) & (b != FIXED)
+        if both.any():
+            self.ties.append(np.stack([a[both], b[both]]))
+        if not both.all():
+            self.freeze(np.concatenate([a[~both], b[~both]]), why)
+
+    def freeze(self, labels: Ints, why: str) -> None:
+        """These entries must stay."""
+        real = labels[labels != FIXED]
+        if real.size:
+            self.freezes.append((real.ravel(), f"{why} in {self.path}" if self.path else why))
+
+    def freeze_all(self, blocks: Iterable[Block], why: str) -> None:
+        """Freeze every label of the blocks."""
+        for _, labels in blocks:
+            self.freeze(labels, why)
+
+    def along(self, tensor: object, dim: int, why: str) -> Ints | None:
+        """The labels along one dimension; blocks on other dimensions, or joint with them, are frozen. None: unlabelled."""
+        found = None
+        for dims, labels in self.get(tensor):
+            if dims == (dim,):
+                found = labels
+            else:
+                self.freeze(labels, why)
+        return found
+
+    def merge(self, blocks: Sequence[Block], shape: Sequence[int], why: str) -> list[Block]:
+        """Blocks of tensors that are combined entry by entry: labels on the same dimension are tied."""
+        result: list[Block] = []
+        for block in blocks:
+            hits = [other for other in result if set(other[0]) & set(block[0])]
+            dims = tuple(sorted({d for other in hits for d in other[0]} | set(block[0])))
+            merged = spread(block, dims, shape) if len(dims) > len(block[0]) else block[1]
+            if len(dims) == len(block[0]):
+                dims = block[0]
+            for other in hits:
+                self.tie(spread(other, dims, shape), merged, why)
+                result.remove(other)
+            result.append(drop_constant(dims, np.asarray(merged)) if hits else (dims, merged))
+        return result
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an aten operation: `name` without namespace, overload and in-place underscore."""
+
+    name: str
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """Argument by position or keyword."""
+        return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
+
+    @property
+    def first_out(self) -> Any:
+        """The output, or the first of several."""
+        return self.out[0] if isinstance(self.out, (tuple, list)) else self.out
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors among the arguments."""
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+
+
+Rule = Callable[[Flow, Call], None]
+_RULES: dict[str, Rule] = {}
+
+
+def register(*names: str) -> Callable[[Rule], Rule]:
+    """Decorator: the rule for aten (or custom) operations of these names, without namespace and in-place underscore.
+
+    The rule gets `(flow, call)`; it must `flow.set` the labels of every output that follows its inputs, `flow.tie` what
+    meets, and `flow.freeze` what it cannot follow.
+    """
+
+    def add(rule: Rule) -> Rule:
+        _RULES.update(dict.fromkeys(names, rule))
+        return rule
+
+    return add
+
+
+def operation_name(func: Any) -> str:
+    """`aten::relu_.default` -> `relu`."""
+    name: str = func._schema.name.split("::")[1]
+    return name if name.endswith("__") else name.rstrip("_") if not name.startswith("_") else name
+
+
+def apply(flow: Flow, call: Call) -> None:
+    """Run the rule of the call: its own, the one of pointwise operations, or freeze."""
+    rule = _RULES.get(call.name)
+    if rule is not None:
+        rule(flow, call)
+    elif torch.Tag.pointwise in call.func.tags:
+        pointwise(flow, call)
+    else:
+        unknown(flow, call)
+
+
+def unknown(flow: Flow, call: Call) -> None:
+    """No rule: channels that reach this operation stay."""
+    for tensor in call.tensors():
+        flow.freeze_all(flow.get(tensor), f"no rule for operation {call.name!r}")
+
+
+# ---- entry by entry ------------------------------------------------------------------------------------------------
+
+
+def pointwise(flow: Flow, call: Call) -> None:
+    """Entry by entry with broadcasting: channels that meet are tied; a full-size unlabelled partner freezes."""
+    combine(flow, call.first_out, call.tensors(), f"meets a tensor of fixed size at {call.name!r}")
+
+
+def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
+    """Give `out` the merged labels of `tensors`, aligned at the last dimension as broadcasting does."""
+    if not isinstance(out, Tensor):
+        return
+    blocks: list[Block] = []
+    for tensor in tensors:
+        offset = out.dim() - tensor.dim()
+        for dims, labels in flow.get(tensor):
+            moved = tuple(d + offset for d in dims)
+            if any(tensor.shape[d] == 1 != out.shape[m] for d, m in zip(dims, moved, strict=True)):
+                flow.freeze(labels, "a single channel spreads over all")
+            else:
+                blocks.append((moved, labels))
+    blocks = flow.merge(blocks, out.shape, why)
+    for tensor in tensors:
+        _freeze_unmatched(flow, tensor, out, blocks, why)
+    flow.set(out, blocks)
+
+
+def _freeze_unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block], why: str) -> None:
+    offset = out.dim() - tensor.dim()
+    own = {d + offset for dims, _ in flow.get(tensor) for d in dims}
+    full = {d + offset for d, size in enumerate(tensor.shape) if size > 1}
+    for dims, labels in blocks:
+        if full & set(dims) and not own & set(dims):
+            flow.freeze(labels, why)
+
+
+@register(
+    "clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "native_dropout", "max_pool2d_with_indices",
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "avg_pool2d", "avg_pool3d", "avg_pool1d",
+    "max_pool3d_with_indices", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d",
+    "upsample_nearest1d", "upsample_linear1d", "reflection_pad2d", "replication_pad2d", "_upsample_bilinear2d_aa",
+    "adaptive_avg_pool2d", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli",
+)  # fmt: skip
+def same(flow: Flow, call: Call) -> None:
+    """Channel by channel, shape of the channels unchanged; spatial sizes may change, so labels there are frozen."""
+    source, out = call.args[0], call.first_out
+    kept = [block for block in flow.get(source) if all(source.shape[d] == out.shape[d] for d in block[0])]
+    flow.freeze_all([b for b in flow.get(source) if not any(b is k for k in kept)], f"resized by {call.name!r}")
+    flow.set(out, kept)
+
+
+@register("copy")
+def copy(flow: Flow, call: Call) -> None:
+    """`a.copy_(b)`: a has b's entries."""
+    combine(flow, call.out, [call.args[1]], "copied into a tensor of fixed size")
+
+
+@register("expand")
+def expand(flow: Flow, call: Call) -> None:
+    """New leading dimensions; dimensions of size 1 are repeated."""
+    combine(flow, call.out, [call.args[0]], "expanded")
+
+
+@register("_softmax", "_log_softmax", "_safe_softmax")
+def softmax(flow: Flow, call: Call) -> None:
+    """Entries along one dimension are compared with each other: channels there must stay."""
+    _reject_dims(flow, call, {call.args[1] % call.args[0].dim()})
+
+
+@register("cumsum", "sort", "topk", "flip", "argmax", "argsort", "cumprod")
+def across(flow: Flow, call: Call) -> None:
+    """Mixes or reorders entries along a dimension."""
+    unknown(flow, call)
+
+
+def _reject_dims(flow: Flow, call: Call, dims: set[int]) -> None:
+    blocks = flow.get(call.args[0])
+    flow.freeze_all([b for b in blocks if set(b[0]) & dims], f"{call.name.strip('_')} over the channels")
+    flow.set(call.first_out, [b for b in blocks if not set(b[0]) & dims])
+
+
+# ---- shape ---------------------------------------------------------------------------------------------------------
+
+
+@register("view", "reshape", "_unsafe_view", "_reshape_alias", "unsqueeze", "squeeze", "flatten", "unflatten")
+def view(flow: Flow, call: Call) -> None:
+    """The same entries in another shape."""
+    source, out, blocks = call.args[0], call.out, []
+    for block in flow.get(source):
+        moved, ties = reshape(block, source.shape, out.shape)
+        for a, b in ties:
+            flow.tie(a, b, "split")
+        if moved is None:
+            flow.freeze(block[1], f"{call.name!r} that labels cannot follow")
+        else:
+            blocks.append(moved)
+    flow.set(out, _without_collisions(flow, blocks))
+
+
+def _without_collisions(flow: Flow, blocks: list[Block]) -> list[Block]:
+    clean = []
+    for i, block in enumerate(blocks):
+        others = blocks[:i] + blocks[i + 1 :]
+        if any(set(block[0]) & set(other[0]) for other in others):
+            flow.freeze(block[1], "two labelled dimensions flattened into one")
+        else:
+            clean.append(block)
+    return clean
+
+
+@register("permute")
+def permute(flow: Flow, call: Call) -> None:
+    """Dimensions in another order."""
+    source = call.args[0]
+    order = [d % source.dim() for d in call.args[1]]
+    flow.set(call.out, renumber(flow.get(source), {d: i for i, d in enumerate(order)}))
+
+
+@register("transpose", "t", "numpy_T")
+def transpose(flow: Flow, call: Call) -> None:
+    """Two dimensions swapped."""
+    source = call.args[0]
+    a, b = (d % source.dim() for d in call.args[1:3]) if call.name == "transpose" else (0, max(source.dim() - 1, 0))
+    mapping = {d: d for d in range(source.dim())} | {a: b, b: a}
+    flow.set(call.out, renumber(flow.get(source), mapping))
+
+
+@register("cat", "concat")
+def cat(flow: Flow, call: Call) -> None:
+    """Labels are concatenated as the tensors are; unlabelled parts are FIXED."""
+    parts = [t for t in call.args[0] if t.numel()]
+    dim = call.arg(1, "dim", 0) % call.out.dim()
+    pieces, blocks = [], []
+    for part in parts:
+        along = [labels for dims, labels in flow.get(part) if dims == (dim,)]
+        pieces.append(along[0] if along else np.full(part.shape[dim], FIXED, dtype=np.int64))
+        flow.freeze_all([b for b in flow.get(part) if dim in b[0] and b[0] != (dim,)], "concatenated along a joint dimension")
+        blocks += [b for b in flow.get(part) if dim not in b[0]]
+    blocks = flow.merge(blocks, call.out.shape, "concatenated with a tensor of fixed size")
+    for part in parts:
+        own = {d for dims, _ in flow.get(part) for d in dims}
+        flow.freeze_all([b for b in blocks if not own & set(b[0])], "concatenated with a tensor of fixed size")
+    labels = np.concatenate(pieces)
+    flow.set(call.out, [*blocks, ((dim,), labels)] if labels.any() else blocks)
+
+
+@register("stack")
+def stack(flow: Flow, call: Call) -> None:
+    """A new dimension in front of which the tensors meet entry by entry."""
+    dim = call.arg(1, "dim", 0) % call.out.dim()
+    shape = call.out.shape
+    moved = [renumber(flow.get(t), {d: d + (d >= dim) for d in range(t.dim())}) for t in call.args[0]]
+    flow.set(call.out, flow.merge([b for blocks in moved for b in blocks], shape, "stacked with a tensor of fixed size"))
+
+
+@register("constant_pad_nd")
+def pad(flow: Flow, call: Call) -> None:
+    """Padding adds FIXED entries: how many is written in the model's code, so what meets them must stay."""
+    source, amounts, blocks = call.args[0], call.args[1], []
+    for dims, labels in flow.get(source):
+        last = [2 * (source.dim() - 1 - d) for d in dims]
+        around = [(amounts[i], amounts[i + 1]) if i + 1 < len(amounts) else (0, 0) for i in last]
+        if any(n < 0 for pair in around for n in pair):
+            flow.freeze(labels, "cropped by negative padding")
+        else:
+            blocks.append((dims, np.pad(labels, around, constant_values=FIXED)))
+    flow.set(call.out, blocks)
+
+
+@register("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk")
+def split(flow: Flow, call: Call) -> None:
+    """Equal parts are tied, so that a model that computes the part size from the width stays right."""
+    source, start = call.args[0], 0
+    dim = call.arg(2, "dim", 0) % source.dim()
+    equal = len({part.shape[dim] for part in call.out}) == 1
+    for dims, labels in flow.get(source) if equal else []:
+        if dim in dims:
+            parts = np.stack(np.split(labels, len(call.out), dims.index(dim)))
+            flow.tie(parts, parts[:1], "split with fixed entries")
+    for part in call.out:
+        stop = start + part.shape[dim]
+        flow.set(part, _taken(flow.get(source), dim, np.arange(start, stop)))
+        start = stop
+
+
+@register("slice")
+def slice_(flow: Flow, call: Call) -> None:
+    """A range of entries along one dimension."""
+    source = call.args[0]
+    dim = call.arg(1, "dim", 0) % source.dim()
+    index = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(source.shape[dim])
+    flow.set(call.out, _taken(flow.get(source), dim, np.arange(*index)))
+
+
+@register("select")
+def select(flow: Flow, call: Call) -> None:
+    """One entry along a dimension; which one is written in the model's code, so a labelled dimension is frozen."""
+    source = call.args[0]
+    dim = call.args[1] % source.dim()
+    shift = {d: d - (d > dim) for d in range(source.dim()) if d != dim}
+    joint = [b for b in flow.get(source) if dim in b[0] and len(b[0]) > 1]
+    flow.freeze_all([b for b in flow.get(source) if b[0] == (dim,)], "one channel is selected by number")
+    taken = [(tuple(d for d in dims if d != dim), np.take(a, call.args[2], dims.index(dim))) for dims, a in joint]
+    flow.set(call.out, renumber([*(b for b in flow.get(source) if dim not in b[0]), *taken], shift))
+
+
+@register("unbind")
+def unbind(flow: Flow, call: Call) -> None:
+    """All entries of a dimension, as tensors of their own."""
+    for i, part in enumerate(call.out):
+        select(flow, Call(call.name, call.func, (call.args[0], call.arg(1, "dim", 0), i), {}, part))
+
+
+def _taken(blocks: Iterable[Block], dim: int, index: Ints) -> list[Block]:
+    return [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]
+
+
+# ---- reductions and normalisation -----------------------------------------------------------------------------------
+
+
+@register("mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "linalg_vector_norm", "norm", "var_mean", "max", "min", "any", "all")
+def reduce(flow: Flow, call: Call) -> None:
+    """A reduction over the channels themselves mixes them: frozen. Over other dimensions the labels stay."""
+    source = call.args[0]
+    index = 2 if call.name in ("linalg_vector_norm", "norm") else 1
+    over = call.arg(index, "dim")
+    dims = {d % source.dim() for d in ([over] if isinstance(over, int) else over or range(source.dim()))}
+    blocks = flow.get(source)
+    flow.freeze_all([b for b in blocks if set(b[0]) & dims], f"{call.name} over the channels")
+    kept = [d for d in range(source.dim()) if d not in dims]
+    shrunk = call.first_out.dim() < source.dim()
+    mapping = {d: i for i, d in enumerate(kept)} if shrunk else {d: d for d in kept}
+    for out in call.out if isinstance(call.out, (tuple, list)) else [call.out]:
+        flow.set(out, renumber(blocks, mapping))
+
+
+@register("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "cudnn_batch_norm", "batch_norm", "_batch_norm_no_update", "_batch_norm_with_update")  # fmt: skip
+def batch_norm(flow: Flow, call: Call) -> None:
+    """Every channel is normalised by itself: its scale, shift and statistics belong to it."""
+    source = call.args[0]
+    blocks = list(flow.get(source))
+    for index, role in ((1, "scale"), (2, "shift"), (3, "stat"), (4, "stat")):
+        vector = call.args[index] if index < len(call.args) else None
+        for _, labels in flow.get(vector):
+            flow.roles.append((labels, role))
+            blocks.append(((1,), labels))
+    flow.set(call.first_out, flow.merge(blocks, source.shape, "normalised with fixed entries"))
+
+
+@register("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
+def mixing_norm(flow: Flow, call: Call) -> None:
+    """Statistics over several channels: without a channel the others would change, so all must stay."""
+    source = call.args[0]
+    over = {d for d in range(source.dim())} if "group" in call.name else set(range(source.dim() - len(call.args[1]), source.dim()))
+    why = f"{call.name.strip('_').removeprefix('native_')} over the channels"
+    flow.freeze_all([b for b in flow.get(source) if set(b[0]) & over], why)
+    for vector in (a for a in call.args[1:] if isinstance(a, Tensor)):
+        flow.freeze_all(flow.get(vector), why)
+    flow.set(call.first_out, flow.get(source))
+
+
+# ---- operations that cost FLOPs --------------------------------------------------------------------------------------
+
+
+@register("convolution", "_convolution", "convolution_overrideable")
+def convolution(flow: Flow, call: Call) -> None:
+    """Inputs meet weight dim 1, filters are weight dim 0 (the other way round when transposed); `groups` split both."""
+    x, weight, bias = call.args[:3]
+    transposed, groups = call.args[6], call.args[8]
+    out_labels, in_labels = _weight_labels(flow, weight, transposed, groups)
+    x_labels = flow.along(x, 1, "convolution over a labelled dimension")
+    _tie_inputs(flow, x_labels, in_labels, out_labels, groups, transposed)
+    if out_labels is not None:
+        flow.roles.append((out_labels, "out"))
+        _tie_bias(flow, bias, out_labels)
+        flow.set(call.out, [((1,), out_labels)])
+    _record_convolution(flow, call, out_labels, in_labels, groups, transposed)
+
+
+def _weight_labels(flow: Flow, weight: Tensor, transposed: bool, groups: int) -> tuple[Ints | None, Ints | None]:
+    for dims, labels in flow.get(weight):
+        if len(dims) > 1:
+            flow.freeze(labels, "weight with joint dimensions")
+    single = {dims[0]: labels for dims, labels in flow.get(weight) if len(dims) == 1}
+    rows, columns = single.get(0), single.get(1)
+    if not transposed:
+        return (rows, columns if weight.shape[1] > 1 else None)
+    if groups > 1:  # weight (in, out / groups, ...): the tied offsets below do not fit this layout
+        for labels in single.values():
+            flow.freeze(labels, "grouped transposed convolution")
+        return None, None
+    return columns, rows
+
+
+def _tie_inputs(
+    flow: Flow, x: Ints | None, inputs: Ints | None, outputs: Ints | None, groups: int, transposed: bool
+) -> None:
+    why = "convolution over fixed entries"
+    if groups == 1:
+        if inputs is not None:
+            flow.roles.append((inputs, "in"))
+        _tie_or_freeze(flow, x, inputs, why)
+        return
+    if outputs is None:
+        flow.freeze_all([((0,), labels) for labels in (x, inputs) if labels is not None], "convolution with fixed weight")
+        return
+    rows = outputs.reshape(groups, -1)
+    if inputs is None:  # depthwise: the filters of a channel live and die with it
+        _tie_or_freeze(flow, None if x is None else x.reshape(groups, -1), rows, why)
+        return
+    flow.roles.append((inputs, "in"))
+    flow.tie(rows, rows[:1], why)  # the same offset goes out of every group, so the groups stay equal
+    _tie_or_freeze(flow, None if x is None else x.reshape(groups, -1), inputs[None], why)
+
+
+def _tie_or_freeze(flow: Flow, a: Ints | None, b: Ints | None, why: str) -> None:
+    if a is not None and b is not None:
+        flow.tie(a, b, why)
+    for labels in (a, b):
+        if labels is not None and (a is None or b is None):
+            flow.freeze(labels, why if labels is b else "meets a weight of fixed size")
+
+
+def _tie_bias(flow: Flow, bias: Tensor | None, outputs: Ints) -> None:
+    for _, labels in flow.get(bias):
+        flow.roles.append((labels, "bias"))
+        flow.tie(labels, outputs, "bias of fixed size")
+
+
+def _record_convolution(
+    flow: Flow, call: Call, outputs: Ints | None, inputs: Ints | None, groups: int, transposed: bool
+) -> None:
+    x, weight, out = call.args[0], call.args[1], call.out
+    positions = (x if transposed else out).shape[2:]
+    fixed_out = 1 if outputs is not None else (weight.shape[1] if transposed else weight.shape[0])
+    fixed_in = 1 if inputs is not None else (weight.shape[0] if transposed else weight.shape[1])
+    dims = tuple(labels for labels in (outputs, inputs) if labels is not None)
+    flops = 2 * x.shape[0] * prod(positions) * prod(weight.shape[2:]) * fixed_out * fixed_in
+    activations = out.numel() if outputs is None else out.numel() // out.shape[1]
+    out_dims = () if outputs is None else (outputs,)
+    flow.ops.append(RawOp(flow.path, "convolution", flops, dims, activations, out_dims, prod(out.shape[2:])))
+
+
+@register("mm", "bmm", "addmm", "baddbmm")
+def matmul(flow: Flow, call: Call) -> None:
+    """x (…, m, k) @ w (…, k, n) [+ bias]: the k of both meet; m and n go on."""
+    *bias, x, w = call.args[: 3 if call.name.startswith(("addm", "badd")) else 2]
+    last = x.dim() - 1
+    x_factor, k_x, k_w, w_factor = (_factor(flow, t, d) for t, d in ((x, last - 1), (x, last), (w, last - 1), (w, last)))
+    _tie_reduced(flow, x, w)
+    _mark_linear(flow, k_w, w_factor)
+    carried = [b for b in flow.get(x) if last not in b[0]] + [b for b in flow.get(w) if last - 1 not in b[0]]
+    flow.set(call.out, flow.merge(carried, call.out.shape, "meets fixed entries in a matrix product"))
+    for tensor in bias:
+        if isinstance(tensor, Tensor):
+            flow.roles.extend((labels, "bias") for _, labels in flow.get(tensor))
+            combine(flow, call.out, [call.out, tensor], "bias of fixed size")
+    _record_matmul(flow, call, x, w, (x_factor, k_w if k_w is not None else k_x, w_factor))
+
+
+def _factor(flow: Flow, tensor: Tensor, dim: int) -> Ints | None:
+    """The labels along one dimension; jointly labelled rows (heads) are tied, so that one row speaks for all."""
+    for dims, labels in flow.get(tensor):
+        if dim in dims:
+            row = project((dims, labels), dim)
+            flow.tie(labels, row.reshape([-1 if d == dim else 1 for d in dims]), "matrix product over a joint dimension")
+            return row
+    return None
+
+
+def _tie_reduced(flow: Flow, x: Tensor, w: Tensor) -> None:
+    """Tie the labels along k, jointly with the batch dimensions that both blocks span (attention heads)."""
+    last, why = x.dim() - 1, "matrix product over fixed entries"
+    left = [b for b in flow.get(x) if last in b[0]]
+    right = [(tuple(last if d == last - 1 else d for d in dims), a) for dims, a in flow.get(w) if last - 1 in dims]
+    if not left or not right:
+        flow.freeze_all([*left, *right], why)
+        return
+    dims = tuple(sorted(set(left[0][0]) | set(right[0][0])))
+    if any(d == last - 1 for d in dims):
+        flow.freeze_all([*left, *right], "matrix product over a joint dimension")
+        return
+    shape = list(x.shape)
+    flow.tie(spread(left[0], dims, shape), spread(right[0], dims, shape), why)
+
+
+def _mark_linear(flow: Flow, inputs: Ints | None, outputs: Ints | None) -> None:
+    for labels, role in ((inputs, "in"), (outputs, "out")):
+        if labels is not None:
+            flow.roles.append((labels, role))
+
+
+def _record_matmul(flow: Flow, call: Call, x: Tensor, w: Tensor, factors: tuple[Ints | None, ...]) -> None:
+    m, k, n = x.shape[-2], x.shape[-1], w.shape[-1]
+    batch = prod(x.shape[:-2])
+    fixed = prod(size for size, labels in zip((m, k, n), factors, strict=True) if labels is None)
+    dims = tuple(labels for labels in factors if labels is not None)
+    outer = (factors[0], factors[2])
+    activations = batch * prod(size for size, labels in zip((m, n), outer, strict=True) if labels is None)
+    out_dims = tuple(labels for labels in outer if labels is not None)
+    flow.ops.append(RawOp(flow.path, "matmul", 2 * batch * fixed, dims, activations, out_dims, 1))
+
+
+# ---- operations that make tensors of their own ------------------------------------------------------------------------
+
+
+@register("empty", "zeros", "ones", "full", "arange", "scalar_tensor", "empty_strided", "new_zeros", "new_full", "new_ones", "new_empty", "rand", "randn", "linspace", "eye", "sym_size", "sym_numel", "resize", "is_same_size")  # fmt: skip
+def fresh(flow: Flow, call: Call) -> None:
+    """A new tensor without labels: what meets it at full size is frozen there."""

@@ -1,0 +1,264 @@
+"""Model + graph + Keep -> a new, smaller model. The model handed in is never touched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autoprune.errors import InputError
+from autoprune.graph import ChannelGraph, InputSpec, Ints, Slot
+from autoprune.keep import Keep
+
+Replace = Callable[[str, Tensor], Tensor]
+
+
+def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = True) -> nn.Module:
+    """A new model without the channels that `keep` leaves out, in the mode (train or eval) of the old one.
+
+    With `fold`, what a pruned channel still emits once its filter is gone (for instance relu(bn(0))) is added to the
+    bias or taken off the running mean of whatever reads it: exact away from zero-padded borders. One forward pass in
+    eval mode on a copy with the filters silenced finds these constants.
+
+    Raises:
+        InputError: `keep` does not fit the graph, or the graph does not fit the model.
+    """
+    stays = keep.units(graph)
+    _check_model(model, graph)
+    corrections = _constants(model, graph, stays) if fold and not stays.all() else {}
+    slots = graph.slots_by_tensor
+    pruned = copy_with(model, lambda name, tensor: _cut(tensor, slots.get(name, ()), stays))
+    sync_sizes(pruned, model)
+    for path, (target, delta) in corrections.items():
+        _correct(pruned, path, target, delta)
+    return pruned
+
+
+def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    """A new model of the same shape in which every entry that the pruned units own is zero.
+
+    In eval mode it computes what `prune(model, graph, keep, fold=False)` computes: the law the engine is tested on.
+    """
+    stays = keep.units(graph)
+    slots = graph.slots_by_tensor
+    return copy_with(model, lambda name, tensor: _zeroed(tensor, slots.get(name, ()), stays))
+
+
+def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    """A new model of the same shape in which only filters and biases of the pruned units are zero; norms still shift.
+
+    In eval mode and away from zero-padded borders it computes what `prune(model, graph, keep)` computes.
+    """
+    stays = keep.units(graph)
+    slots = graph.slots_by_tensor
+    return copy_with(model, lambda name, t: _zeroed(t, [s for s in slots.get(name, ()) if s.role in ("out", "bias")], stays))
+
+
+def copy_with(model: nn.Module, replace: Replace) -> nn.Module:
+    """A copy of the module tree whose parameters and buffers are `replace(name, tensor)`; shared tensors stay shared.
+
+    Weights are never copied twice: the deep copy meets them already replaced.
+    """
+    memo: dict[int, object] = {}
+    for name, tensor in named_tensors(model):
+        new = replace(name, tensor.detach())
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad) if is_parameter else new
+    return copy.deepcopy(model, memo)
+
+
+def named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """Every parameter and buffer once, shared ones under their first name."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def example_inputs(specs: Iterable[InputSpec], device: torch.device | str, seed: int = 0) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Random tensors of the traced shapes (zeros for integers), as positional and keyword arguments."""
+    generator = torch.Generator().manual_seed(seed)
+    args: list[Tensor] = []
+    kwargs: dict[str, Tensor] = {}
+    for spec in specs:
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        tensor = torch.randn(spec.shape, generator=generator).to(dtype) if dtype.is_floating_point else torch.zeros(spec.shape, dtype=dtype)
+        tensor = tensor.to(device)
+        if spec.name is None:
+            args.append(tensor)
+        else:
+            kwargs[spec.name] = tensor
+    return args, kwargs
+
+
+# ---- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model)}
+    for slot in graph.slots:
+        shape = shapes.get(slot.tensor)
+        if shape is None or shape[slot.dim] != len(slot.units):
+            found = "no such tensor" if shape is None else f"shape {shape}"
+            raise InputError(
+                f"the model is not the one that was traced: {found}",
+                where=slot.tensor,
+                allowed=f"size {len(slot.units)} along dimension {slot.dim}",
+            )
+
+
+def _cut(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
+    cut = tensor
+    for slot in slots:
+        kept = kept_entries(slot.units, stays)
+        if len(kept) != len(slot.units):
+            cut = cut.index_select(slot.dim, torch.from_numpy(kept).to(cut.device))
+    return cut.clone(memory_format=torch.preserve_format) if cut is tensor else cut
+
+
+def kept_entries(units: Ints, stays: np.ndarray) -> Ints:
+    """Indices along a slot that stay: those without a unit (-1) and those whose unit stays."""
+    return np.flatnonzero((units < 0) | stays[units])
+
+
+def _zeroed(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
+    result = tensor.clone()
+    for slot in slots:
+        gone = np.setdiff1d(np.arange(len(slot.units)), kept_entries(slot.units, stays))
+        result.index_fill_(slot.dim, torch.from_numpy(gone).to(tensor.device), 0)
+    return result
+
+
+def sync_sizes(pruned: nn.Module, model: nn.Module) -> None:
+    """Attributes that repeat a weight's shape stay true, so that printing, scripting and pruning again work."""
+    for new, old in zip(pruned.modules(), model.modules(), strict=True):
+        if isinstance(new, nn.modules.conv._ConvNd):
+            _sync_convolution(new, old.weight.shape)
+        elif isinstance(new, nn.Linear):
+            new.out_features, new.in_features = new.weight.shape
+        elif isinstance(new, nn.modules.batchnorm._NormBase):
+            vector = new.running_mean if new.running_mean is not None else new.weight
+            new.num_features = new.num_features if vector is None else len(vector)
+
+
+def _sync_convolution(module: nn.modules.conv._ConvNd, before: torch.Size) -> None:
+    after = module.weight.shape
+    if module.groups > 1 and before[1] == 1:  # depthwise: whole groups went; other grouped ones lose offsets instead
+        module.groups = module.groups * after[0] // before[0]
+    rows, columns = after[0], after[1] * module.groups
+    module.in_channels, module.out_channels = (rows, columns) if module.transposed else (columns, rows)
+
+
+# ---- folding constants -----------------------------------------------------------------------------------------------
+
+
+class _Reader(TorchDispatchMode):
+    """Collects, for every convolution and linear layer that loses inputs, what its lost inputs add to its outputs.
+
+    `gone` maps the weight's data pointer to (tensor name, lost input entries). A batch norm that reads the result
+    directly takes the correction on its running mean; otherwise the layer's bias does.
+    """
+
+    def __init__(self, gone: Mapping[int, tuple[str, Tensor]], names: Mapping[int, str]) -> None:
+        super().__init__()
+        self.gone, self.names = gone, names
+        self.deltas: dict[str, Tensor] = {}
+        self.has_bias: set[str] = set()
+        self.norm_of: dict[str, str] = {}
+        self._outputs: dict[int, tuple[Tensor, str]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        name = func._schema.name.split("::")[1]
+        if name == "convolution":
+            self._convolution(args, out)
+        elif name in ("addmm", "mm"):
+            self._linear(args, out)
+        elif "batch_norm" in name:
+            self._norm(args)
+        return out
+
+    def _convolution(self, args, out) -> None:  # type: ignore[no-untyped-def]
+        x, weight, bias, transposed, groups = args[0], args[1], args[2], args[6], args[8]
+        if weight.data_ptr() not in self.gone or groups != 1:
+            return
+        name, lost = self.gone[weight.data_ptr()]
+        constant = _center(x, lost)
+        kernel = weight.index_select(0 if transposed else 1, lost).sum(dim=tuple(range(2, weight.dim())))
+        self._note(name, (kernel.T if transposed else kernel) @ constant, bias is not None, out)
+
+    def _linear(self, args, out) -> None:  # type: ignore[no-untyped-def]
+        x, weight = args[-2:]
+        if weight.data_ptr() not in self.gone:
+            return
+        name, lost = self.gone[weight.data_ptr()]
+        self._note(name, x.index_select(1, lost)[0] @ weight.index_select(0, lost), len(args) == 3, out)
+
+    def _note(self, name: str, delta: Tensor, has_bias: bool, out: Tensor) -> None:
+        if name in self.deltas and not torch.allclose(self.deltas[name], delta, atol=1e-6):
+            delta = torch.zeros_like(delta)  # a shared layer that sees different constants: no one bias is right
+        self.deltas[name] = delta
+        self._outputs[id(out)] = (out, name)
+        if has_bias:
+            self.has_bias.add(name)
+
+    def _norm(self, args) -> None:  # type: ignore[no-untyped-def]
+        source, mean = args[0], args[3]
+        if id(source) in self._outputs and mean is not None and mean.data_ptr() in self.names:
+            self.norm_of[self._outputs[id(source)][1]] = self.names[mean.data_ptr()]
+
+
+def _center(x: Tensor, lost: Tensor) -> Tensor:
+    middle = (0, slice(None), *(size // 2 for size in x.shape[2:]))
+    return x[middle].index_select(0, lost)
+
+
+def _constants(model: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> dict[str, tuple[str, Tensor]]:
+    """Weight name -> (`bias` or the name of a running mean, what the lost inputs add to each kept output)."""
+    slots = graph.slots_by_tensor
+    quiet = copy_with(model, lambda name, t: _silenced(t, slots.get(name, ()), stays)).eval()
+    tensors = dict(named_tensors(quiet))
+    reader = _Reader(
+        {tensors[name].data_ptr(): (name, lost) for name, lost in _lost_inputs(graph, stays, tensors)},
+        {tensor.data_ptr(): name for name, tensor in tensors.items()},
+    )
+    device = next(iter(tensors.values())).device
+    args, kwargs = example_inputs(graph.inputs, device)
+    with torch.no_grad(), reader:
+        quiet(*args, **kwargs)
+    return {name: _destination(name, delta, reader, graph, stays) for name, delta in reader.deltas.items() if delta.any()}
+
+
+def _silenced(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
+    filters = [slot for slot in slots if slot.role in ("out", "bias") and not stays[slot.units[slot.units >= 0]].all()]
+    return _zeroed(tensor, filters, stays) if filters else tensor
+
+
+def _lost_inputs(graph: ChannelGraph, stays: np.ndarray, tensors: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+    for slot in graph.slots:
+        lost = np.setdiff1d(np.arange(len(slot.units)), kept_entries(slot.units, stays))
+        if slot.role == "in" and len(lost):
+            yield slot.tensor, torch.from_numpy(lost).to(tensors[slot.tensor].device)
+
+
+def _destination(
+    name: str, delta: Tensor, reader: _Reader, graph: ChannelGraph, stays: np.ndarray
+) -> tuple[str, Tensor]:
+    for slot in graph.slots_by_tensor[name]:
+        if slot.role == "out":
+            delta = delta[torch.from_numpy(kept_entries(slot.units, stays)).to(delta.device)]
+    norm = reader.norm_of.get(name)
+    return ("bias", delta) if norm is None or name in reader.has_bias else (norm, delta)
+
+
+def _correct(pruned: nn.Module, weight: str, target: str, delta: Tensor) -> None:
+    path, _, leaf = weight.rpartition(".")
+    module = pruned.get_submodule(path)
+    if target != "bias":
+        pruned.get_buffer(target).sub_(delta)
+    elif leaf == "weight" and getattr(module, "bias", None) is not None:
+        module.bias.data.add_(delta)
+    elif leaf == "weight" and isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+        module.bias = nn.Parameter(delta.clone())
