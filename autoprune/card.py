@@ -1,0 +1,152 @@
+"""The model card of an exported model: what it is, what it costs, how to load it, what its numbers may be trusted for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """Markdown for the record written by `export.export` (`export.json`); parts the record lacks are left out."""
+    parts = [_title(record), _numbers(record), _loading(record), _input(record), _widths(record), _recipe(record)]
+    parts += [_honesty(record), _versions(record)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    model = _model_name(record)
+    outcome = record.get("outcome") or {}
+    ratio = outcome.get("flops_ratio")
+    share = f" to {ratio:.1%} of its FLOPs" if ratio is not None else ""
+    method = f" with `{outcome['recipe']['method']['name']}`" if outcome else ""
+    return (
+        f"# {model}, pruned\n\n{model} pruned{share}{method} by autoprune. Whole channels were removed, so the model is "
+        "a smaller dense network: it needs no sparse kernels and no masks."
+    )
+
+
+def _model_name(record: Mapping[str, Any]) -> str:
+    model = (record.get("task") or {}).get("model") or {}
+    return str(model.get("name") or model.get("factory") or "A model")
+
+
+def _numbers(record: Mapping[str, Any]) -> str:
+    dense, outcome = record.get("dense") or {}, record.get("outcome") or {}
+    rows = [
+        _row("accuracy (validation)", dense.get("accuracy"), outcome.get("accuracy")),
+        _cost_row("FLOPs per image", dense.get("flops"), outcome.get("flops_ratio")),
+        _cost_row("parameters", dense.get("params"), outcome.get("params_ratio")),
+        _cost_row("activations", dense.get("activations"), outcome.get("activations_ratio")),
+    ]
+    if not any(rows):
+        return ""
+    head = "| | dense | pruned |\n|---|---:|---:|\n"
+    note = "\n\nOne multiply-add is counted as 2 FLOPs; papers that count multiply-adds give half."
+    return head + "\n".join(row for row in rows if row) + note
+
+
+def _row(label: str, dense: float | None, pruned: float | None) -> str:
+    if pruned is None:
+        return ""
+    return f"| {label} | {'' if dense is None else f'{dense:.2%}'} | {pruned:.2%} |"
+
+
+def _cost_row(label: str, dense: float | None, ratio: float | None) -> str:
+    if dense is None or ratio is None:
+        return ""
+    return f"| {label} | {dense:,.0f} | {dense * ratio:,.0f} ({ratio:.1%}) |"
+
+
+def _loading(record: Mapping[str, Any]) -> str:
+    errors = record["relative_error"]
+    rows = "\n".join(f"| {name} | {', '.join(record['files'][name])} | {errors[name]:.1e} |" for name in errors)
+    return f"""## Load it
+
+Each file was loaded again and run on batches of 1 and 3 images before this card was written. The last column is the
+largest difference from the model in PyTorch, relative to its largest output.
+
+| | files | difference |
+|---|---|---:|
+{rows}
+
+The artefact (safetensors and JSON, nothing pickled) needs the code that builds the dense architecture:
+
+```python
+import autoprune as ap
+{_factory_lines(record)}
+```
+
+ONNX needs onnxruntime and nothing else:
+
+```python
+import onnxruntime
+session = onnxruntime.InferenceSession("model.onnx")
+logits = session.run(None, {{"images": images}})[0]  # images: float32 (N, {_shape(record)})
+```
+
+The exported program needs PyTorch only:
+
+```python
+import torch
+model = torch.export.load("model.pt2").module()
+logits = model(images)
+```"""
+
+
+def _factory_lines(record: Mapping[str, Any]) -> str:
+    model = (record.get("task") or {}).get("model") or {}
+    factory = str(model.get("factory") or "")
+    if ":" in factory:
+        module, function = factory.split(":", 1)
+        arguments = ", ".join(f"{key}={value!r}" for key, value in (model.get("arguments") or {}).items())
+        build = f"lambda: {function}({arguments})" if arguments else function
+        return f'from {module} import {function}\nmodel = ap.load(".", model={build})'
+    if record.get("task"):
+        lines = ["import json", "from autoprune.tasks import load_task"]
+        lines += ['task = load_task(json.load(open("export.json"))["task"])']
+        return "\n".join([*lines, 'model = ap.load(".", model=task.build)'])
+    return 'model = ap.load(".", model=factory)  # factory() builds the dense architecture'
+
+
+def _shape(record: Mapping[str, Any]) -> str:
+    return ", ".join(str(size) for size in record["input"])
+
+
+def _input(record: Mapping[str, Any]) -> str:
+    data = (record.get("task") or {}).get("data") or {}
+    scale = ""
+    if data.get("mean") is not None and data.get("std") is not None:
+        scale = f" Pixels / 255, then minus mean {data['mean']}, divided by standard deviation {data['std']}."
+    return f"## Input\n\nfloat32, ({_shape(record)}) per image, any number of images, normalised as in training.{scale}"
+
+
+def _widths(record: Mapping[str, Any]) -> str:
+    widths = (record.get("outcome") or {}).get("widths") or {}
+    if not widths:
+        return ""
+    full = {group["id"]: group["size"] for group in record.get("groups") or []}
+    rows = "\n".join(f"| `{group}` | {full.get(group, '')} | {width} |" for group, width in widths.items())
+    return f"## Widths\n\nChannels per coupled group.\n\n| group | dense | kept |\n|---|---:|---:|\n{rows}"
+
+
+def _recipe(record: Mapping[str, Any]) -> str:
+    recipe = (record.get("outcome") or {}).get("recipe")
+    if not recipe:
+        return ""
+    return f"## Recipe\n\nEverything that decided this model, seed included.\n\n```json\n{json.dumps(recipe, indent=2)}\n```"
+
+
+def _honesty(record: Mapping[str, Any]) -> str:
+    splits = ((record.get("task") or {}).get("data") or {}).get("splits") or {}
+    named = "\n".join(f"- {role}: `{split}`" for role, split in splits.items())
+    return (
+        "## What the accuracy may be trusted for\n\n"
+        "It was measured on the validation split, which also chose this model among the others of its search: it is "
+        "a little too good. Score the model on images that took no part in the search before you quote a number. "
+        "The weights were fitted on the training split only." + (f"\n\nSplits:\n\n{named}" if named else "")
+    )
+
+
+def _versions(record: Mapping[str, Any]) -> str:
+    return "Made with " + ", ".join(f"{name} {number}" for name, number in record["versions"].items()) + "."
