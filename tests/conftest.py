@@ -1,0 +1,28 @@
+"""What all tests share: a clean place for data and no surprises from the machine they run on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch or Ray is imported anywhere: Ray reports nothing home, and one test does not slow the next with threads.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True, scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """$AUTOPRUNE_DATA: an empty folder, so that no test leans on the data of the machine it runs on."""
+    folder = tmp_path_factory.mktemp("data")
+    os.environ["AUTOPRUNE_DATA"] = str(folder)
+    return folder
