@@ -1,0 +1,241 @@
+"""What a study found, in words and numbers: the headline of a report, its key facts, one row per method."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from autoprune import pareto
+from autoprune.analysis import frames
+from autoprune.results import Outcome, Study
+
+BUDGET = 0.5
+"""The share of the dense FLOPs that the headline asks for."""
+
+NEAR_DENSE = 0.01
+"""How far below the dense accuracy still counts as near: one percentage point."""
+
+ALWAYS = (pareto.DENSE, "random")
+"""Controls that every comparison of methods shows, whether they ran or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """`headline` is one sentence; `facts` are further sentences, most important first."""
+
+    headline: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRow:
+    """How one method did; accuracies are None where no trial of the method completed (under the budget)."""
+
+    name: str
+    counts: Mapping[str, int]
+    on_front: int
+    best: float | None
+    best_in_budget: float | None
+    median: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How one worker spent the seconds between the start of its first trial and the end of its last."""
+
+    worker: str
+    trials: int
+    inside: float
+    span: float
+
+    @property
+    def outside(self) -> float:
+        """The share of the span that no trial filled, in [0, 1]."""
+        return 1 - self.inside / self.span if self.span else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Trials that failed with the same words."""
+
+    error: str
+    ids: tuple[int, ...]
+    methods: tuple[str, ...]
+
+
+def summarise(study: Study) -> Summary:
+    """The headline and the facts of a study in any state, an empty one included."""
+    facts = (_knee_fact(study), _near_dense_fact(study), _counts_fact(study), _hypervolume_fact(study))
+    return Summary(headline=_headline(study), facts=tuple(fact for fact in facts if fact))
+
+
+def title(study: Study) -> str:
+    """Model and data as the user named them: `resnet20 on cifar10`."""
+    task = study.config.get("task")
+    entries = task if isinstance(task, Mapping) else {}
+    return f"{_given_name(entries.get('model'), 'model')} on {_given_name(entries.get('data'), 'data')}"
+
+
+def method_rows(study: Study) -> list[MethodRow]:
+    """One row per method that was tried, best under the budget first; the controls come last and are always there."""
+    names = {outcome.recipe.method.name for outcome in study.outcomes} - set(ALWAYS)
+    members = {outcome.id for outcome in pareto.front(study.outcomes)}
+    rows = [_method_row(name, study.outcomes, members) for name in sorted(names)]
+    rows.sort(key=lambda row: (row.best_in_budget or 0.0, row.best or 0.0), reverse=True)
+    return rows + [_method_row(name, study.outcomes, members) for name in reversed(ALWAYS)]
+
+
+def shares(study: Study) -> list[Share]:
+    """One entry per worker, by name."""
+    names = sorted({outcome.worker for outcome in study.outcomes})
+    return [_share(name, [outcome for outcome in study.outcomes if outcome.worker == name]) for name in names]
+
+
+def failures(study: Study) -> list[Failure]:
+    """The errors of failed trials, most frequent first."""
+    ended = [outcome for outcome in study.outcomes if outcome.status == "failed"]
+    counts = Counter(outcome.error or "no error was recorded" for outcome in ended)
+    return [_failure(error, ended) for error, _ in counts.most_common()]
+
+
+def percent(ratio: float, digits: int = 1) -> str:
+    """0.8914 -> `89.1 %` (with a no-break space)."""
+    return f"{100 * ratio:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def points(difference: float) -> str:
+    """0.026 -> `+2.6 points`; negative ones have a true minus sign."""
+    number = f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{'±0.0' if number[1:] == '0.0' else number}\N{NO-BREAK SPACE}points"
+
+
+def duration(seconds: float) -> str:
+    """5423 -> `1 h 30 min`, 598 -> `9 min 58 s`, 7.4 -> `7 s`."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 trial`, `2,000 trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _headline(study: Study) -> str:
+    members = pareto.front(study.outcomes)
+    affordable = [member for member in members if (member.flops_ratio or 0.0) <= BUDGET]
+    if affordable:
+        return f"Best model at ≤ {percent(BUDGET, 0)} FLOPs: {_describe(affordable[-1], study)}."
+    if members:
+        return f"No model came down to ≤ {percent(BUDGET, 0)} FLOPs; the cheapest: {_describe(members[0], study)}."
+    if not study.outcomes:
+        return "No trial has ended yet."
+    if all(outcome.status == "failed" for outcome in study.outcomes):
+        found = failures(study)
+        which = "all of them with" if len(found) == 1 else "most often with"
+        return f"All {plural(len(study.outcomes), 'trial')} failed, {which}: {_first_line(found[0].error)}"
+    return "No pruned model was trained to its end, so there is no front."
+
+
+def _describe(outcome: Outcome, study: Study) -> str:
+    dense = frames.dense(study).accuracy
+    accuracy = outcome.accuracy or 0.0
+    against = f"dense {percent(dense)}, {points(accuracy - dense)}"
+    return f"{percent(accuracy)} accuracy ({against}) at {percent(outcome.flops_ratio or 0.0)} FLOPs, {_name(outcome)}"
+
+
+def _describe_briefly(outcome: Outcome, study: Study) -> str:
+    accuracy = outcome.accuracy or 0.0
+    against = points(accuracy - frames.dense(study).accuracy)
+    return f"{percent(accuracy)} ({against}) at {percent(outcome.flops_ratio or 0.0)} FLOPs, {_name(outcome)}"
+
+
+def _name(outcome: Outcome) -> str:
+    return f"trial {outcome.id}, method {outcome.recipe.method.name}"
+
+
+def _counts_fact(study: Study) -> str:
+    if not study.outcomes:
+        return _waiting(study)
+    counts = Counter(outcome.status for outcome in study.outcomes)
+    ended = f"{plural(counts['completed'], 'trial')} completed, {counts['stopped']:,} stopped early"
+    elapsed = duration(max(outcome.finished for outcome in study.outcomes))
+    controls = sum(outcome.control for outcome in study.outcomes)
+    among = f" ({plural(controls, 'control')} among them)" if controls else ""
+    return " ".join(f"{ended}, {counts['failed']:,} failed in {elapsed}{among}. {_waiting(study)}".split())
+
+
+def _waiting(study: Study) -> str:
+    count = len(study.unfinished())
+    return f"{plural(count, 'trial')} had begun and not ended when this page was written." if count else ""
+
+
+def _knee_fact(study: Study) -> str:
+    members = pareto.front(study.outcomes)
+    if len(members) < 3:
+        return ""
+    return (
+        f"Knee of the front, where a further cut begins to cost most: {_describe_briefly(pareto.knee(members), study)}."
+    )
+
+
+def _near_dense_fact(study: Study) -> str:
+    members = pareto.front(study.outcomes)
+    if not members:
+        return ""
+    dense = frames.dense(study).accuracy
+    near = [member for member in members if (member.accuracy or 0.0) >= dense - NEAR_DENSE]
+    if not near:
+        return "No pruned model came within 1 point of the dense accuracy."
+    return f"Cheapest model within 1 point of the dense accuracy: {_describe_briefly(near[0], study)}."
+
+
+def _hypervolume_fact(study: Study) -> str:
+    value = pareto.hypervolume(pareto.objectives(pareto.front(study.outcomes)))
+    return f"Hypervolume {value:.4f} against accuracy 0 and FLOPs ratio 1." if value else ""
+
+
+def _method_row(name: str, outcomes: Sequence[Outcome], members: set[int]) -> MethodRow:
+    own = [outcome for outcome in outcomes if outcome.recipe.method.name == name]
+    done = [outcome for outcome in own if outcome.completed and outcome.accuracy is not None]
+    accuracies = [outcome.accuracy or 0.0 for outcome in done]
+    in_budget = [outcome.accuracy or 0.0 for outcome in done if (outcome.flops_ratio or 1.0) <= BUDGET]
+    return MethodRow(
+        name=name,
+        counts=Counter(outcome.status for outcome in own),
+        on_front=sum(outcome.id in members for outcome in own),
+        best=max(accuracies, default=None),
+        best_in_budget=max(in_budget, default=None),
+        median=median(accuracies) if accuracies else None,
+    )
+
+
+def _share(worker: str, outcomes: Sequence[Outcome]) -> Share:
+    begin, end = min(outcome.started for outcome in outcomes), max(outcome.finished for outcome in outcomes)
+    inside, reached = 0.0, begin
+    # A worker may run trials side by side: seconds that several trials share are counted once.
+    for outcome in sorted(outcomes, key=lambda o: o.started):
+        inside += max(0.0, outcome.finished - max(outcome.started, reached))
+        reached = max(reached, outcome.finished)
+    return Share(worker=worker, trials=len(outcomes), inside=inside, span=end - begin)
+
+
+def _failure(error: str, ended: Sequence[Outcome]) -> Failure:
+    own = [outcome for outcome in ended if (outcome.error or "no error was recorded") == error]
+    methods = sorted({outcome.recipe.method.name for outcome in own})
+    return Failure(error=error, ids=tuple(outcome.id for outcome in own), methods=tuple(methods))
+
+
+def _given_name(entry: object, kind: str) -> str:
+    """A model or data set as a space holds it: a name, the function that makes it, or a text that is either."""
+    if isinstance(entry, Mapping):
+        return str(entry.get("name") or entry.get("factory") or f"own {kind}")
+    return str(entry or f"own {kind}")
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
