@@ -168,6 +168,7 @@ def unknown(flow: Flow, call: Call) -> None:
 # ---- entry by entry ------------------------------------------------------------------------------------------------
 
 
+@register("hardswish", "prelu", "_prelu_kernel", "log_sigmoid_forward", "fill", "zero", "dropout", "feature_dropout", "alpha_dropout", "floor_divide")  # fmt: skip
 def pointwise(flow: Flow, call: Call) -> None:
     """Entry by entry with broadcasting: channels that meet are tied; a full-size unlabelled partner freezes."""
     combine(flow, call.first_out, call.tensors(), f"meets a tensor of fixed size at {call.name!r}")

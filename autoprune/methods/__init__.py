@@ -1,0 +1,35 @@
+"""Pruning methods: one file each; this is the registry. Adding one = a file, a line here, a line in the contract test."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from autoprune.errors import check_name
+from autoprune.methods.base import Context, Method
+from autoprune.methods.bn_scale import BNScale
+from autoprune.methods.dense import Dense
+from autoprune.methods.magnitude import FPGM, L1, L2, Random
+from autoprune.methods.taylor import Taylor
+from autoprune.reading import read
+from autoprune.recipe import MethodChoice
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Dense, Random, L1, L2, FPGM, BNScale, Taylor)}
+
+__all__ = ["METHODS", "Context", "Method", "build", "names"]
+
+
+def names() -> list[str]:
+    """All methods, controls first."""
+    return list(METHODS)
+
+
+def build(choice: MethodChoice, where: str = "method") -> Method:
+    """The method with its hyper-parameters.
+
+    Raises:
+        InputError: unknown method, unknown hyper-parameter, or a value out of its range; names what is allowed.
+    """
+    method = METHODS[check_name(choice.name, METHODS, kind="method", where=where)]
+    for key in choice.params:
+        check_name(key, [field.name for field in fields(method)], kind=f"hyper-parameter of {choice.name!r}", where=where)
+    return read(method, dict(choice.params), where)

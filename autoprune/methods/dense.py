@@ -1,0 +1,27 @@
+"""The dense control: nothing is pruned, everything else of the trial is the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from autoprune.keep import Keep
+from autoprune.methods.base import Context, Method, Scores
+from autoprune.recipe import Allocation, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Method):
+    """What the same training does to the unpruned model: the reference every accuracy is read against."""
+
+    name: ClassVar[str] = "dense"
+    source: ClassVar[str] = "control"
+    summary: ClassVar[str] = "no pruning, the same training"
+
+    def score(self, context: Context) -> Scores:
+        """No group is offered for pruning."""
+        return {}
+
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+        """Everything stays, whatever the target says."""
+        return Keep.all()

@@ -1,0 +1,259 @@
+"""One trial: prepare, sparsify, score, cut, recalibrate, fine-tune, evaluate; each timed. No Ray, no Optuna.
+
+A trial that fails (an exception, a loss that is not finite, no memory) is an Outcome with its error, not an exception.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune import methods
+from autoprune.allocate import smallest
+from autoprune.cost import Cost, cost
+from autoprune.errors import AutopruneError, TargetError
+from autoprune.graph import ChannelGraph
+from autoprune.keep import Keep
+from autoprune.methods import Context, Method
+from autoprune.recipe import Allocation, Recipe, Target, stable_hash
+from autoprune.results import Outcome, Rung
+from autoprune.tasks import Task
+from autoprune.trace import trace
+from autoprune.train import Runtime, choose_runtime, evaluate, fit, random_stream, recalibrate
+
+#: Called after every rung with the rung and the cost ratios; False ends the trial with status `stopped`.
+Report = Callable[[Rung, dict[str, float]], bool]
+
+SCORE_BATCH = 128
+
+
+class Bench:
+    """What all trials of a study share in one process: task, dense model, channel graph, costs, scores found so far.
+
+    Args:
+        task: the problem; its model is loaded once.
+        runtime: where and how to compute; measured on the dense model if not given.
+    """
+
+    def __init__(self, task: Task, runtime: Runtime | None = None) -> None:
+        self.task = task
+        self.model = task.model()
+        self.graph = trace(self.model, task.example())
+        self.runtime = runtime or choose_runtime(self.model, tuple(task.example().shape), SCORE_BATCH)
+        self._scores: dict[str, methods.Scores] = {}
+
+    @cached_property
+    def dense_cost(self) -> Cost:
+        """Cost of the unpruned model."""
+        return cost(self.graph, Keep.all())
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The dense model on the runtime's device, in eval mode, to distil from."""
+        return self.runtime.place(copy.deepcopy(self.model)).eval()
+
+    def dense_accuracy(self) -> float:
+        """Validation accuracy of the dense model as it was handed in."""
+        return evaluate(copy.deepcopy(self.model), self.task.validation, self.task, self.runtime)
+
+    def check(self, target: Target, how: Allocation | None = None) -> None:
+        """Raise `TargetError` if no method could meet the target under this allocation."""
+        reachable = smallest(self.graph, how).ratios(self.dense_cost)
+        for name, ratio in target.ratios().items():
+            if reachable[name] > ratio:
+                frozen = [f"{group.id} ({group.frozen})" for group in self.graph.groups if group.frozen]
+                held = f"; frozen: {', '.join(frozen[:3])}" if frozen else ""
+                raise TargetError(
+                    f"{name}: {ratio:g} cannot be reached{held}", where="target", allowed=f"{name} >= {reachable[name]:.4f}"
+                )
+
+    def context(self, model: nn.Module, seed: int) -> Context:
+        """What a method sees of this bench."""
+        return Context(model, self.graph, lambda images: self._batches(images, seed), self.task.loss, seed)
+
+    def scores(self, method: Method, model: nn.Module, seed: int) -> methods.Scores:
+        """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed)."""
+        if model is not self.model:
+            return method.score(self.context(model, seed))
+        key = stable_hash([method.name, method, seed])
+        if key not in self._scores:
+            self._scores[key] = method.score(self.context(model, seed))
+        return self._scores[key]
+
+    def _batches(self, images: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        device = next(self.model.parameters()).device
+        order = torch.randperm(len(self.task.train), generator=random_stream(seed, 1))[:images]
+        for inputs, labels in self.task.train.batches(order, SCORE_BATCH, device=str(device)):
+            yield inputs, labels
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A finished trial: its outcome and, if it completed, the pruned model and what was kept."""
+
+    outcome: Outcome
+    model: nn.Module | None = None
+    keep: Keep | None = None
+
+
+@dataclass
+class _Progress:
+    """What a running trial knows of itself; turned into an Outcome whatever happens."""
+
+    began: float = field(default_factory=time.perf_counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    rungs: list[Rung] = field(default_factory=list)
+    keep: Keep | None = None
+    ratios: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.began
+
+
+def run_trial(recipe: Recipe, task: Task, report: Report | None = None) -> Outcome:
+    """Run one recipe on a task and return what it gave; see `run` for trials that share work."""
+    return run(recipe, Bench(task), report).outcome
+
+
+def run(
+    recipe: Recipe,
+    bench: Bench,
+    report: Report | None = None,
+    *,
+    id: int = 0,  # noqa: A002 - the field of Outcome has this name
+    control: bool = False,
+    clock: Callable[[], float] | None = None,
+    scratch: Path | None = None,
+) -> Trial:
+    """Run one recipe; never raises for a failing recipe.
+
+    Args:
+        report: hears of every rung and may end the trial.
+        id, control: copied into the outcome.
+        clock: seconds since the study began; default: since the trial began.
+        scratch: folder for training checkpoints; with it, a trial that is run again goes on where it was interrupted.
+    """
+    progress = _Progress()
+    now = clock or progress.elapsed
+    started = now()
+    model, error = None, None
+    try:
+        model = _stages(recipe, bench, report or (lambda rung, ratios: True), progress, scratch)
+    except Exception as failure:  # a failing recipe is data: the search learns from it and goes on
+        error = _one_line(failure)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    outcome = replace(_outcome(recipe, bench.graph, progress, error), id=id, control=control, started=started, finished=now())
+    return Trial(outcome, model if outcome.completed else None, progress.keep)
+
+
+def _stages(recipe: Recipe, bench: Bench, report: Report, progress: _Progress, scratch: Path | None) -> nn.Module:
+    with progress.stage("prepare"):
+        method = methods.build(recipe.method)
+        if method.name != "dense":
+            bench.check(recipe.target, recipe.allocation)
+    sparsify_images = int(recipe.training.images * method.sparsify_share)
+    with progress.stage("sparsify"):
+        model = _sparsified(recipe, method, bench, sparsify_images, scratch)
+    with progress.stage("score"):
+        scores = bench.scores(method, model, recipe.seed)
+        context = bench.context(model, recipe.seed)
+        progress.keep = method.select(context, scores, recipe.target, recipe.allocation)
+        progress.ratios = cost(bench.graph, progress.keep).ratios(bench.dense_cost)
+    with progress.stage("cut"):
+        pruned = bench.runtime.place(method.rebuild(context, progress.keep))
+    with progress.stage("recalibrate"):
+        recalibrate(pruned, bench.task, bench.runtime, seed=recipe.seed)
+    _finetune(pruned, recipe, bench, recipe.training.images - sparsify_images, report, progress, scratch)
+    return pruned
+
+
+def _sparsified(recipe: Recipe, method: Method, bench: Bench, images: int, scratch: Path | None) -> nn.Module:
+    """The model that is scored: the shared dense one, or a copy trained under the method's pressure."""
+    if images == 0:
+        return bench.model
+    model = bench.runtime.place(copy.deepcopy(bench.model))
+    pressure = method.sparsify(model, bench.graph)
+    fit(
+        model,
+        bench.task,
+        replace(recipe.training, ema=0.0, distill=0.0),
+        bench.runtime,
+        images=images,
+        seed=recipe.seed,
+        pressure=pressure,
+        checkpoint=scratch / "sparsify.pt" if scratch else None,
+    )
+    return model.cpu() if bench.runtime.device == "cpu" else model
+
+
+def _finetune(
+    model: nn.Module, recipe: Recipe, bench: Bench, images: int, report: Report, progress: _Progress, scratch: Path | None
+) -> None:
+    def measure() -> float:
+        with progress.stage("evaluate"):
+            return evaluate(model, bench.task.validation, bench.task, bench.runtime)
+
+    def go_on(seen: int, accuracy: float) -> bool:
+        rung = Rung(images=seen, accuracy=accuracy, seconds=progress.elapsed())
+        progress.rungs.append(rung)
+        progress.stopped = not report(rung, progress.ratios)
+        return not progress.stopped
+
+    if 0.0 in recipe.training.rungs and not go_on(0, measure()):
+        return
+    with progress.stage("finetune"):
+        log = fit(
+            model,
+            bench.task,
+            recipe.training,
+            bench.runtime,
+            images=images,
+            seed=recipe.seed,
+            teacher=bench.teacher if recipe.training.distill > 0 else None,
+            on_rung=go_on,
+            checkpoint=scratch / "finetune.pt" if scratch else None,
+        )
+    if not log.stopped:
+        go_on(log.images, measure())
+        progress.stopped = False  # nothing was left to stop
+
+
+def _outcome(recipe: Recipe, graph: ChannelGraph, progress: _Progress, error: str | None) -> Outcome:
+    status = "failed" if error else "stopped" if progress.stopped else "completed"
+    ratios: dict[str, Any] = {f"{name}_ratio": value for name, value in progress.ratios.items()}
+    return Outcome(
+        id=0,
+        recipe=recipe,
+        status=status,
+        accuracy=progress.rungs[-1].accuracy if status == "completed" else None,
+        rungs=tuple(progress.rungs),
+        widths=progress.keep.widths(graph) if progress.keep is not None else {},
+        seconds=progress.seconds,
+        seed=recipe.seed,
+        error=error,
+        **ratios,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error) if isinstance(error, AutopruneError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:500]
