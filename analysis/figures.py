@@ -124,9 +124,9 @@ def time_figure(study: Study) -> go.Figure:
 
 def widths_figure(study: Study, outcome: Outcome) -> go.Figure:
     """Kept channels per group of one trial: a bar per group that may be pruned, filled as far as it was kept."""
-    groups = [group for group in frames.groups(study) if group.id in outcome.widths]
+    groups = frames.prunable(study)
     names = [html.escape(group.id) for group in groups]
-    kept = [outcome.widths[group.id] for group in groups]
+    kept = frames.kept(outcome, groups)
     shares = [count / group.size for count, group in zip(kept, groups, strict=True)]
     text = [f"{count}/{group.size}" for count, group in zip(kept, groups, strict=True)]
     colour = _colours(study)[outcome.recipe.method.name]
@@ -173,7 +173,7 @@ def hover_text(outcome: Outcome, sizes: Mapping[str, int]) -> str:
     }
     costs = ", ".join(f"{name} {summary.percent(ratio)}" for name, ratio in ratios.items() if ratio is not None)
     lines = [
-        f"<b>trial {outcome.id}</b>, {html.escape(outcome.recipe.method.name)}{' (control)' if outcome.control else ''}",
+        f"<b>trial {outcome.id}</b>, {html.escape(outcome.recipe.method.name)}" + " (control)" * outcome.control,
         f"accuracy {summary.percent(accuracy, 2) if accuracy is not None else 'not measured'}{_when_stopped(outcome)}",
         costs,
         f"{outcome.recipe.training.images:,} training images, {summary.duration(outcome.finished - outcome.started)}",

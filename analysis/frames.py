@@ -54,6 +54,16 @@ def groups(study: Study) -> tuple[GroupInfo, ...]:
     return tuple(GroupInfo(**_take(study, entry, GroupInfo, f"groups[{i}]")) for i, entry in enumerate(entries))
 
 
+def prunable(study: Study) -> list[GroupInfo]:
+    """The groups that could be pruned, in the order of the forward pass."""
+    return [group for group in groups(study) if group.frozen is None]
+
+
+def kept(outcome: Outcome, among: Iterable[GroupInfo]) -> list[int]:
+    """Kept channels of each group; one that the outcome says nothing of was left whole."""
+    return [outcome.widths.get(group.id, group.size) for group in among]
+
+
 def last_accuracy(outcome: Outcome) -> float | None:
     """The accuracy of a completed trial; else the one measured last, which a stopped trial was judged by; else None."""
     if outcome.accuracy is not None:

@@ -131,7 +131,7 @@ def _round_values(low: float, high: float) -> list[float]:
     rough = (high - low) / 6
     power = 10.0 ** np.floor(np.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    return [round(float(value), 9) for value in np.arange(np.ceil(low / step), high / step) * step]
+    return [round(float(value), 9) for value in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
 
 
 if __name__ == "__main__":

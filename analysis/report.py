@@ -77,7 +77,7 @@ def _context(study: Study, environment: Environment) -> dict[str, Any]:
         "columns": [name for name, _ in _COLUMNS],
         "rows": list(_rows(study)),
         "frozen": [group for group in frames.groups(study) if group.frozen is not None],
-        "prunable": [group for group in frames.groups(study) if group.frozen is None],
+        "prunable": frames.prunable(study),
         "versions": study.config.get("versions", {}),
         "seed": study.config.get("seed"),
         "config": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True, width=110),
@@ -106,26 +106,22 @@ def _data(study: Study, members: Sequence[Outcome]) -> dict[str, Any]:
         drawn["widths"] = figures.widths_figure(study, chosen)
     return {
         "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
-        "sizes": [group.size for group in _cut_groups(study, chosen)] if chosen else [],
-        "widths": _widths(study, chosen) if chosen else {},
+        "sizes": [group.size for group in frames.prunable(study)],
+        "widths": _widths(study),
     }
 
 
-def _widths(study: Study, chosen: Outcome) -> dict[int, dict[str, Any]]:
+def _widths(study: Study) -> dict[int, dict[str, Any]]:
     colours = figures.method_colours(outcome.recipe.method.name for outcome in study.outcomes)
-    groups = _cut_groups(study, chosen)
+    groups = frames.prunable(study)
     return {
         outcome.id: {
-            "kept": [outcome.widths[group.id] for group in groups],
+            "kept": frames.kept(outcome, groups),
             "colour": colours[outcome.recipe.method.name],
             "label": _trial_label(outcome),
         }
         for outcome in _with_widths(study)
     }
-
-
-def _cut_groups(study: Study, chosen: Outcome) -> list[frames.GroupInfo]:
-    return [group for group in frames.groups(study) if group.id in chosen.widths]
 
 
 def _with_widths(study: Study) -> list[Outcome]:

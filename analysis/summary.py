@@ -176,7 +176,8 @@ def _waiting(study: Study) -> str:
 
 def _knee_fact(study: Study) -> str:
     members = pareto.front(study.outcomes)
-    if len(members) < 3:
+    # A front without a bend has its knee at an end, and that is no news.
+    if len(members) < 3 or pareto.knee(members) in (members[0], members[-1]):
         return ""
     return (
         f"Knee of the front, where a further cut begins to cost most: {_describe_briefly(pareto.knee(members), study)}."

@@ -136,12 +136,13 @@ def hypervolume_over_time(outcomes: Iterable[M]) -> NDArray[np.float64]:
     """(n, 2) of (seconds since the study began, hypervolume of the front so far): a row per finished candidate."""
     pool = sorted(candidates(outcomes), key=lambda o: (o.finished, o.id))
     points = objectives(pool)
-    rows = np.empty((len(pool), 2))
-    so_far = points[:0]
-    for index, outcome in enumerate(pool):
-        so_far = np.vstack([so_far, points[index]])
-        so_far = so_far[nondominated(so_far)]
-        rows[index] = outcome.finished, hypervolume(so_far)
+    rows = np.zeros((len(pool), 2))
+    so_far, value = points[:0], 0.0
+    for index, (outcome, point) in enumerate(zip(pool, points, strict=True)):
+        if not (so_far <= point).all(axis=1).any():
+            so_far = np.vstack([so_far[~(point <= so_far).all(axis=1)], point])
+            value = hypervolume(so_far)
+        rows[index] = outcome.finished, value
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,19 @@ METHODS = ("l1", "l2", "fpgm", "bn_scale", "taylor")
 PARAMS: Mapping[str, Mapping[str, Any]] = {"bn_scale": {"penalty": 1e-4, "share": 0.5}, "taylor": {"images": 512}}
 
 MakeStudy = Callable[..., Study]
+
+
+@pytest.fixture
+def build() -> SimpleNamespace:
+    """The functions below that make values: `recipe`, `completed`, `stopped`, `failed`, `many_outcomes`, `widths`."""
+    return SimpleNamespace(
+        recipe=recipe,
+        completed=completed,
+        stopped=stopped,
+        failed=failed,
+        many_outcomes=many_outcomes,
+        widths=widths,
+    )
 
 
 @pytest.fixture

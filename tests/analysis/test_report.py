@@ -1,0 +1,186 @@
+"""The report as a file: what it says in every state of a study, and what it must never do."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autoprune import pareto
+from autoprune.analysis.report import write_report
+from autoprune.errors import InputError
+from autoprune.results import Study
+
+
+class Page(HTMLParser):
+    """The parts of a page that tests ask for: text, tables by their first heading's section, links to elsewhere."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text: dict[str, str] = {}
+        self.rows: dict[str, int] = {}
+        self.elsewhere: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self._section = "head"
+        self._raw: str | None = None
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self._raw = tag if tag in ("script", "style") else None
+        if tag == "section":
+            self._section = str(given["id"])
+        if tag == "tr":
+            self.rows[self._section] = self.rows.get(self._section, 0) + 1
+        if tag == "script":
+            self.scripts.append((given, ""))
+        outside = [value for name, value in attrs if name in ("src", "href", "action", "data", "srcset") and value]
+        self.elsewhere += [value for value in outside if not value.startswith(("#", "data:"))]
+
+    def handle_data(self, data: str) -> None:
+        if self._raw == "script":
+            self.scripts[-1] = (self.scripts[-1][0], data)
+        elif self._raw is None:
+            self.text[self._section] = self.text.get(self._section, "") + data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = None if tag == self._raw else self._raw
+
+    def words(self, section: str) -> str:
+        """The text of a section with single spaces."""
+        return " ".join(self.text[section].split())
+
+    def data(self) -> Any:
+        """What the page's script draws from."""
+        return json.loads(next(text for given, text in self.scripts if given.get("id") == "data"))
+
+
+def page_of(study: Study) -> Page:
+    return Page(write_report(study, study.folder.report))
+
+
+def test_a_study_of_every_kind_of_trial(study: Study) -> None:
+    page = page_of(study)
+    members = pareto.front(study.outcomes)
+    failed = sum(outcome.status == "failed" for outcome in study.outcomes)
+
+    assert page.words("head").count("Best model at ≤ 50 % FLOPs:") == 1
+    assert page.rows["members"] == len(members) + 1
+    assert page.rows["trials"] == len(study.outcomes) + 1
+    assert f"{failed} failed trials are not drawn." in page.words("front")
+    assert "DivergedError: the loss is nan at step 17" in page.words("failures")
+    assert "reaches the output of the model (aten.addmm)" in page.words("frozen")
+    assert "validation split (test[:5000])" in page.words("honest")
+    assert "No accuracy on this page comes from the test split (test[5000:])" in page.words("honest")
+    assert "trial 1, 5,000 images) reached 92.10 %, against 91.70 % before" in page.words("honest")
+    assert "checkpoint: weights/resnet20.safetensors" in page.words("configuration")
+    assert "Seed 13. python 3.11.2, torch 2.15.0." in page.words("configuration")
+    assert "1 trial had begun and not ended" in page.words("head")
+
+
+def test_the_command_that_exports_a_member(make_study: Any, build: SimpleNamespace) -> None:
+    study = make_study([build.completed(17, 0.4, 0.88)])
+
+    # The folder's name has a space, so a shell needs it quoted.
+    assert f"autoprune export '{study.folder.path}' --trial 17 --to trial-17" in page_of(study).words("members")
+
+
+def test_nothing_comes_from_elsewhere(study: Study) -> None:
+    page = page_of(study)
+
+    assert page.elsewhere == []
+    policy = re.search(r'Content-Security-Policy"\s+content="([^"]+)"', study.folder.report.read_text())
+    assert policy is not None
+    assert policy[1].split("; ")[0] == "default-src 'none'"
+    assert "http" not in policy[1]
+
+
+def test_names_and_errors_are_text(make_study: Any, build: SimpleNamespace) -> None:
+    evil = "</script><script>alert(1)</script><img src=//x onerror=alert(2)>"
+    study = make_study(
+        [build.failed(1, evil), build.completed(2, 0.5, 0.8, evil, worker=evil, widths={evil: 3})],
+        groups=[
+            {"id": evil, "size": 5, "stage": 0, "frozen": None},
+            {"id": "b", "size": 5, "stage": 0, "frozen": evil},
+        ],
+        versions={evil: evil},
+        note=evil,
+    )
+    page = page_of(study)
+
+    assert len(page.scripts) == 3
+    assert page.elsewhere == []
+    assert all(
+        evil in page.words(name) for name in ("failures", "members", "widths", "frozen", "configuration", "time")
+    )
+    assert page.data()["widths"]["2"]["kept"] == [3]
+
+
+class TestStates:
+    def test_no_outcomes(self, make_study: Any) -> None:
+        page = page_of(make_study([]))
+
+        assert "No trial has ended yet." in page.words("head")
+        assert "no trial has measured an accuracy yet." in page.words("front")
+        assert "The front is empty" in page.words("members")
+        assert page.rows["methods"] == 3  # the heading and the two controls, which are always compared with
+        assert "No trial failed." in page.words("failures")
+        assert "No dense control was completed" in page.words("honest")
+
+    def test_only_failures(self, make_study: Any, build: SimpleNamespace) -> None:
+        page = page_of(make_study([build.failed(i, "OutOfMemoryError: 3 GiB") for i in range(1, 8)]))
+
+        assert "All 7 trials failed, all of them with: OutOfMemoryError: 3 GiB" in page.words("head")
+        assert "7 trials (taylor) OutOfMemoryError: 3 GiB Trials 1, 2, 3, 4, 5, 6, 7" in page.words("failures")
+        assert "No trial has reached the cut" in page.words("widths")
+
+    def test_one_member(self, make_study: Any, build: SimpleNamespace) -> None:
+        page = page_of(make_study([build.completed(3, 0.37, 0.88)]))
+
+        assert "1 model, cheapest first" in page.words("members")
+        assert page.data()["widths"]["3"]["kept"] == [10, 12, 19, 41]  # 17, 19, 31, 67 times sqrt(0.37) = 0.608
+
+    def test_only_stopped_trials(self, make_study: Any, build: SimpleNamespace) -> None:
+        page = page_of(make_study([build.stopped(3, 0.37, 0.6)]))
+
+        assert "there is no front" in page.words("head")
+        assert "60.00 % so far" in page.words("trials")
+        assert list(page.data()["widths"]) == ["3"]
+
+    def test_two_thousand_outcomes(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study(build.many_outcomes(2_000))
+        page = page_of(study)
+
+        assert page.rows["trials"] == 2_001
+        assert len(page.data()["widths"]) == sum(bool(outcome.widths) for outcome in study.outcomes)
+
+    def test_trials_that_were_cut_in_other_groups(self, make_study: Any, build: SimpleNamespace) -> None:
+        """A method that prunes only some layers says nothing of the other groups: they are whole."""
+        study = make_study([build.completed(1, 0.4, 0.8, widths={"conv1": 3}), build.completed(2, 0.3, 0.7)])
+        data = page_of(study).data()
+
+        assert data["sizes"] == [17, 19, 31, 67]
+        assert data["widths"]["1"]["kept"] == [3, 19, 31, 67]
+        assert list(data["figures"]["widths"]["data"][1]["text"]) == ["3/17", "19/19", "31/31", "67/67"]
+
+
+def test_only_what_varies_is_listed(make_study: Any, build: SimpleNamespace) -> None:
+    outcomes = [
+        build.completed(1, 0.5, 0.8, recipe=build.recipe("bn_scale", 0.5, lr=0.0123456)),
+        build.completed(2, 0.5, 0.8, recipe=build.recipe("l1", 0.5, lr=0.03)),
+    ]
+    words = page_of(make_study(outcomes)).words("trials")
+
+    assert "share 0.5, penalty 0.0001, lr 0.01235" in words or "penalty 0.0001, share 0.5, lr 0.01235" in words
+    assert "momentum" not in words
+    assert "batch_size" not in words
+
+
+def test_an_unwritable_place(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent/report\.html: cannot write: No such file or directory"):
+        write_report(study, tmp_path / "absent" / "report.html")
