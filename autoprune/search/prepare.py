@@ -1,0 +1,180 @@
+"""What a search checks before it starts, so that bad input is refused before anything is written."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from autoprune import methods
+from autoprune.errors import InputError, ModelError, StudyError, TargetError
+from autoprune.pareto import DENSE
+from autoprune.reading import to_plain
+from autoprune.recipe import Recipe
+from autoprune.results import Study, StudyFolder
+from autoprune.search.evaluate import OpenBench
+from autoprune.space import Budget, Resources, Space, StudyConfig
+from autoprune.tasks import load_task
+from autoprune.train import Runtime, choose_runtime
+from autoprune.trial import Bench
+
+VERSIONS = ("autoprune", "torch", "ray", "optuna", "numpy")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A study that may run: everything was loaded once and fits together.
+
+    Fields:
+        space: the study's space, bound to the model.
+        bench: of this process; in-process searches run on it.
+        open_evaluator: builds the same in a worker.
+    """
+
+    config: StudyConfig
+    space: Space
+    bench: Bench
+    open_evaluator: OpenBench
+
+
+def prepare(config: StudyConfig) -> Prepared:
+    """Load the task, trace the model, and see that the space's lowest target can be met.
+
+    Raises:
+        InputError: data, checkpoint, model or target are wrong.
+        StudyError: nothing of the model can be pruned.
+    """
+    recipes = config.space.corners()
+    task = load_task(config.task)
+    bench = Bench(task, _runtime(task.model(), tuple(task.example().shape), recipes[0], config.resources))
+    if not bench.graph.prunable:
+        reasons = "; ".join(f"{group.id}: {group.frozen}" for group in bench.graph.groups[:3])
+        raise StudyError(f"nothing of this model can be pruned ({reasons or 'it has no channels that can go'})")
+    space = config.space.bind([(group.id, group.stage) for group in bench.graph.prunable])
+    check_targets(space, bench)
+    measured_here = bench.runtime.device != "cpu" or not config.resources.gpus_per_trial
+    opener = OpenBench(
+        task=to_plain(config.task),
+        runtime=bench.runtime if measured_here else None,
+        cpus=config.resources.cpus_per_trial,
+        batch_size=recipes[0].training.batch_size,
+    )
+    return Prepared(config, space, bench, opener)
+
+
+def _runtime(model: torch.nn.Module, shape: tuple[int, ...], recipe: Recipe, resources: Resources) -> Runtime:
+    """How trials compute, measured here; where trials have a GPU and this machine has none, each worker measures."""
+    device = "cuda" if resources.gpus_per_trial and torch.cuda.is_available() else "cpu"
+    return choose_runtime(model, shape, recipe.training.batch_size, device, resources.cpus_per_trial)
+
+
+def check_targets(space: Space, bench: Bench) -> None:
+    """Raise `TargetError` if the lowest target of the space is out of reach for each of its allocations."""
+    corners = [recipe for recipe in space.corners() if recipe.method.name != DENSE]
+    for target in dict.fromkeys(recipe.target for recipe in corners):
+        refusal = None
+        for recipe in corners:
+            try:
+                bench.check(target, recipe.allocation)
+                break
+            except TargetError as error:
+                refusal = error
+        else:
+            if refusal is not None:
+                raise TargetError(refusal.what, where="space.target", allowed=refusal.allowed)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise `InputError` unless a study can be written there: the folder is new or empty, and its parent lets us."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(
+            "exists already", where=str(path), allowed="a new or empty folder, or `autoprune resume` for a study"
+        )
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError("cannot be written", where=str(path), allowed="a folder that you may write to")
+
+
+def create_folder(folder: StudyFolder, prepared: Prepared) -> None:
+    """Make the study folder with its `study.yaml`; the only file a search starts with."""
+    facts = {
+        **prepared.config.to_plain(),
+        "dense": _dense(prepared.bench),
+        "groups": _groups(prepared.bench),
+        "runtime": to_plain(prepared.bench.runtime),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+    }
+    text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+    beside = folder.config.with_suffix(".part")
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(folder.config)
+        folder.models.mkdir()
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=str(folder.path)) from None
+
+
+def stored_config(study: Study) -> StudyConfig:
+    """The configuration of a study that began earlier."""
+    known = {key: item for key, item in study.config.items() if key in StudyConfig.__dataclass_fields__}
+    return StudyConfig.from_plain(known, str(study.folder.config), check_method=methods.build)
+
+
+def check_same_model(study: Study, prepared: Prepared) -> None:
+    """Raise `ModelError` if the model's groups are not those the study began with."""
+    if _groups(prepared.bench) != study.config.get("groups"):
+        raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
+
+
+def with_budget(config: StudyConfig, trials: int | None, minutes: float | None) -> StudyConfig:
+    """The configuration with another budget; what is given replaces the whole budget of the space file.
+
+    Raises:
+        InputError: neither the arguments nor the file say when to end.
+    """
+    budget = config.budget if trials is None and minutes is None else Budget(trials=trials, minutes=minutes)
+    for name, value in vars(budget).items():
+        if value is not None and not value > 0:
+            raise InputError(f"{value!r} is out of range", where=name, allowed="above 0")
+    if budget == Budget():
+        raise InputError("no end is given", where="budget", allowed="trials, minutes or both")
+    return replace(config, budget=budget)
+
+
+@contextmanager
+def lock(folder: StudyFolder) -> Iterator[None]:
+    """Hold the study folder: two drivers would hand out the same numbers. The lock dies with its process.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    handle = os.open(folder.path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError("a search is running in this folder", where=str(folder.path)) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _dense(bench: Bench) -> dict[str, Any]:
+    cost: Mapping[str, Any] = to_plain(bench.dense_cost)
+    return {"accuracy": bench.dense_accuracy(), **{name: int(value) for name, value in cost.items()}}
+
+
+def _groups(bench: Bench) -> list[dict[str, Any]]:
+    return [
+        {"id": group.id, "size": group.size, "stage": group.stage, "frozen": group.frozen}
+        for group in bench.graph.groups
+    ]
