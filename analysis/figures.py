@@ -118,7 +118,7 @@ def time_figure(study: Study) -> go.Figure:
         )
     )
     figure.update_layout(showlegend=False, height=120 + 34 * len(names))
-    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(automargin=True, showgrid=False)
     return figure
 
 
@@ -135,10 +135,12 @@ def widths_figure(study: Study, outcome: Outcome) -> go.Figure:
     figure.add_trace(go.Bar(x=names, y=[1.0] * len(names), marker=whole, name="dense", hoverinfo="skip"))
     hover = "%{x}: %{text} channels kept<extra></extra>"
     bars = go.Bar(x=names, y=shares, text=text, marker={"color": colour}, name="kept", hovertemplate=hover)
-    figure.add_trace(bars.update(textposition="outside", textangle=-90 if len(names) > 20 else 0, cliponaxis=False))
+    upright = -90 if len(names) > _CROWDED else 0
+    figure.add_trace(bars.update(textposition="outside", textangle=upright, constraintext="none", cliponaxis=False))
     figure.update_layout(barmode="overlay", bargap=0.2, showlegend=False, height=420)
     figure.update_xaxes(type="category", automargin=True, tickangle=-60 if len(names) > 6 else 0)
-    figure.update_yaxes(range=[0, 1.15], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(range=[0, 1.25 if upright else 1.1], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
@@ -193,6 +195,7 @@ def widths_summary(outcome: Outcome, sizes: Mapping[str, int]) -> str:
     return f"{len(shares)} groups, median {middle} kept, least {html.escape(least)}: {kept}"
 
 
+_CROWDED = 16  # groups beyond which the numbers over their bars are turned to stand side by side
 _OUTSIDE_STAGES = ("rest of the trials", "between trials")
 _DRAW_ORDER = ("stopped", "completed", "control", "front control", "front")
 _LEGEND_ORDER = ("stopped", "front", "completed", "front control", "control")

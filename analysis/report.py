@@ -155,7 +155,11 @@ def _trial_label(outcome: Outcome) -> str:
 
 def _member(study: Study, outcome: Outcome) -> dict[str, Any]:
     where = shlex.quote(str(study.folder.path))
-    command = f"autoprune export {where} --trial {outcome.id} --to trial-{outcome.id}"
+    command = (
+        f"autoprune export {where}",
+        f"--trial {outcome.id}",
+        f"--to trial-{outcome.id}",
+    )  # a line may break between
     return {"outcome": outcome, "command": command}
 
 

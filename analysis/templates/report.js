@@ -93,7 +93,7 @@
     const element = document.getElementById("plot-" + name);
     if (!element) { continue; }
     placeLegend(figure, element);
-    if (name === "widths") { element.style.minWidth = 22 * data.sizes.length + 80 + "px"; }
+    if (name === "widths") { element.style.minWidth = 24 * data.sizes.length + 80 + "px"; }
     plots.set(name, { figure: figure, element: element });
     draw(name);
   }
