@@ -24,7 +24,9 @@ class Pixels:
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, H, W, C) of any type -> (N, C, H, W) float32; the memory stays channels-last, nothing is copied twice."""
-        mean, std = (torch.tensor(values, device=images.device, dtype=torch.float32) for values in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(values, device=images.device, dtype=torch.float32) for values in (self.mean, self.std)
+        )
         return images.float().mul_(1 / (self.scale * std)).sub_(mean / std).permute(0, 3, 1, 2)
 
 
@@ -109,7 +111,9 @@ class Task(ABC):
 def check_outputs(outputs: object, num_classes: int, where: str) -> None:
     """Raise `ModelError` unless the model answered one tensor (N, num_classes) for a batch of two images."""
     if not isinstance(outputs, Tensor):
-        raise ModelError(f"the model returns a {type(outputs).__name__}", where=where, allowed="one tensor (N, classes)")
+        raise ModelError(
+            f"the model returns a {type(outputs).__name__}", where=where, allowed="one tensor (N, classes)"
+        )
     if outputs.shape != (2, num_classes):
         shape = tuple(outputs.shape)
         raise ModelError(f"the model returns {shape} for 2 images", where=where, allowed=f"(2, {num_classes})")

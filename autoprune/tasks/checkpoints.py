@@ -42,7 +42,9 @@ def load_weights(model: nn.Module, file: Path) -> None:
     unknown = [name for name in given if name not in wanted]
     if missing:
         near = f"; it has {', '.join(map(repr, unknown[:3]))} instead" if unknown else ""
-        raise ModelError(f"no tensor {missing[0]!r} ({len(missing)} of {len(wanted)} are missing{near})", where=str(file))
+        raise ModelError(
+            f"no tensor {missing[0]!r} ({len(missing)} of {len(wanted)} are missing{near})", where=str(file)
+        )
     if unknown:
         raise ModelError(f"tensor {unknown[0]!r} is not in the model ({len(unknown)} such)", where=str(file))
     for name, tensor in given.items():
@@ -75,14 +77,20 @@ def check_writable(folder: Path, where: str) -> None:
 
 def _check(name: str, tensor: Tensor, wanted: Tensor, where: str) -> None:
     if tensor.shape != wanted.shape:
-        raise ModelError(f"tensor {name!r} is {tuple(tensor.shape)}, the model needs {tuple(wanted.shape)}", where=where)
+        raise ModelError(
+            f"tensor {name!r} is {tuple(tensor.shape)}, the model needs {tuple(wanted.shape)}", where=where
+        )
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise ModelError(f"tensor {name!r} holds NaN or infinity", where=where)
 
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        data = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+        data = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
     except (SafetensorError, OSError) as error:
         raise ModelError(f"not a readable checkpoint: {error}", where=str(file)) from error
     except Exception as error:  # torch.load: zip, pickle and unsafe-global errors have no common base
@@ -98,7 +106,11 @@ def _mapping(data: Any, file: Path) -> Mapping[str, Tensor]:
             data = data[key]
     tensors = isinstance(data, Mapping) and data and all(isinstance(tensor, Tensor) for tensor in data.values())
     if not tensors:
-        raise ModelError("the file holds no mapping of tensors", where=str(file), allowed="NAME: tensor, or it under `state_dict` or `model`")
+        raise ModelError(
+            "the file holds no mapping of tensors",
+            where=str(file),
+            allowed="NAME: tensor, or it under `state_dict` or `model`",
+        )
     return data
 
 

@@ -62,7 +62,9 @@ class Classification(Task):
             torch.manual_seed(0)
             model = self._construct()
         if not isinstance(model, nn.Module):
-            raise ModelError(f"the factory returns a {type(model).__name__}", where=self.where, allowed="a torch.nn.Module")
+            raise ModelError(
+                f"the factory returns a {type(model).__name__}", where=self.where, allowed="a torch.nn.Module"
+            )
         return model.to("cpu").eval()
 
     def model(self) -> nn.Module:
@@ -74,7 +76,9 @@ class Classification(Task):
         elif self.pretraining is not None:
             self._pretrain(model, self.pretraining)
         elif self.model_spec.factory is None and not set(self.model_spec.arguments) & {"weights", "pretrained"}:
-            raise ModelError(f"no trained weights for {self.model_spec.name}", where=self.where, allowed="checkpoint, train")
+            raise ModelError(
+                f"no trained weights for {self.model_spec.name}", where=self.where, allowed="checkpoint, train"
+            )
         return model.eval()
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -123,7 +127,9 @@ class Classification(Task):
 
     def _training_key(self, model: nn.Module, how: Pretraining) -> str:
         """Everything that decides the trained weights: architecture and first weights, data, normalisation, recipe."""
-        start = {name: [float(t.double().sum()), float(t.double().abs().sum())] for name, t in model.state_dict().items()}
+        start = {
+            name: [float(t.double().sum()), float(t.double().abs().sum())] for name, t in model.state_dict().items()
+        }
         data = [self.train.fingerprint(), self.train.pixels]
         return stable_hash([str(model), start, data, how])
 
@@ -137,7 +143,12 @@ def load(spec: Mapping[str, Any], where: str) -> Classification:
     pretraining = _read_pretraining(model_spec.train, f"{where}.model.train")
     splits, classes = load_splits(data_spec, f"{where}.data")
     return Classification(
-        spec=to_plain(spec), num_classes=classes, model_spec=model_spec, pretraining=pretraining, where=f"{where}.model", **splits
+        spec=to_plain(spec),
+        num_classes=classes,
+        model_spec=model_spec,
+        pretraining=pretraining,
+        where=f"{where}.model",
+        **splits,
     )
 
 

@@ -183,7 +183,12 @@ def _random_box(height: int, width: int, stream: torch.Generator) -> tuple[int, 
     share, aspect, down, right = torch.rand(4, generator=stream).tolist()
     area, ratio = height * width * (0.08 + 0.92 * share), (3 / 4) * (16 / 9) ** aspect
     box_height, box_width = min(height, round((area / ratio) ** 0.5)), min(width, round((area * ratio) ** 0.5))
-    return int(down * (height - box_height + 1)), int(right * (width - box_width + 1)), max(1, box_height), max(1, box_width)
+    return (
+        int(down * (height - box_height + 1)),
+        int(right * (width - box_width + 1)),
+        max(1, box_height),
+        max(1, box_width),
+    )
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,8 @@ def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, Split], int]:
     pixels = _pixels(spec, source, where)
     plain = replace(pixels, augment=())
     splits = {
-        name: source.parts[part].select(low, high, pixels if name == "train" else plain) for name, (part, low, high) in ranges.items()
+        name: source.parts[part].select(low, high, pixels if name == "train" else plain)
+        for name, (part, low, high) in ranges.items()
     }
     _check_labels(splits, where)
     return splits, source.num_classes
@@ -255,7 +261,11 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
 def _source(spec: DataSpec, where: str) -> Source:
     if (spec.name is None) == (spec.function is None):
         raise InputError("give `name` or `function`, one of the two", where=where, allowed=one_of(_SOURCES))
-    folder_only = {"path": spec.path is not None, "size": spec.size != DataSpec.size, "workers": spec.workers != DataSpec.workers}
+    folder_only = {
+        "path": spec.path is not None,
+        "size": spec.size != DataSpec.size,
+        "workers": spec.workers != DataSpec.workers,
+    }
     for key, given in folder_only.items():
         if given and spec.name != "image_folder":
             raise InputError(f"{key!r} belongs to image_folder", where=where)
@@ -317,7 +327,9 @@ def _pixels(spec: DataSpec, source: Source, where: str) -> Pixels:
     mean, std = spec.mean or source.mean, spec.std or source.std
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != len(source.mean):
-            raise InputError(f"{len(values)} values", where=f"{where}.{name}", allowed=f"{len(source.mean)}, one per channel")
+            raise InputError(
+                f"{len(values)} values", where=f"{where}.{name}", allowed=f"{len(source.mean)}, one per channel"
+            )
     if min(std) <= 0:
         raise InputError(f"{min(std)!r} is out of range", where=f"{where}.std", allowed="(0, inf)")
     return Pixels(mean=mean, std=std, scale=source.scale, augment=spec.augment)
@@ -335,17 +347,23 @@ def _check_labels(splits: Mapping[str, Split], where: str) -> None:
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
 
-def _from_arrays(arrays: Mapping[str, Any], where: str, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None) -> Source:
+def _from_arrays(
+    arrays: Mapping[str, Any], where: str, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
+) -> Source:
     """A source from arrays NAME_images (N, H, W[, C]) and NAME_labels (N,); statistics default to the training images'."""
     parts = sorted({key.removesuffix("_images") for key in arrays if key.endswith("_images")})
     for part in {"train", "test", *parts}:
         for key in (f"{part}_images", f"{part}_labels"):
             if key not in arrays:
-                raise DataError(f"no array {key!r}", where=where, allowed="train_images, train_labels, test_images, test_labels")
+                raise DataError(
+                    f"no array {key!r}", where=where, allowed="train_images, train_labels, test_images, test_labels"
+                )
     tensors = {part: _tensors(arrays[f"{part}_images"], arrays[f"{part}_labels"], f"{where}: {part}") for part in parts}
     for part, (images, _) in tensors.items():
         if images.shape[1:] != tensors["train"][0].shape[1:] or images.dtype != tensors["train"][0].dtype:
-            raise DataError(f"{part} images are {_kind(images)}", where=where, allowed=f"as train: {_kind(tensors['train'][0])}")
+            raise DataError(
+                f"{part} images are {_kind(images)}", where=where, allowed=f"as train: {_kind(tensors['train'][0])}"
+            )
     train, scale = tensors["train"][0], 255.0 if tensors["train"][0].dtype == torch.uint8 else 1.0
     mean, std = statistics or measure(train, scale)
     classes = 1 + max(int(labels.max()) for _, labels in tensors.values())
@@ -366,9 +384,15 @@ def _tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape or (images.dtype != np.uint8 and images.dtype.kind != "f"):
-        raise DataError(f"images are {images.dtype} {images.shape}", where=where, allowed="uint8 or float, (N, H, W) or (N, H, W, C)")
+        raise DataError(
+            f"images are {images.dtype} {images.shape}",
+            where=where,
+            allowed="uint8 or float, (N, H, W) or (N, H, W, C)",
+        )
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
-        raise DataError(f"labels are {labels.dtype} {labels.shape}", where=where, allowed=f"whole numbers from 0, ({len(images)},)")
+        raise DataError(
+            f"labels are {labels.dtype} {labels.shape}", where=where, allowed=f"whole numbers from 0, ({len(images)},)"
+        )
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise DataError("images hold NaN or infinity", where=where)
     pixels = images if images.dtype == np.uint8 else images.astype(np.float32)
@@ -379,7 +403,10 @@ def _tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
 def measure(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of (N, H, W, C) pixels divided by `scale`; constant channels have std 1."""
     channels = images.reshape(-1, images.shape[-1])
-    mean, square = torch.zeros(channels.shape[1], dtype=torch.float64), torch.zeros(channels.shape[1], dtype=torch.float64)
+    mean, square = (
+        torch.zeros(channels.shape[1], dtype=torch.float64),
+        torch.zeros(channels.shape[1], dtype=torch.float64),
+    )
     for block in channels.split(2**22):
         values = block.double() / scale
         mean += values.sum(0) / len(channels)
@@ -400,7 +427,9 @@ def _from_function(spec: DataSpec, where: str) -> Source:
     except Exception as error:  # the user's code may raise anything
         raise DataError(f"{spec.function} failed: {type(error).__name__}: {error}", where=where) from error
     if not isinstance(arrays, Mapping):
-        raise DataError(f"{spec.function} returns a {type(arrays).__name__}", where=where, allowed="a mapping of arrays")
+        raise DataError(
+            f"{spec.function} returns a {type(arrays).__name__}", where=where, allowed="a mapping of arrays"
+        )
     return _from_arrays(arrays, str(spec.function), None)
 
 
@@ -453,7 +482,13 @@ def _read_torchvision(name: str, torchvision_name: str, download: bool) -> dict[
             found = kind(root=str(data_folder()), train=part == "train", download=download)
             arrays[f"{part}_images"], arrays[f"{part}_labels"] = np.asarray(found.data), np.asarray(found.targets)
     except (RuntimeError, OSError) as error:
-        layout = "cifar-10-batches-py" if name == "cifar10" else "cifar-100-python" if name == "cifar100" else f"{torchvision_name}/raw"
+        layout = (
+            "cifar-10-batches-py"
+            if name == "cifar10"
+            else "cifar-100-python"
+            if name == "cifar100"
+            else f"{torchvision_name}/raw"
+        )
         reason = f" ({error})" if download else ""
         raise DataError(
             f"no data set {name!r}{reason}",
@@ -466,17 +501,25 @@ def _read_torchvision(name: str, torchvision_name: str, download: bool) -> dict[
 def _image_folder(spec: DataSpec, where: str) -> Source:
     """torchvision's ImageFolder layout: PATH/PART/CLASS/*.jpg; the classes are those of PATH/train, sorted by name."""
     if spec.path is None:
-        raise InputError("missing key 'path'", where=where, allowed="a folder with train/CLASS/*.jpg and val/CLASS/*.jpg")
+        raise InputError(
+            "missing key 'path'", where=where, allowed="a folder with train/CLASS/*.jpg and val/CLASS/*.jpg"
+        )
     root = Path(spec.path).expanduser()
     root = root if root.is_absolute() or root.is_dir() else data_folder() / root
     parts = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     if "train" not in parts:
-        raise DataError("no folder 'train' with images", where=str(root), allowed="train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg")
+        raise DataError(
+            "no folder 'train' with images",
+            where=str(root),
+            allowed="train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg",
+        )
     listed = {part: _list_folder(root / part) for part in parts if part in ("train", "val", "test")}
     classes = listed["train"][0]
     for part, (names, _) in listed.items():
         if names != classes:
-            raise DataError(f"{part} has other classes than train", where=str(root), allowed="the same folders in each part")
+            raise DataError(
+                f"{part} has other classes than train", where=str(root), allowed="the same folders in each part"
+            )
     make = {part: Part(len(files), partial(_files, files, spec)) for part, (_, files) in listed.items()}
     return Source(make, len(classes), IMAGENET_MEAN, IMAGENET_STD)
 

@@ -67,7 +67,9 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Residual network for small images: 3x3 stem, one stage per width (the first at full resolution), mean, linear."""
 
-    def __init__(self, shape: Sequence[int], classes: int, *, blocks: Sequence[int], widths: Sequence[int], option: str) -> None:
+    def __init__(
+        self, shape: Sequence[int], classes: int, *, blocks: Sequence[int], widths: Sequence[int], option: str
+    ) -> None:
         super().__init__()
         self.conv1, self.bn1 = _conv(shape[0], widths[0]), nn.BatchNorm2d(widths[0])
         c_in = widths[0]
@@ -249,7 +251,9 @@ def find(name: str, where: str) -> tuple[str, str]:
     if found:
         raise ModelError(f"both libraries have {short!r}", where=where, allowed=f"torchvision/{short}, timm/{short}")
     hint = "" if importlib.util.find_spec("timm") else " (timm is not installed)"
-    raise ModelError(f"unknown model {name!r}", where=where, allowed=f"{one_of(ZOO)}, torchvision/NAME, timm/NAME{hint}, factory")
+    raise ModelError(
+        f"unknown model {name!r}", where=where, allowed=f"{one_of(ZOO)}, torchvision/NAME, timm/NAME{hint}, factory"
+    )
 
 
 def _in_torchvision(name: str) -> bool:
