@@ -59,9 +59,10 @@ def front_figure(study: Study) -> go.Figure:
     order = sorted(kinds, key=lambda key: (_DRAW_ORDER.index(key[1]), key[0]))
     # One mark per method in the legend: the kind that comes last in the legend's order.
     legend = dict(sorted(kinds, key=lambda key: _LEGEND_ORDER.index(key[1])))
+    ranks = {method: _AFTER_THE_LINES + i for i, method in enumerate(sorted(legend))}
     for method, kind in order:
-        shown = legend[method] == kind
-        figure.add_trace(_points(kinds[method, kind], kind, colours[method], sizes, legend=shown))
+        rank = ranks[method] if legend[method] == kind else None
+        figure.add_trace(_points(kinds[method, kind], kind, colours[method], sizes, rank))
     ranges = accuracy_ranges(study, members)
     figure.update_layout(meta={"ranges": ranges})
     figure.update_xaxes(range=[0, 1.04], tickformat=".0%")
@@ -195,6 +196,7 @@ def widths_summary(outcome: Outcome, sizes: Mapping[str, int]) -> str:
     return f"{len(shares)} groups, median {middle} kept, least {html.escape(least)}: {kept}"
 
 
+_AFTER_THE_LINES = 1001  # traces without a rank of their own have plotly's 1000
 _CROWDED = 16  # groups beyond which the numbers over their bars are turned to stand side by side
 _OUTSIDE_STAGES = ("rest of the trials", "between trials")
 _DRAW_ORDER = ("stopped", "completed", "control", "front control", "front")
@@ -264,9 +266,9 @@ def _by_kind(study: Study, members: Sequence[Outcome]) -> dict[tuple[str, str], 
 
 
 def _points(
-    outcomes: Sequence[Outcome], kind: str, colour: str, sizes: Mapping[str, int], *, legend: bool
+    outcomes: Sequence[Outcome], kind: str, colour: str, sizes: Mapping[str, int], rank: int | None
 ) -> go.Scatter:
-    """Outcomes of one method that ended alike."""
+    """Outcomes of one method that ended alike; `rank` is their place in the legend, if they have one."""
     method = html.escape(outcomes[0].recipe.method.name)
     return go.Scatter(
         x=[outcome.flops_ratio for outcome in outcomes],
@@ -274,7 +276,8 @@ def _points(
         mode="markers",
         name=method,
         legendgroup=method,
-        showlegend=legend,
+        showlegend=rank is not None,
+        legendrank=rank,
         marker={**_MARKERS[kind], "color": colour},
         hovertext=[hover_text(outcome, sizes) for outcome in outcomes],
         hoverinfo="text",

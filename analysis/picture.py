@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from autoprune import pareto
 from autoprune.analysis import figures, frames, summary
-from autoprune.analysis.writing import write_atomically
+from autoprune.analysis.writing import templates, write_atomically
 from autoprune.errors import AutopruneError, InputError
 from autoprune.results import Outcome, Study, load_study
 
@@ -55,14 +54,7 @@ def write_picture(study: Study, path: str | Path) -> Path:
         raise InputError(
             f"unknown kind of picture {str(path)!r}", where="--to", allowed="a file name that ends in .svg"
         )
-    environment = Environment(
-        loader=PackageLoader("autoprune.analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return write_atomically(path, environment.get_template("front.svg").render(_context(study)))
+    return write_atomically(path, templates().get_template("front.svg").render(_context(study)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
 from autoprune import pareto
 from autoprune.analysis import figures, frames, summary
-from autoprune.analysis.writing import write_atomically
+from autoprune.analysis.writing import templates, write_atomically
 from autoprune.results import Outcome, Study
 
 
@@ -37,13 +37,7 @@ def write_report(study: Study, path: str | Path) -> Path:
     Raises:
         InputError: `study.yaml` lacks what a search writes into it, or `path` cannot be written to.
     """
-    environment = Environment(
-        loader=PackageLoader("autoprune.analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"percent": summary.percent, "points": summary.points, "duration": summary.duration}
     environment.filters |= {"plural": summary.plural}
     page = environment.get_template("report.html").render(_context(study, environment))

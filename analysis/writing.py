@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Templates, and files that are whole or not there: written beside their place, then renamed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import os
 import tempfile
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from autoprune.errors import InputError
+
+
+def templates() -> Environment:
+    """The templates of this package; what is put into them is escaped, and a missing name is an error."""
+    return Environment(
+        loader=PackageLoader("autoprune.analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def write_atomically(path: str | Path, text: str) -> Path:

@@ -28,6 +28,7 @@ CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update"),
     *("--disable-background-networking", "--disable-sync", "--remote-debugging-pipe", "--window-size=1100,900"),
+    "--disable-dev-shm-usage",  # containers often have next to none
     "--proxy-server=127.0.0.1:9",  # nothing listens there, so nothing that is not a file can be fetched
 )
 PATIENCE = 60.0
