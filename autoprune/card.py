@@ -114,10 +114,11 @@ def _shape(record: Mapping[str, Any]) -> str:
 
 
 def _input(record: Mapping[str, Any]) -> str:
-    data = (record.get("task") or {}).get("data") or {}
+    pixels = record.get("pixels") or {}
     scale = ""
-    if data.get("mean") is not None and data.get("std") is not None:
-        scale = f" Pixels / 255, then minus mean {data['mean']}, divided by standard deviation {data['std']}."
+    if pixels:
+        mean, std = (", ".join(f"{value:g}" for value in pixels[name]) for name in ("mean", "std"))
+        scale = f" From stored pixels: divide by {pixels['scale']:g}, subtract {mean}, divide by {std} (per channel)."
     return f"## Input\n\nfloat32, ({_shape(record)}) per image, any number of images, normalised as in training.{scale}"
 
 

@@ -107,14 +107,10 @@ def _watch(run: Any, *args: Any, **options: Any) -> None:
 
 
 def _write_report(study: Study) -> list[Path]:
+    from autoprune.analysis.frames import write_pareto_csv
     from autoprune.analysis.report import write_report
-    from autoprune.pareto import write_pareto_csv
 
-    try:
-        write_pareto_csv(study, study.folder.pareto)
-        return [write_report(study, study.folder.report), study.folder.pareto]
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror}", where=str(error.filename or study.folder.path)) from error
+    return [write_report(study, study.folder.report), write_pareto_csv(study, study.folder.pareto)]
 
 
 def _print_study(study: Study) -> None:
@@ -170,8 +166,9 @@ def _outcome(study: Study, trial: int) -> Outcome:
     for outcome in study.outcomes:
         if outcome.id == trial:
             return outcome
-    ids = [outcome.id for outcome in study.outcomes]
-    allowed = f"{min(ids)} to {max(ids)}" if ids else "no trial has ended yet"
+    ids = sorted(outcome.id for outcome in study.outcomes)
+    allowed = ", ".join(map(str, ids)) if len(ids) <= 20 else f"{ids[0]} to {ids[-1]}"
+    allowed = allowed or "none, as no trial has ended yet"
     raise InputError(f"there is no ended trial {trial}", where=str(study.folder.path), allowed=allowed)
 
 
@@ -180,7 +177,7 @@ def _run_again(study: Study, before: Outcome) -> Outcome:
     from autoprune.tasks import load_task
 
     task = load_task(study.config["task"])
-    bench = trial.open_bench(task)
+    bench = trial.Bench(task)
     return trial.run(before.recipe, bench, id=before.id, control=before.control).outcome
 
 
@@ -204,7 +201,7 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     from autoprune.tasks import load_task
 
     recipe = _recipe(args)
-    bench = trial.open_bench(load_task(load_space(args.task).task))
+    bench = trial.Bench(load_task(load_space(args.task).task))
     bench.check(recipe.target)
     done = trial.run(recipe, bench)
     if not done.outcome.completed or done.model is None or done.keep is None:
@@ -456,12 +453,10 @@ def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _method_row(name: str) -> dict[str, Any]:
-    from autoprune import methods as registry
-    from autoprune.methods.base import hyper_parameters
-    from autoprune.recipe import MethodChoice
+    from autoprune.methods import METHODS
 
-    kind = type(registry.build(MethodChoice(name=name)))
-    fields = {key: {"default": field.default, **field.metadata} for key, field in hyper_parameters(kind).items()}
+    kind = METHODS[name]
+    fields = {field.name: {"default": field.default, **field.metadata} for field in dataclasses.fields(kind)}
     return {"name": name, "summary": kind.summary, "source": kind.source, "params": fields}
 
 

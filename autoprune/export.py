@@ -126,7 +126,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         InputError: `out` exists and is not an empty folder, or cannot be written.
     """
     check_new_folder(out)
-    beside = _nearest_folder(out.absolute().parent) / f".{out.name}.{os.getpid()}.partial"
+    existing = next(path for path in out.absolute().parents if path.exists())
+    beside = existing / f".{out.name}.{os.getpid()}.partial"
     try:
         beside.mkdir()
         yield beside
@@ -146,10 +147,6 @@ def check_new_folder(out: Path) -> None:
         raise InputError(f"cannot write: {error.strerror}", where=str(out)) from None
     if taken:
         raise InputError("already exists", where=str(out), allowed="a new or empty folder")
-
-
-def _nearest_folder(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def _copy_artifact(source: Path, folder: Path) -> list[str]:

@@ -1,0 +1,251 @@
+"""Exported files compute what the model computes, or the export fails and leaves nothing behind."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune import artifact, export
+from autoprune.card import model_card
+from autoprune.cost import cost
+from autoprune.errors import ArtifactError, ExportError, InputError
+from autoprune.keep import Keep
+from autoprune.recipe import MethodChoice, Recipe, Target
+from autoprune.results import Outcome
+from autoprune.surgery import prune
+from autoprune.tasks import load_task
+from autoprune.trace import trace
+from autoprune.train import Runtime, evaluate
+
+EXAMPLE = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(5))
+DIGITS = {
+    "kind": "classification",
+    "data": {"name": "digits", "splits": {"train": "train", "validation": "validation", "test": "test"}},
+    "model": {"name": "digits_net", "train": {"images": 0}},
+}
+
+
+class Net(nn.Module):
+    """Two convolutions with batch norm, 13 and 7 channels, 5 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv1, self.bn1 = nn.Conv2d(3, 13, 3, padding=1), nn.BatchNorm2d(13)
+        self.conv2, self.bn2 = nn.Conv2d(13, 7, 3), nn.BatchNorm2d(7)
+        self.linear = nn.Linear(7, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(images)))
+        return self.linear(torch.relu(self.bn2(self.conv2(x))).mean((2, 3)))
+
+
+class OfTwoMinds(Net):
+    """Takes another path for bright images: nothing that records one path can export it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) if images.sum() > 0 else -super().forward(images)
+
+
+def save_pruned(folder: Path, factory: Callable[[], nn.Module], example: Tensor) -> nn.Module:
+    """An artefact of the factory's model with the first channel of every group gone; returns the pruned model."""
+    model = factory().eval()
+    graph = trace(model, example)
+    keep = Keep.of({group.id: range(1, group.size) for group in graph.prunable})
+    pruned = prune(model, graph, keep)
+    artifact.save(folder, pruned, graph, keep, info={"flops": cost(graph, keep).flops})
+    return pruned.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
+    """A folder with every file, and the model they hold."""
+    folder = tmp_path_factory.mktemp("export")
+    pruned = save_pruned(folder / "artefact", Net, EXAMPLE)
+    export.export(folder / "artefact", Net, EXAMPLE, folder / "out", info=info())
+    return folder / "out", pruned
+
+
+def info(**changes: Any) -> dict[str, Any]:
+    recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.53))
+    outcome = Outcome(id=41, recipe=recipe, status="completed", accuracy=0.9137, flops_ratio=0.5281, widths={"conv1": 12})
+    task = {"data": {"splits": {"validation": "train[-500:]"}}, "model": {"name": "net"}}
+    dense = {"accuracy": 0.9211, "flops": 1_234_567, "params": 8901}
+    groups = [{"id": "conv1", "size": 13}]
+    pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "scale": 255.0}
+    plain = {"outcome": json.loads(outcome.to_json()), "task": task, "dense": dense, "groups": groups, "pixels": pixels}
+    return {**plain, **changes}
+
+
+def test_every_file_is_there(exported: tuple[Path, nn.Module]) -> None:
+    names = {file.name for file in exported[0].iterdir()}
+
+    assert names == {"model.safetensors", "model.json", "model.onnx", "model.pt2", "export.json", "README.md"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 11])
+@pytest.mark.parametrize("name", ["artefact", "onnx", "pt2"])
+def test_every_file_computes_what_the_model_computes(exported: tuple[Path, nn.Module], name: str, size: int) -> None:
+    folder, model = exported
+    images = torch.randn(size, 3, 9, 9, generator=torch.Generator().manual_seed(size))
+    run = export._runners(folder, Net)[name]
+
+    with torch.inference_mode():
+        torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_record_states_the_difference_of_every_file(exported: tuple[Path, nn.Module]) -> None:
+    record = export.read_record(exported[0])
+
+    assert set(record["relative_error"]) == {"artefact", "onnx", "pt2"}
+    assert record["relative_error"]["artefact"] == 0
+    assert 0 <= max(record["relative_error"].values()) < export.TOLERANCE
+    assert record["input"] == [3, 9, 9]
+    assert record["outcome"]["accuracy"] == 0.9137
+
+
+def test_the_card_says_what_the_model_is(exported: tuple[Path, nn.Module]) -> None:
+    card = (exported[0] / "README.md").read_text()
+
+    for fact in ("92.11%", "91.37%", "52.8%", "651,975", "`conv1` | 13 | 12", "train[-500:]", '"seed": 0', "0.1, 0.2, 0.3"):
+        assert fact in card
+
+
+def test_the_snippets_of_the_card_run(exported: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, model = exported
+    monkeypatch.chdir(folder)
+    images = torch.randn(3, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    artefact, onnx, program = blocks
+    expected = model(images).detach().numpy()
+
+    ast.parse(artefact)
+    scope: dict[str, Any] = {"images": images.numpy()}
+    exec(onnx, scope)
+    np.testing.assert_allclose(scope["logits"], expected, rtol=1e-4, atol=1e-5)
+    scope = {"images": images}
+    exec(program, scope)
+    np.testing.assert_allclose(scope["logits"].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_card_names_the_users_own_factory() -> None:
+    model = {"factory": "nets:build", "arguments": {"depth": 5}}
+    record = {**info(task={"model": model}), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
+
+    assert "from nets import build\nmodel = ap.load(\".\", model=lambda: build(depth=5))" in model_card(record)
+
+
+def test_a_card_without_a_study_is_short_and_sound() -> None:
+    card = model_card({"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}})
+
+    assert "None" not in card.replace("session.run(None, ", "")
+    assert "Recipe" not in card
+
+
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_pruned(tmp_path / "artefact", Net, EXAMPLE)
+
+    export.export(tmp_path / "artefact", Net, EXAMPLE, tmp_path / "out", info={})
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_of_another_model_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pruned(tmp_path / "artefact", Net, EXAMPLE)
+    write = export._write_program
+
+    def write_another(model: nn.Module, example: Tensor, path: Path) -> None:
+        changed = artifact.load(tmp_path / "artefact", model=Net)
+        with torch.no_grad():
+            changed.get_parameter("linear.bias")[2] += 1e-3
+        write(changed, example, path)
+
+    monkeypatch.setattr(export, "_write_program", write_another)
+
+    with pytest.raises(ExportError, match="differs from the model"):
+        export.export(tmp_path / "artefact", Net, EXAMPLE, tmp_path / "out", info={})
+    assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_a_model_that_cannot_be_exported_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    save_pruned(tmp_path / "artefact", Net, EXAMPLE)  # traced by its simple sister: same tensors, same names
+
+    with pytest.raises(ExportError, match=r"torch\.export"):
+        export.export(tmp_path / "artefact", OfTwoMinds, EXAMPLE, tmp_path / "out" / "deeper", info={})
+    assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_outputs_that_are_not_finite_are_no_agreement() -> None:
+    worst = export._worst_error(lambda images: torch.full((len(images), 5), torch.nan), Net().eval(), EXAMPLE)
+
+    with pytest.raises(ExportError, match="onnx"):
+        export._check({"onnx": worst})
+
+
+def test_a_file_that_ignores_its_batch_is_found_out() -> None:
+    model = Net().eval()
+    worst = export._worst_error(lambda images: model(images[:1].expand_as(images)), model, EXAMPLE)
+
+    assert worst > export.TOLERANCE
+
+
+@pytest.mark.parametrize("make", ["folder", "file"])
+def test_what_exists_is_not_touched(tmp_path: Path, make: str) -> None:
+    out = tmp_path / "out"
+    if make == "folder":
+        out.mkdir()
+        (out / "mine").write_text("kept")
+    else:
+        out.write_text("kept")
+
+    with pytest.raises(InputError, match="already exists"):
+        export.export(tmp_path / "artefact", Net, EXAMPLE, out, info={})
+    assert (out / "mine" if make == "folder" else out).read_text() == "kept"
+
+
+@pytest.mark.parametrize("out", ["/proc/here", "file/below"])
+def test_a_place_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError) as caught, export.new_folder(tmp_path / out):
+        pass
+    assert caught.value.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+
+    with pytest.raises(InputError, match=r"onnxruntime not installed; run: pip install 'autoprune\[onnx\]'"):
+        export.export(tmp_path, Net, EXAMPLE, tmp_path / "out", info={})
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "export.json"])
+def test_a_torn_file_is_said_to_be_one(exported: tuple[Path, nn.Module], tmp_path: Path, name: str) -> None:
+    torn = tmp_path / "torn"
+    shutil.copytree(exported[0], torn)
+    (torn / name).write_bytes((torn / name).read_bytes()[:97])
+
+    with pytest.raises(ArtifactError, match=name):
+        _ = export.read_record(torn), export._runners(torn, Net)
+
+
+def test_verify_scores_every_file_on_the_validation_split(tmp_path: Path) -> None:
+    task = load_task(DIGITS)
+    pruned = save_pruned(tmp_path / "artefact", task.build, task.example())
+    export.export(tmp_path / "artefact", task.build, task.example(), tmp_path / "out", info={"task": DIGITS})
+    expected = evaluate(pruned, task.validation, task, Runtime())
+
+    assert export.verify(tmp_path / "out", task) == {"artefact": expected, "onnx": expected, "pt2": expected}
