@@ -159,10 +159,11 @@ class _Files:
     size: int
 
     def __getitem__(self, job: tuple[int, tuple[int, int] | None]) -> tuple[Tensor, Tensor]:
-        from torchvision.io import ImageReadMode, decode_image
+        from torchvision.datasets.folder import default_loader
+        from torchvision.transforms.v2.functional import pil_to_tensor
 
         index, seeds = job
-        image = decode_image(self.paths[index], ImageReadMode.RGB)
+        image = pil_to_tensor(default_loader(self.paths[index]))  # PIL; torchvision's own decoders are going away
         stream = None if seeds is None else random_stream(*seeds)
         return self._square(image, stream).permute(1, 2, 0), self.labels[index]
 

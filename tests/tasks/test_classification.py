@@ -1,0 +1,233 @@
+"""load_task, models of the user's own, checkpoints, and training the dense model when there is none."""
+
+import os
+import sys
+import types
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from autoprune.errors import InputError, ModelError
+from autoprune.tasks import load_task
+
+
+class Tiny(nn.Module):
+    """A factory's model for digits."""
+
+    def __init__(self, width=7):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, width, 3), nn.BatchNorm2d(width)
+        self.linear = nn.Linear(width, 10)
+
+    def forward(self, x):
+        return self.linear(self.norm(self.conv(x)).mean((2, 3)))
+
+
+class AsDict(Tiny):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    module = types.ModuleType("user_model")
+    module.build, module.as_dict, module.text, module.five = Tiny, AsDict, lambda: "text", lambda: Tiny(5).conv
+    monkeypatch.setitem(sys.modules, "user_model", module)
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path))
+    return tmp_path
+
+
+def task_with(**model):
+    return load_task({"kind": "classification", "data": {"name": "digits"}, "model": model})
+
+
+def state(width=7):
+    return {name: tensor.clone() for name, tensor in Tiny(width).state_dict().items()}
+
+
+def test_build_gives_the_same_dense_model_every_time_and_spares_the_random_state():
+    task = task_with(factory="user_model:build", arguments={"width": 11})
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+
+    first, second = task.build(), task.build()
+
+    assert torch.equal(expected, torch.rand(1))
+    assert torch.equal(first.conv.weight, second.conv.weight)
+    assert first.conv.weight.data_ptr() != second.conv.weight.data_ptr()
+    assert not first.training
+
+
+def test_example_is_the_first_training_image():
+    task = task_with(name="digits_net")
+
+    image = task.train.images[:1].float().permute(0, 3, 1, 2) / 255
+    expected = (image - task.train.pixels.mean[0]) / task.train.pixels.std[0]
+
+    torch.testing.assert_close(task.example(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+def test_torch_checkpoints(folder, wrap):
+    tensors = state()
+    torch.save(wrap({f"module.{name}": tensor for name, tensor in tensors.items()}), folder / "tiny.pt")
+
+    model = task_with(factory="user_model:build", checkpoint="tiny.pt").model()
+
+    assert torch.equal(tensors["conv.weight"], model.conv.weight)
+    assert not model.training
+
+
+def test_safetensors_without_batch_counters(folder):
+    tensors = state()
+    del tensors["norm.num_batches_tracked"]
+    save_file(tensors, folder / "tiny.safetensors")
+
+    model = task_with(factory="user_model:build", checkpoint=str(folder / "tiny.safetensors")).model()
+
+    assert torch.equal(tensors["norm.weight"], model.norm.weight)
+
+
+def damaged(change):
+    tensors = state()
+    change(tensors)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.update({"conv.weight": torch.zeros(5, 1, 3, 3)}),
+            r"'conv.weight' is \(5, 1, 3, 3\).*\(7, 1, 3, 3\)",
+        ),
+        (lambda t: t.pop("linear.bias"), "no tensor 'linear.bias'"),
+        (lambda t: t.update({"extra": torch.zeros(1)}), "'extra' is not in the model"),
+        (lambda t: t["norm.weight"].fill_(float("nan")), "'norm.weight' holds NaN"),
+        (lambda t: t["norm.running_var"].fill_(float("inf")), "'norm.running_var' holds NaN or infinity"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_name_file_and_tensor(folder, change, message):
+    save_file(damaged(change), folder / "bad.safetensors")
+
+    with pytest.raises(ModelError, match=message) as caught:
+        task_with(factory="user_model:build", checkpoint="bad.safetensors").model()
+
+    assert "bad.safetensors" in str(caught.value)
+
+
+def test_checkpoints_that_cannot_be_read(folder):
+    (folder / "noise.safetensors").write_bytes(b"noise" * 9)
+    (folder / "noise.pt").write_bytes(b"noise" * 9)
+    torch.save(Tiny(), folder / "pickle.pt")
+    torch.save([torch.zeros(3)], folder / "list.pt")
+
+    for name, message in [("noise.safetensors", "readable"), ("noise.pt", "readable"), ("list.pt", "no mapping")]:
+        with pytest.raises(ModelError, match=message):
+            task_with(factory="user_model:build", checkpoint=name).model()
+    with pytest.raises(ModelError, match="weights_only=True"):
+        task_with(factory="user_model:build", checkpoint="pickle.pt").model()
+    with pytest.raises(ModelError, match="no checkpoint 'absent.pt'"):
+        task_with(factory="user_model:build", checkpoint="absent.pt").model()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"factory": "user_model:as_dict"}, "returns a dict"),
+        ({"factory": "user_model:text"}, "returns a str"),
+        ({"factory": "user_model:five"}, r"returns \(2, 5, 6, 6\)"),
+        ({"factory": "user_model:build", "arguments": {"depth": 3}}, "failed: TypeError"),
+        ({"name": "resnet20"}, "no trained weights"),
+        ({"name": "vgg16_bn", "train": {"images": 0}}, "cannot run on 1x8x8 images"),
+    ],
+)
+def test_models_the_task_cannot_use(model, message):
+    task = task_with(**model)
+
+    with pytest.raises(ModelError, match=message):
+        task.model()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "clasification"}, "did you mean 'classification'"),
+        ({"modle": {}}, "did you mean 'model'"),
+        ({"model": {"name": "resnet21"}}, "unknown model"),
+        ({"model": {"nam": "resnet20"}}, "task.model"),
+        ({"model": {}}, "`name` or `factory`"),
+        ({"model": {"name": "digits_net", "checkpoint": "a", "train": {}}}, "not both"),
+        ({"model": {"name": "digits_net", "train": {"lr": -1}}}, "task.model.train.lr"),
+        ({"model": {"name": "digits_net", "train": {"seed": "x"}}}, "task.model.train.seed"),
+        ({"model": {"name": "digits_net", "train": {"distill": 0.5}}}, "no teacher"),
+        ({"model": None}, "task.model"),
+        ({"data": {"name": "digits", "splits": {"train": "train[5"}}}, "task.data.splits.train"),
+    ],
+)
+def test_wrong_task_mappings_say_where(spec, message):
+    with pytest.raises(InputError, match=message):
+        load_task({"data": {"name": "digits"}, "model": {"name": "digits_net"}, **spec})
+
+
+def test_loss_is_smoothed_cross_entropy():
+    task = task_with(name="digits_net")
+    outputs = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+
+    # -(0.9 ln 0.5 + 0.1 / 3 (ln 0.5 + 2 ln 0.25))
+    assert (
+        pytest.approx(0.9 * 0.693147 + 0.1 / 3 * 5 * 0.693147, abs=1e-5)
+        == task.loss(outputs, torch.tensor([0]), 0.1).item()
+    )
+
+
+def test_correct_counts_the_largest_output():
+    outputs = torch.tensor([[1.0, 3.0, 2.0], [5.0, 1.0, 0.0], [0.0, 0.0, 9.0]])
+
+    assert 2 == task_with(name="digits_net").correct(outputs, torch.tensor([1, 2, 2])).item()
+
+
+def test_dense_model_is_trained_once_and_found_again(folder):
+    model = {"factory": "user_model:build", "train": {"images": 2560, "lr": 0.1, "seed": 7}}
+
+    trained = task_with(**model).model()
+    (file,) = (folder / "trained").iterdir()
+    written = file.stat().st_mtime_ns
+    again = task_with(**model).model()
+    task_with(**{**model, "train": {**model["train"], "seed": 8}}).model()
+
+    assert not torch.equal(task_with(**model).build().conv.weight, trained.conv.weight)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+    assert written == file.stat().st_mtime_ns
+    assert 2 == len(list((folder / "trained").iterdir()))
+
+
+def test_training_of_the_dense_model_is_deterministic(folder, monkeypatch):
+    model = {"factory": "user_model:build", "train": {"images": 1280, "lr": 0.1}}
+
+    first = task_with(**model).model()
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(folder / "other"))
+    second = task_with(**model).model()
+
+    assert torch.equal(first.conv.weight, second.conv.weight)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(folder, monkeypatch):
+    (folder / "file").write_text("no folder")
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(folder / "file"))
+
+    with pytest.raises(InputError, match="cannot write to .*trained") as caught:
+        task_with(factory="user_model:build", train={"images": 128}).model()
+
+    assert "\n" not in str(caught.value)
+    assert ["file"] == os.listdir(folder)
+
+
+def test_untrained_network_on_request():
+    task = task_with(name="digits_net", train={"images": 0})
+
+    assert torch.equal(task.build().classifier.weight, task.model().classifier.weight)
