@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoprune.results import Study, StudyFolder, load_study
-from autoprune.search.session import Limits, Session, View
-from autoprune.space import load_space
+from autoprune.search.session import Limits, Session, View, last_time
+from autoprune.space import StudyConfig, load_space
 
 if TYPE_CHECKING:
     from autoprune.search.prepare import Prepared
+    from autoprune.search.tune import Cluster
 
 
 def search(
@@ -51,11 +53,16 @@ def search(
     folder = StudyFolder(Path(out))
     steps.check_new_folder(folder.path)
     config = load_space(space, overrides=overrides, check_method=methods.build)
-    prepared = steps.prepare(steps.with_budget(config, trials, minutes))
-    steps.create_folder(folder, prepared)
-    with steps.lock(folder):
-        session = Session(prepared.config, prepared.space, folder, limits=Limits.of(prepared.config.budget), view=view)
-        _run(session, prepared, address=address, in_process=in_process)
+    config = steps.with_budget(config, trials, minutes)
+    with ExitStack() as stack:
+        cluster = None if in_process else stack.enter_context(_cluster(config, address))
+        prepared = steps.prepare(config)
+        if cluster is not None:
+            cluster.ready()
+        steps.create_folder(folder, prepared)
+        stack.enter_context(steps.lock(folder))
+        limits = Limits.of(config.budget)
+        _run(Session(config, prepared.space, folder, limits=limits, view=view), prepared, cluster)
     return load_study(folder.path)
 
 
@@ -86,39 +93,43 @@ def resume(
         StudyError, SearchInterrupted: as for `search`.
     """
     from autoprune.search import prepare as steps
-    from autoprune.search.session import last_time
 
     paths = StudyFolder(Path(folder))
     load_study(folder)
-    with steps.lock(paths):
+    with ExitStack() as stack:
+        stack.enter_context(steps.lock(paths))
         study = load_study(folder)
         config = steps.with_budget(steps.stored_config(study), trials, minutes)
+        cluster = None if in_process else stack.enter_context(_cluster(config, address))
         prepared = steps.prepare(config)
         steps.check_same_model(study, prepared)
-        start = 0.0 if minutes is None else last_time(study)
-        limits = Limits.of(config.budget, start=start)
-        session = Session(config, prepared.space, paths, limits=limits, study=study, view=view)
-        _run(session, prepared, address=address, in_process=in_process)
+        limits = Limits.of(config.budget, start=0.0 if minutes is None else last_time(study))
+        _run(Session(config, prepared.space, paths, limits=limits, study=study, view=view), prepared, cluster)
     return load_study(folder)
 
 
-def _run(session: Session, prepared: Prepared, *, address: str | None, in_process: bool) -> None:
-    resources = prepared.config.resources
+def _cluster(config: StudyConfig, address: str | None) -> Cluster:
+    from autoprune.search.tune import Cluster
+
+    return Cluster(config.resources, address)
+
+
+def _run(session: Session, prepared: Prepared, cluster: Cluster | None) -> None:
+    """Run what is left of the budget; without a cluster in this process, one recipe after the other."""
     if session.finished_handing_out():
-        pass  # nothing is left of the budget, and nothing unfinished
-    elif in_process:
+        pass
+    elif cluster is not None:
+        cluster.run(session, prepared.open_evaluator)
+    else:
         import torch
 
         from autoprune.search import local
         from autoprune.search.evaluate import BenchEvaluator
 
+        resources = session.config.resources
         torch.set_num_threads(resources.cpus_per_trial)
         evaluator = BenchEvaluator(prepared.bench, session.clock)
         local.run(session, evaluator, trial_timeout=60 * resources.trial_timeout_minutes)
-    else:
-        from autoprune.search import tune
-
-        tune.run(session, prepared.open_evaluator, resources, address=address)
     session.close()
 
 

@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -24,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from autoprune.errors import InputError
 from autoprune.results import Outcome, Proposal, Rung
@@ -37,8 +38,7 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files: half of Tune's time per trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours stops the same way and says how to resume
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study folder is the only truth: nothing is ever restored from Tune's
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a space file mean the same in every process
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints every crash, whatever the verbosity
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -58,58 +58,103 @@ BARRIER_SECONDS = 60.0
 ATTEMPTS = 3
 OBJECT_STORE_BYTES = 128 * 2**20
 TIMED_OUT = 42
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
-def run(session: Session, open_evaluator: OpenEvaluator, resources: Resources, *, address: str | None = None) -> None:
-    """Run recipes on a Ray cluster, or on this machine, until the session hands out no more.
+class Cluster:
+    """Ray, started or connected to in the background: that takes seconds which the driver needs to load the task.
 
     Args:
-        session: hands out recipes, takes in outcomes.
-        open_evaluator: called once in each worker process.
         resources: per trial, and how many at a time.
         address: of a running cluster (`auto` finds the one this machine belongs to); None starts Ray on this machine
-            and ends it afterwards.
-
-    Raises:
-        InputError: the address answers not, or no node has what one trial needs.
+            and ends it when the context does.
     """
-    with ExitStack() as stack:
-        folder = stack.enter_context(_scratch())
-        if address is None:
-            stack.enter_context(_local_token())
-        start_ray(folder, resources, address)
-        stack.callback(ray.shutdown)
-        slots = _slots(resources, address)
-        left = session.remaining()
-        workers = max(1, min(slots, resources.workers or slots, slots if left is None else left))
-        stack.enter_context(_signals_interrupt(session))
-        stack.enter_context(_quiet())
-        _tune(session, open_evaluator, resources, workers, folder)
 
+    def __init__(self, resources: Resources, address: str | None = None) -> None:
+        self.resources, self.address = resources, address
+        self._stack = ExitStack()
+        self._error: BaseException | None = None
+        self._up, self._leave = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold, name="hold-ray", daemon=True)
 
-def start_ray(folder: Path, resources: Resources, address: str | None) -> None:
-    """Connect to a cluster, or start Ray on this machine with as many slots as the search needs."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        if "://" in address:
-            raise InputError(
-                f"{address!r} is a Ray client address", where="--address", allowed="auto, or HOST:PORT of the head"
-            )
+    def __enter__(self) -> Self:
+        self.folder = self._stack.enter_context(_scratch())
+        if self.address is None:
+            self._stack.enter_context(_local_token())
+        self._stack.callback(self._thread.join)
+        self._stack.callback(self._leave.set)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stack.close()
+
+    def ready(self) -> None:
+        """Wait until Ray is up.
+
+        Raises:
+            InputError: nothing answers at the address, or no node has what one trial needs.
+        """
+        self._up.wait()
+        if self._error is not None:
+            raise self._error
+        _slots(self.resources, self.address)
+
+    def run(self, session: Session, open_evaluator: OpenEvaluator) -> None:
+        """Run recipes until the session hands out no more.
+
+        Args:
+            session: hands out recipes, takes in outcomes.
+            open_evaluator: called once in each worker process.
+        """
+        self.ready()
+        slots, left = _slots(self.resources, self.address), session.remaining()
+        workers = max(1, min(slots, self.resources.workers or slots, slots if left is None else left))
+        with _signals_interrupt(session), _quiet():
+            _tune(session, open_evaluator, self.resources, workers, self.folder)
+
+    def _hold(self) -> None:
+        """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
         try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(f"no Ray cluster answers: {error}", where=f"--address {address}") from None
-        return
+            if self.address is None:
+                _start_here(self.folder, self.resources)
+            else:
+                _connect(self.address)
+        except BaseException as error:  # noqa: BLE001 - raised again where somebody waits for it
+            self._error = error
+        self._up.set()
+        self._leave.wait()
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    if "://" in address:
+        allowed = "auto, or HOST:PORT of the head"
+        raise InputError(f"{address!r} is a Ray client address", where="--address", allowed=allowed)
+    try:
+        ray.init(address=address, **_QUIET)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"no Ray cluster answers: {error}", where=f"--address {address}") from None
+
+
+def _start_here(folder: Path, resources: Resources) -> None:
+    """Start Ray with as many slots as the search needs, and let its workers import what they will need."""
     workers = resources.workers or _local_workers(resources)
-    gpus = {"num_gpus": _local_gpus(resources)} if resources.gpus_per_trial else {"num_gpus": 0}
     ray.init(
         num_cpus=workers * resources.cpus_per_trial,
+        num_gpus=_local_gpus(resources) if resources.gpus_per_trial else 0,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=str(folder / "ray"),
-        **gpus,
-        **quiet,
+        **_QUIET,
     )
+    warm_up = ray.remote(_import_early).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
+    for _ in range(workers):
+        warm_up.remote()
+
+
+def _import_early() -> None:
+    import autoprune.trial  # noqa: F401 - imported for the next who runs in this process
 
 
 def _tune(session: Session, open_evaluator: OpenEvaluator, resources: Resources, workers: int, folder: Path) -> None:
@@ -316,11 +361,10 @@ class _Adapter(Searcher):
         self.live.pop(trial_id, None)
         self.session.ended(Outcome.from_json(result["outcome"]))
 
-    def crashed(self, trial_id: str) -> None:
+    def crashed(self, trial_id: str, reason: str) -> None:
         """Tune has given up on a trial. What a method raises is an outcome, so the process itself came to its end."""
         proposal = self.live.pop(trial_id, None)
         if proposal is not None and not self.session.interrupted:
-            reason = "it crashed, was killed for lack of memory, or its node went away"
             self.session.lost(proposal, "failed", f"the worker process died {ATTEMPTS} times: {reason}")
 
     def save(self, checkpoint_path: str) -> None:
@@ -340,7 +384,7 @@ class _Watcher(tune.Callback):
         self.adapter.session.refresh()
 
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
-        self.adapter.crashed(trial.trial_id)
+        self.adapter.crashed(trial.trial_id, _why_dead(trial.error_file))
 
 
 class _Stopper(tune.Stopper):
@@ -359,6 +403,13 @@ class _Stopper(tune.Stopper):
     def stop_all(self) -> bool:
         """Whether the search is over."""
         return self.session.over()
+
+
+def _why_dead(error_file: str) -> str:
+    """The exception that ended a worker, as far as Ray knows: one that could not start says why, a crash does not."""
+    text = Path(error_file).read_text(encoding="utf-8", errors="replace")
+    said = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", text, re.MULTILINE)
+    return said[-1][:300] if said else "it crashed, was killed for lack of memory, or its node went away"
 
 
 def _open_desk(models: Path, workers: int) -> Any:
