@@ -59,8 +59,6 @@ _HOME = {
     "run_trial": "trial",
 }
 
-__all__ = ["__version__", *_HOME]
-
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
@@ -69,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(["__version__", *_HOME])

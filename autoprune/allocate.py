@@ -1,4 +1,4 @@
-"""(graph, scores, target) -> Keep. Every strategy is an order in which units are removed; the target cuts the order off.
+"""(graph, scores, target) -> Keep. A strategy is an order in which units are removed; the target cuts the order off.
 
 The target contract: the cost of the Keep is within 1 % of the dense cost of what was asked for, or `TargetError` names
 the smallest reachable ratio and what holds it up. Cost never rises when a unit goes, so bisection finds the cut.
@@ -27,7 +27,7 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class _Order:
-    """Units in the order of their removal: `column[i]` is the graph column of the i-th, `position[i]` its place in the group."""
+    """Units in the order of removal: `column[i]` is the graph column of the i-th, `position[i]` its place there."""
 
     column: Ints
     position: Ints
@@ -104,8 +104,9 @@ def _keys(how: Allocation, values: Floats, ranked: Ints, share: float | None) ->
 
 
 def _scale(values: Floats, normalise: str) -> float:
-    scale = {"none": lambda: 1.0, "mean": lambda: np.abs(values).mean(), "max": lambda: np.abs(values).max(), "std": values.std}
-    return float(scale[normalise]()) or 1.0
+    size = np.abs(values)
+    scale = {"none": 1.0, "mean": size.mean(), "max": size.max(), "std": values.std()}[normalise]
+    return float(scale) or 1.0
 
 
 def _floor(group: Group, how: Allocation) -> int:
@@ -209,7 +210,9 @@ def _unreachable(graph: ChannelGraph, order: _Order, target: Target) -> TargetEr
     holders = ", ".join(name or "model" for name, _ in costs[:3])
     frozen = [f"{group.id} ({group.frozen})" for group in graph.groups if group.frozen]
     why = f"; frozen: {', '.join(frozen[:3])}" if frozen else ""
-    return TargetError(f"{_said(target)} cannot be reached: held up by {holders}{why}", where="target", allowed=reachable)
+    return TargetError(
+        f"{_said(target)} cannot be reached: held up by {holders}{why}", where="target", allowed=reachable
+    )
 
 
 def _keep(graph: ChannelGraph, order: _Order, removed: NDArray[np.bool_]) -> Keep:

@@ -1,4 +1,4 @@
-"""A pruned model on disk: weights as safetensors, everything else as JSON; loads from the model factory, never a pickle."""
+"""A pruned model on disk: safetensors and JSON, no pickle; it loads into what the model factory builds."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = 1
 
 
-def save(folder: str | Path, model: nn.Module, graph: ChannelGraph, keep: Keep, *, info: Mapping[str, Any] | None = None) -> Path:
+def save(
+    folder: str | Path, model: nn.Module, graph: ChannelGraph, keep: Keep, *, info: Mapping[str, Any] | None = None
+) -> Path:
     """Write a pruned model; nothing is left behind if writing fails.
 
     Args:
         folder: must not exist yet, or be empty.
         model: the pruned model.
-        graph, keep: what it was cut by.
+        graph: of the dense model.
+        keep: what the model was cut to.
         info: plain data about where it comes from (recipe, accuracy), kept in the JSON.
 
     Raises:
@@ -61,6 +64,7 @@ def load(folder: str | Path, model: Callable[[], nn.Module]) -> nn.Module:
     """The pruned model of `folder`, in eval mode on the CPU.
 
     Args:
+        folder: written by `save`.
         model: the factory of the dense model; its weights do not matter, its names and shapes do.
 
     Raises:
@@ -85,7 +89,9 @@ def describe(folder: str | Path) -> dict[str, Any]:
     try:
         description = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"no readable description: {error}", where=str(file), allowed="a folder written by autoprune") from error
+        raise ArtifactError(
+            f"no readable description: {error}", where=str(file), allowed="a folder written by autoprune"
+        ) from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ArtifactError("unknown format", where=str(file), allowed=f"format {FORMAT}")
     return description

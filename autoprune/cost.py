@@ -27,7 +27,7 @@ class Cost:
     activations: int
 
     def ratios(self, dense: Cost) -> dict[str, float]:
-        """This cost relative to the dense model's; 1.0 where the dense model costs nothing."""
+        """Relative to the dense model's cost; 1.0 where the dense model costs nothing."""
         pairs = {name: (getattr(self, name), getattr(dense, name)) for name in ("flops", "params", "activations")}
         return {name: part / whole if whole else 1.0 for name, (part, whole) in pairs.items()}
 

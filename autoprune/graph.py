@@ -1,4 +1,4 @@
-"""ChannelGraph: which channels of which tensors live and die together, and what each operation costs. Arrays and names."""
+"""ChannelGraph: which channels of which tensors live and die together, and what each operation costs; no torch."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ class Keep:
     @classmethod
     def of(cls, kept: Mapping[str, Sequence[int]]) -> Keep:
         """From a mapping group id -> positions, in any order."""
-        return cls(tuple(sorted((group, tuple(sorted(int(i) for i in positions))) for group, positions in kept.items())))
+        return cls(
+            tuple(sorted((group, tuple(sorted(int(i) for i in positions))) for group, positions in kept.items()))
+        )
 
     @classmethod
     def all(cls) -> Keep:

@@ -42,7 +42,7 @@ def reshape(block: Block, before: Sequence[int], after: Sequence[int]) -> tuple[
     Splitting one labelled dimension ties its rows (heads, channel shuffle and groups stay balanced): a cut takes the
     same offset out of every row. None means the labels cannot follow.
     """
-    dims, labels = block
+    dims, _ = block
     runs = segments(before, after)
     if runs is None or any(before[d] == 1 for d in dims):
         return None, []

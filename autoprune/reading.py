@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def within(low: float, high: float, *, open_low: bool = False, log: bool = False) -> dict[str, Any]:
-    """Field metadata: the number lies in [low, high], or in (low, high] with `open_low`; `log` = search on a log scale."""
+    """Field metadata: the number lies in [low, high], or (low, high] with `open_low`; `log` = search on a log scale."""
     return {"low": low, "high": high, "open_low": open_low, "log": log}
 
 
@@ -42,24 +42,28 @@ def read(cls: type[T], data: object, where: str) -> T:
         if name not in mapping and _is_required(field):
             raise InputError(f"missing key {name!r}", where=where, allowed=", ".join(fields))
     hints = typing.get_type_hints(cls)
-    values = {key: read_value(hints[key], value, f"{where}.{key}", fields[key].metadata) for key, value in mapping.items()}
+    values = {
+        key: read_value(hints[key], value, f"{where}.{key}", fields[key].metadata) for key, value in mapping.items()
+    }
     return cls(**values)
 
 
 def read_value(kind: Any, value: object, where: str, limits: Mapping[str, Any]) -> Any:
-    """Return `value` as `kind` (a scalar type, `X | None`, a tuple or mapping of numbers, a dataclass), within `limits`."""
+    """Return `value` as `kind` (a scalar, `X | None`, a tuple, a mapping, a dataclass), within `limits`."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:
         return None
     target = next(option for option in options if option is not type(None))
     if dataclasses.is_dataclass(target):
-        return value if isinstance(value, target) else read(typing.cast(type, target), value, where)  # type: ignore[arg-type]
+        return value if isinstance(value, target) else read(typing.cast("type", target), value, where)  # type: ignore[arg-type]
     if typing.get_origin(target) is tuple:
         item_type = typing.get_args(target)[0]
         return tuple(read_value(item_type, item, f"{where}[{i}]", limits) for i, item in enumerate(_list(value, where)))
     if typing.get_origin(target) is not None:
         item_type = typing.get_args(target)[1]
-        return {str(k): read_value(item_type, v, f"{where}.{k}", limits) for k, v in expect_mapping(value, where).items()}
+        return {
+            str(k): read_value(item_type, v, f"{where}.{k}", limits) for k, v in expect_mapping(value, where).items()
+        }
     return _scalar(target, value, where, limits)
 
 

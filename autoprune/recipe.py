@@ -45,11 +45,11 @@ class Allocation:
     """How scores and a target become widths (`allocate.py`).
 
     Fields:
-        name: `uniform` prunes the same share of every group; `ratios` prunes shares in the proportion given by `ratios`;
+        name: `uniform` prunes the same share of every group; `ratios` prunes shares in proportion to `ratios`;
             `global` ranks the units of all groups together by normalised score.
         normalise: `global` only: what a group's scores are divided by before they are compared with other groups'.
         ratios: `ratios` only: weight per group id, `stageN` or glob pattern; the target scales them all by one scalar.
-            The most specific key wins (id, then stage, then pattern in the order given); unlisted groups are not pruned.
+            The most specific key wins (id, stage, then the first pattern that fits); unlisted groups are not pruned.
         max_ratio: largest share of a group that may go.
         min_channels: smallest width of a group.
     """

@@ -200,7 +200,9 @@ def load_study(folder: str | Path) -> Study:
 
     paths = StudyFolder(Path(folder))
     if not paths.config.is_file():
-        raise InputError(f"no study in {str(folder)!r}", allowed="a folder written by `autoprune search`, with study.yaml inside")
+        raise InputError(
+            f"no study in {str(folder)!r}", allowed="a folder written by `autoprune search`, with study.yaml inside"
+        )
     config = yaml.safe_load(paths.config.read_text())
     proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}") for n, line in read_lines(paths.proposals))
     outcomes = tuple(Outcome.from_json(line, f"{paths.outcomes}:{n}") for n, line in read_lines(paths.outcomes))

@@ -75,7 +75,7 @@ class Flow:
             self.freeze(labels, why)
 
     def along(self, tensor: object, dim: int, why: str) -> Ints | None:
-        """The labels along one dimension; blocks on other dimensions, or joint with them, are frozen. None: unlabelled."""
+        """The labels along one dimension, or None; blocks on other dimensions, or joint with them, are frozen."""
         found = None
         for dims, labels in self.get(tensor):
             if dims == (dim,):
@@ -168,7 +168,10 @@ def unknown(flow: Flow, call: Call) -> None:
 # ---- entry by entry ------------------------------------------------------------------------------------------------
 
 
-@register("hardswish", "prelu", "_prelu_kernel", "log_sigmoid_forward", "fill", "zero", "dropout", "feature_dropout", "alpha_dropout", "floor_divide")  # fmt: skip
+@register(
+    "hardswish", "prelu", "_prelu_kernel", "log_sigmoid_forward", "fill", "zero", "dropout", "feature_dropout",
+    "alpha_dropout", "floor_divide",
+)  # fmt: skip
 def pointwise(flow: Flow, call: Call) -> None:
     """Entry by entry with broadcasting: channels that meet are tied; a full-size unlabelled partner freezes."""
     combine(flow, call.first_out, call.tensors(), f"meets a tensor of fixed size at {call.name!r}")
@@ -205,7 +208,8 @@ def _freeze_unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Bloc
 @register(
     "clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "native_dropout", "max_pool2d_with_indices",
     "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "avg_pool2d", "avg_pool3d", "avg_pool1d",
-    "max_pool3d_with_indices", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d",
+    "max_pool3d_with_indices", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
+    "_upsample_nearest_exact2d",
     "upsample_nearest1d", "upsample_linear1d", "reflection_pad2d", "replication_pad2d", "_upsample_bilinear2d_aa",
     "adaptive_avg_pool2d", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli",
 )  # fmt: skip
@@ -302,7 +306,9 @@ def cat(flow: Flow, call: Call) -> None:
     for part in parts:
         along = [labels for dims, labels in flow.get(part) if dims == (dim,)]
         pieces.append(along[0] if along else np.full(part.shape[dim], FIXED, dtype=np.int64))
-        flow.freeze_all([b for b in flow.get(part) if dim in b[0] and b[0] != (dim,)], "concatenated along a joint dimension")
+        flow.freeze_all(
+            [b for b in flow.get(part) if dim in b[0] and b[0] != (dim,)], "concatenated along a joint dimension"
+        )
         blocks += [b for b in flow.get(part) if dim not in b[0]]
     blocks = flow.merge(blocks, call.out.shape, "concatenated with a tensor of fixed size")
     for part in parts:
@@ -318,7 +324,9 @@ def stack(flow: Flow, call: Call) -> None:
     dim = call.arg(1, "dim", 0) % call.out.dim()
     shape = call.out.shape
     moved = [renumber(flow.get(t), {d: d + (d >= dim) for d in range(t.dim())}) for t in call.args[0]]
-    flow.set(call.out, flow.merge([b for blocks in moved for b in blocks], shape, "stacked with a tensor of fixed size"))
+    flow.set(
+        call.out, flow.merge([b for blocks in moved for b in blocks], shape, "stacked with a tensor of fixed size")
+    )
 
 
 @register("constant_pad_nd")
@@ -386,7 +394,23 @@ def _taken(blocks: Iterable[Block], dim: int, index: Ints) -> list[Block]:
 # ---- reductions and normalisation -----------------------------------------------------------------------------------
 
 
-@register("mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "linalg_vector_norm", "norm", "var_mean", "max", "min", "any", "all")
+@register(
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "var",
+    "std",
+    "logsumexp",
+    "prod",
+    "linalg_vector_norm",
+    "norm",
+    "var_mean",
+    "max",
+    "min",
+    "any",
+    "all",
+)
 def reduce(flow: Flow, call: Call) -> None:
     """A reduction over the channels themselves mixes them: frozen. Over other dimensions the labels stay."""
     source = call.args[0]
@@ -402,7 +426,10 @@ def reduce(flow: Flow, call: Call) -> None:
         flow.set(out, renumber(blocks, mapping))
 
 
-@register("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "cudnn_batch_norm", "batch_norm", "_batch_norm_no_update", "_batch_norm_with_update")  # fmt: skip
+@register(
+    "native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit", "cudnn_batch_norm",
+    "batch_norm", "_batch_norm_no_update", "_batch_norm_with_update",
+)  # fmt: skip
 def batch_norm(flow: Flow, call: Call) -> None:
     """Every channel is normalised by itself: its scale, shift and statistics belong to it."""
     source = call.args[0]
@@ -419,7 +446,11 @@ def batch_norm(flow: Flow, call: Call) -> None:
 def mixing_norm(flow: Flow, call: Call) -> None:
     """Statistics over several channels: without a channel the others would change, so all must stay."""
     source = call.args[0]
-    over = {d for d in range(source.dim())} if "group" in call.name else set(range(source.dim() - len(call.args[1]), source.dim()))
+    over = (
+        {d for d in range(source.dim())}
+        if "group" in call.name
+        else set(range(source.dim() - len(call.args[1]), source.dim()))
+    )
     why = f"{call.name.strip('_').removeprefix('native_')} over the channels"
     flow.freeze_all([b for b in flow.get(source) if set(b[0]) & over], why)
     for vector in (a for a in call.args[1:] if isinstance(a, Tensor)):
@@ -430,91 +461,93 @@ def mixing_norm(flow: Flow, call: Call) -> None:
 # ---- operations that cost FLOPs --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _Kernel:
+    """A convolution's weight: labels of its filters and inputs, None where there is nothing to prune."""
+
+    filters: Ints | None
+    inputs: Ints | None
+    groups: int
+    transposed: bool
+
+
 @register("convolution", "_convolution", "convolution_overrideable")
 def convolution(flow: Flow, call: Call) -> None:
     """Inputs meet weight dim 1, filters are weight dim 0 (the other way round when transposed); `groups` split both."""
     x, weight, bias = call.args[:3]
-    transposed, groups = call.args[6], call.args[8]
-    out_labels, in_labels = _weight_labels(flow, weight, transposed, groups)
-    x_labels = flow.along(x, 1, "convolution over a labelled dimension")
-    _tie_inputs(flow, x_labels, in_labels, out_labels, groups, transposed)
-    if out_labels is not None:
-        flow.roles.append((out_labels, "out"))
-        _tie_bias(flow, bias, out_labels)
-        flow.set(call.out, [((1,), out_labels)])
-    _record_convolution(flow, call, out_labels, in_labels, groups, transposed)
+    kernel = _kernel(flow, weight, groups=call.args[8], transposed=call.args[6])
+    _tie_inputs(flow, flow.along(x, 1, "convolution over a labelled dimension"), kernel)
+    if kernel.filters is not None:
+        flow.roles.append((kernel.filters, "out"))
+        _tie_bias(flow, bias, kernel.filters)
+        flow.set(call.out, [((1,), kernel.filters)])
+    _record_convolution(flow, call, kernel)
 
 
-def _weight_labels(flow: Flow, weight: Tensor, transposed: bool, groups: int) -> tuple[Ints | None, Ints | None]:
-    for dims, labels in flow.get(weight):
-        if len(dims) > 1:
-            flow.freeze(labels, "weight with joint dimensions")
-    single = {dims[0]: labels for dims, labels in flow.get(weight) if len(dims) == 1}
+def _kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Kernel:
+    blocks = flow.get(weight)
+    flow.freeze_all([block for block in blocks if len(block[0]) > 1], "weight with joint dimensions")
+    single = {dims[0]: labels for dims, labels in blocks if len(dims) == 1}
+    if transposed and groups > 1:  # weight (in, out / groups, ...): tied offsets do not fit this layout
+        flow.freeze_all([((0,), labels) for labels in single.values()], "grouped transposed convolution")
+        return _Kernel(None, None, groups, transposed)
     rows, columns = single.get(0), single.get(1)
-    if not transposed:
-        return (rows, columns if weight.shape[1] > 1 else None)
-    if groups > 1:  # weight (in, out / groups, ...): the tied offsets below do not fit this layout
-        for labels in single.values():
-            flow.freeze(labels, "grouped transposed convolution")
-        return None, None
-    return columns, rows
+    return _Kernel(columns, rows, groups, transposed) if transposed else _Kernel(rows, columns, groups, transposed)
 
 
-def _tie_inputs(
-    flow: Flow, x: Ints | None, inputs: Ints | None, outputs: Ints | None, groups: int, transposed: bool
-) -> None:
+def _tie_inputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> None:
     why = "convolution over fixed entries"
-    if groups == 1:
-        if inputs is not None:
-            flow.roles.append((inputs, "in"))
-        _tie_or_freeze(flow, x, inputs, why)
+    if kernel.inputs is not None:
+        flow.roles.append((kernel.inputs, "in"))
+    if kernel.groups == 1:
+        _tie_or_freeze(flow, x, kernel.inputs, why)
         return
-    if outputs is None:
-        flow.freeze_all([((0,), labels) for labels in (x, inputs) if labels is not None], "convolution with fixed weight")
+    if kernel.filters is None:
+        _tie_or_freeze(flow, x, None, why)
         return
-    rows = outputs.reshape(groups, -1)
-    if inputs is None:  # depthwise: the filters of a channel live and die with it
-        _tie_or_freeze(flow, None if x is None else x.reshape(groups, -1), rows, why)
+    rows = kernel.filters.reshape(kernel.groups, -1)
+    offsets = None if x is None else x.reshape(kernel.groups, -1)
+    if kernel.inputs is None:  # depthwise: the filters of a channel live and die with it
+        _tie_or_freeze(flow, offsets, rows, why)
         return
-    flow.roles.append((inputs, "in"))
     flow.tie(rows, rows[:1], why)  # the same offset goes out of every group, so the groups stay equal
-    _tie_or_freeze(flow, None if x is None else x.reshape(groups, -1), inputs[None], why)
+    _tie_or_freeze(flow, offsets, kernel.inputs[None], why)
 
 
-def _tie_or_freeze(flow: Flow, a: Ints | None, b: Ints | None, why: str) -> None:
-    if a is not None and b is not None:
-        flow.tie(a, b, why)
-    for labels in (a, b):
-        if labels is not None and (a is None or b is None):
-            flow.freeze(labels, why if labels is b else "meets a weight of fixed size")
+def _tie_or_freeze(flow: Flow, x: Ints | None, weight: Ints | None, why: str) -> None:
+    if x is not None and weight is not None:
+        flow.tie(x, weight, why)
+    elif weight is not None:
+        flow.freeze(weight, why)
+    elif x is not None:
+        flow.freeze(x, "meets a weight of fixed size")
 
 
-def _tie_bias(flow: Flow, bias: Tensor | None, outputs: Ints) -> None:
+def _tie_bias(flow: Flow, bias: Tensor | None, filters: Ints) -> None:
     for _, labels in flow.get(bias):
         flow.roles.append((labels, "bias"))
-        flow.tie(labels, outputs, "bias of fixed size")
+        flow.tie(labels, filters, "bias of fixed size")
 
 
-def _record_convolution(
-    flow: Flow, call: Call, outputs: Ints | None, inputs: Ints | None, groups: int, transposed: bool
-) -> None:
+def _record_convolution(flow: Flow, call: Call, kernel: _Kernel) -> None:
     x, weight, out = call.args[0], call.args[1], call.out
-    positions = (x if transposed else out).shape[2:]
-    fixed_out = 1 if outputs is not None else (weight.shape[1] if transposed else weight.shape[0])
-    fixed_in = 1 if inputs is not None else (weight.shape[0] if transposed else weight.shape[1])
-    dims = tuple(labels for labels in (outputs, inputs) if labels is not None)
-    flops = 2 * x.shape[0] * prod(positions) * prod(weight.shape[2:]) * fixed_out * fixed_in
-    activations = out.numel() if outputs is None else out.numel() // out.shape[1]
-    out_dims = () if outputs is None else (outputs,)
-    flow.ops.append(RawOp(flow.path, "convolution", flops, dims, activations, out_dims, prod(out.shape[2:])))
+    positions = (x if kernel.transposed else out).shape[2:]
+    labelled = [labels for labels in (kernel.filters, kernel.inputs) if labels is not None]
+    fixed = weight.shape[0] * weight.shape[1] // prod(len(labels) for labels in labelled)
+    flops = 2 * x.shape[0] * prod(positions) * prod(weight.shape[2:]) * fixed
+    out_dims = () if kernel.filters is None else (kernel.filters,)
+    activations = out.numel() // prod(len(labels) for labels in out_dims)
+    flow.ops.append(RawOp(flow.path, "convolution", flops, tuple(labelled), activations, out_dims, prod(out.shape[2:])))
 
 
 @register("mm", "bmm", "addmm", "baddbmm")
 def matmul(flow: Flow, call: Call) -> None:
-    """x (…, m, k) @ w (…, k, n) [+ bias]: the k of both meet; m and n go on."""
+    """(…, m, k) @ (…, k, n) [+ bias]: the k of both meet; m and n go on."""
     *bias, x, w = call.args[: 3 if call.name.startswith(("addm", "badd")) else 2]
     last = x.dim() - 1
-    x_factor, k_x, k_w, w_factor = (_factor(flow, t, d) for t, d in ((x, last - 1), (x, last), (w, last - 1), (w, last)))
+    x_factor, k_x, k_w, w_factor = (
+        _factor(flow, t, d) for t, d in ((x, last - 1), (x, last), (w, last - 1), (w, last))
+    )
     _tie_reduced(flow, x, w)
     _mark_linear(flow, k_w, w_factor)
     carried = [b for b in flow.get(x) if last not in b[0]] + [b for b in flow.get(w) if last - 1 not in b[0]]
@@ -531,7 +564,9 @@ def _factor(flow: Flow, tensor: Tensor, dim: int) -> Ints | None:
     for dims, labels in flow.get(tensor):
         if dim in dims:
             row = project((dims, labels), dim)
-            flow.tie(labels, row.reshape([-1 if d == dim else 1 for d in dims]), "matrix product over a joint dimension")
+            flow.tie(
+                labels, row.reshape([-1 if d == dim else 1 for d in dims]), "matrix product over a joint dimension"
+            )
             return row
     return None
 
@@ -569,9 +604,12 @@ def _record_matmul(flow: Flow, call: Call, x: Tensor, w: Tensor, factors: tuple[
     flow.ops.append(RawOp(flow.path, "matmul", 2 * batch * fixed, dims, activations, out_dims, 1))
 
 
-# ---- operations that make tensors of their own ------------------------------------------------------------------------
+# ---- operations that make tensors of their own ----------------------------------------------------------------------
 
 
-@register("empty", "zeros", "ones", "full", "arange", "scalar_tensor", "empty_strided", "new_zeros", "new_full", "new_ones", "new_empty", "rand", "randn", "linspace", "eye", "sym_size", "sym_numel", "resize", "is_same_size")  # fmt: skip
-def fresh(flow: Flow, call: Call) -> None:
+@register(
+    "empty", "zeros", "ones", "full", "arange", "scalar_tensor", "empty_strided", "new_zeros", "new_full", "new_ones",
+    "new_empty", "rand", "randn", "linspace", "eye", "sym_size", "sym_numel", "is_same_size",
+)  # fmt: skip
+def fresh(_flow: Flow, _call: Call) -> None:
     """A new tensor without labels: what meets it at full size is frozen there."""

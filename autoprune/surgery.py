@@ -55,7 +55,9 @@ def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     """
     stays = keep.units(graph)
     slots = graph.slots_by_tensor
-    return copy_with(model, lambda name, t: _zeroed(t, [s for s in slots.get(name, ()) if s.role in ("out", "bias")], stays))
+    return copy_with(
+        model, lambda name, t: _zeroed(t, [s for s in slots.get(name, ()) if s.role in ("out", "bias")], stays)
+    )
 
 
 def copy_with(model: nn.Module, replace: Replace) -> nn.Module:
@@ -77,14 +79,20 @@ def named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def example_inputs(specs: Iterable[InputSpec], device: torch.device | str, seed: int = 0) -> tuple[list[Tensor], dict[str, Tensor]]:
+def example_inputs(
+    specs: Iterable[InputSpec], device: torch.device | str, seed: int = 0
+) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Random tensors of the traced shapes (zeros for integers), as positional and keyword arguments."""
     generator = torch.Generator().manual_seed(seed)
     args: list[Tensor] = []
     kwargs: dict[str, Tensor] = {}
     for spec in specs:
         dtype: torch.dtype = getattr(torch, spec.dtype)
-        tensor = torch.randn(spec.shape, generator=generator).to(dtype) if dtype.is_floating_point else torch.zeros(spec.shape, dtype=dtype)
+        tensor = (
+            torch.randn(spec.shape, generator=generator).to(dtype)
+            if dtype.is_floating_point
+            else torch.zeros(spec.shape, dtype=dtype)
+        )
         tensor = tensor.to(device)
         if spec.name is None:
             args.append(tensor)
@@ -228,7 +236,9 @@ def _constants(model: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> dict
     args, kwargs = example_inputs(graph.inputs, device)
     with torch.no_grad(), reader:
         quiet(*args, **kwargs)
-    return {name: _destination(name, delta, reader, graph, stays) for name, delta in reader.deltas.items() if delta.any()}
+    return {
+        name: _destination(name, delta, reader, graph, stays) for name, delta in reader.deltas.items() if delta.any()
+    }
 
 
 def _silenced(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:

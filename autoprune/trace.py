@@ -8,6 +8,7 @@ finds what the first cannot see, sizes and indices written in the model's code, 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,16 +44,13 @@ def trace(model: nn.Module, inputs: Inputs) -> ChannelGraph:
     Raises:
         ModelError: the forward pass fails on these inputs.
     """
-    specs = tuple(_specs(inputs))
-    meta = _meta_copy(model)
-    slots = _label_slots(model)
-    flow = Flow()
+    meta, specs = _meta_copy(model), tuple(_specs(inputs))
     try:
-        _run(meta, specs, flow, slots)
-    except Exception as error:  # whatever a user's forward raises is a statement about the model
-        raise ModelError(f"the forward pass fails: {type(error).__name__}: {error}", where=type(model).__name__) from error
-    graph = _build(model, specs, slots, flow, {})
-    return _probed(model, meta, graph, specs, slots, flow)
+        run = _run(meta, specs)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ModelError(f"the forward pass fails: {reason}", where=type(model).__name__) from error
+    return _probed(meta, run)
 
 
 # ---- running a model with labels -------------------------------------------------------------------------------------
@@ -60,7 +58,7 @@ def trace(model: nn.Module, inputs: Inputs) -> ChannelGraph:
 
 @dataclass(frozen=True, eq=False)
 class _LabelSlot:
-    """One labelled tensor dimension: its labels are `first`, `first + 1`, …"""
+    """One labelled tensor dimension: its labels are the `size` numbers from `first` on."""
 
     tensor: str
     dim: int
@@ -84,7 +82,11 @@ class _Labelling(TorchDispatchMode):
 
 
 def _specs(inputs: Inputs) -> Iterable[InputSpec]:
-    named = inputs.items() if isinstance(inputs, Mapping) else [(None, t) for t in ([inputs] if isinstance(inputs, Tensor) else inputs)]
+    named = (
+        inputs.items()
+        if isinstance(inputs, Mapping)
+        else [(None, t) for t in ([inputs] if isinstance(inputs, Tensor) else inputs)]
+    )
     for name, tensor in named:
         if not isinstance(tensor, Tensor):
             raise ModelError(f"expected a tensor as example input, found {type(tensor).__name__}")
@@ -106,7 +108,9 @@ def _meta_copy(model: nn.Module) -> nn.Module:
 
 def _label_slots(model: nn.Module) -> list[_LabelSlot]:
     """Labels for every dimension of size > 1 of every tensor; of a convolution's weight only for filters and inputs."""
-    kernels = {f"{path}.weight".lstrip(".") for path, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)}
+    kernels = {
+        f"{path}.weight".lstrip(".") for path, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
+    }
     slots, first = [], FIXED + 1
     for name, tensor in named_tensors(model):
         for dim, size in enumerate(tensor.shape[:2] if name in kernels else tensor.shape):
@@ -116,8 +120,23 @@ def _label_slots(model: nn.Module) -> list[_LabelSlot]:
     return slots
 
 
-def _run(model: nn.Module, specs: Sequence[InputSpec], flow: Flow, slots: Sequence[_LabelSlot]) -> Any:
-    tensors = dict(named_tensors(model))
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One labelled forward pass: what it was run on and what the rules found out."""
+
+    specs: tuple[InputSpec, ...]
+    slots: tuple[_LabelSlot, ...]
+    flow: Flow
+    sizes: Mapping[str, int]
+
+    @property
+    def labels(self) -> int:
+        """The number of labels handed out, FIXED included."""
+        return self.slots[-1].first + self.slots[-1].size if self.slots else FIXED + 1
+
+
+def _run(model: nn.Module, specs: tuple[InputSpec, ...]) -> _Run:
+    flow, slots, tensors = Flow(), tuple(_label_slots(model)), dict(named_tensors(model))
     blocks: dict[str, list[Any]] = {}
     for slot in slots:
         blocks.setdefault(slot.tensor, []).append(((slot.dim,), slot.labels))
@@ -129,7 +148,7 @@ def _run(model: nn.Module, specs: Sequence[InputSpec], flow: Flow, slots: Sequen
     flow.path = ""
     for leaf in tree_leaves(out):
         flow.freeze_all(flow.get(leaf), OUTPUT)
-    return out
+    return _Run(specs, slots, flow, {name: p.numel() for name, p in model.named_parameters()})
 
 
 @contextmanager
@@ -174,33 +193,32 @@ def _components(flow: Flow, labels: int) -> Ints:
     return connected_components(links, directed=False)[1].astype(np.int64)
 
 
-def _units(flow: Flow, labels: int, blamed: Mapping[int, str]) -> _Units:
-    component = _components(flow, labels)
-    filters = np.concatenate([a.ravel() for a, role in flow.roles if role == "out"] or [np.zeros(0, np.int64)])
+def _units(run: _Run, blamed: Mapping[int, str]) -> _Units:
+    component = _components(run.flow, run.labels)
+    filters = np.concatenate([a.ravel() for a, role in run.flow.roles if role == "out"] or [np.zeros(0, np.int64)])
     owners = np.unique(component[filters[filters != FIXED]])
-    number = np.full(labels, -1)
+    number = np.full(run.labels, -1)
     number[owners] = np.arange(len(owners))
     of_label = number[component]
     of_label[FIXED] = -1
     reasons: dict[int, str] = dict(blamed)
-    for frozen, why in flow.freezes:
-        for unit in np.unique(of_label[frozen]):
+    for frozen, why in run.flow.freezes:
+        for unit in np.unique(of_label[frozen]).tolist():
             if unit >= 0:
-                reasons.setdefault(int(unit), why)
+                reasons.setdefault(unit, why)
     return _Units(of_label, reasons, len(owners))
 
 
-def _build(model: nn.Module, specs: tuple[InputSpec, ...], raw: Sequence[_LabelSlot], flow: Flow, blamed: Mapping[int, str]) -> ChannelGraph:
-    labels = raw[-1].first + raw[-1].size if raw else FIXED + 1
-    units = _units(flow, labels, blamed)
-    roles = _slot_roles(raw, flow)
-    slots = [Slot(s.tensor, s.dim, roles.get(i, "other"), units.of_label[s.labels]) for i, s in enumerate(raw)]
+def _build(run: _Run, blamed: Mapping[int, str]) -> ChannelGraph:
+    units = _units(run, blamed)
+    roles = _slot_roles(run)
+    slots = [Slot(s.tensor, s.dim, roles.get(i, "other"), units.of_label[s.labels]) for i, s in enumerate(run.slots)]
     slots = [slot for slot in slots if (slot.units >= 0).any()]
     rows = _Rows(units, [slot.units for slot in slots])
-    ops = tuple(_op(op, rows) for op in flow.ops)
-    tensors = {name: _tensor_term(tensor, name, slots, rows) for name, tensor in model.named_parameters()}
-    groups = _groups(slots, units, rows, flow.ops)
-    return ChannelGraph(groups, tuple(slots), ops, tensors, rows.widths(groups), specs, units.count)
+    ops = tuple(_op(op, rows) for op in run.flow.ops)
+    tensors = _tensor_terms(run.sizes, slots, rows)
+    groups = _groups(slots, units, rows, run.flow.ops)
+    return ChannelGraph(groups, tuple(slots), ops, tensors, rows.widths(groups), run.specs, units.count)
 
 
 class _Rows:
@@ -245,10 +263,10 @@ class _Rows:
 NDArrayU = np.ndarray[Any, np.dtype[np.uint64]]
 
 
-def _slot_roles(slots: Sequence[_LabelSlot], flow: Flow) -> dict[int, str]:
-    starts = np.array([slot.first for slot in slots])
+def _slot_roles(run: _Run) -> dict[int, str]:
+    starts = np.array([slot.first for slot in run.slots])
     roles: dict[int, str] = {}
-    for labels, role in flow.roles:
+    for labels, role in run.flow.roles:
         real = labels[labels != FIXED]
         for index in np.unique(np.searchsorted(starts, real, side="right") - 1):
             roles[int(index)] = role
@@ -260,38 +278,42 @@ def _op(op: RawOp, rows: _Rows) -> Op:
     return Op(op.name, op.kind, op.flops, dims, op.activations, out_dims)
 
 
-def _tensor_term(tensor: Tensor, name: str, slots: Sequence[Slot], rows: _Rows) -> tuple[int, tuple[int, ...]]:
-    own = [slot for slot in slots if slot.tensor == name]
-    fixed = tensor.numel()
-    for slot in own:
-        fixed //= len(slot.units)
-    return fixed, tuple(rows.add(slot.units) for slot in own)
+def _tensor_terms(
+    sizes: Mapping[str, int], slots: Sequence[Slot], rows: _Rows
+) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Parameter name -> (entries that no unit owns, rows of the slots along which units lie)."""
+    terms: dict[str, tuple[int, tuple[int, ...]]] = {name: (size, ()) for name, size in sizes.items()}
+    for slot in slots:
+        if slot.tensor in terms:
+            fixed, dims = terms[slot.tensor]
+            terms[slot.tensor] = (fixed // len(slot.units), (*dims, rows.add(slot.units)))
+    return terms
 
 
 def _groups(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[RawOp]) -> tuple[Group, ...]:
-    signature = rows.signatures()
-    stages = _unit_stages(units, ops)
-    members: dict[tuple[int, str | None], list[int]] = {}
-    for slot in sorted((s for s in slots if s.role == "out"), key=lambda s: _order(s, ops, units)):
-        for unit in dict.fromkeys(slot.units[slot.units >= 0].tolist()):
-            key = (int(signature[unit]), units.reasons.get(unit))
-            members.setdefault(key, []).append(unit)
-    layers = _layers(slots)
-    used: dict[str, int] = {}
+    signature = rows.signatures().tolist()
+    stages, layers = _unit_stages(units, ops), _layers(slots)
+    members: dict[tuple[int, str | None], dict[int, None]] = {}
+    for slot in _in_forward_order([slot for slot in slots if slot.role == "out"], ops):
+        for unit in slot.units[slot.units >= 0].tolist():
+            members.setdefault((signature[unit], units.reasons.get(unit)), {})[unit] = None
+    used: Counter[str] = Counter()
     groups = []
-    for (_, reason), found in members.items():
-        own = np.array(list(dict.fromkeys(found)))
-        names = layers[int(own[0])]
-        first = next(name for name, role in names if role == "out")
-        used[first] = used.get(first, 0) + 1
-        name = first if used[first] == 1 else f"{first}#{used[first]}"
-        groups.append(Group(name, own, reason, stages[int(own[0])], tuple(dict.fromkeys(n for n, _ in names))))
+    for (_, reason), own in members.items():
+        first = next(iter(own))
+        name = next(layer for layer, role in layers[first] if role == "out")
+        used[name] += 1
+        unique = name if used[name] == 1 else f"{name}#{used[name]}"
+        names = tuple(dict.fromkeys(layer for layer, _ in layers[first]))
+        groups.append(Group(unique, np.array(list(own)), reason, stages[first], names))
     return tuple(groups)
 
 
-def _order(slot: Slot, ops: Sequence[RawOp], units: _Units) -> int:
-    layer = _layer(slot.tensor)
-    return next((i for i, op in enumerate(ops) if op.name == layer), len(ops))
+def _in_forward_order(slots: Sequence[Slot], ops: Sequence[RawOp]) -> list[Slot]:
+    place: dict[str, int] = {}
+    for i, op in enumerate(ops):
+        place.setdefault(op.name, i)
+    return sorted(slots, key=lambda slot: place.get(_layer(slot.tensor), len(ops)))
 
 
 def _layer(tensor: str) -> str:
@@ -320,17 +342,18 @@ def _unit_stages(units: _Units, ops: Sequence[RawOp]) -> dict[int, int]:
 # ---- the probe -------------------------------------------------------------------------------------------------------
 
 
-def _probed(
-    model: nn.Module, meta: nn.Module, graph: ChannelGraph, specs: tuple[InputSpec, ...], raw: Sequence[_LabelSlot], flow: Flow
-) -> ChannelGraph:
+def _probed(meta: nn.Module, run: _Run) -> ChannelGraph:
     """Cut one unit of every group at once and run again; on failure find the groups to blame, freeze them, repeat."""
-    blamed: dict[int, str] = {}
-    check = partial(_failure, meta, specs)
-    while (groups := [group for group in graph.prunable if group.size > 1]) and (why := check(graph, groups)):
-        for group in _guilty(groups, partial(check, graph)):
-            reason = check(graph, [group]) or why
-            blamed |= {int(unit): reason for unit in group.units}
-        graph = _build(model, specs, raw, flow, blamed)
+    graph, blamed = _build(run, {}), dict[int, str]()
+    while groups := [group for group in graph.prunable if group.size > 1]:
+        check = partial(_failure, meta, graph)
+        why = check(groups)
+        if why is None:
+            break
+        for group in _guilty(groups, check):
+            reason = check([group]) or why
+            blamed |= dict.fromkeys(group.units.tolist(), reason)
+        graph = _build(run, blamed)
     return graph
 
 
@@ -343,19 +366,17 @@ def _guilty(groups: list[Group], check: Callable[[list[Group]], str | None]) -> 
     return [group for part in parts for group in _guilty(part, check)] or groups[:half]
 
 
-def _failure(meta: nn.Module, specs: Sequence[InputSpec], graph: ChannelGraph, groups: Sequence[Group]) -> str | None:
+def _failure(meta: nn.Module, graph: ChannelGraph, groups: Sequence[Group]) -> str | None:
     """Why the model breaks, or mixes up channels, when one unit of each of these groups is cut; None if it does not."""
-    keep = _probe_keep(groups)
-    stays = keep.units(graph)
+    stays = _probe_keep(groups).units(graph)
     slots = graph.slots_by_tensor
     small = copy_with(meta, lambda name, tensor: _sliced(tensor, slots.get(name, ()), stays))
     sync_sizes(small, meta)
-    flow, raw = Flow(), _label_slots(small)
     try:
-        _run(small, specs, flow, raw)
-    except Exception as error:  # hard-coded sizes fail in as many ways as there are operations
+        run = _run(small, graph.inputs)
+    except Exception as error:  # noqa: BLE001 - hard-coded sizes fail in as many ways as there are operations
         return f"the model's code fixes its size: {_first_line(error)}"
-    return _misaligned(graph, stays, flow, raw)
+    return _misaligned(graph, stays, run)
 
 
 def _probe_keep(groups: Sequence[Group]) -> Keep:
@@ -370,18 +391,16 @@ def _sliced(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
     return torch.empty(shape, dtype=tensor.dtype, device="meta")
 
 
-def _misaligned(graph: ChannelGraph, stays: np.ndarray, flow: Flow, raw: Sequence[_LabelSlot]) -> str | None:
+def _misaligned(graph: ChannelGraph, stays: np.ndarray, run: _Run) -> str | None:
     """Two units of the dense graph that meet in the cut model: some index in the model's code did not move along."""
-    labels = raw[-1].first + raw[-1].size
-    origin = np.full(labels, -1)
-    slots = {(slot.tensor, slot.dim): slot for slot in graph.slots}
-    for own in raw:
-        slot = slots.get((own.tensor, own.dim))
+    origin = np.full(run.labels, -1)
+    dense = {(slot.tensor, slot.dim): slot for slot in graph.slots}
+    for own in run.slots:
+        slot = dense.get((own.tensor, own.dim))
         if slot is not None:
             origin[own.labels] = slot.units[kept_entries(slot.units, stays)]
-    component = _components(flow, labels)
     known = origin >= 0
-    pairs = np.unique(np.stack([component[known], origin[known]]), axis=1)
+    pairs = np.unique(np.stack([_components(run.flow, run.labels)[known], origin[known]]), axis=1)
     if len(np.unique(pairs[0])) != pairs.shape[1]:
         return "after a cut other channels would meet: the model's code fixes an index or a padding"
     if len(np.unique(pairs[1])) != pairs.shape[1]:

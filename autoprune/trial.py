@@ -73,7 +73,9 @@ class Bench:
                 frozen = [f"{group.id} ({group.frozen})" for group in self.graph.groups if group.frozen]
                 held = f"; frozen: {', '.join(frozen[:3])}" if frozen else ""
                 raise TargetError(
-                    f"{name}: {ratio:g} cannot be reached{held}", where="target", allowed=f"{name} >= {reachable[name]:.4f}"
+                    f"{name}: {ratio:g} cannot be reached{held}",
+                    where="target",
+                    allowed=f"{name} >= {reachable[name]:.4f}",
                 )
 
     def context(self, model: nn.Module, seed: int) -> Context:
@@ -92,8 +94,7 @@ class Bench:
     def _batches(self, images: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         device = next(self.model.parameters()).device
         order = torch.randperm(len(self.task.train), generator=random_stream(seed, 1))[:images]
-        for inputs, labels in self.task.train.batches(order, SCORE_BATCH, device=str(device)):
-            yield inputs, labels
+        yield from self.task.train.batches(order, SCORE_BATCH, device=str(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +147,11 @@ def run(
     """Run one recipe; never raises for a failing recipe.
 
     Args:
+        recipe: what to do.
+        bench: what it shares with other trials.
         report: hears of every rung and may end the trial.
-        id, control: copied into the outcome.
+        id: copied into the outcome.
+        control: copied into the outcome.
         clock: seconds since the study began; default: since the trial began.
         scratch: folder for training checkpoints; with it, a trial that is run again goes on where it was interrupted.
     """
@@ -156,13 +160,19 @@ def run(
     started = now()
     model, error = None, None
     try:
-        model = _stages(recipe, bench, report or (lambda rung, ratios: True), progress, scratch)
-    except Exception as failure:  # a failing recipe is data: the search learns from it and goes on
+        model = _stages(recipe, bench, report or _go_on, progress, scratch)
+    except Exception as failure:  # noqa: BLE001 - a failing recipe is data: the search learns from it and goes on
         error = _one_line(failure)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    outcome = replace(_outcome(recipe, bench.graph, progress, error), id=id, control=control, started=started, finished=now())
+    outcome = replace(
+        _outcome(recipe, bench.graph, progress, error), id=id, control=control, started=started, finished=now()
+    )
     return Trial(outcome, model if outcome.completed else None, progress.keep)
+
+
+def _go_on(_rung: Rung, _ratios: dict[str, float]) -> bool:
+    return True
 
 
 def _stages(recipe: Recipe, bench: Bench, report: Report, progress: _Progress, scratch: Path | None) -> nn.Module:
@@ -206,7 +216,13 @@ def _sparsified(recipe: Recipe, method: Method, bench: Bench, images: int, scrat
 
 
 def _finetune(
-    model: nn.Module, recipe: Recipe, bench: Bench, images: int, report: Report, progress: _Progress, scratch: Path | None
+    model: nn.Module,
+    recipe: Recipe,
+    bench: Bench,
+    images: int,
+    report: Report,
+    progress: _Progress,
+    scratch: Path | None,
 ) -> None:
     def measure() -> float:
         with progress.stage("evaluate"):

@@ -1,4 +1,4 @@
-"""Pruning methods: one file each; this is the registry. Adding one = a file, a line here, a line in the contract test."""
+"""Pruning methods: the registry. Adding one = a file, a line here, a line in the contract test."""
 
 from __future__ import annotations
 
@@ -31,5 +31,7 @@ def build(choice: MethodChoice, where: str = "method") -> Method:
     """
     method = METHODS[check_name(choice.name, METHODS, kind="method", where=where)]
     for key in choice.params:
-        check_name(key, [field.name for field in fields(method)], kind=f"hyper-parameter of {choice.name!r}", where=where)
+        check_name(
+            key, [field.name for field in fields(method)], kind=f"hyper-parameter of {choice.name!r}", where=where
+        )
     return read(method, dict(choice.params), where)

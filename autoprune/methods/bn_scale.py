@@ -49,7 +49,9 @@ class BNScale(Method):
             InputError: no prunable group has a normalisation layer with a scale.
         """
         scores = sum_over_slots(context.model, context.graph, ("scale",), lambda scale: scale.abs().sum(1))
-        scaled = np.unique(np.concatenate([slot.units for slot in context.graph.slots if slot.role == "scale"] or [[-1]]))
+        scaled = np.unique(
+            np.concatenate([slot.units for slot in context.graph.slots if slot.role == "scale"] or [[-1]])
+        )
         found = {group.id: scores[group.id] for group in context.graph.prunable if group.units[0] in scaled}
         if not found:
             raise InputError("method 'bn_scale' needs batch norms with scales on prunable channels", where="method")
@@ -68,7 +70,7 @@ class ScalePressure:
         self.penalty, self.masks = penalty, masks
 
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
-        """grad += penalty * sign(scale)."""
+        """Gradient += penalty * sign(scale)."""
         for name, mask in self.masks.items():
             scale = model.get_parameter(name)
             if scale.grad is not None:

@@ -26,7 +26,9 @@ class Taylor(Method):
     """
 
     name: ClassVar[str] = "taylor"
-    source: ClassVar[str] = "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, equations 8, 9"
+    source: ClassVar[str] = (
+        "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, equations 8, 9"
+    )
     summary: ClassVar[str] = "squared first-order change of the loss when a unit is switched off"
 
     images: int = field(default=1024, metadata=within(1, 10**9, log=True))
@@ -48,7 +50,9 @@ def _gates(graph: ChannelGraph) -> list[Slot]:
     """Where each filter's gate sits: on the normalisation behind it if there is one, else on the filter itself."""
     normed = {u for slot in graph.slots if slot.role == "scale" for u in slot.units.tolist()}
     norms = [slot for slot in graph.slots if slot.role in ("scale", "shift")]
-    bare = [slot for slot in graph.slots if slot.role in ("out", "bias") and not normed & set(slot.units.tolist()) - {-1}]
+    bare = [
+        slot for slot in graph.slots if slot.role in ("out", "bias") and not normed & set(slot.units.tolist()) - {-1}
+    ]
     return norms + bare
 
 
