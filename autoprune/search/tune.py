@@ -154,6 +154,8 @@ def _start_here(folder: Path, resources: Resources) -> None:
 
 
 def _import_early() -> None:
+    import torch._dynamo  # the first optimizer imports it: two seconds
+
     import autoprune.trial  # noqa: F401 - imported for the next who runs in this process
 
 
