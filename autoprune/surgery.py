@@ -190,12 +190,14 @@ class _Reader(TorchDispatchMode):
 
     def _convolution(self, args, out) -> None:  # type: ignore[no-untyped-def]
         x, weight, bias, transposed, groups = args[0], args[1], args[2], args[6], args[8]
-        if weight.data_ptr() not in self.gone or groups != 1:
+        if weight.data_ptr() not in self.gone:
             return
         name, lost = self.gone[weight.data_ptr()]
-        constant = _center(x, lost)
-        kernel = weight.index_select(0 if transposed else 1, lost).sum(dim=tuple(range(2, weight.dim())))
-        self._note(name, (kernel.T if transposed else kernel) @ constant, bias is not None, out)
+        middle = x[(0, slice(None), *(size // 2 for size in x.shape[2:]))]
+        constant = middle.reshape(groups, -1).index_select(1, lost)
+        kernel = (weight.transpose(0, 1) if transposed else weight).index_select(1, lost).flatten(2).sum(2)
+        delta = torch.einsum("gol,gl->go", kernel.reshape(groups, -1, len(lost)), constant).flatten()
+        self._note(name, delta, bias is not None, out)
 
     def _linear(self, args, out) -> None:  # type: ignore[no-untyped-def]
         x, weight = args[-2:]
@@ -216,11 +218,6 @@ class _Reader(TorchDispatchMode):
         source, mean = args[0], args[3]
         if id(source) in self._outputs and mean is not None and mean.data_ptr() in self.names:
             self.norm_of[self._outputs[id(source)][1]] = self.names[mean.data_ptr()]
-
-
-def _center(x: Tensor, lost: Tensor) -> Tensor:
-    middle = (0, slice(None), *(size // 2 for size in x.shape[2:]))
-    return x[middle].index_select(0, lost)
 
 
 def _constants(model: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> dict[str, tuple[str, Tensor]]:

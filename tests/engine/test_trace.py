@@ -1,0 +1,175 @@
+"""What the graph says about small networks whose coupling can be worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from nets import Chain, Depthwise, Grouped, Residual, Shared, Shuffle, image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoprune.errors import ModelError
+from autoprune.graph import ChannelGraph
+from autoprune.labels import reshape, segments
+from autoprune.trace import trace
+
+
+def sizes(graph: ChannelGraph) -> dict[str, int]:
+    return {group.id: group.size for group in graph.prunable}
+
+
+def frozen(graph: ChannelGraph) -> dict[str, str]:
+    return {group.id: group.frozen for group in graph.groups if group.frozen}
+
+
+def test_a_chain_has_one_group_per_layer_and_its_logits_are_frozen() -> None:
+    graph = trace(Chain(7, 11), image())
+
+    assert {"first.0": 7, "second.0": 11} == sizes(graph)
+    assert {"head": "reaches the model's output"} == frozen(graph)
+
+
+def test_a_residual_stream_is_one_group_with_every_layer_that_adds_to_it() -> None:
+    graph = trace(Residual(7, 11), image())
+    stream = graph.by_id["stem.0"]
+
+    assert {"stem.0": 7, "a1.0": 11, "b1.0": 11} == sizes(graph)
+    assert {"stem.0", "stem.1", "a2", "b2", "a1.0", "b1.0", "head"} == set(stream.layers)
+
+
+def test_a_depthwise_layer_belongs_to_the_channels_it_filters() -> None:
+    graph = trace(Depthwise(13, 3), image())
+
+    assert {"expand.0": 13, "reduce": 3, "project.0": 7} == sizes(graph)
+    assert {"depthwise.0", "depthwise.1", "excite"} <= set(graph.by_id["expand.0"].layers)
+
+
+def test_a_grouped_convolution_loses_the_same_offset_of_every_group() -> None:
+    graph = trace(Grouped(groups=3, offset=5), image())
+
+    assert {"before.0": 5, "grouped.0": 7, "after.0": 11} == sizes(graph)
+
+
+def test_channel_shuffle_keeps_both_halves_equal() -> None:
+    # chunk ties offset i of both halves; the shuffle interleaves them and ties nothing more
+    assert {"stem.0": 7, "after.0": 11} == sizes(trace(Shuffle(7), image()))
+
+
+def test_a_shared_layer_ties_its_inputs_to_its_outputs() -> None:
+    assert {"stem.0": 11, "up": 7} == sizes(trace(Shared(11), image()))
+
+
+def test_stages_count_resolutions_from_the_highest() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 5, 3, 1, 1), nn.Conv2d(5, 7, 3, 2, 1), nn.Conv2d(7, 11, 1), nn.Conv2d(11, 2, 1))
+    graph = trace(net, image(8))
+
+    assert {"0": 0, "1": 1, "2": 1} == {group.id: group.stage for group in graph.prunable}
+
+
+class HardCodedView(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 7, 1), nn.Conv2d(7, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        x = x.view(x.shape[0], 6, x.shape[2], x.shape[3])
+        return self.c(self.b(x)).mean((2, 3))
+
+
+def test_the_probe_freezes_only_the_group_whose_size_is_written_in_the_code() -> None:
+    graph = trace(HardCodedView(), image())
+
+    assert {"b": 7} == sizes(graph)
+    assert "the model's code fixes its size" in frozen(graph)["a"]
+
+
+class AddedSlice(nn.Module):
+    """Reads four of seven channels by number: the slice keeps its place when a channel before it goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 7, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.a(x)[:, 2:6] + self.b(x)).mean((2, 3))
+
+
+def test_channels_picked_by_number_are_not_pruned_although_the_cut_model_would_run() -> None:
+    graph = trace(AddedSlice(), image())
+
+    assert {} == sizes(graph)
+    assert any("fixes" in why for why in frozen(graph).values())
+
+
+@pytest.mark.parametrize(
+    ("forward", "why"),
+    [
+        (lambda y: torch.softmax(y, 1), "softmax over the channels"),
+        (lambda y: y / y.norm(dim=1, keepdim=True), "linalg_vector_norm over the channels"),
+        (lambda y: y.flip(1), "no rule for operation 'flip'"),
+        (lambda y: y + torch.ones(7, 1, 1, device=y.device), "meets a tensor of fixed size at 'add'"),
+        (lambda y: F.layer_norm(y, y.shape[1:]), "layer_norm over the channels"),
+        (lambda y: y.sum(1, keepdim=True).expand(-1, 7, -1, -1), "sum over the channels"),
+    ],
+)
+def test_what_mixes_channels_freezes_them_and_says_so(forward, why: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(forward(self.a(x))).mean((2, 3))
+
+    assert why in frozen(trace(Net(), image()))["a"]
+
+
+def test_padding_by_a_fixed_number_of_channels_freezes_only_what_meets_it() -> None:
+    class OptionA(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 11, 1), nn.Conv2d(11, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            return self.c(F.pad(x, (0, 0, 0, 0, 2, 2)) + self.b(x)).mean((2, 3))
+
+    graph = trace(OptionA(), image())
+
+    assert {"a": 7} == sizes(graph)
+    assert "fixed size" in frozen(graph)["b"]
+
+
+def test_tracing_leaves_the_model_as_it_was() -> None:
+    net = Residual().train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+    trace(net, image())
+
+    assert net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_a_forward_pass_that_fails_is_a_model_error_in_one_line() -> None:
+    with pytest.raises(ModelError, match=r"Chain: the forward pass fails: .*") as caught:
+        trace(Chain(), torch.zeros(2, 4, 9, 9))
+
+    assert "\n" not in str(caught.value)
+
+
+def test_segments_match_runs_of_dimensions() -> None:
+    assert [([0], [0]), ([1], [1, 2]), ([2, 3], [3])] == segments((2, 6, 4, 5), (2, 2, 3, 20))
+    assert [([1], [0])] == segments((1, 7), (7, 1))
+    assert segments((2, 3), (7,)) is None
+
+
+def test_flattening_repeats_a_channel_label_for_every_pixel() -> None:
+    moved, ties = reshape(((1,), np.array([4, 5])), (3, 2, 2, 2), (3, 8))
+
+    assert moved is not None
+    assert (1,) == moved[0]
+    assert [4, 4, 4, 4, 5, 5, 5, 5] == moved[1].tolist()
+    assert ties == []
