@@ -10,7 +10,6 @@ SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
-.DELETE_ON_ERROR:
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## search on real digits, report, export, and proof of the export (3 minutes)
 	@if [ -e $(DEMO)/study.yaml ]; then echo "removing the earlier demo in $(DEMO)"; rm -rf $(DEMO); fi
 	$(BIN)/autoprune search digits_demo --out $(DEMO)
+	@test -t 1 || $(BIN)/autoprune status $(DEMO) # on a terminal the search has just shown it
 	$(BIN)/autoprune export $(DEMO) --max-flops 0.5 --to $(DEMO)/export
 	$(BIN)/autoprune verify $(DEMO)/export
 
@@ -38,7 +38,8 @@ lint: $(INSTALLED) ## style, format and types
 	$(BIN)/mypy
 
 bench: $(INSTALLED) ## the benchmarks that need no data of their own
-	$(BIN)/python -m autoprune.analysis.benchmarks
+	@set -e; for file in analysis/benchmarks/[a-z]*.py; do \
+	  echo "$$file"; $(BIN)/python -m autoprune.analysis.benchmarks.$$(basename $$file .py); done
 
 clean: ## remove the environment and the demo's run
 	rm -rf $(VENV) $(DEMO)

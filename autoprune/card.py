@@ -1,4 +1,4 @@
-"""The model card of an exported model: what it is, what it costs, how to load it, what its numbers may be trusted for."""
+"""The model card of an exported model: what it is, what it costs, how to load it, what to think of its numbers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _title(record: Mapping[str, Any]) -> str:
     share = f" to {ratio:.1%} of its FLOPs" if ratio is not None else ""
     method = f" with `{outcome['recipe']['method']['name']}`" if outcome else ""
     return (
-        f"# {model}, pruned\n\n{model} pruned{share}{method} by autoprune. Whole channels were removed, so the model is "
-        "a smaller dense network: it needs no sparse kernels and no masks."
+        f"# {model}, pruned\n\n{model} pruned{share}{method} by autoprune. Whole channels were removed, so the model\n"
+        "is a smaller dense network: it needs no sparse kernels and no masks."
     )
 
 
@@ -135,7 +135,8 @@ def _recipe(record: Mapping[str, Any]) -> str:
     recipe = (record.get("outcome") or {}).get("recipe")
     if not recipe:
         return ""
-    return f"## Recipe\n\nEverything that decided this model, seed included.\n\n```json\n{json.dumps(recipe, indent=2)}\n```"
+    plain = json.dumps(recipe, indent=2)
+    return f"## Recipe\n\nEverything that decided this model, seed included.\n\n```json\n{plain}\n```"
 
 
 def _honesty(record: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""argv to one call per subcommand (`commands.py`), and every error to one line and an exit code.
+"""argv to one call per subcommand (`commands/`), and every error to one line and an exit code.
 
 Exit codes: 0 done; 2 the user's input is wrong; 1 anything else. Nothing heavy is imported before a command runs.
 """
@@ -20,8 +20,8 @@ from autoprune.errors import AutopruneError, InputError
 
 WIDTH = 79
 
-ABOUT = """Search over ways to prune a trained CNN. autoprune tries methods, widths, penalties and fine-tuning recipes on
-your model and data, and hands back a front of accuracy against FLOPs, a report, and the best pruned model as files
+ABOUT = """Search over ways to prune a trained CNN. autoprune tries methods, widths, penalties and fine-tuning recipes
+on your model and data, and hands back a front of accuracy against FLOPs, a report, and the best pruned model as files
 that load anywhere."""
 FIRST_STEPS = ("autoprune search digits_demo", "autoprune report runs/digits_demo")
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     try:
         args = build_parser().parse_args(argv)
-        run = getattr(import_module("autoprune.commands"), args.command)
+        run = getattr(import_module(f"autoprune.commands.{args.home}"), args.command)
         run(args)
         sys.stdout.flush()
     except AutopruneError as error:
@@ -53,7 +53,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser("autoprune", ABOUT, FIRST_STEPS)
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
-    for add in (_search, _resume, _status, _report, _replay, _export, _verify, _inspect, _prune, _methods, _spaces, _cluster):
+    for add in (
+        _search,
+        _resume,
+        _status,
+        _report,
+        _replay,
+        _export,
+        _verify,
+        _inspect,
+        _prune,
+        _methods,
+        _spaces,
+        _cluster,
+    ):
         add(commands)
     return parser
 
@@ -95,7 +108,7 @@ class _Version(argparse.Action):
 def _search(commands: Any) -> None:
     parser = _command(
         commands,
-        "search",
+        "studies.search",
         "search a space of pruning recipes",
         """Try recipes from a search space until the budget is spent. Ray Tune runs the trials side by side, Optuna
         proposes them. Two logs in the study folder are written as trials start and end; they are all that `resume`,
@@ -120,7 +133,7 @@ def _search(commands: Any) -> None:
 def _resume(commands: Any) -> None:
     parser = _command(
         commands,
-        "resume",
+        "studies.resume",
         "go on with a search that was interrupted or ended",
         """Rebuild the search from the logs of its folder and go on: finished trials are kept, trials that had not
         ended run again. Works after a crash, a kill, a lost machine, and on another cluster. With a larger budget
@@ -135,7 +148,7 @@ def _resume(commands: Any) -> None:
 def _status(commands: Any) -> None:
     parser = _command(
         commands,
-        "status",
+        "studies.status",
         "how far a search is, and its front",
         """Count the trials of a study by how they ended, and print the front: the models that no other beats in both
         accuracy and FLOPs. Reads the study folder only, so it can look at a search that is running.""",
@@ -149,7 +162,7 @@ def _status(commands: Any) -> None:
 def _report(commands: Any) -> None:
     parser = _command(
         commands,
-        "report",
+        "studies.report",
         "write report.html and pareto.csv",
         """Write the report of a study: one HTML file that needs no network, with the front, all trials, the widths
         of a model, progress over time and the methods compared; and the front as pareto.csv. A search writes both
@@ -162,7 +175,7 @@ def _report(commands: Any) -> None:
 def _replay(commands: Any) -> None:
     parser = _command(
         commands,
-        "replay",
+        "trials.replay",
         "run one recorded trial again and compare",
         """Run the recipe of one trial again, from the dense model on, and compare what comes out with what was
         recorded. Widths and costs must be equal and the accuracy must agree within the tolerance; otherwise the
@@ -184,7 +197,7 @@ def _replay(commands: Any) -> None:
 def _export(commands: Any) -> None:
     parser = _command(
         commands,
-        "export",
+        "exports.export",
         "one model of the front as files that load anywhere",
         """Write one model of a study as artefact (safetensors and JSON), ONNX and torch.export program, with a model
         card. Every file is loaded again, run and compared with the model before the folder appears. Without a
@@ -196,14 +209,16 @@ def _export(commands: Any) -> None:
     parser.add_argument("--trial", type=int, metavar="ID", help="this trial")
     parser.add_argument("--knee", action="store_true", help="where the front bends most (default)")
     parser.add_argument("--max-flops", type=_ratio, metavar="R", help="the most accurate with at most this FLOPs ratio")
-    parser.add_argument("--min-accuracy", type=_number(0, 1), metavar="A", help="the cheapest with at least this accuracy")
+    parser.add_argument(
+        "--min-accuracy", type=_number(0, 1), metavar="A", help="the cheapest with at least this accuracy"
+    )
     parser.add_argument("--to", type=Path, required=True, metavar="OUT", help="new folder")
 
 
 def _verify(commands: Any) -> None:
     parser = _command(
         commands,
-        "verify",
+        "exports.verify",
         "score the files of an export on the validation data",
         """Load each file of an exported folder on its own (the artefact with the model's factory, ONNX with
         onnxruntime, the program with torch.export) and score it on the validation split. Exit code 1 unless all
@@ -217,7 +232,7 @@ def _verify(commands: Any) -> None:
 def _inspect(commands: Any) -> None:
     parser = _command(
         commands,
-        "inspect",
+        "lookup.inspect",
         "what of a model can be pruned",
         """Trace a model and list its groups of coupled channels: how many channels, the share of all FLOPs and
         parameters that a group's removal down to one channel would save, and for groups that cannot be pruned the
@@ -234,7 +249,7 @@ def _inspect(commands: Any) -> None:
 def _prune(commands: Any) -> None:
     parser = _command(
         commands,
-        "prune",
+        "trials.prune",
         "prune once, without a search",
         """Run one recipe. With --task the model and data of a search space are used, and the recipe is the whole
         trial: sparsify, cut, fine-tune, measure. With a MODEL there are no data: the channels are ranked by the
@@ -265,7 +280,7 @@ def _prune(commands: Any) -> None:
 def _methods(commands: Any) -> None:
     parser = _command(
         commands,
-        "methods",
+        "lookup.methods",
         "the pruning methods and their hyper-parameters",
         "List every method: what it ranks channels by, its hyper-parameters with default and range, and its source.",
         "autoprune methods",
@@ -277,7 +292,7 @@ def _methods(commands: Any) -> None:
 def _spaces(commands: Any) -> None:
     parser = _command(
         commands,
-        "spaces",
+        "lookup.spaces",
         "the ready search spaces",
         """List the search spaces that come with autoprune: the model and data, the methods and the budget. Each can be
         searched as it is, changed with --set, or extended: a YAML file with `extends: NAME` and what differs.""",
@@ -289,7 +304,7 @@ def _spaces(commands: Any) -> None:
 def _cluster(commands: Any) -> None:
     parser = _command(
         commands,
-        "cluster",
+        "lookup.cluster",
         "launch files for clusters",
         """Print the file that starts a search on AWS, Google Cloud, machines of your own, Kubernetes or SLURM; the
         comment at its top says how to use it. Without a name: the list.""",
@@ -300,10 +315,13 @@ def _cluster(commands: Any) -> None:
     parser.add_argument("--path", action="store_true", help="print where the file is, not what is in it")
 
 
-def _command(commands: Any, name: str, summary: str, description: str, *examples: str) -> argparse.ArgumentParser:
+def _command(commands: Any, place: str, summary: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """A subcommand; `place` is where it is done, `studies.search`."""
+    home, name = place.split(".")
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=description, examples=examples, prog=f"autoprune {name}"
     )
+    parser.set_defaults(home=home)
     return parser
 
 
@@ -313,7 +331,9 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=_positive(int), metavar="N", help="end after N trials (default: the space's)")
-    parser.add_argument("--minutes", type=_positive(float), metavar="M", help="end after M minutes (default: the space's)")
+    parser.add_argument(
+        "--minutes", type=_positive(float), metavar="M", help="end after M minutes (default: the space's)"
+    )
     parser.add_argument("--address", metavar="A", help="a running Ray cluster, or auto (default: this machine alone)")
     parser.add_argument("--in-process", action="store_true", help="one trial after the other, without Ray")
 

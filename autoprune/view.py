@@ -81,7 +81,9 @@ class LiveView:
                 self._failure = outcome.id, (outcome.error or "").splitlines()[0]
         parts = [_counts(progress), _bar(progress), _front(progress)]
         if self._failure is not None:
-            parts.append(Text(f"trial {self._failure[0]} failed: {self._failure[1]}", style="yellow", overflow="ellipsis"))
+            parts.append(
+                Text(f"trial {self._failure[0]} failed: {self._failure[1]}", style="yellow", overflow="ellipsis")
+            )
         self._live.update(Group(*parts))
 
     def close(self) -> None:
@@ -103,6 +105,11 @@ def show(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
     if title:
         console.print(title)
     console.print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as one line of JSON."""
+    print(json.dumps(value, allow_nan=False, default=str), flush=True)  # noqa: T201 - this is where JSON is printed
 
 
 def front_table(study: Study) -> list[dict[str, Any]]:
@@ -154,7 +161,13 @@ def _bar(progress: StudyProgress) -> ProgressBar:
 def _front(progress: StudyProgress) -> Table:
     dense = "" if progress.dense_accuracy is None else f" (dense: {progress.dense_accuracy:.2%})"
     table = Table(title=f"front so far{dense}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name, justify in (("trial", "right"), ("method", "left"), ("accuracy", "right"), ("FLOPs", "right"), ("", "left")):
+    for name, justify in (
+        ("trial", "right"),
+        ("method", "left"),
+        ("accuracy", "right"),
+        ("FLOPs", "right"),
+        ("", "left"),
+    ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for point in _spread(progress.front):
         bar = "█" * round(20 * point.flops_ratio)

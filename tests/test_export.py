@@ -79,7 +79,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]
 
 def info(**changes: Any) -> dict[str, Any]:
     recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.53))
-    outcome = Outcome(id=41, recipe=recipe, status="completed", accuracy=0.9137, flops_ratio=0.5281, widths={"conv1": 12})
+    outcome = Outcome(
+        id=41, recipe=recipe, status="completed", accuracy=0.9137, flops_ratio=0.5281, widths={"conv1": 12}
+    )
     task = {"data": {"splits": {"validation": "train[-500:]"}}, "model": {"name": "net"}}
     dense = {"accuracy": 0.9211, "flops": 1_234_567, "params": 8901}
     groups = [{"id": "conv1", "size": 13}]
@@ -118,7 +120,16 @@ def test_the_record_states_the_difference_of_every_file(exported: tuple[Path, nn
 def test_the_card_says_what_the_model_is(exported: tuple[Path, nn.Module]) -> None:
     card = (exported[0] / "README.md").read_text()
 
-    for fact in ("92.11%", "91.37%", "52.8%", "651,975", "`conv1` | 13 | 12", "train[-500:]", '"seed": 0', "0.1, 0.2, 0.3"):
+    for fact in (
+        "92.11%",
+        "91.37%",
+        "52.8%",
+        "651,975",
+        "`conv1` | 13 | 12",
+        "train[-500:]",
+        '"seed": 0',
+        "0.1, 0.2, 0.3",
+    ):
         assert fact in card
 
 
@@ -143,7 +154,7 @@ def test_the_card_names_the_users_own_factory() -> None:
     model = {"factory": "nets:build", "arguments": {"depth": 5}}
     record = {**info(task={"model": model}), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
 
-    assert "from nets import build\nmodel = ap.load(\".\", model=lambda: build(depth=5))" in model_card(record)
+    assert 'from nets import build\nmodel = ap.load(".", model=lambda: build(depth=5))' in model_card(record)
 
 
 def test_a_card_without_a_study_is_short_and_sound() -> None:
@@ -161,7 +172,9 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_file_of_another_model_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_model_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_pruned(tmp_path / "artefact", Net, EXAMPLE)
     write = export._write_program
 

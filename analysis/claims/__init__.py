@@ -1,0 +1,1 @@
+"""Claims about accuracy and cost, each with the study that shows it."""

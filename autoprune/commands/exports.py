@@ -1,0 +1,94 @@
+"""export, verify: one model of a study as files, and what the files score."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from autoprune.commands.common import find_outcome
+from autoprune.errors import ExportError, InputError
+from autoprune.results import Outcome, Study, load_study
+from autoprune.view import print_json, show
+
+
+def export(args: Namespace) -> None:
+    """Write one model of a study in every format."""
+    from autoprune import export as exporter
+    from autoprune.tasks import load_task
+
+    study = load_study(args.folder)
+    outcome = _choose(study, args)
+    source = _stored_model(study, outcome)
+    exporter.require_onnx()
+    exporter.check_new_folder(args.to)
+    task = load_task(study.config["task"])
+    info = {
+        "task": study.config["task"],
+        "pixels": dataclasses.asdict(task.validation.pixels),
+        "dense": study.config.get("dense"),
+        "groups": study.config.get("groups"),
+        "outcome": json.loads(outcome.to_json()),
+    }
+    files = exporter.export(source, task.build, task.example(), args.to, info=info)
+    print(f"trial {outcome.id}: accuracy {outcome.accuracy:.4f} at {outcome.flops_ratio:.1%} of the FLOPs")
+    for file in files:
+        print(file)
+
+
+def verify(args: Namespace) -> None:
+    """Score every file of an exported folder; `ExportError` unless all have the accuracy that was reported."""
+    from autoprune import export as exporter
+    from autoprune.tasks import load_task
+
+    record = exporter.read_record(args.folder)
+    reported = (record.get("outcome") or {}).get("accuracy")
+    if reported is None or not record.get("task"):
+        raise InputError("export.json names no task or accuracy to compare with", where=str(args.folder))
+    task = load_task(record["task"])
+    count = len(task.validation)
+    found = exporter.verify(args.folder, task)
+    rows = [_verified(name, accuracy, reported, count) for name, accuracy in found.items()]
+    if args.json:
+        print_json({"reported": reported, "images": count, "found": found})
+    else:
+        show(rows, title=f"{args.folder}: {count} validation images, reported accuracy {reported:.4f}")
+    wrong = [row["file"] for row in rows if not row["as reported"]]
+    if wrong:
+        raise ExportError(f"{', '.join(wrong)}: not the accuracy that was reported", where=str(args.folder))
+
+
+def _verified(name: str, accuracy: float, reported: float, images: int) -> dict[str, Any]:
+    # Kernels add in another order: a logit on the edge may fall to the other side, in one image of a thousand.
+    off = abs(round(accuracy * images) - round(reported * images))
+    return {"file": name, "accuracy": accuracy, "as reported": off <= math.ceil(images / 1000), "images off": off}
+
+
+def _choose(study: Study, args: Namespace) -> Outcome:
+    from autoprune import pareto
+
+    limits = args.max_flops is not None or args.min_accuracy is not None
+    if (args.trial is not None) + args.knee + limits > 1:
+        raise InputError(
+            "more than one choice", where="export", allowed="--trial, --knee, or --max-flops and --min-accuracy"
+        )
+    if args.trial is not None:
+        return find_outcome(study, args.trial)
+    members = pareto.front(study.outcomes)
+    if limits:
+        return pareto.pick(members, max_flops=args.max_flops, min_accuracy=args.min_accuracy)
+    return pareto.knee(members)
+
+
+def _stored_model(study: Study, outcome: Outcome) -> Path:
+    folder = study.folder.models / str(outcome.id)
+    if not folder.is_dir():
+        kept = sorted(int(path.name) for path in study.folder.models.glob("*") if path.name.isdecimal())
+        allowed = f"trials that were on the front when they ended: {', '.join(map(str, kept))}"
+        raise InputError(
+            f"the model of trial {outcome.id} was not kept", where=str(study.folder.models), allowed=allowed
+        )
+    return folder

@@ -1,0 +1,103 @@
+"""search, resume, status, report: what is done with a whole study."""
+
+from __future__ import annotations
+
+import math
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from autoprune.commands.common import member_facts
+from autoprune.results import Study, load_study
+from autoprune.view import front_table, open_view, print_json, show
+
+HALF = 0.5
+"""The share of the dense FLOPs that the summary of a search asks for."""
+
+
+def search(args: Namespace) -> None:
+    """Search a space until its budget is spent; then report."""
+    from autoprune.search import search as start
+
+    out = args.out or Path("runs") / Path(args.space).stem
+    _watch(start, args.space, out=out, overrides=args.set, **_budget(args))
+
+
+def resume(args: Namespace) -> None:
+    """Go on with the study of a folder; then report."""
+    from autoprune.search import resume as go_on
+
+    load_study(args.folder)
+    _watch(go_on, args.folder, **_budget(args))
+
+
+def status(args: Namespace) -> None:
+    """Print how a study stands and its front."""
+    study = load_study(args.folder)
+    if args.json:
+        print_json(study_facts(study))
+    else:
+        _print_study(study)
+
+
+def report(args: Namespace) -> None:
+    """Write the report and the front as a table."""
+    study = load_study(args.folder)
+    for path in _write_report(study):
+        print(path)
+
+
+def study_facts(study: Study) -> dict[str, Any]:
+    """A study in plain data: counts by status, dense model, front, the best at half the FLOPs, hypervolume."""
+    from autoprune import pareto
+
+    members = pareto.front(study.outcomes)
+    under_half = [member for member in members if (member.flops_ratio or math.inf) <= HALF]
+    names = ("completed", "stopped", "failed")
+    return {
+        "study": str(study.folder.path),
+        "trials": {name: sum(outcome.status == name for outcome in study.outcomes) for name in names},
+        "unfinished": len(study.unfinished()),
+        "dense": study.config.get("dense"),
+        "front": [member_facts(member) for member in members],
+        "best_under_half": member_facts(under_half[-1]) if under_half else None,
+        "hypervolume": pareto.hypervolume(pareto.objectives(members)),
+        "report": str(study.folder.report) if study.folder.report.is_file() else None,
+    }
+
+
+def _budget(args: Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in ("trials", "minutes", "address", "in_process")}
+
+
+def _watch(run: Any, *args: Any, **options: Any) -> None:
+    """Run a search under the live view, write the report and print what came out."""
+    view = open_view(sys.stdout)
+    try:
+        study = run(*args, **options, view=view)
+    finally:
+        view.close()
+    _write_report(study)
+    if not sys.stdout.isatty():
+        print_json({"event": "end", **study_facts(study)})
+        return
+    _print_study(study)
+    folder = study.folder.path
+    print(f"\nreport: {study.folder.report}\nexport: autoprune export {folder} --max-flops {HALF} --to {folder}/export")
+
+
+def _write_report(study: Study) -> list[Path]:
+    from autoprune.analysis.frames import write_pareto_csv
+    from autoprune.analysis.report import write_report
+
+    return [write_report(study, study.folder.report), write_pareto_csv(study, study.folder.pareto)]
+
+
+def _print_study(study: Study) -> None:
+    from autoprune.analysis.summary import summarise
+
+    summary = summarise(study)
+    show(front_table(study), title=f"front of {study.folder.path}")
+    for line in (summary.headline, *summary.facts):
+        print(line)
