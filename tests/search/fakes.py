@@ -1,0 +1,122 @@
+"""Evaluators that need no task: an accuracy by formula, after as many seconds as wanted, and every way to fail."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoprune.results import Outcome, Rung, StudyFolder
+from autoprune.search.evaluate import Evaluation
+from autoprune.search.session import Limits, Session
+from autoprune.space import Budget, Resources, Sampler, Space, StudyConfig
+
+GROUPS = [("stem", 0), ("layer1.0.conv1", 0), ("layer2.0.conv1", 1)]
+METHODS = ("l1", "l2", "fpgm", "bn_scale", "taylor")
+SPACE = {
+    "method": {
+        "choice": {**{name: {} for name in METHODS}, "bn_scale": {"penalty": {"float": [1e-5, 1e-3], "log": True}}}
+    },
+    "target": {"flops": {"float": [0.1, 0.8]}},
+    "allocation": {"choice": {"uniform": {}, "ratios": {"ratios": {"each": "stage", "float": [0.1, 1]}}}},
+    "training": {"lr": {"float": [0.001, 0.1], "log": True}},
+}
+
+
+def bound_space(plain=SPACE):
+    return Space.read(plain).bind(GROUPS)
+
+
+def completed(proposal, accuracy=None, **rest):
+    """Accuracy falls with the square root of the cost; every method has its own loss."""
+    recipe = proposal.recipe
+    ratio = recipe.target.flops or 1.0
+    fields = {
+        "status": "completed",
+        "accuracy": ratio**0.5 - len(recipe.method.name) / 30 if accuracy is None else accuracy,
+        "flops_ratio": ratio,
+        "params_ratio": ratio,
+        "activations_ratio": ratio,
+    }
+    return Outcome(id=proposal.id, recipe=recipe, control=proposal.control, **{**fields, **rest})
+
+
+@dataclass(frozen=True)
+class Fake:
+    """Sleeps, writes a line that says that it ran, and answers by formula, or fails as `trouble` says."""
+
+    clock: object
+    seconds: float
+    ran: Path | None
+    trouble: dict = field(default_factory=dict)
+
+    def run(self, proposal, report):
+        started = self.clock.now()
+        if self.ran is not None:
+            with self.ran.open("a") as file:
+                file.write(f"{proposal.id} {proposal.recipe.key()} {os.getpid()}\n")
+        self._fail(self.trouble.get(proposal.id))
+        time.sleep(self.seconds)
+        fields = {"started": started, "finished": self.clock.now()}
+        if not report(Rung(images=0, accuracy=0.5, seconds=0.1), {"flops": 0.5}):
+            return Evaluation(outcome=completed(proposal, **fields, status="stopped", accuracy=0.5))
+        accuracy = float("nan") if self.trouble.get(proposal.id) == "nan" else None
+        return Evaluation(outcome=completed(proposal, accuracy, **fields), files={"model.json": b"%d" % proposal.id})
+
+    def _fail(self, trouble):
+        match trouble:
+            case "raise":
+                raise ValueError("a bad\nshape")
+            case "memory":
+                raise MemoryError
+            case "exit":
+                os._exit(7)
+            case "hang":
+                time.sleep(1000)
+
+
+@dataclass(frozen=True)
+class OpenFake:
+    """What the workers get."""
+
+    seconds: float = 0.0
+    ran: Path | None = None
+    trouble: dict = field(default_factory=dict)
+    broken: bool = False
+
+    def __call__(self, clock):
+        if self.broken:
+            raise OSError("no data here")
+        return Fake(clock, self.seconds, self.ran, self.trouble)
+
+
+class Notes:
+    """A view that keeps what it was shown."""
+
+    def __init__(self):
+        self.seen = []
+
+    def update(self, progress):
+        self.seen.append(progress)
+
+    def close(self):
+        pass
+
+
+def study_config(*, trials=6, workers=2, timeout=10.0, startup=4):
+    return StudyConfig(
+        task={},
+        space=Space.read(SPACE),
+        budget=Budget(trials=trials),
+        resources=Resources(workers=workers, trial_timeout_minutes=timeout),
+        sampler=Sampler(startup=startup),
+    )
+
+
+def open_session(path, config, *, limits=None, view=None):
+    """A session in a folder; the folder is made if it is new."""
+    folder = StudyFolder(Path(path))
+    if not folder.config.exists():
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.config.write_text(config.to_yaml() + "dense: {accuracy: 0.9375}\n")
+    space = config.space.bind(GROUPS)
+    return Session(config, space, folder, limits=limits or Limits.of(config.budget), view=view)
