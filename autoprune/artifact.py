@@ -128,13 +128,13 @@ def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: persistent[name] for name in first.values()}
 
 
-def _cuts(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, list[int]]]:
-    """Tensor -> dimension -> indices that stay, for every dimension that lost some."""
-    cuts: dict[str, dict[str, list[int]]] = {}
+def _cuts(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, dict[str, Any]]]:
+    """Tensor -> dimension -> dense size and the indices that stay, for every dimension that lost some."""
+    cuts: dict[str, dict[str, dict[str, Any]]] = {}
     for slot in graph.slots:
         kept = kept_entries(slot.units, stays)
         if len(kept) != len(slot.units):
-            cuts.setdefault(slot.tensor, {})[str(slot.dim)] = kept.tolist()
+            cuts.setdefault(slot.tensor, {})[str(slot.dim)] = {"size": len(slot.units), "kept": kept.tolist()}
     return cuts
 
 
@@ -159,24 +159,24 @@ def _read_weights(folder: Path, description: Mapping[str, Any]) -> dict[str, Ten
 
 
 def _cut_like(model: nn.Module, description: Mapping[str, Any], folder: Path) -> nn.Module:
-    cuts: Mapping[str, Mapping[str, list[int]]] = description["cuts"]
-    shapes = {name: tensor.shape for name, tensor in named_tensors(model)}
+    cuts: Mapping[str, Mapping[str, Any]] = description["cuts"]
+    tensors = dict(named_tensors(model))
     for name, dims in cuts.items():
-        for dim, kept in dims.items():
-            if name not in shapes or int(dim) >= len(shapes[name]) or max(kept) >= shapes[name][int(dim)]:
-                found = tuple(shapes[name]) if name in shapes else "nothing"
+        for dim, cut in dims.items():
+            shape = tuple(tensors[name].shape) if name in tensors else ()
+            if int(dim) >= len(shape) or shape[int(dim)] != cut["size"]:
                 raise ArtifactError(
-                    f"tensor {name!r}: the factory's model has {found}",
+                    f"tensor {name!r}: the factory's model has {shape or 'nothing'}",
                     where=str(folder),
-                    allowed=f"at least {max(kept) + 1} entries along dimension {dim}",
+                    allowed=f"{cut['size']} entries along dimension {dim}",
                 )
 
-    def cut(name: str, tensor: Tensor) -> Tensor:
-        for dim, kept in cuts.get(name, {}).items():
-            tensor = tensor.index_select(int(dim), torch.tensor(kept))
+    def shrink(name: str, tensor: Tensor) -> Tensor:
+        for dim, cut in cuts.get(name, {}).items():
+            tensor = tensor.index_select(int(dim), torch.tensor(cut["kept"]))
         return tensor
 
-    pruned = copy_with(model.cpu(), cut)
+    pruned = copy_with(model.cpu(), shrink)
     sync_sizes(pruned, model)
     return pruned
 

@@ -134,7 +134,8 @@ def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
             module.weight.data.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
             module.bias.data.copy_(torch.randn(module.num_features, generator=generator) / 3)
         elif isinstance(module, (nn.Conv2d, nn.Linear, nn.ConvTranspose2d)):
-            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator) / module.weight[0].numel() ** 0.5)
+            for weight in module.parameters():
+                weight.data.copy_(torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5)
     return net.eval()
 
 

@@ -1,0 +1,220 @@
+"""What every pruning method promises. A new method joins `CASES` and earns these tests."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from nets import Depthwise, Residual, image, randomised
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoprune import methods
+from autoprune.allocate import TOLERANCE
+from autoprune.cost import cost
+from autoprune.errors import InputError
+from autoprune.keep import Keep
+from autoprune.methods import Context
+from autoprune.recipe import Allocation, MethodChoice, Target
+from autoprune.surgery import mask
+from autoprune.trace import trace
+
+CASES = {
+    "dense": {},
+    "random": {},
+    "l1": {},
+    "l2": {},
+    "fpgm": {},
+    "bn_scale": {"penalty": 1e-2, "share": 0.5},
+    "taylor": {"images": 6},
+}
+
+
+def data(images: int) -> Iterator[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    for start in range(0, images, 2):
+        count = min(2, images - start)
+        yield torch.randn(count, 3, 9, 9, generator=generator), torch.randint(5, (count,), generator=generator)
+
+
+def context(net: nn.Module, seed: int = 0) -> Context:
+    return Context(net, trace(net, image()), data, F.cross_entropy, seed)
+
+
+def test_every_method_is_in_the_contract() -> None:
+    assert set(CASES) == set(methods.names())
+
+
+@pytest.mark.parametrize("name", CASES)
+class TestMethod:
+    def test_it_is_a_value(self, name: str) -> None:
+        one, two = (methods.build(MethodChoice(name=name, params=CASES[name])) for _ in range(2))
+
+        assert one == two
+        assert hash(one) == hash(two)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            one.name = "other"
+
+    def test_it_says_where_it_comes_from(self, name: str) -> None:
+        method = methods.METHODS[name]
+
+        assert method.name == name
+        assert method.source
+        assert method.summary
+        assert method.__doc__
+
+    def test_every_hyper_parameter_has_a_range_and_is_checked(self, name: str) -> None:
+        for field in dataclasses.fields(methods.METHODS[name]):
+            assert field.metadata, f"{name}.{field.name} has no range"
+            with pytest.raises(InputError, match=f"method.{field.name}"):
+                methods.build(MethodChoice(name=name, params={field.name: "nonsense"}))
+
+    def test_unknown_hyper_parameters_are_refused_with_the_list(self, name: str) -> None:
+        with pytest.raises(InputError, match=f"unknown hyper-parameter of '{name}'"):
+            methods.build(MethodChoice(name=name, params={"penalti": 1}))
+
+    def test_scores_are_finite_one_per_unit_and_only_for_prunable_groups(self, name: str) -> None:
+        case = context(randomised(Depthwise()))
+        scores = methods.build(MethodChoice(name=name, params=CASES[name])).score(case)
+
+        assert set(scores) <= set(case.graph.by_id)
+        for group, values in scores.items():
+            assert values.shape == (case.graph.by_id[group].size,)
+            assert np.isfinite(values).all()
+
+    def test_scores_are_a_function_of_the_context(self, name: str) -> None:
+        method = methods.build(MethodChoice(name=name, params=CASES[name]))
+        one, two = (method.score(context(randomised(Residual()))) for _ in range(2))
+
+        assert one.keys() == two.keys()
+        assert all(np.allclose(one[group], two[group], rtol=1e-5) for group in one)
+
+    def test_scoring_and_rebuilding_leave_the_model_as_it_was(self, name: str) -> None:
+        case = context(randomised(Residual()))
+        before = copy.deepcopy(case.model.state_dict())
+        method = methods.build(MethodChoice(name=name, params=CASES[name]))
+
+        keep = method.select(case, method.score(case), Target(flops=0.5), Allocation())
+        method.rebuild(case, keep)
+
+        assert not case.model.training
+        assert all(torch.equal(before[key], value) for key, value in case.model.state_dict().items())
+        assert all(p.grad is None for p in case.model.parameters())
+
+    def test_the_target_is_met_and_masked_equals_cut(self, name: str) -> None:
+        case = context(randomised(Residual(stream=23, inner=31)))
+        method = methods.build(MethodChoice(name=name, params=CASES[name]))
+        keep = method.select(case, method.score(case), Target(flops=0.5), Allocation())
+        ratio = cost(case.graph, keep).ratios(cost(case.graph, Keep.all()))["flops"]
+        masked = mask(case.model, case.graph, keep)
+
+        assert ratio == pytest.approx(1.0 if name == "dense" else 0.5, abs=TOLERANCE)
+        with torch.no_grad():
+            cut = method.rebuild(dataclasses.replace(case, model=masked), keep)
+            assert torch.allclose(masked(image()), cut(image()), atol=1e-5)
+
+    def test_pressure_state_survives_json_like_round_trip(self, name: str) -> None:
+        net = randomised(Residual())
+        method = methods.build(MethodChoice(name=name, params=CASES[name]))
+        pressure = method.sparsify(net, trace(net, image()))
+
+        assert (pressure is not None) == (method.sparsify_share > 0)
+        if pressure is not None:
+            pressure.load_state_dict(json.loads(json.dumps(pressure.state_dict())))
+
+
+def one_layer(weight: list[list[float]]) -> nn.Module:
+    """A 1x1 convolution (filters, 2) with these weights, and a reader of its outputs."""
+    net = nn.Sequential(nn.Conv2d(2, len(weight), 1, bias=False), nn.BatchNorm2d(len(weight)), nn.Conv2d(len(weight), 5, 1))
+    net[0].weight.data.copy_(torch.tensor(weight)[:, :, None, None])
+    return net.eval()
+
+
+def scores_of(name: str, net: nn.Module, seed: int = 0) -> list[float]:
+    graph = trace(net, torch.zeros(1, 2, 3, 3))
+    case = Context(net, graph, data, F.cross_entropy, seed)
+    return methods.build(MethodChoice(name=name)).score(case)["0"].tolist()
+
+
+def test_l1_by_hand() -> None:
+    assert scores_of("l1", one_layer([[1, -2], [0, 0.5], [-3, -4]])) == [3, 0.5, 7]
+
+
+def test_l2_by_hand() -> None:
+    assert scores_of("l2", one_layer([[0, -2], [0, 0.5], [-3, -4]])) == [2, 0.5, 5]
+
+
+def test_fpgm_by_hand() -> None:
+    # distances between (0, 0), (3, 4) and (6, 8): 5, 10 and 5; the filter in the middle is the replaceable one
+    assert scores_of("fpgm", one_layer([[0, 0], [3, 4], [6, 8]])) == pytest.approx([15, 10, 15])
+
+
+def test_bn_scale_by_hand() -> None:
+    net = one_layer([[1, 1], [1, 1], [1, 1]])
+    net[1].weight.data.copy_(torch.tensor([0.5, -2.0, 0.0]))
+
+    assert scores_of("bn_scale", net) == [0.5, 2.0, 0.0]
+
+
+def test_coupled_filters_add_up() -> None:
+    net = randomised(Residual())
+    case = context(net)
+    expected = sum(layer.weight.detach().abs().sum((1, 2, 3)) for layer in (net.stem[0], net.a2, net.b2))
+
+    assert methods.build(MethodChoice(name="l1")).score(case)["stem.0"] == pytest.approx(expected.numpy(), rel=1e-6)
+
+
+def test_random_scores_follow_the_seed_alone() -> None:
+    net = one_layer([[1, 1], [2, 2], [3, 3]])
+
+    assert scores_of("random", net, seed=1) == scores_of("random", net, seed=1)
+    assert scores_of("random", net, seed=1) != scores_of("random", net, seed=2)
+
+
+def test_bn_scale_pressure_adds_the_subgradient_to_prunable_scales_only() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7), nn.Conv2d(7, 5, 1), nn.BatchNorm2d(5))
+    net[1].weight.data.copy_(torch.tensor([1.0, -1, 2, -2, 0, 3, -3]))
+    pressure = methods.build(MethodChoice(name="bn_scale", params={"penalty": 0.1})).sparsify(net, trace(net, image()))
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    assert pressure is not None
+    pressure.before_step(net, 0, 1)
+
+    assert net[1].weight.grad.tolist() == pytest.approx([0.1, -0.1, 0.1, -0.1, 0, 0.1, -0.1])
+    assert all(not p.grad.any() for name, p in net.named_parameters() if name != "1.weight")  # 3.* makes the output
+
+
+def test_bn_scale_without_batch_norm_says_what_it_needs() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1))
+
+    with pytest.raises(InputError, match="needs batch norms"):
+        methods.build(MethodChoice(name="bn_scale")).score(context(net))
+
+
+def test_taylor_is_the_squared_change_of_the_loss_when_a_channel_is_scaled() -> None:
+    net = randomised(nn.Sequential(nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 5, 9), nn.Flatten())).double()
+    batches = [(x.double(), y) for x, y in data(6)]
+    case = Context(net, trace(net, image().double()), lambda images: iter(batches), F.cross_entropy, 0)
+    scores = methods.build(MethodChoice(name="taylor", params={"images": 6})).score(case)["0"]
+
+    def loss(channel: int, gate: float, x: Tensor, y: Tensor) -> float:
+        hidden = net[1](net[0](x))
+        gates = torch.ones(7, dtype=torch.float64).index_fill(0, torch.tensor(channel), gate)
+        return F.cross_entropy(net[4](net[3](net[2](hidden * gates[:, None, None]))), y).item()
+
+    step = 1e-6
+    with torch.no_grad():
+        for channel in range(7):
+            slopes = [(loss(channel, 1 + step, x, y) - loss(channel, 1 - step, x, y)) / (2 * step) for x, y in batches]
+            assert scores[channel] == pytest.approx(np.mean(np.square(slopes)), rel=1e-4)
+
+
+def test_unknown_methods_are_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match=r"unknown method 'tailor' \(did you mean 'taylor'\?\); allowed: bn_scale"):
+        methods.build(MethodChoice(name="tailor"))
