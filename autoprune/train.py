@@ -31,7 +31,8 @@ OnRung = Callable[[int, float], bool]
 class Labelled(Protocol):
     """A split as training sees it; `tasks.Split` is one."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of images."""
 
     def to(self, device: str) -> Labelled:
         """The same split, its images on `device` where they fit there."""
@@ -46,11 +47,18 @@ class Problem(Protocol):
     """A task as training sees it; `tasks.Task` is one."""
 
     @property
-    def train(self) -> Labelled: ...
+    def train(self) -> Labelled:
+        """The images to train on."""
 
-    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor: ...
+    @property
+    def validation(self) -> Labelled:
+        """The images on which rungs are measured."""
 
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor: ...
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss of a batch."""
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Number of right answers in a batch."""
 
 
 class Pressure(Protocol):
@@ -65,9 +73,11 @@ class Pressure(Protocol):
     def end_epoch(self, model: nn.Module, epoch: int) -> None:
         """Called after each pass over the training images."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to hold: tensors, numbers, text, lists and mappings of them."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
 
 
 class DivergedError(AutopruneError):
@@ -79,7 +89,7 @@ class Runtime:
     """Where and how a network computes.
 
     Fields:
-        precision: `fp32`, or `bf16` = forward and backward pass in bfloat16 where autocast holds it safe, weights in fp32.
+        precision: `fp32`, or `bf16` = passes in bfloat16 where autocast holds it safe, weights in fp32.
         compile: `fit` may use torch.compile, once the steps left pay for it.
         threads: CPU threads; None = as torch is set.
     """
@@ -124,7 +134,7 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True)
 class FitLog:
-    """What a training was. `loss`: mean over the last 50 steps (None without steps); `stopped`: ended early by a rung."""
+    """What a training was. `loss`: mean over the last 50 steps, None without steps; `stopped`: ended by a rung."""
 
     steps: int
     images: int
@@ -173,7 +183,7 @@ def choose_runtime(
 
 
 def _handicap(runtime: Runtime) -> float:
-    """What has to be won to be chosen: a tenth for fewer digits, a tenth for a layout whose speed jumps with the widths."""
+    """What has to be won to be chosen: a tenth for fewer digits, a tenth for the layout that is not channels-last."""
     return (1.1 if runtime.precision == "bf16" else 1.0) * (1.0 if runtime.channels_last else 1.1)
 
 
@@ -228,14 +238,16 @@ def recalibrate(model: nn.Module, task: Problem, runtime: Runtime, *, images: in
     """Re-estimate the batch-norm statistics: the plain average over batches of 256 training images, augmented.
 
     Augmented as in training, because that is what the weights know: on the pretrained CIFAR-10 ResNet-20 (2,048 images,
-    2,500 test images) it gives 91.8 % where images as they are give 88.8 %; before, it is 91.6 %. `images` is rounded down to whole batches (at least one). The model is left in eval mode; its weights do not change.
+    2,500 test images) it gives 91.8 % where images as they are give 88.8 %; before, it is 91.6 %.
+
+    `images` is rounded down to whole batches. The model is left in eval mode; its weights do not change.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     runtime.place(model).eval()
     if not norms:
         return
-    size = min(256, len(task.train), images)
-    count = min(images, len(task.train)) // size * size
+    size = min(256, len(task.train), max(1, images))
+    count = max(size, min(images, len(task.train)) // size * size)
     order = torch.randperm(len(task.train), generator=random_stream(seed, 0))[:count]
     with _cumulative(norms), torch.no_grad(), runtime.limits():
         for inputs, _ in task.train.batches(order, size, device=runtime.device, seed=seed):
@@ -263,7 +275,7 @@ def _cumulative(norms: list[Any]) -> Iterator[None]:
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:
-    """Rate of step `step` (from 0) of `steps`: a linear rise over the warm-up, then the schedule down to 0 after the last."""
+    """Rate of step `step` (from 0) of `steps`: linear over the warm-up, then the schedule, down to 0 at `steps`."""
     warmup = round(training.warmup * steps)
     if step < warmup:
         return training.lr * (step + 1) / warmup
@@ -509,7 +521,7 @@ class _Loop:
         }
         partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
         torch.save(state, partial)
-        os.replace(partial, file)
+        partial.replace(file)
 
     def resume(self, file: Path | None, on_rung: OnRung | None) -> bool:
         """Take over the state of `file` if it is there; True if a rung measured before it now stops the run."""
@@ -529,7 +541,7 @@ class _Loop:
         torch.set_rng_state(state["random"].cpu())
         if self._on_gpu():
             torch.cuda.set_rng_state(state["device_random"].cpu(), self.runtime.device)
-        return on_rung is not None and not all([on_rung(*pair) for pair in self.heard])
+        return on_rung is not None and not all(on_rung(*pair) for pair in self.heard)
 
     def _on_gpu(self) -> bool:
         return self.runtime.device.startswith("cuda")

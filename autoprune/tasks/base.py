@@ -15,7 +15,7 @@ from autoprune.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """How stored pixels become network inputs: (x / scale - mean) / std per channel, and what training may do to them."""
+    """How stored pixels become inputs: (x / scale - mean) / std per channel; and what training may do to them."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -84,7 +84,7 @@ class Task(ABC):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """A new dense model with the weights its factory gives it (the same ones every time), in eval mode, on the CPU."""
+        """A new dense model with the weights its factory gives it, the same every time; in eval mode, on the CPU."""
 
     @abstractmethod
     def model(self) -> nn.Module:

@@ -30,7 +30,7 @@ def find(path: str, where: str) -> Path:
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
-    """Fill `model` from a safetensors file or a torch file of tensors (a mapping, or one under `state_dict` or `model`).
+    """Fill `model` from a safetensors file, or a torch file: tensors by name, or such under `state_dict` or `model`.
 
     A leading `module.` or `_orig_mod.` (DataParallel, torch.compile) is dropped; `num_batches_tracked` may be missing.
 
@@ -58,7 +58,7 @@ def save_weights(model: nn.Module, file: Path) -> None:
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
         save_file(state, partial)
-        os.replace(partial, file)
+        partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
 

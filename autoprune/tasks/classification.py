@@ -82,7 +82,7 @@ class Classification(Task):
         return model.eval()
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Cross entropy, mean over the batch; the target is 1 - s + s / classes for the label, s / classes for the rest."""
+        """Cross entropy, mean over the batch; the target is 1 - s + s / classes for the label, else s / classes."""
         return F.cross_entropy(outputs.float(), targets, label_smoothing=label_smoothing)
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -118,7 +118,8 @@ class Classification(Task):
         folder = data_folder() / "trained"
         file = folder / f"{self._training_key(model, how)}.safetensors"
         if file.is_file():
-            return load_weights(model, file)
+            load_weights(model, file)
+            return
         check_writable(folder, f"{self.where}.train")
         # fp32 and not the faster of two measured types: the key must decide the weights
         runtime = Runtime(device=pick_device("auto"), precision="fp32", channels_last=True)

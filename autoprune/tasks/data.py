@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -33,14 +34,14 @@ class DataSpec:
     Fields:
         name: one of `names()`.
         function: instead of a name, `module:function` returning a mapping with train_images, train_labels, test_images,
-            test_labels; images (N, H, W, C) or (N, H, W), uint8 in [0, 255] or floating point as the network needs them.
+            test_labels; images (N, H, W, C) or (N, H, W), uint8 from 0 to 255 or floating point.
         arguments: passed to `function`.
         path: `image_folder` only: the folder that holds `train`, `val` and `test` (as far as the splits name them).
         size: `image_folder` only: side of the square the network sees.
         workers: `image_folder` only: processes that decode images.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-5000]`.
-        augment: `flip` mirrors half of the images, drawn anew each time; `crop` shifts an image by up to an eighth of its height, black
-            beyond the border (`image_folder`: a random part of 8 to 100 % of the area, scaled to `size`).
+        augment: `flip` mirrors half of the images, anew each time; `crop` shifts an image by up to an eighth of
+            its height, black beyond the border (`image_folder`: a random part of 8 to 100 % of the area, scaled to `size`).
         mean, std: normalisation per channel, for pixels scaled to [0, 1]; default: the data set's own.
         download: let torchvision download the data set.
     """
@@ -102,7 +103,7 @@ def draw(count: int, height: int, augment: tuple[str, ...], seed: int) -> Tensor
 
 
 def shift_and_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Each image (H, W, C) shifted, zeros beyond its border, then mirrored left to right, as `draws` (see `draw`) says."""
+    """Each image (H, W, C) shifted, zeros beyond its border, then mirrored; `draws` as `draw` makes them."""
     count, height, width = images.shape[:3]
     reach = max(1, height // 8)
     padded = F.pad(images, (0, 0, reach, reach, reach, reach))
@@ -145,7 +146,7 @@ class Streamed(Split):
         digest = hashlib.sha256()
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             name = "/".join(Path(path).parts[-2:])
-            digest.update(f"{name} {os.path.getsize(path)} {label}\n".encode())
+            digest.update(f"{name} {Path(path).stat().st_size} {label}\n".encode())
         return digest.hexdigest()
 
 
@@ -180,7 +181,7 @@ class _Files:
 
 
 def _random_box(height: int, width: int, stream: torch.Generator) -> tuple[int, int, int, int]:
-    """Top, left, height, width of a random part: 8 to 100 % of the area, sides 3:4 to 4:3 (Szegedy et al. 2015, section 6)."""
+    """Top, left, height, width of a random part: 8 to 100 % of the area, 3:4 to 4:3 (Szegedy et al. 2015)."""
     share, aspect, down, right = torch.rand(4, generator=stream).tolist()
     area, ratio = height * width * (0.08 + 0.92 * share), (3 / 4) * (16 / 9) ** aspect
     box_height, box_width = min(height, round((area / ratio) ** 0.5)), min(width, round((area * ratio) ** 0.5))
@@ -248,8 +249,9 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
     module, _, name = reference.partition(":")
     if not module or not name:
         raise InputError(f"{reference!r} names no function", where=where, allowed="module:function")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module), name)
     except Exception as error:  # importing a user's module may raise anything
@@ -315,7 +317,7 @@ def _parse(text: str, source: Source, where: str) -> Range:
 def _ranges(expressions: Mapping[str, str], source: Source, where: str) -> dict[str, Range]:
     ranges = {name: _parse(text, source, f"{where}.{name}") for name, text in expressions.items()}
     ordered = sorted(ranges.items(), key=lambda item: item[1])
-    for (first, a), (second, b) in zip(ordered, ordered[1:], strict=False):
+    for (first, a), (second, b) in itertools.pairwise(ordered):
         if a[0] == b[0] and b[1] < a[2]:
             both = f"{first} ({expressions[first]}) and {second} ({expressions[second]})"
             raise InputError(f"{both} share {min(a[2], b[2]) - b[1]} images", where=where, allowed="disjoint splits")
@@ -351,7 +353,7 @@ def _check_labels(splits: Mapping[str, Split], where: str) -> None:
 def _from_arrays(
     arrays: Mapping[str, Any], where: str, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
 ) -> Source:
-    """A source from arrays NAME_images (N, H, W[, C]) and NAME_labels (N,); statistics default to the training images'."""
+    """A source from arrays PART_images (N, H, W[, C]), PART_labels (N,); statistics default to the training images'."""
     parts = sorted({key.removesuffix("_images") for key in arrays if key.endswith("_images")})
     for part in {"train", "test", *parts}:
         for key in (f"{part}_images", f"{part}_labels"):
@@ -402,7 +404,7 @@ def _tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
 
 
 def measure(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of (N, H, W, C) pixels divided by `scale`; constant channels have std 1."""
+    """Mean and std per channel of (N, H, W, C) pixels divided by `scale`; the std of a constant channel is 1."""
     channels = images.reshape(-1, images.shape[-1])
     mean, square = (
         torch.zeros(channels.shape[1], dtype=torch.float64),
@@ -494,7 +496,7 @@ def _read_torchvision(name: str, torchvision_name: str, download: bool) -> dict[
         raise DataError(
             f"no data set {name!r}{reason}",
             where=str(data_folder()),
-            allowed=f"{name}.npz or {layout}/ in this folder; another folder by $AUTOPRUNE_DATA; `download: true` in the data mapping",
+            allowed=f"{name}.npz or {layout}/ there, another folder by $AUTOPRUNE_DATA, or `download: true`",
         ) from error
     return arrays
 

@@ -146,7 +146,7 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenet_v2(shape: Sequence[int], classes: int) -> nn.Module:
-    """MobileNet-V2 (Sandler et al. 2018, table 2) with the strides of the stem and the first stages 1 for 32x32 images."""
+    """MobileNet-V2 (Sandler et al. 2018, table 2) with strides of 1 in the stem and the second stage for 32x32."""
     plan = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
     layers, c_in = _conv_bn_relu(shape[0], 32), 32
     for expansion, width, count, stride in plan:
@@ -175,7 +175,7 @@ class LeNet5(nn.Module):
 
 
 def digits_net(shape: Sequence[int], classes: int) -> nn.Module:
-    """Small network for 8x8 digits with everything that couples channels: plain, residual and depthwise convolutions."""
+    """Small network for 8x8 digits with all that couples channels: plain, residual and depthwise convolutions."""
     layers = [
         *_conv_bn_relu(shape[0], 24),
         BasicBlock(24, 24),

@@ -1,6 +1,5 @@
 """load_task, models of the user's own, checkpoints, and training the dense model when there is none."""
 
-import os
 import sys
 import types
 
@@ -128,9 +127,9 @@ def test_checkpoints_that_cannot_be_read(folder):
     for name, message in [("noise.safetensors", "readable"), ("noise.pt", "readable"), ("list.pt", "no mapping")]:
         with pytest.raises(ModelError, match=message):
             task_with(factory="user_model:build", checkpoint=name).model()
-    with pytest.raises(ModelError, match="weights_only=True"):
+    with pytest.raises(ModelError, match=r"weights_only=True"):
         task_with(factory="user_model:build", checkpoint="pickle.pt").model()
-    with pytest.raises(ModelError, match="no checkpoint 'absent.pt'"):
+    with pytest.raises(ModelError, match=r"no checkpoint 'absent\.pt'"):
         task_with(factory="user_model:build", checkpoint="absent.pt").model()
 
 
@@ -220,11 +219,11 @@ def test_a_cache_that_cannot_be_written_is_one_line(folder, monkeypatch):
     (folder / "file").write_text("no folder")
     monkeypatch.setenv("AUTOPRUNE_DATA", str(folder / "file"))
 
-    with pytest.raises(InputError, match="cannot write to .*trained") as caught:
+    with pytest.raises(InputError, match=r"cannot write to .*trained") as caught:
         task_with(factory="user_model:build", train={"images": 128}).model()
 
     assert "\n" not in str(caught.value)
-    assert ["file"] == os.listdir(folder)
+    assert ["file"] == [path.name for path in folder.iterdir()]
 
 
 def test_untrained_network_on_request():
