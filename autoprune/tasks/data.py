@@ -41,7 +41,8 @@ class DataSpec:
         workers: `image_folder` only: processes that decode images.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-5000]`.
         augment: `flip` mirrors half of the images, anew each time; `crop` shifts an image by up to an eighth of
-            its height, black beyond the border (`image_folder`: a random part of 8 to 100 % of the area, scaled to `size`).
+            its height, black beyond the border (`image_folder`: a random part,
+            8 to 100 % of the area, scaled to `size`).
         mean, std: normalisation per channel, for pixels scaled to [0, 1]; default: the data set's own.
         download: let torchvision download the data set.
     """
