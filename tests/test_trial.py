@@ -1,0 +1,196 @@
+"""A trial from recipe to outcome, on real digits with a small network trained for a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoprune import trial
+from autoprune.allocate import TOLERANCE
+from autoprune.errors import TargetError
+from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
+from autoprune.results import Outcome, Rung
+from autoprune.tasks import Task, load_task
+from autoprune.train import Runtime
+from autoprune.trial import Bench, run
+
+TASK = {
+    "kind": "classification",
+    "data": {"name": "digits"},
+    "model": {"name": "digits_net", "train": {"images": 12_000, "lr": 0.1, "batch_size": 64}},
+}
+
+
+@pytest.fixture(scope="module")
+def task(data_folder: Path) -> Task:
+    assert data_folder.is_dir()
+    return load_task(TASK)
+
+
+@pytest.fixture(scope="module")
+def bench(task: Task) -> Bench:
+    return Bench(task, Runtime(threads=2))
+
+
+def recipe(name: str = "l1", flops: float | None = 0.5, **training: object) -> Recipe:
+    return Recipe(
+        method=MethodChoice(name=name),
+        target=Target(flops=flops),
+        training=Training(**{"images": 2560, "lr": 0.05, "batch_size": 64, **training}),  # type: ignore[arg-type]
+    )
+
+
+def test_a_completed_trial_has_accuracy_cost_widths_and_the_seconds_of_every_stage(bench: Bench) -> None:
+    done = run(recipe(), bench, id=7, control=True)
+    outcome = done.outcome
+
+    assert (outcome.id, outcome.control, outcome.status, outcome.error) == (7, True, "completed", None)
+    assert outcome.accuracy is not None
+    assert outcome.accuracy > 0.9
+    assert outcome.flops_ratio == pytest.approx(0.5, abs=TOLERANCE)
+    assert [0, 2560] == [rung.images for rung in outcome.rungs]
+    assert outcome.rungs[-1].accuracy == outcome.accuracy
+    assert {"prepare", "sparsify", "score", "cut", "recalibrate", "finetune", "evaluate"} == set(outcome.seconds)
+    assert done.keep is not None
+    assert done.keep.widths(bench.graph) == outcome.widths
+    assert outcome == Outcome.from_json(outcome.to_json())
+
+
+def test_the_model_handed_back_scores_what_the_outcome_says(bench: Bench) -> None:
+    done = run(recipe(), bench)
+    assert done.model is not None
+    right = 0
+    with torch.inference_mode():
+        for inputs, labels in bench.task.validation.batches(torch.arange(len(bench.task.validation)), 100):
+            right += (done.model(inputs).argmax(1) == labels).sum().item()
+
+    assert right / len(bench.task.validation) == done.outcome.accuracy
+
+
+def test_the_same_recipe_gives_the_same_outcome(task: Task) -> None:
+    one, two = (run(recipe("taylor"), Bench(task, Runtime(threads=1))).outcome for _ in range(2))
+
+    assert one.accuracy == two.accuracy
+    assert one.widths == two.widths
+
+
+def test_trials_do_not_change_what_they_share(bench: Bench) -> None:
+    before = {name: tensor.clone() for name, tensor in bench.model.state_dict().items()}
+    for name in ("bn_scale", "taylor", "dense"):
+        assert run(recipe(name, images=640), bench).outcome.completed
+
+    assert all(torch.equal(before[name], tensor) for name, tensor in bench.model.state_dict().items())
+
+
+def test_the_dense_control_trains_the_whole_model(bench: Bench) -> None:
+    outcome = run(recipe("dense", flops=None), bench).outcome
+
+    assert outcome.completed
+    assert outcome.flops_ratio == 1.0
+    assert outcome.params_ratio == 1.0
+
+
+def test_the_sparsify_stage_is_paid_from_the_same_images(bench: Bench) -> None:
+    method = MethodChoice(name="bn_scale", params={"share": 0.5})
+    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=recipe().training), bench).outcome
+
+    assert outcome.rungs[-1].images == 1280
+    assert outcome.seconds["sparsify"] > 0
+
+
+def test_a_report_that_says_no_stops_the_trial_and_hears_the_cost(bench: Bench) -> None:
+    heard: list[tuple[Rung, dict[str, float]]] = []
+
+    def report(rung: Rung, ratios: dict[str, float]) -> bool:
+        heard.append((rung, ratios))
+        return False
+
+    done = run(recipe(), bench, report)
+
+    assert done.outcome.status == "stopped"
+    assert done.outcome.accuracy is None
+    assert done.model is None
+    assert [0] == [rung.images for rung, _ in heard]
+    assert heard[0][1]["flops"] == pytest.approx(0.5, abs=TOLERANCE)
+
+
+def test_a_report_that_says_no_at_the_very_end_changes_nothing(bench: Bench) -> None:
+    done = run(recipe(rungs=(1.0,)), bench, lambda rung, ratios: False)
+
+    assert done.outcome.completed
+    assert done.model is not None
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"),
+    [
+        (recipe(lr=100.0, weight_decay=1.0), "loss"),
+        (recipe("nosuch"), "unknown method 'nosuch'"),
+        (recipe(flops=0.0001), "cannot be reached"),
+        (Recipe(method=MethodChoice(name="l1", params={"p": 3})), "unknown hyper-parameter of 'l1' 'p'"),
+        (
+            Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.5), allocation=Allocation(name="ratios", ratios={"x": 1.0})),
+            "'x' matches no prunable group",
+        ),
+    ],
+    ids=["diverged", "method", "target", "parameter", "ratios"],
+)
+def test_a_recipe_that_fails_is_an_outcome_with_its_error(bench: Bench, broken: Recipe, error: str) -> None:
+    done = run(broken, bench)
+
+    assert done.outcome.status == "failed"
+    assert error in (done.outcome.error or "")
+    assert "\n" not in (done.outcome.error or "")
+    assert done.model is None
+    assert done.outcome == trial.Trial(Outcome.from_json(done.outcome.to_json())).outcome
+
+
+class OutOfMemory(trial.methods.METHODS["l1"]):  # type: ignore[name-defined,misc]
+    """Fails as a GPU that is too small does."""
+
+    name = "hungry"
+
+    def score(self, context: trial.Context) -> trial.methods.Scores:  # type: ignore[name-defined]
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_running_out_of_memory_is_an_outcome_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(trial.methods.METHODS, "hungry", OutOfMemory)
+    outcome = run(recipe("hungry"), bench).outcome
+
+    assert outcome.status == "failed"
+    assert "OutOfMemoryError: CUDA out of memory" in (outcome.error or "")
+
+
+def test_an_interrupted_trial_goes_on_where_it_was(task: Task, tmp_path: Path) -> None:
+    whole = run(recipe(images=1920), Bench(task, Runtime(threads=1))).outcome
+
+    class Stop(BaseException):
+        pass
+
+    def interrupt(rung: Rung, ratios: dict[str, float]) -> bool:
+        if rung.images:
+            raise Stop
+        return True
+
+    halves = recipe(images=1920, rungs=(0.0, 0.5))
+    with pytest.raises(Stop):
+        run(halves, Bench(task, Runtime(threads=1)), interrupt, scratch=tmp_path)
+    assert list(tmp_path.iterdir())
+    resumed = run(halves, Bench(task, Runtime(threads=1)), scratch=tmp_path).outcome
+
+    assert resumed.accuracy == whole.accuracy
+
+
+def test_an_unreachable_target_is_refused_before_any_training(bench: Bench) -> None:
+    with pytest.raises(TargetError, match=r"flops: 0.001 cannot be reached.*frozen: .*reaches the model's output"):
+        bench.check(Target(flops=0.001))
+
+
+def test_scores_of_the_dense_model_are_computed_once(bench: Bench) -> None:
+    method = trial.methods.build(MethodChoice(name="taylor"))
+
+    assert bench.scores(method, bench.model, 3) is bench.scores(method, bench.model, 3)
+    assert bench.scores(method, bench.model, 3) is not bench.scores(method, bench.model, 4)
