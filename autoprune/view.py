@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -70,7 +71,12 @@ class LiveView:
     """A picture that is drawn over itself: trials, time left, the front so far, the last errors."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(Text("starting"), console=console, refresh_per_second=4, transient=True)
+        self._live = Live(
+            Text("loading data and model, measuring the dense model"),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+        )
         self._live.start()
         self._failure: tuple[int, str] | None = None
 
@@ -79,7 +85,7 @@ class LiveView:
         for outcome in progress.latest:
             if outcome.status == "failed":
                 self._failure = outcome.id, (outcome.error or "").splitlines()[0]
-        parts = [_counts(progress), _bar(progress), _front(progress)]
+        parts: list[RenderableType] = [_counts(progress), Padding(_bar(progress), (0, 0, 1, 0)), _front(progress)]
         if self._failure is not None:
             parts.append(
                 Text(f"trial {self._failure[0]} failed: {self._failure[1]}", style="yellow", overflow="ellipsis")

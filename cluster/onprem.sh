@@ -26,7 +26,9 @@ usage() {
 
 case "${1:-}" in
   head)
-    [ -s "$token" ] || ray get-auth-token --generate >/dev/null
+    # Not `ray get-auth-token --generate`: it fails where RAY_AUTH_TOKEN_PATH names a file that is not there yet.
+    [ -s "$token" ] || (umask 077 && mkdir -p "$(dirname "$token")" &&
+      python3 -c 'import secrets; print(secrets.token_hex(32), end="")' >"$token")
     ray start --head --port="$port" --include-dashboard=false "${extra[@]}"
     echo "copy $token to the other machines, then there: $0 worker $(hostname -I 2>/dev/null | cut -d' ' -f1)"
     ;;

@@ -87,7 +87,7 @@ def _statements(node: ast.AST, *, deferred: bool) -> Iterator[ast.AST]:
 def entry(name: str) -> str:
     """The entry of ORDER that a module of the package belongs to: `methods.base` -> `methods`."""
     # Benchmarks and claims run what the rest of analysis only reads about.
-    return name.removeprefix("analysis.").split(".")[0] if name in MEASURING else name.split(".")[0]
+    return name.removeprefix("analysis." if name in MEASURING else "").split(".", 1)[0]
 
 
 ALL = dict(modules())
