@@ -109,9 +109,10 @@ def resume(
 
 
 def _cluster(config: StudyConfig, address: str | None) -> Cluster:
+    from autoprune.search.evaluate import import_early
     from autoprune.search.tune import Cluster
 
-    return Cluster(config.resources, address)
+    return Cluster(config.resources, address, import_early)
 
 
 def _run(session: Session, prepared: Prepared, cluster: Cluster | None) -> None:

@@ -109,6 +109,13 @@ class OpenBench:
         return BenchEvaluator(Bench(task, runtime), clock)
 
 
+def import_early() -> None:
+    """Import what `OpenBench` will need, for the next who runs in this process; seconds on a slow machine."""
+    import torch._dynamo  # noqa: F401 - the first optimizer imports it: two seconds by itself
+
+    import autoprune.trial  # noqa: F401
+
+
 class BenchEvaluator:
     """Runs recipes on a bench; completed ones come back with their model."""
 

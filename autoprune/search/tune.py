@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -68,16 +68,20 @@ class Cluster:
         resources: per trial, and how many at a time.
         address: of a running cluster (`auto` finds the one this machine belongs to); None starts Ray on this machine
             and ends it when the context does.
+        warm_up: called in each local worker process as soon as it is up, while the driver is still loading.
     """
 
-    def __init__(self, resources: Resources, address: str | None = None) -> None:
-        self.resources, self.address = resources, address
+    def __init__(
+        self, resources: Resources, address: str | None = None, warm_up: Callable[[], None] | None = None
+    ) -> None:
+        self.resources, self.address, self.warm_up = resources, address, warm_up
         self._stack = ExitStack()
         self._error: BaseException | None = None
         self._up, self._leave = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._hold, name="hold-ray", daemon=True)
 
     def __enter__(self) -> Self:
+        self._stack.enter_context(_quiet())
         self.folder = self._stack.enter_context(_scratch())
         if self.address is None:
             self._stack.enter_context(_local_token())
@@ -110,14 +114,14 @@ class Cluster:
         self.ready()
         slots, left = _slots(self.resources, self.address), session.remaining()
         workers = max(1, min(slots, self.resources.workers or slots, slots if left is None else left))
-        with _signals_interrupt(session), _quiet():
+        with _signals_interrupt(session):
             _tune(session, open_evaluator, self.resources, workers, self.folder)
 
     def _hold(self) -> None:
         """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
         try:
             if self.address is None:
-                _start_here(self.folder, self.resources)
+                _start_here(self.folder, self.resources, self.warm_up)
             else:
                 _connect(self.address)
         except BaseException as error:  # noqa: BLE001 - raised again where somebody waits for it
@@ -137,8 +141,8 @@ def _connect(address: str) -> None:
         raise InputError(f"no Ray cluster answers: {error}", where=f"--address {address}") from None
 
 
-def _start_here(folder: Path, resources: Resources) -> None:
-    """Start Ray with as many slots as the search needs, and let its workers import what they will need."""
+def _start_here(folder: Path, resources: Resources, warm_up: Callable[[], None] | None) -> None:
+    """Start Ray with as many slots as the search needs."""
     workers = resources.workers or _local_workers(resources)
     ray.init(
         num_cpus=workers * resources.cpus_per_trial,
@@ -148,15 +152,10 @@ def _start_here(folder: Path, resources: Resources) -> None:
         _temp_dir=str(folder / "ray"),
         **_QUIET,
     )
-    warm_up = ray.remote(_import_early).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
-    for _ in range(workers):
-        warm_up.remote()
-
-
-def _import_early() -> None:
-    import torch._dynamo  # the first optimizer imports it: two seconds
-
-    import autoprune.trial  # noqa: F401 - imported for the next who runs in this process
+    if warm_up is not None:
+        task = ray.remote(warm_up).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
+        for _ in range(workers):
+            task.remote()
 
 
 def _tune(session: Session, open_evaluator: OpenEvaluator, resources: Resources, workers: int, folder: Path) -> None:
@@ -492,6 +491,10 @@ class _WithoutRay(io.TextIOBase):
 
     def flush(self) -> None:
         self.stream.flush()
+
+    @property
+    def closed(self) -> bool:
+        return self.stream.closed
 
     def isatty(self) -> bool:
         return self.stream.isatty()

@@ -128,6 +128,12 @@ def start(folder):
     return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder)], stderr=subprocess.PIPE, text=True)
 
 
+def finish(driver):
+    """Exit code and what was said."""
+    said = driver.communicate(timeout=90)[1]
+    return driver.returncode, said
+
+
 def ended(folder):
     log = folder / "study" / "outcomes.jsonl"
     return log.read_text().count("\n") if log.exists() else 0
@@ -141,13 +147,13 @@ def test_a_killed_driver_loses_nothing_and_repeats_only_what_had_not_ended(tmp_p
     driver = start(tmp_path)
     wait_for(lambda: ended(tmp_path) >= 5)
     os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
+    finish(driver)
     study = load_study(tmp_path / "study")
     finished, unfinished = {o.id: o for o in study.outcomes}, {p.id: p.recipe for p in study.unfinished()}
     assert unfinished
     time.sleep(3)  # Ray's workers outlive their driver by a moment
 
-    assert start(tmp_path).wait() == 0
+    assert finish(start(tmp_path)) == (0, "")
     after = load_study(tmp_path / "study")
     assert sorted(outcome.id for outcome in after.outcomes) == list(range(14))
     assert [proposal.id for proposal in after.proposals] == list(range(14))
@@ -162,9 +168,9 @@ def test_ctrl_c_ends_the_search_at_once_and_says_how_to_go_on(tmp_path):
     driver = start(tmp_path)
     wait_for(lambda: ended(tmp_path) >= 3)
     driver.send_signal(signal.SIGINT)
-    _, said = driver.communicate(timeout=30)
+    code, said = finish(driver)
 
-    assert driver.returncode == 1
+    assert code == 1
     assert f"go on with `autoprune resume {tmp_path / 'study'}`" in said
     assert len(said.splitlines()) == 1
     assert 3 <= ended(tmp_path) < 14
