@@ -56,6 +56,11 @@ class Bench:
         """Cost of the unpruned model."""
         return cost(self.graph, Keep.all())
 
+    @property
+    def exact(self) -> Runtime:
+        """The runtime in fp32: what is reported is what the exported files compute."""
+        return replace(self.runtime, precision="fp32")
+
     @cached_property
     def teacher(self) -> nn.Module:
         """The dense model on the runtime's device, in eval mode, to distil from."""
@@ -63,7 +68,7 @@ class Bench:
 
     def dense_accuracy(self) -> float:
         """Validation accuracy of the dense model as it was handed in."""
-        return evaluate(copy.deepcopy(self.model), self.task.validation, self.task, self.runtime)
+        return evaluate(copy.deepcopy(self.model), self.task.validation, self.task, self.exact)
 
     def check(self, target: Target, how: Allocation | None = None) -> None:
         """Raise `TargetError` if no method could meet the target under this allocation."""
@@ -129,6 +134,33 @@ class _Progress:
         return time.perf_counter() - self.began
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What the stages of one trial share."""
+
+    recipe: Recipe
+    bench: Bench
+    report: Report
+    scratch: Path | None
+    progress: _Progress
+
+    def checkpoint(self, stage: str) -> Path | None:
+        """Where a stage's training is resumed from."""
+        return self.scratch / f"{stage}.pt" if self.scratch else None
+
+    def measure(self, model: nn.Module, runtime: Runtime) -> float:
+        """Validation accuracy."""
+        with self.progress.stage("evaluate"):
+            return evaluate(model, self.bench.task.validation, self.bench.task, runtime)
+
+    def rung(self, images: int, accuracy: float) -> bool:
+        """Note a rung and ask whether to go on."""
+        rung = Rung(images=images, accuracy=accuracy, seconds=self.progress.elapsed())
+        self.progress.rungs.append(rung)
+        self.progress.stopped = not self.report(rung, self.progress.ratios)
+        return not self.progress.stopped
+
+
 def run_trial(recipe: Recipe, task: Task, report: Report | None = None) -> Outcome:
     """Run one recipe on a task and return what it gave; see `run` for trials that share work."""
     return run(recipe, Bench(task), report).outcome
@@ -160,7 +192,7 @@ def run(
     started = now()
     model, error = None, None
     try:
-        model = _stages(recipe, bench, report or _go_on, progress, scratch)
+        model = _stages(_Job(recipe, bench, report or _go_on, scratch, progress))
     except Exception as failure:  # noqa: BLE001 - a failing recipe is data: the search learns from it and goes on
         error = _one_line(failure)
         if torch.cuda.is_available():
@@ -175,14 +207,15 @@ def _go_on(_rung: Rung, _ratios: dict[str, float]) -> bool:
     return True
 
 
-def _stages(recipe: Recipe, bench: Bench, report: Report, progress: _Progress, scratch: Path | None) -> nn.Module:
+def _stages(job: _Job) -> nn.Module:
+    recipe, bench, progress = job.recipe, job.bench, job.progress
     with progress.stage("prepare"):
         method = methods.build(recipe.method)
         if method.name != "dense":
             bench.check(recipe.target, recipe.allocation)
     sparsify_images = int(recipe.training.images * method.sparsify_share)
     with progress.stage("sparsify"):
-        model = _sparsified(recipe, method, bench, sparsify_images, scratch)
+        model = _sparsified(job, method, sparsify_images)
     with progress.stage("score"):
         scores = bench.scores(method, model, recipe.seed)
         context = bench.context(model, recipe.seed)
@@ -192,51 +225,34 @@ def _stages(recipe: Recipe, bench: Bench, report: Report, progress: _Progress, s
         pruned = bench.runtime.place(method.rebuild(context, progress.keep))
     with progress.stage("recalibrate"):
         recalibrate(pruned, bench.task, bench.runtime, seed=recipe.seed)
-    _finetune(pruned, recipe, bench, recipe.training.images - sparsify_images, report, progress, scratch)
+    _finetune(job, pruned, recipe.training.images - sparsify_images)
     return pruned
 
 
-def _sparsified(recipe: Recipe, method: Method, bench: Bench, images: int, scratch: Path | None) -> nn.Module:
+def _sparsified(job: _Job, method: Method, images: int) -> nn.Module:
     """The model that is scored: the shared dense one, or a copy trained under the method's pressure."""
+    bench = job.bench
     if images == 0:
         return bench.model
     model = bench.runtime.place(copy.deepcopy(bench.model))
-    pressure = method.sparsify(model, bench.graph)
     fit(
         model,
         bench.task,
-        replace(recipe.training, ema=0.0, distill=0.0),
+        replace(job.recipe.training, ema=0.0, distill=0.0),
         bench.runtime,
         images=images,
-        seed=recipe.seed,
-        pressure=pressure,
-        checkpoint=scratch / "sparsify.pt" if scratch else None,
+        seed=job.recipe.seed,
+        pressure=method.sparsify(model, bench.graph),
+        checkpoint=job.checkpoint("sparsify"),
     )
-    return model.cpu() if bench.runtime.device == "cpu" else model
+    return model
 
 
-def _finetune(
-    model: nn.Module,
-    recipe: Recipe,
-    bench: Bench,
-    images: int,
-    report: Report,
-    progress: _Progress,
-    scratch: Path | None,
-) -> None:
-    def measure() -> float:
-        with progress.stage("evaluate"):
-            return evaluate(model, bench.task.validation, bench.task, bench.runtime)
-
-    def go_on(seen: int, accuracy: float) -> bool:
-        rung = Rung(images=seen, accuracy=accuracy, seconds=progress.elapsed())
-        progress.rungs.append(rung)
-        progress.stopped = not report(rung, progress.ratios)
-        return not progress.stopped
-
-    if 0.0 in recipe.training.rungs and not go_on(0, measure()):
+def _finetune(job: _Job, model: nn.Module, images: int) -> None:
+    recipe, bench = job.recipe, job.bench
+    if 0.0 in recipe.training.rungs and not job.rung(0, job.measure(model, bench.runtime)):
         return
-    with progress.stage("finetune"):
+    with job.progress.stage("finetune"):
         log = fit(
             model,
             bench.task,
@@ -245,12 +261,12 @@ def _finetune(
             images=images,
             seed=recipe.seed,
             teacher=bench.teacher if recipe.training.distill > 0 else None,
-            on_rung=go_on,
-            checkpoint=scratch / "finetune.pt" if scratch else None,
+            on_rung=job.rung,
+            checkpoint=job.checkpoint("finetune"),
         )
     if not log.stopped:
-        go_on(log.images, measure())
-        progress.stopped = False  # nothing was left to stop
+        job.rung(log.images, job.measure(model, bench.exact))
+        job.progress.stopped = False  # nothing was left to stop
 
 
 def _outcome(recipe: Recipe, graph: ChannelGraph, progress: _Progress, error: str | None) -> Outcome:
