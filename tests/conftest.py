@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-# Before torch or Ray is imported anywhere: Ray reports nothing home, and one test does not slow the next with threads.
+# Before torch or Ray is imported anywhere: Ray reports nothing home, and tiny networks are not slowed by threads.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
