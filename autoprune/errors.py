@@ -81,4 +81,4 @@ def check_name(name: object, allowed: Iterable[str], *, kind: str, where: str = 
         return name
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise InputError(f"unknown {kind} {name!r}{hint}", where=where, allowed=one_of(names))
+    raise InputError(f"unknown {kind} {name!r}{hint}", where=where, allowed=one_of(names) or "none")

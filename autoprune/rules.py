@@ -447,9 +447,7 @@ def mixing_norm(flow: Flow, call: Call) -> None:
     """Statistics over several channels: without a channel the others would change, so all must stay."""
     source = call.args[0]
     over = (
-        {d for d in range(source.dim())}
-        if "group" in call.name
-        else set(range(source.dim() - len(call.args[1]), source.dim()))
+        set(range(source.dim())) if "group" in call.name else set(range(source.dim() - len(call.args[1]), source.dim()))
     )
     why = f"{call.name.strip('_').removeprefix('native_')} over the channels"
     flow.freeze_all([b for b in flow.get(source) if set(b[0]) & over], why)

@@ -15,7 +15,11 @@ from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 ratio = st.floats(0.001, 1)
 recipes = st.builds(
     Recipe,
-    method=st.builds(MethodChoice, name=st.sampled_from(["l1", "bn_scale"]), params=st.dictionaries(st.sampled_from(["penalty", "share"]), ratio)),
+    method=st.builds(
+        MethodChoice,
+        name=st.sampled_from(["l1", "bn_scale"]),
+        params=st.dictionaries(st.sampled_from(["penalty", "share"]), ratio),
+    ),
     target=st.builds(Target, flops=st.none() | ratio, params=st.none() | ratio),
     allocation=st.builds(
         Allocation,

@@ -131,7 +131,11 @@ def test_a_report_that_says_no_at_the_very_end_changes_nothing(bench: Bench) -> 
         (recipe(flops=0.0001), "cannot be reached"),
         (Recipe(method=MethodChoice(name="l1", params={"p": 3})), "unknown hyper-parameter of 'l1' 'p'"),
         (
-            Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.5), allocation=Allocation(name="ratios", ratios={"x": 1.0})),
+            Recipe(
+                method=MethodChoice(name="l1"),
+                target=Target(flops=0.5),
+                allocation=Allocation(name="ratios", ratios={"x": 1.0}),
+            ),
             "'x' matches no prunable group",
         ),
     ],

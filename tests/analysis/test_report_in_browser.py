@@ -279,7 +279,7 @@ def test_eight_hundred_pixels_are_wide_enough(browser: Browser, study: Study) ->
 
 
 STATES = {
-    "no outcomes": lambda build: [],  # noqa: ARG005  # the others need it
+    "no outcomes": lambda build: [],  # the others need it
     "only failures": lambda build: [build.failed(i, "<script>boom") for i in range(1, 8)],
     "only stopped": lambda build: [build.stopped(3, 0.4, 0.6)],
     "one member": lambda build: [build.completed(3, 0.4, 0.88)],

@@ -130,7 +130,8 @@ class TestMethod:
 
 def one_layer(weight: list[list[float]]) -> nn.Module:
     """A 1x1 convolution (filters, 2) with these weights, and a reader of its outputs."""
-    net = nn.Sequential(nn.Conv2d(2, len(weight), 1, bias=False), nn.BatchNorm2d(len(weight)), nn.Conv2d(len(weight), 5, 1))
+    width = len(weight)
+    net = nn.Sequential(nn.Conv2d(2, width, 1, bias=False), nn.BatchNorm2d(width), nn.Conv2d(width, 5, 1))
     net[0].weight.data.copy_(torch.tensor(weight)[:, :, None, None])
     return net.eval()
 
@@ -198,7 +199,8 @@ def test_bn_scale_without_batch_norm_says_what_it_needs() -> None:
 
 
 def test_taylor_is_the_squared_change_of_the_loss_when_a_channel_is_scaled() -> None:
-    net = randomised(nn.Sequential(nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 5, 9), nn.Flatten())).double()
+    layers = [nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 5, 9), nn.Flatten()]
+    net = randomised(nn.Sequential(*layers)).double()
     batches = [(x.double(), y) for x, y in data(6)]
     case = Context(net, trace(net, image().double()), lambda images: iter(batches), F.cross_entropy, 0)
     scores = methods.build(MethodChoice(name="taylor", params={"images": 6})).score(case)["0"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,15 +37,25 @@ def ratios(graph: ChannelGraph, keep: Keep) -> dict[str, float]:
     return cost(graph, keep).ratios(cost(graph, Keep.all()))
 
 
-@settings(max_examples=80, deadline=None)
+def every_cut(graph: ChannelGraph, scores: dict[str, np.ndarray], how: Allocation) -> list[Keep]:
+    """What this strategy gives for all targets on a fine grid, as far as it reaches them."""
+    found = []
+    for target in np.linspace(0.01, 1, 200):
+        with contextlib.suppress(TargetError):
+            found.append(allocate(graph, scores, Target(flops=float(target)), how))
+    return found
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(GRAPHS)), st.sampled_from(STRATEGIES), st.floats(0.05, 1.0), st.integers(0, 2**32 - 1))
 def test_a_target_is_met_within_one_percent_or_refused(name: str, how: Allocation, flops: float, seed: int) -> None:
     graph = GRAPHS[name]
     scores = {group.id: np.random.default_rng(seed).random(group.size) for group in graph.prunable}
     try:
         keep = allocate(graph, scores, Target(flops=flops), how)
-    except TargetError as refusal:
-        assert "allowed:" in str(refusal)
+    except TargetError:
+        reachable = [ratios(graph, k)["flops"] for k in every_cut(graph, scores, how)]
+        assert not any(flops - TOLERANCE <= ratio <= flops for ratio in reachable)
         return
 
     assert abs(ratios(graph, keep)["flops"] - flops) <= TOLERANCE + 1e-9 or keep == Keep.all()

@@ -75,7 +75,7 @@ def test_changed_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (lambda: Chain(a=5), r"tensor 'first.0.weight': the factory's model has \(5, 3, 3, 3\).*7 entries along dimension 0"),
+        (lambda: Chain(a=5), r"'first.0.weight': the factory's model has \(5, 3, 3, 3\).*7 entries along dimension 0"),
         (lambda: Chain(a=9), r"tensor 'first.0.weight': the factory's model has \(9, 3, 3, 3\)"),
         (lambda: nn.Sequential(nn.Conv2d(3, 7, 3)), "the factory's model has nothing"),
         (lambda: nn.Sequential(*[Chain()]), "the factory's model has nothing"),
