@@ -78,7 +78,7 @@ class Cluster:
         self._stack = ExitStack()
         self._error: BaseException | None = None
         self._up, self._leave = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._hold, name="hold-ray", daemon=True)
+        self._thread = threading.Thread(target=self._hold, name="ray_hold", daemon=True)
 
     def __enter__(self) -> Self:
         self._stack.enter_context(_quiet())
@@ -132,13 +132,16 @@ class Cluster:
 
 
 def _connect(address: str) -> None:
+    where, allowed = f"--address {address}", "auto, or HOST:PORT of the head"
     if "://" in address:
-        allowed = "auto, or HOST:PORT of the head"
-        raise InputError(f"{address!r} is a Ray client address", where="--address", allowed=allowed)
+        raise InputError("a Ray client address", where=where, allowed=allowed)
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), timeout=5).close()  # Ray itself tries for minutes
         ray.init(address=address, **_QUIET)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"no Ray cluster answers: {error}", where=f"--address {address}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"no Ray cluster answers: {error}", where=where, allowed=allowed) from None
 
 
 def _start_here(folder: Path, resources: Resources, warm_up: Callable[[], None] | None) -> None:
@@ -481,7 +484,7 @@ def _scratch() -> Iterator[Path]:
 
 
 class _WithoutRay(io.TextIOBase):
-    """A stream without what Ray's own threads print."""
+    """A stream without what Ray's threads print, the one that holds it (`Cluster`) included: their names say so."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

@@ -24,6 +24,7 @@ def run(session, **options):
     with Cluster(session.config.resources) as cluster:
         cluster.run(session, fakes.OpenFake(**options))
     session.close()
+    return cluster.folder
 
 
 def wait_for(condition, seconds=90):
@@ -33,14 +34,9 @@ def wait_for(condition, seconds=90):
         time.sleep(0.05)
 
 
-def leftovers():
-    return {path.name for path in Path("/tmp").glob("autoprune-*")}
-
-
 def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
-    before = leftovers()
     session = fakes.open_session(tmp_path, fakes.study_config(trials=12, timeout=0.05))
-    run(session, trouble={3: "raise", 4: "memory", 5: "nan", 6: "exit", 7: "hang"})
+    folder = run(session, trouble={3: "raise", 4: "memory", 5: "nan", 6: "exit", 7: "hang"})
     outcomes = {outcome.id: outcome for outcome in load_study(tmp_path).outcomes}
     errors = {number: outcome.error for number, outcome in outcomes.items() if outcome.status == "failed"}
 
@@ -52,7 +48,7 @@ def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
     assert errors.pop(7) == "no end after 0.05 minutes (resources.trial_timeout_minutes)"
     assert errors == {}
     assert {path.name for path in session.folder.models.iterdir()} <= {str(n) for n in outcomes}
-    assert leftovers() <= before
+    assert not folder.exists()
     assert not (Path.home() / ".ray" / "auth_token").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"study.yaml", "proposals.jsonl", "outcomes.jsonl", "models"}
     out, err = capfd.readouterr()
@@ -91,8 +87,16 @@ def test_every_slot_gets_one_actor_and_no_more(tmp_path):
     assert len(processes) == 16
 
 
-def test_an_address_that_nobody_answers_is_the_users_to_mend():
-    with Cluster(Resources(), "ray://127.0.0.1:1") as cluster, pytest.raises(InputError, match="Ray client address"):
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("ray://127.0.0.1:1", "a Ray client address; allowed: auto, or HOST:PORT of the head"),
+        ("127.0.0.1:1", "no Ray cluster answers: .*refused"),
+        ("auto", "no Ray cluster answers: Could not find any running Ray instance"),
+    ],
+)
+def test_an_address_that_nobody_answers_is_the_users_to_mend(address, what):
+    with Cluster(Resources(), address) as cluster, pytest.raises(InputError, match=what):
         cluster.ready()
 
 
