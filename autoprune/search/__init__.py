@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoprune.results import Study, StudyFolder, load_study
-from autoprune.search.session import Limits, Session, View, last_time
 from autoprune.space import StudyConfig, load_space
 
+# Workers import this package too: what only the driver needs (Optuna, 0.2 s) is imported where it is used.
 if TYPE_CHECKING:
     from autoprune.search.prepare import Prepared
+    from autoprune.search.session import Session, View
     from autoprune.search.tune import Cluster
 
 
@@ -49,6 +50,7 @@ def search(
     """
     from autoprune import methods
     from autoprune.search import prepare as steps
+    from autoprune.search.session import Limits, Session
 
     folder = StudyFolder(Path(out))
     steps.check_new_folder(folder.path)
@@ -93,6 +95,7 @@ def resume(
         StudyError, SearchInterrupted: as for `search`.
     """
     from autoprune.search import prepare as steps
+    from autoprune.search.session import Limits, Session, last_time
 
     paths = StudyFolder(Path(folder))
     load_study(folder)
@@ -109,10 +112,9 @@ def resume(
 
 
 def _cluster(config: StudyConfig, address: str | None) -> Cluster:
-    from autoprune.search.evaluate import import_early
     from autoprune.search.tune import Cluster
 
-    return Cluster(config.resources, address, import_early)
+    return Cluster(config.resources, address)
 
 
 def _run(session: Session, prepared: Prepared, cluster: Cluster | None) -> None:

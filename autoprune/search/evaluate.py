@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 from autoprune.results import Outcome, Proposal, Rung
 
 if TYPE_CHECKING:
-    from autoprune.search.session import StudyClock
     from autoprune.train import Runtime
     from autoprune.trial import Bench
+
+
+@dataclass(frozen=True)
+class StudyClock:
+    """Seconds since the study began, the same in every process; time between a crash and the resume does not count."""
+
+    origin: float
+
+    def now(self) -> float:
+        """Seconds since the study began."""
+        return time.time() - self.origin
+
 
 #: Called at every rung with the cost ratios; False = stop now.
 Report = Callable[[Rung, Mapping[str, float]], bool]
@@ -74,7 +86,7 @@ def describe(error: BaseException) -> str:
 
 
 #: Builds an evaluator where it will work; must be picklable, as Ray sends it to the workers.
-OpenEvaluator = Callable[["StudyClock"], Evaluator]
+OpenEvaluator = Callable[[StudyClock], Evaluator]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +121,6 @@ class OpenBench:
         return BenchEvaluator(Bench(task, runtime), clock)
 
 
-def import_early() -> None:
-    """Import what `OpenBench` will need, for the next who runs in this process; seconds on a slow machine."""
-    import torch._dynamo  # noqa: F401 - the first optimizer imports it: two seconds by itself
-
-    import autoprune.trial  # noqa: F401
-
-
 class BenchEvaluator:
     """Runs recipes on a bench; completed ones come back with their model."""
 
@@ -144,3 +149,14 @@ class BenchEvaluator:
             return {path.name: path.read_bytes() for path in sorted((folder / "model").iterdir())}
         finally:
             shutil.rmtree(folder)
+
+
+def write_model(models: Path, number: int, files: Mapping[str, bytes]) -> None:
+    """Write `models/<number>/`, whole or not at all; replaces what a lost attempt left there."""
+    target, beside = models / str(number), models / f".{number}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, content in files.items():
+        (beside / name).write_bytes(content)
+    shutil.rmtree(target, ignore_errors=True)
+    beside.replace(target)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from autoprune.results import Rung
-from autoprune.search.evaluate import Evaluator, run_safely
-from autoprune.search.session import Session, write_model
+from autoprune.search.evaluate import Evaluator, run_safely, write_model
+from autoprune.search.session import Session
 
 
 def run(session: Session, evaluator: Evaluator, *, trial_timeout: float) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from autoprune.errors import AutopruneError, StudyError
 from autoprune.pareto import candidates, front
 from autoprune.results import Outcome, Proposal, Study, StudyFolder, append_line, load_study, repair_tail
+from autoprune.search.evaluate import StudyClock
 from autoprune.search.searcher import Proposer
 from autoprune.space import Budget, Space, StudyConfig
 
@@ -27,17 +26,6 @@ CUT_OFF_SECONDS = 10.0
 
 class SearchInterrupted(AutopruneError):  # noqa: N818 - what happened is no error of anyone's
     """The user ended the search; everything that had finished is kept."""
-
-
-@dataclass(frozen=True)
-class StudyClock:
-    """Seconds since the study began, the same in every process; time between a crash and the resume does not count."""
-
-    origin: float
-
-    def now(self) -> float:
-        """Seconds since the study began."""
-        return time.time() - self.origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,17 +293,6 @@ class Session:
             # then the recipe runs again and writes it anew.
             if int(path.name) in ended - wanted:
                 shutil.rmtree(path)
-
-
-def write_model(models: Path, number: int, files: Mapping[str, bytes]) -> None:
-    """Write `models/<number>/`, whole or not at all; replaces what a lost attempt left there."""
-    target, beside = models / str(number), models / f".{number}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, content in files.items():
-        (beside / name).write_bytes(content)
-    shutil.rmtree(target, ignore_errors=True)
-    beside.replace(target)
 
 
 def last_time(study: Study) -> float:

@@ -21,17 +21,19 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from autoprune.errors import InputError
 from autoprune.results import Outcome, Proposal, Rung
-from autoprune.search.evaluate import OpenEvaluator, describe, failed, run_safely
-from autoprune.search.session import Session, StudyClock, write_model
+from autoprune.search.evaluate import OpenEvaluator, StudyClock, describe, failed, run_safely, write_model
 from autoprune.space import Resources
+
+if TYPE_CHECKING:
+    from autoprune.search.session import Session  # brings Optuna, which the workers can do without
 
 # Ray and Tune read these when they are imported or started.
 _SETTINGS = {
@@ -68,13 +70,10 @@ class Cluster:
         resources: per trial, and how many at a time.
         address: of a running cluster (`auto` finds the one this machine belongs to); None starts Ray on this machine
             and ends it when the context does.
-        warm_up: called in each local worker process as soon as it is up, while the driver is still loading.
     """
 
-    def __init__(
-        self, resources: Resources, address: str | None = None, warm_up: Callable[[], None] | None = None
-    ) -> None:
-        self.resources, self.address, self.warm_up = resources, address, warm_up
+    def __init__(self, resources: Resources, address: str | None = None) -> None:
+        self.resources, self.address = resources, address
         self._stack = ExitStack()
         self._error: BaseException | None = None
         self._up, self._leave = threading.Event(), threading.Event()
@@ -121,7 +120,7 @@ class Cluster:
         """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
         try:
             if self.address is None:
-                _start_here(self.folder, self.resources, self.warm_up)
+                _start_here(self.folder, self.resources)
             else:
                 _connect(self.address)
         except BaseException as error:  # noqa: BLE001 - raised again where somebody waits for it
@@ -144,7 +143,7 @@ def _connect(address: str) -> None:
         raise InputError(f"no Ray cluster answers: {error}", where=where, allowed=allowed) from None
 
 
-def _start_here(folder: Path, resources: Resources, warm_up: Callable[[], None] | None) -> None:
+def _start_here(folder: Path, resources: Resources) -> None:
     """Start Ray with as many slots as the search needs."""
     workers = resources.workers or _local_workers(resources)
     ray.init(
@@ -155,10 +154,6 @@ def _start_here(folder: Path, resources: Resources, warm_up: Callable[[], None] 
         _temp_dir=str(folder / "ray"),
         **_QUIET,
     )
-    if warm_up is not None:
-        task = ray.remote(warm_up).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
-        for _ in range(workers):
-            task.remote()
 
 
 def _tune(session: Session, open_evaluator: OpenEvaluator, resources: Resources, workers: int, folder: Path) -> None:

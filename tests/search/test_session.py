@@ -10,7 +10,8 @@ import pytest
 from autoprune.errors import StudyError
 from autoprune.results import Outcome, load_study
 from autoprune.search import local
-from autoprune.search.session import HOPELESS, Limits, SearchInterrupted, StudyClock, write_model
+from autoprune.search.evaluate import StudyClock, write_model
+from autoprune.search.session import HOPELESS, Limits, SearchInterrupted
 from autoprune.space import Budget
 
 
