@@ -2,8 +2,11 @@
 
     python analysis/benchmarks/train_speed.py [--data DIR] [--rounds N] [--json OUT]
 
-Plain: the network as it is built, fp32, NCHW, `torch.optim.SGD`, the same augmentation one batch at a time. Ours: `fit`
-with the runtime that `choose_runtime` picks. Same network, batch size, images and threads on both sides.
+Three sides, same network, batch size, images and threads:
+
+* defaults: what PyTorch's tutorials write, `DataLoader` over images with torchvision's transforms, fp32, NCHW, SGD;
+* bare: the same network and optimizer with nothing in the way, one random crop and flip for a whole batch at a time;
+* ours: `fit` with the runtime that `choose_runtime` picks; crops and flips are drawn per image.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision import transforms
 
 from autoprune.recipe import Training
 from autoprune.tasks import Task, load_task
@@ -76,9 +82,45 @@ def networks(task: Task) -> dict[str, nn.Module]:
     }
 
 
-def plain(model: nn.Module, task: Task, images: int, seed: int) -> float:
-    """Images per second of the loop one writes first."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+class Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """The training split as torchvision's data sets hand it out: PIL images through transforms."""
+
+    def __init__(self, task: Task) -> None:
+        pixels = task.train.pixels
+        self.images, self.labels = task.train.images.numpy(), task.train.labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(pixels.mean, pixels.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def defaults(model: nn.Module, task: Task, images: int, seed: int) -> float:
+    """Images per second of the loop that PyTorch's tutorials write."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    torch.manual_seed(seed)
+    loader = DataLoader(Subset(Pictures(task), range(images)), batch_size=BATCH, shuffle=True)
+    model.train()
+    began = time.perf_counter()
+    for batch, labels in loader:
+        optimizer.zero_grad()
+        F.cross_entropy(model(batch), labels).backward()
+        optimizer.step()
+    return images / (time.perf_counter() - began)
+
+
+def bare(model: nn.Module, task: Task, images: int, seed: int) -> float:
+    """Images per second of a loop without DataLoader and transforms."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     pixels = task.train.images.permute(0, 3, 1, 2).contiguous()
     labels, norm = task.train.labels, task.train.pixels
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (norm.mean, norm.std))
@@ -105,27 +147,29 @@ def ours(model: nn.Module, task: Task, runtime: Runtime, images: int, seed: int)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One network: images per second of both sides per round, and how ours ran."""
+    """One network: images per second of the three sides per round, and how ours ran."""
 
     network: str
     runtime: Runtime
-    plain: list[float]
+    defaults: list[float]
+    bare: list[float]
     ours: list[float]
 
-    def ratio(self) -> float:
-        """Median over the rounds of ours / plain within a round."""
-        return statistics.median(a / b for a, b in zip(self.ours, self.plain, strict=True))
+    def ratio(self, side: str) -> float:
+        """Median over the rounds of ours / side within a round."""
+        return statistics.median(a / b for a, b in zip(self.ours, getattr(self, side), strict=True))
 
 
 def measure(name: str, model: nn.Module, task: Task, rounds: int, images: int) -> Row:
-    """Both sides in turns, after one round that is not counted."""
+    """The sides in turns, after one round that is not counted."""
     runtime = choose_runtime(model, tuple(task.example().shape), BATCH, "cpu")
-    speeds: list[tuple[float, float]] = []
+    speeds: dict[str, list[float]] = {"defaults": [], "bare": [], "ours": []}
     for turn in range(rounds + 1):
         model.to(memory_format=torch.contiguous_format)
-        left = plain(model, task, images, turn)
-        speeds.append((left, ours(model, task, runtime, images, turn)))
-    return Row(network=name, runtime=runtime, plain=[a for a, _ in speeds[1:]], ours=[b for _, b in speeds[1:]])
+        speeds["defaults"].append(defaults(model, task, images, turn))
+        speeds["bare"].append(bare(model, task, images, turn))
+        speeds["ours"].append(ours(model, task, runtime, images, turn))
+    return Row(network=name, runtime=runtime, **{side: found[1:] for side, found in speeds.items()})
 
 
 def machine() -> str:
@@ -138,19 +182,18 @@ def machine() -> str:
 def table(rows: list[Row], pixels: str, rounds: int, images: int) -> str:
     """The result as Markdown."""
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    how = f"batch {BATCH}; medians of {rounds} rounds of {images} images, both sides in turns."
+    how = f"batch {BATCH}; medians of {rounds} rounds of {images} images, the sides in turns."
     lines = [
         f"{machine()}; {versions}; {pixels}; {how}",
         "",
-        "| network | plain, images/s | ours, images/s | ratio | ours ran as |",
-        "|---|---:|---:|---:|---|",
+        "| network | defaults, images/s | bare | ours | ours / defaults | ours / bare | ours ran as |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
         layout = "channels-last" if row.runtime.channels_last else "NCHW"
-        lines.append(
-            f"| {row.network} | {statistics.median(row.plain):,.0f} | {statistics.median(row.ours):,.0f} "
-            f"| {row.ratio():.2f} | {row.runtime.precision}, {layout} |"
-        )
+        speeds = " | ".join(f"{statistics.median(side):,.0f}" for side in (row.defaults, row.bare, row.ours))
+        ratios = f"{row.ratio('defaults'):.2f} | {row.ratio('bare'):.2f}"
+        lines.append(f"| {row.network} | {speeds} | {ratios} | {row.runtime.precision}, {layout} |")
     return "\n".join(lines)
 
 
@@ -166,11 +209,7 @@ def main() -> None:
     rows = [measure(name, model, task, options.rounds, options.images) for name, model in networks(task).items()]
     print(table(rows, "CIFAR-10" if options.data else "random images", options.rounds, options.images))
     if options.json is not None:
-        options.json.write_text(
-            json.dumps(
-                [{"network": r.network, **vars(r.runtime), "plain": r.plain, "ours": r.ours} for r in rows], indent=1
-            )
-        )
+        options.json.write_text(json.dumps([{**vars(row), "runtime": vars(row.runtime)} for row in rows], indent=1))
 
 
 if __name__ == "__main__":
