@@ -295,6 +295,33 @@ def pays_to_compile(step_seconds: float, steps_left: int) -> bool:
     return step_seconds * steps_left > 300
 
 
+class Teacher:
+    """A model to distil from. It answers every batch once: order and augmentation are functions of seed and step alone,
+    so trials that share seed, batch size and number of steps see the same batches.
+
+    Without this the dense ResNet-20's forward pass is 40 % of a step at half the FLOPs and more below.
+
+    Args:
+        model: in eval mode from here on; its outputs are never differentiated.
+        memory: bytes of answers that are kept; beyond, the model is asked again.
+    """
+
+    def __init__(self, model: nn.Module, memory: int = 2**28) -> None:
+        self.model, self.left = model.eval(), memory
+        self._answers: dict[tuple[int, ...], Tensor] = {}
+
+    def answer(self, inputs: Tensor, batch: tuple[int, ...], runtime: Runtime) -> Tensor:
+        """Outputs for `inputs`, which `batch` identifies among all batches of the task."""
+        if batch in self._answers:
+            return self._answers[batch]
+        with torch.no_grad(), runtime.autocast():
+            taught: Tensor = runtime.place(self.model)(inputs)
+        if taught.nbytes <= self.left:
+            self.left -= taught.nbytes
+            self._answers[batch] = taught
+        return taught
+
+
 class MovingAverage:
     """Exponential moving average of all floating-point tensors of a model, batch-norm statistics included."""
 
@@ -346,7 +373,7 @@ def fit(
     images: int,
     seed: int,
     pressure: Pressure | None = None,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     on_rung: OnRung | None = None,
     checkpoint: Path | None = None,
 ) -> FitLog:
@@ -391,12 +418,12 @@ class _Loop:
         images: int,
         seed: int,
         pressure: Pressure | None,
-        teacher: nn.Module | None,
+        teacher: Teacher | None,
     ) -> None:
         self.task, self.training, self.runtime, self.seed, self.pressure = task, training, runtime, seed, pressure
         self.model = runtime.place(model).train()
         self.forward: Callable[[Tensor], Tensor] = self.model
-        self.teacher = runtime.place(teacher).eval() if teacher is not None and training.distill > 0 else None
+        self.teacher = teacher if training.distill > 0 else None
         self.data = task.train.to(runtime.device)
         self.batch = min(training.batch_size, len(self.data))
         self.per_epoch = len(self.data) // self.batch
@@ -466,8 +493,7 @@ class _Loop:
         loss = self.task.loss(outputs.float(), targets, self.training.label_smoothing)
         if self.teacher is None:
             return loss
-        with torch.no_grad(), self.runtime.autocast():
-            taught = self.teacher(inputs)
+        taught = self.teacher.answer(inputs, (self.seed, self.steps, self.batch, self.step), self.runtime)
         share = self.training.distill
         return (1 - share) * loss + share * distillation(outputs, taught, self.training.temperature)
 

@@ -28,7 +28,7 @@ from autoprune.recipe import Allocation, Recipe, Target, stable_hash
 from autoprune.results import Outcome, Rung
 from autoprune.tasks import Task
 from autoprune.trace import trace
-from autoprune.train import Runtime, choose_runtime, evaluate, fit, random_stream, recalibrate
+from autoprune.train import Runtime, Teacher, choose_runtime, evaluate, fit, random_stream, recalibrate
 
 #: Called after every rung with the rung and the cost ratios; False ends the trial with status `stopped`.
 Report = Callable[[Rung, dict[str, float]], bool]
@@ -62,9 +62,9 @@ class Bench:
         return replace(self.runtime, precision="fp32")
 
     @cached_property
-    def teacher(self) -> nn.Module:
-        """The dense model on the runtime's device, in eval mode, to distil from."""
-        return self.runtime.place(copy.deepcopy(self.model)).eval()
+    def teacher(self) -> Teacher:
+        """The dense model to distil from; all trials share its answers."""
+        return Teacher(copy.deepcopy(self.model))
 
     def dense_accuracy(self) -> float:
         """Validation accuracy of the dense model as it was handed in."""

@@ -137,12 +137,38 @@ def test_smoothing_and_distillation_enter_the_loss(digits, small):
     teacher.linear.bias.data.add_(torch.arange(10.0))
     inputs, labels = next(digits.train.batches(torch.arange(128), 128))
     training = Training(label_smoothing=0.1, distill=0.25, temperature=3.0)
-    loop = train._Loop(small.eval(), digits, training, Runtime(), 128, 0, None, teacher)
+    loop = train._Loop(small.eval(), digits, training, Runtime(), 128, 0, None, train.Teacher(teacher))
     small.eval()
 
     outputs, taught = small(inputs), teacher(inputs)
     expected = 0.75 * digits.loss(outputs, labels, 0.1) + 0.25 * train.distillation(outputs, taught, 3.0)
     torch.testing.assert_close(loop._loss(inputs, labels), expected)
+
+
+class Counting(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.calls = model, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.model(x)
+
+
+def test_a_teacher_answers_a_batch_once_and_the_training_is_the_same(digits, small):
+    training, counting = Training(batch_size=100, lr=0.05, distill=0.5), Counting(digits.build())
+    teacher, models = train.Teacher(counting), [copy.deepcopy(small) for _ in range(4)]
+    forgetful = train.Teacher(digits.build(), memory=0)
+
+    for model, asked in zip(models, (teacher, teacher, forgetful), strict=False):
+        fit(model, digits, training, CPU, images=700, seed=3, teacher=asked)
+    assert counting.calls == 7
+    fit(models[3], digits, training, CPU, images=700, seed=4, teacher=teacher)
+
+    assert counting.calls == 14  # another seed sees other batches
+    for name, tensor in models[0].state_dict().items():
+        assert torch.equal(tensor, models[1].state_dict()[name]), name
+        assert torch.equal(tensor, models[2].state_dict()[name]), name
 
 
 # --- fit --------------------------------------------------------------------------------------------------------------
@@ -262,7 +288,7 @@ def interrupt(images, accuracy):
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_resumed_run_gives_the_same_bits(digits, small, tmp_path, ema):
     training = Training(batch_size=100, lr=0.05, ema=ema, distill=0.5, rungs=(0.2, 0.4, 0.8))
-    file, teacher = tmp_path / "state.pt", digits.build()
+    file, teacher = tmp_path / "state.pt", train.Teacher(digits.build())
 
     def run(model, pressure, on_rung, checkpoint):
         return fit(
