@@ -1,1 +1,0 @@
-"""Claims about accuracy and cost, each with the study that shows it."""
