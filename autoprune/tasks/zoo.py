@@ -217,7 +217,7 @@ def names() -> list[str]:
 
 
 def build(name: str, shape: Sequence[int], classes: int, arguments: Mapping[str, Any], where: str) -> nn.Module:
-    """The model `name` (one of `names()`, `torchvision/NAME`, `timm/NAME`, or such a NAME if only one of them has it).
+    """The model `name` (one of `names()`, `torchvision/NAME`, `timm/NAME`, or such a NAME alone).
 
     Args:
         shape: (C, H, W) of an input.
@@ -236,20 +236,18 @@ def build(name: str, shape: Sequence[int], classes: int, arguments: Mapping[str,
 
 
 def find(name: str, where: str) -> tuple[str, str]:
-    """Which library has the model, and its name there; ours come first.
+    """Which library has the model, and its name there: ours first, then torchvision's, then timm's.
 
     Raises:
-        ModelError: none has it, or a name without a library is in both torchvision and timm.
+        ModelError: none has it.
     """
     if name in ZOO:
         return "autoprune", name
     library, _, short = name.rpartition("/")
     has = {"torchvision": _in_torchvision, "timm": _in_timm}
     found = [key for key, known in has.items() if library in ("", key) and known(short)]
-    if len(found) == 1:
-        return found[0], short
     if found:
-        raise ModelError(f"both libraries have {short!r}", where=where, allowed=f"torchvision/{short}, timm/{short}")
+        return found[0], short
     hint = "" if importlib.util.find_spec("timm") else " (timm is not installed)"
     raise ModelError(
         f"unknown model {name!r}", where=where, allowed=f"{one_of(ZOO)}, torchvision/NAME, timm/NAME{hint}, factory"

@@ -119,7 +119,10 @@ def test_models_that_cannot_be_built(name, shape, arguments, message):
         zoo.build(name, shape, 10, arguments, "task.model.name")
 
 
-def test_a_name_in_both_libraries_must_say_which():
+def test_a_name_that_several_libraries_know_is_ours_then_torchvisions_then_timms():
     pytest.importorskip("timm")
-    with pytest.raises(ModelError, match="timm/resnet50"):
-        zoo.find("resnet50", "model")
+
+    assert zoo.find("resnet20", "model") == ("autoprune", "resnet20")
+    assert zoo.find("resnet50", "model") == ("torchvision", "resnet50")
+    assert zoo.find("timm/resnet50", "model") == ("timm", "resnet50")
+    assert zoo.find("resnetv2_50", "model") == ("timm", "resnetv2_50")
