@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -41,7 +42,7 @@ class Context:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(ABC):
     """Base of all methods. A subclass adds hyper-parameters as fields and implements `score`.
 
     Fields carry their range as metadata (`reading.within`, `reading.choices`), which checks a recipe and documents the
@@ -61,9 +62,9 @@ class Method:
         """The pressure on the model during the sparsify stage."""
         return None
 
+    @abstractmethod
     def score(self, context: Context) -> Scores:
         """One score per unit for every group the method prunes; higher = keep."""
-        raise NotImplementedError
 
     def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
         """Which units stay; default: allocate the scores to the target."""
