@@ -14,14 +14,14 @@ from autoprune.errors import InputError, check_name
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-#: The part a tensor's dimension plays for the units along it.
-#: out: filters of a convolution or linear layer; bias: theirs; in: its inputs; scale, shift, stat: of a normalisation.
-ROLES = ("out", "bias", "in", "scale", "shift", "stat", "other")
-
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """One dimension of one parameter or buffer; `units[i]` is the unit that owns index i, or -1 (always stays)."""
+    """One dimension of one parameter or buffer; `units[i]` is the unit that owns index i, or -1 (always stays).
+
+    `role` is the part it plays for them: `out` (filters of a convolution or linear layer), `bias` (theirs), `in` (its
+    inputs), `scale`, `shift`, `stat` (of a normalisation), or `other`.
+    """
 
     tensor: str
     dim: int

@@ -38,7 +38,6 @@ class Outcome:
         started, finished: seconds since the study began.
         seconds: wall time per stage of the trial.
         control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).
-        extra: what else the method has to say (for instance a saliency gap).
     """
 
     id: int
@@ -56,7 +55,6 @@ class Outcome:
     seed: int = 0
     control: bool = False
     worker: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
 
     @property

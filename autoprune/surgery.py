@@ -22,7 +22,9 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
 
     With `fold`, what a pruned channel still emits once its filter is gone (for instance relu(bn(0))) is added to the
     bias or taken off the running mean of whatever reads it: exact away from zero-padded borders. One forward pass in
-    eval mode on a copy with the filters silenced finds these constants.
+    eval mode on a copy with the filters silenced finds these constants. Two kinds of reader are cut without folding:
+    a layer that is used several times with different constants, and a weight that is no `weight` of a convolution or
+    linear module; batch-norm statistics and fine-tuning have to make up for those.
 
     Raises:
         InputError: `keep` does not fit the graph, or the graph does not fit the model.

@@ -34,7 +34,6 @@ outcomes = st.builds(
     rungs=st.lists(st.builds(Rung, images=st.integers(0, 10**9), accuracy=share, seconds=share), max_size=3).map(tuple),
     widths=st.dictionaries(st.text(max_size=5), st.integers(1, 99), max_size=3),
     seconds=st.dictionaries(st.text(max_size=5), share, max_size=3),
-    extra=st.dictionaries(st.text(max_size=5), st.lists(share), max_size=2),
     error=st.none() | st.text(),
 )
 
