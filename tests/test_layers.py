@@ -28,6 +28,7 @@ ORDER = (
     "surgery",
     "labels",
     "rules",
+    "grouping",
     "trace",
     "artifact",
     "norm",
