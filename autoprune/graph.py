@@ -68,6 +68,20 @@ class Op:
     out_dims: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Mixer:
+    """A call in which entries act on each other along `over`: layer norm, a mean over channels, softmax.
+
+    It is the `index`-th call of the operation `name` in a forward pass. `blocks` are pairs of dimensions and the units
+    along them (jointly, if there are several dimensions).
+    """
+
+    name: str
+    index: int
+    over: tuple[int, ...]
+    blocks: tuple[tuple[tuple[int, ...], Ints], ...]
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """Shape and dtype name (`float32`) of one tensor that the model's forward takes; `name` if passed by keyword."""
@@ -97,6 +111,7 @@ class ChannelGraph:
         slots: every dimension of a tensor along which units lie.
         ops: operations that cost FLOPs, in the order of the forward pass.
         tensors: parameter name -> (entries that no unit owns, rows of `widths`): parameters = entries * widths.
+        mixers: calls after which a channel depends on others of its kind, in the order of the forward pass.
         inputs: what the model was traced with; FLOPs and activations count for this batch.
     """
 
@@ -105,6 +120,7 @@ class ChannelGraph:
     ops: tuple[Op, ...]
     tensors: Mapping[str, tuple[int, tuple[int, ...]]]
     widths: Widths
+    mixers: tuple[Mixer, ...]
     inputs: tuple[InputSpec, ...]
     unit_count: int
 

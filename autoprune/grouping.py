@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Op, Slot, Widths
+from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Mixer, Op, Slot, Widths
 from autoprune.labels import FIXED
 from autoprune.rules import Flow, RawOp
 
@@ -88,7 +88,9 @@ def build_graph(run: Run, blamed: Mapping[int, str]) -> ChannelGraph:
     ops = tuple(_op(op, rows) for op in run.flow.ops)
     tensors = _tensor_terms(run.sizes, slots, rows)
     groups = _groups(slots, units, rows, run.flow.ops)
-    return ChannelGraph(groups, tuple(slots), ops, tensors, rows.widths(groups), run.specs, units.count)
+    return ChannelGraph(
+        groups, tuple(slots), ops, tensors, rows.widths(groups), _mixers(run, units), run.specs, units.count
+    )
 
 
 class _Rows:
@@ -131,6 +133,14 @@ class _Rows:
 
 
 NDArrayU = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def _mixers(run: Run, units: _Units) -> tuple[Mixer, ...]:
+    return tuple(
+        Mixer(raw.name, raw.index, raw.over, tuple((dims, units.of_label[labels]) for dims, labels in raw.blocks))
+        for raw in run.flow.mixers
+        if any((units.of_label[labels] >= 0).any() for _, labels in raw.blocks)
+    )
 
 
 def _slot_roles(run: Run) -> dict[int, str]:

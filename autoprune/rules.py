@@ -7,6 +7,7 @@ freezes the channels that reach it, and the graph says so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -34,6 +35,16 @@ class RawOp:
     resolution: int
 
 
+@dataclass(frozen=True)
+class RawMixer:
+    """A call that lets the entries along the dimensions `over` act on each other: the `index`-th of its name."""
+
+    name: str
+    index: int
+    over: tuple[int, ...]
+    blocks: tuple[Block, ...]
+
+
 @dataclass
 class Flow:
     """What one traced forward pass found out about labels; the tracer owns it, the rules write to it."""
@@ -43,6 +54,8 @@ class Flow:
     freezes: list[tuple[Ints, str]] = field(default_factory=list)
     roles: list[tuple[Ints, str]] = field(default_factory=list)
     ops: list[RawOp] = field(default_factory=list)
+    mixers: list[RawMixer] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
     path: str = ""
 
     def get(self, tensor: object) -> list[Block]:
@@ -73,6 +86,16 @@ class Flow:
         """Freeze every label of the blocks."""
         for _, labels in blocks:
             self.freeze(labels, why)
+
+    def mix(self, name: str, tensor: object, over: Iterable[int]) -> None:
+        """The tensor's entries along `over` act on each other: how many there are is no longer the channels' affair.
+
+        What a model cut there computes is what the uncut one would compute from the entries that stay; `masking.mask`
+        needs to know which these are.
+        """
+        blocks = tuple(block for block in self.get(tensor) if set(block[0]) & set(over))
+        if blocks:
+            self.mixers.append(RawMixer(name, self.calls[name] - 1, tuple(sorted(over)), blocks))
 
     def along(self, tensor: object, dim: int, why: str) -> Ints | None:
         """The labels along one dimension, or None; blocks on other dimensions, or joint with them, are frozen."""
@@ -150,6 +173,7 @@ def operation_name(func: Any) -> str:
 
 def apply(flow: Flow, call: Call) -> None:
     """Run the rule of the call: its own, the one of pointwise operations, or freeze."""
+    flow.calls[call.name] += 1
     rule = _RULES.get(call.name)
     if rule is not None:
         rule(flow, call)
@@ -235,20 +259,29 @@ def expand(flow: Flow, call: Call) -> None:
 
 @register("_softmax", "_log_softmax", "_safe_softmax")
 def softmax(flow: Flow, call: Call) -> None:
-    """Entries along one dimension are compared with each other: channels there must stay."""
-    _reject_dims(flow, call, {call.args[1] % call.args[0].dim()})
+    """Entries along one dimension share a total of 1."""
+    flow.mix(call.name, call.args[0], {call.args[1] % call.args[0].dim()})
+    flow.set(call.out, flow.get(call.args[0]))
 
 
-@register("cumsum", "sort", "topk", "flip", "argmax", "argsort", "cumprod")
+@register("cumsum", "sort", "topk", "flip", "argmax", "argsort", "cumprod", "roll")
 def across(flow: Flow, call: Call) -> None:
-    """Mixes or reorders entries along a dimension."""
-    unknown(flow, call)
+    """Mixes or reorders entries along a dimension: channels there must stay, others follow."""
+    source = call.args[0]
+    dims = _dims(
+        call.arg({"topk": 2, "roll": 2}.get(call.name, 1), "dims" if call.name in ("flip", "roll") else "dim", -1),
+        source,
+    )
+    blocks = flow.get(source)
+    flow.freeze_all([b for b in blocks if set(b[0]) & dims], f"{call.name} over the channels")
+    for out in call.out if isinstance(call.out, (tuple, list)) else [call.out]:
+        flow.set(out, [b for b in blocks if not set(b[0]) & dims] if out.dim() == source.dim() else [])
 
 
-def _reject_dims(flow: Flow, call: Call, dims: set[int]) -> None:
-    blocks = flow.get(call.args[0])
-    flow.freeze_all([b for b in blocks if set(b[0]) & dims], f"{call.name.strip('_')} over the channels")
-    flow.set(call.first_out, [b for b in blocks if not set(b[0]) & dims])
+def _dims(given: int | Sequence[int] | None, tensor: Tensor) -> set[int]:
+    """Dimension numbers as arguments give them -> non-negative; nothing given means all."""
+    listed = [given] if isinstance(given, int) else given or range(tensor.dim())
+    return {d % max(tensor.dim(), 1) for d in listed}
 
 
 # ---- shape ---------------------------------------------------------------------------------------------------------
@@ -278,6 +311,16 @@ def _without_collisions(flow: Flow, blocks: list[Block]) -> list[Block]:
         else:
             clean.append(block)
     return clean
+
+
+@register("as_strided")
+def as_strided(flow: Flow, call: Call) -> None:
+    """Other strides; with them other entries, unless the shape is the same (pooling to one pixel, channels-last)."""
+    source = call.args[0]
+    if source.shape == call.out.shape:
+        flow.set(call.out, flow.get(source))
+    else:
+        flow.freeze_all(flow.get(source), "'as_strided' that labels cannot follow")
 
 
 @register("permute")
@@ -395,35 +438,49 @@ def _taken(blocks: Iterable[Block], dim: int, index: Ints) -> list[Block]:
 
 
 @register(
-    "mean",
-    "sum",
-    "amax",
-    "amin",
-    "var",
-    "std",
-    "logsumexp",
-    "prod",
-    "linalg_vector_norm",
-    "norm",
-    "var_mean",
-    "max",
-    "min",
-    "any",
-    "all",
-)
+    "mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "linalg_vector_norm", "norm", "var_mean",
+    "any", "all",
+)  # fmt: skip
 def reduce(flow: Flow, call: Call) -> None:
-    """A reduction over the channels themselves mixes them: frozen. Over other dimensions the labels stay."""
+    """What channels are reduced over is mixed; labels on the other dimensions stay."""
     source = call.args[0]
-    index = 2 if call.name in ("linalg_vector_norm", "norm") else 1
-    over = call.arg(index, "dim")
-    dims = {d % source.dim() for d in ([over] if isinstance(over, int) else over or range(source.dim()))}
-    blocks = flow.get(source)
-    flow.freeze_all([b for b in blocks if set(b[0]) & dims], f"{call.name} over the channels")
+    dims = _dims(call.arg(2 if call.name in ("linalg_vector_norm", "norm") else 1, "dim"), source)
+    flow.mix(call.name, source, dims)
+    _reduced(flow, call, dims)
+
+
+@register("max", "min")
+def extremum(flow: Flow, call: Call) -> None:
+    """Of two tensors: entry by entry. Over a dimension they also return positions, so channels there must stay."""
+    if len(call.args) > 1 and isinstance(call.args[1], Tensor):
+        pointwise(flow, call)
+        return
+    dims = _dims(call.arg(1, "dim"), call.args[0])
+    flow.freeze_all([b for b in flow.get(call.args[0]) if set(b[0]) & dims], f"{call.name} over the channels")
+    _reduced(flow, call, dims)
+
+
+def _reduced(flow: Flow, call: Call, dims: set[int]) -> None:
+    source = call.args[0]
     kept = [d for d in range(source.dim()) if d not in dims]
     shrunk = call.first_out.dim() < source.dim()
     mapping = {d: i for i, d in enumerate(kept)} if shrunk else {d: d for d in kept}
     for out in call.out if isinstance(call.out, (tuple, list)) else [call.out]:
-        flow.set(out, renumber(blocks, mapping))
+        flow.set(out, renumber(_beside(flow, flow.get(source), dims), mapping))
+
+
+def _beside(flow: Flow, blocks: Iterable[Block], dims: set[int]) -> list[Block]:
+    """What is left of the blocks once `dims` are reduced away: a joint block leaves its rows, all tied."""
+    left = []
+    for own, labels in blocks:
+        rest = tuple(d for d in own if d not in dims)
+        if rest and len(rest) < len(own):
+            index = tuple(slice(None) if d in rest else slice(0, 1) for d in own)
+            flow.tie(labels, labels[index], "reduced over a joint dimension")
+            left.append((rest, labels[index].reshape([n for n, d in zip(labels.shape, own, strict=True) if d in rest])))
+        elif rest:
+            left.append((own, labels))
+    return left
 
 
 @register(
@@ -442,18 +499,38 @@ def batch_norm(flow: Flow, call: Call) -> None:
     flow.set(call.first_out, flow.merge(blocks, source.shape, "normalised with fixed entries"))
 
 
-@register("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
-def mixing_norm(flow: Flow, call: Call) -> None:
-    """Statistics over several channels: without a channel the others would change, so all must stay."""
-    source = call.args[0]
-    over = (
-        set(range(source.dim())) if "group" in call.name else set(range(source.dim() - len(call.args[1]), source.dim()))
-    )
-    why = f"{call.name.strip('_').removeprefix('native_')} over the channels"
-    flow.freeze_all([b for b in flow.get(source) if set(b[0]) & over], why)
-    for vector in (a for a in call.args[1:] if isinstance(a, Tensor)):
-        flow.freeze_all(flow.get(vector), why)
-    flow.set(call.first_out, flow.get(source))
+@register("native_layer_norm", "_fused_rms_norm", "rms_norm")
+def layer_norm(flow: Flow, call: Call) -> None:
+    """Statistics over the last dimensions: those of the entries that stay."""
+    source, count = call.args[0], len(call.args[1])
+    over = range(source.dim() - count, source.dim())
+    flow.mix(call.name, source, over)
+    blocks = list(flow.get(source))
+    for vector, role in zip(call.args[2:4], ("scale", "shift"), strict=False):
+        for dims, labels in flow.get(vector):
+            flow.roles.append((labels, role))
+            blocks.append((tuple(d + over.start for d in dims), labels))
+    flow.set(call.first_out, flow.merge(blocks, source.shape, "normalised with fixed entries"))
+
+
+@register("native_group_norm")
+def group_norm(flow: Flow, call: Call) -> None:
+    """Statistics over the channels of one group at a time: the same offset goes out of every group."""
+    source, groups = call.args[0], call.args[6]
+    flow.mix(call.name, source, range(1, source.dim()))
+    blocks = list(flow.get(source))
+    for vector, role in zip(call.args[1:3], ("scale", "shift"), strict=True):
+        for _, labels in flow.get(vector):
+            flow.roles.append((labels, role))
+            blocks.append(((1,), labels))
+    merged = flow.merge(blocks, source.shape, "normalised with fixed entries")
+    for dims, labels in merged:
+        if dims == (1,):
+            rows = labels.reshape(groups, -1)
+            flow.tie(rows, rows[:1], "group norm over fixed entries")
+        elif 1 in dims:
+            flow.freeze(labels, "group norm over a joint dimension")
+    flow.set(call.first_out, merged)
 
 
 # ---- operations that cost FLOPs --------------------------------------------------------------------------------------

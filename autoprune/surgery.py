@@ -40,28 +40,6 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
     return pruned
 
 
-def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
-    """A new model of the same shape in which every entry that the pruned units own is zero.
-
-    In eval mode it computes what `prune(model, graph, keep, fold=False)` computes: the law the engine is tested on.
-    """
-    stays = keep.units(graph)
-    slots = graph.slots_by_tensor
-    return copy_with(model, lambda name, tensor: _zeroed(tensor, slots.get(name, ()), stays))
-
-
-def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
-    """A new model of the same shape in which only filters and biases of the pruned units are zero; norms still shift.
-
-    In eval mode and away from zero-padded borders it computes what `prune(model, graph, keep)` computes.
-    """
-    stays = keep.units(graph)
-    slots = graph.slots_by_tensor
-    return copy_with(
-        model, lambda name, t: _zeroed(t, [s for s in slots.get(name, ()) if s.role in ("out", "bias")], stays)
-    )
-
-
 def copy_with(model: nn.Module, replace: Replace) -> nn.Module:
     """A copy of the module tree whose parameters and buffers are `replace(name, tensor)`; shared tensors stay shared.
 
@@ -133,7 +111,8 @@ def kept_entries(units: Ints, stays: np.ndarray) -> Ints:
     return np.flatnonzero((units < 0) | stays[units])
 
 
-def _zeroed(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
+def zeroed(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
+    """A copy with zeros wherever a unit that does not stay owns an entry."""
     result = tensor.clone()
     for slot in slots:
         gone = np.setdiff1d(np.arange(len(slot.units)), kept_entries(slot.units, stays))
@@ -151,6 +130,12 @@ def sync_sizes(pruned: nn.Module, model: nn.Module) -> None:
         elif isinstance(new, nn.modules.batchnorm._NormBase):
             vector = new.running_mean if new.running_mean is not None else new.weight
             new.num_features = new.num_features if vector is None else len(vector)
+        elif isinstance(new, nn.LayerNorm) and new.weight is not None:
+            new.normalized_shape = tuple(new.weight.shape)
+        elif isinstance(new, nn.GroupNorm) and new.weight is not None:
+            new.num_channels = len(new.weight)
+        elif isinstance(new, nn.PReLU):
+            new.num_parameters = len(new.weight)
 
 
 def _sync_convolution(module: nn.modules.conv._ConvNd, before: torch.Size) -> None:
@@ -242,7 +227,7 @@ def _constants(model: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> dict
 
 def _silenced(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
     filters = [slot for slot in slots if slot.role in ("out", "bias") and not stays[slot.units[slot.units >= 0]].all()]
-    return _zeroed(tensor, filters, stays) if filters else tensor
+    return zeroed(tensor, filters, stays) if filters else tensor
 
 
 def _lost_inputs(graph: ChannelGraph, stays: np.ndarray, tensors: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import ModelError
-from autoprune.graph import ChannelGraph, Group, InputSpec, Slot
+from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Slot
 from autoprune.grouping import LabelSlot, Run, build_graph, components
 from autoprune.keep import Keep
 from autoprune.labels import FIXED
@@ -209,7 +209,22 @@ def _misaligned(graph: ChannelGraph, stays: np.ndarray, run: Run) -> str | None:
         return "after a cut other channels would meet: the model's code fixes an index or a padding"
     if len(np.unique(pairs[1])) != pairs.shape[1]:
         return "after a cut channels that belong together would part: the model's code fixes an index"
+    if not _same_mixers(graph, stays, run, origin):
+        return "after a cut other channels would be mixed: the model's code fixes an index"
     return None
+
+
+def _same_mixers(graph: ChannelGraph, stays: np.ndarray, run: Run, origin: Ints) -> bool:
+    """Whether every mixing call of the cut model sees the units that stay of those it saw before."""
+    before = {(m.name, m.index): [units[(units >= 0) & stays[units]] for _, units in m.blocks] for m in graph.mixers}
+    after = {
+        (m.name, m.index): [origin[labels][origin[labels] >= 0] for _, labels in m.blocks] for m in run.flow.mixers
+    }
+    return all(_distinct(before[call]) == _distinct(after.get(call, [])) for call in before)
+
+
+def _distinct(arrays: Iterable[Ints]) -> set[int]:
+    return {int(unit) for array in arrays for unit in np.unique(array)}
 
 
 def _first_line(error: Exception) -> str:

@@ -19,9 +19,9 @@ from autoprune.allocate import TOLERANCE
 from autoprune.cost import cost
 from autoprune.errors import InputError
 from autoprune.keep import Keep
+from autoprune.masking import mask
 from autoprune.methods import Context
 from autoprune.recipe import Allocation, MethodChoice, Target
-from autoprune.surgery import mask
 from autoprune.trace import trace
 
 CASES = {

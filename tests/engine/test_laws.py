@@ -17,7 +17,8 @@ from autoprune.cost import cost
 from autoprune.errors import InputError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
-from autoprune.surgery import mask, prune, silence
+from autoprune.masking import mask, silence
+from autoprune.surgery import prune
 from autoprune.trace import trace
 
 TRACED = {name: (net := randomised(build()), trace(net, image())) for name, build in NETS.items()}

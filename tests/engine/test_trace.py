@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from nets import Chain, Depthwise, Grouped, Residual, Shared, Shuffle, image
+from nets import Chain, Depthwise, Grouped, Residual, Shared, Shuffle, image, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.errors import ModelError
 from autoprune.graph import ChannelGraph
+from autoprune.keep import Keep
 from autoprune.labels import reshape, segments
+from autoprune.masking import mask
+from autoprune.surgery import prune
 from autoprune.trace import trace
 
 
@@ -103,27 +108,55 @@ def test_channels_picked_by_number_are_not_pruned_although_the_cut_model_would_r
     assert any("fixes" in why for why in frozen(graph).values())
 
 
+class Between(nn.Module):
+    """Something between two convolutions."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.between = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.between(self.a(x))).mean((2, 3))
+
+
 @pytest.mark.parametrize(
-    ("forward", "why"),
+    ("between", "why"),
     [
-        (lambda y: torch.softmax(y, 1), "softmax over the channels"),
-        (lambda y: y / y.norm(dim=1, keepdim=True), "linalg_vector_norm over the channels"),
-        (lambda y: y.flip(1), "no rule for operation 'flip'"),
+        (lambda y: y.flip(1), "flip over the channels"),
+        (lambda y: y.cumsum(1), "cumsum over the channels"),
+        (lambda y: y * y.max(1, keepdim=True).values, "max over the channels"),
+        (lambda y: y * y.kthvalue(3, 1, keepdim=True).values, "no rule for operation 'kthvalue'"),
         (lambda y: y + torch.ones(7, 1, 1, device=y.device), "meets a tensor of fixed size at 'add'"),
-        (lambda y: F.layer_norm(y, y.shape[1:]), "layer_norm over the channels"),
-        (lambda y: y.sum(1, keepdim=True).expand(-1, 7, -1, -1), "sum over the channels"),
+        (lambda y: y[:, :3].sum(1, keepdim=True) * y, "fixes an index"),
     ],
 )
-def test_what_mixes_channels_freezes_them_and_says_so(forward, why: str) -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1)
+def test_what_cannot_lose_channels_freezes_them_and_says_so(between, why: str) -> None:
+    assert why in frozen(trace(Between(between), image()))["a"]
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(forward(self.a(x))).mean((2, 3))
 
-    assert why in frozen(trace(Net(), image()))["a"]
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda y: torch.softmax(y, 1),
+        lambda y: y / y.norm(dim=1, keepdim=True),
+        lambda y: y - y.mean(1, keepdim=True),
+        lambda y: y * y.amax(1, keepdim=True),
+        lambda y: F.group_norm(y, 1),
+        lambda y: F.layer_norm(y.permute(0, 2, 3, 1), (y.shape[1],)).permute(0, 3, 1, 2),
+        F.instance_norm,
+        lambda y: y / (1 + y.std((1, 2, 3), keepdim=True)),
+    ],
+)
+def test_what_mixes_channels_sees_only_those_that_stay(between) -> None:
+    net = randomised(Between(between))
+    graph = trace(net, image())
+    keep = Keep.of({"a": [0, 3, 4]})
+
+    assert {"a": 7} == sizes(graph)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            mask(net, graph, keep)(image()), prune(net, graph, keep, fold=False)(image()), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_padding_by_a_fixed_number_of_channels_freezes_only_what_meets_it() -> None:

@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoprune.allocate import allocate
 from autoprune.cost import cost
 from autoprune.keep import Keep
+from autoprune.masking import mask
 from autoprune.recipe import Target
-from autoprune.surgery import mask, prune
+from autoprune.surgery import prune
 from autoprune.tasks import zoo
 from autoprune.trace import trace
 
