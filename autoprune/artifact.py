@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from autoprune.errors import ArtifactError, InputError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
-from autoprune.surgery import copy_with, kept_entries, named_tensors, sync_sizes
+from autoprune.surgery import copy_with, kept_entries, named_tensors, sizes_after, sync_sizes
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def save(
@@ -111,8 +112,9 @@ def _write(folder: Path, model: nn.Module, graph: ChannelGraph, keep: Keep, info
         "keep": keep.to_dict(),
         "widths": keep.widths(graph),
         "cuts": _cuts(graph, stays),
+        "attributes": sizes_after(graph, stays),
         "added": sorted(set(tensors) & _added(model, graph)),
-        "inputs": [{"shape": list(spec.shape), "dtype": spec.dtype, "name": spec.name} for spec in graph.inputs],
+        "inputs": [{**dataclasses.asdict(spec), "shape": list(spec.shape)} for spec in graph.inputs],
         "torch": torch.__version__,
         "info": info,
     }
@@ -177,7 +179,7 @@ def _cut_like(model: nn.Module, description: Mapping[str, Any], folder: Path) ->
         return tensor
 
     pruned = copy_with(model.cpu(), shrink)
-    sync_sizes(pruned, model)
+    sync_sizes(pruned, description["attributes"])
     return pruned
 
 

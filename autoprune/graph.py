@@ -82,13 +82,27 @@ class Mixer:
     blocks: tuple[tuple[tuple[int, ...], Ints], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class SizeAttribute:
+    """An attribute of a module that holds a number of channels: as many as entries of `units` stay."""
+
+    module: str
+    name: str
+    units: Ints
+
+
 @dataclass(frozen=True)
 class InputSpec:
-    """Shape and dtype name (`float32`) of one tensor that the model's forward takes; `name` if passed by keyword."""
+    """Shape and dtype name (`float32`) of one tensor that the model's forward takes.
+
+    It is passed by keyword if it has a `name`, else as argument number `place`, or in a list that is this argument.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     name: str | None = None
+    place: int = 0
+    listed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +126,7 @@ class ChannelGraph:
         ops: operations that cost FLOPs, in the order of the forward pass.
         tensors: parameter name -> (entries that no unit owns, rows of `widths`): parameters = entries * widths.
         mixers: calls after which a channel depends on others of its kind, in the order of the forward pass.
+        attributes: sizes that modules hold beside their weights, such as `groups` and `head_dim`.
         inputs: what the model was traced with; FLOPs and activations count for this batch.
     """
 
@@ -121,6 +136,7 @@ class ChannelGraph:
     tensors: Mapping[str, tuple[int, tuple[int, ...]]]
     widths: Widths
     mixers: tuple[Mixer, ...]
+    attributes: tuple[SizeAttribute, ...]
     inputs: tuple[InputSpec, ...]
     unit_count: int
 

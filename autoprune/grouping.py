@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from autoprune.attributes import size_attributes
 from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Mixer, Op, Slot, Widths
 from autoprune.labels import FIXED
 from autoprune.rules import Flow, RawOp
@@ -33,12 +34,16 @@ class LabelSlot:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One labelled forward pass: what it was run on and what the rules found out."""
+    """One labelled forward pass: what it was run on and what the rules found out.
+
+    `sizes` counts the entries of every parameter; `attributes` are the integers that modules hold, by module and name.
+    """
 
     specs: tuple[InputSpec, ...]
     slots: tuple[LabelSlot, ...]
     flow: Flow
     sizes: Mapping[str, int]
+    attributes: Mapping[str, Mapping[str, int]]
 
     @property
     def labels(self) -> int:
@@ -89,7 +94,15 @@ def build_graph(run: Run, blamed: Mapping[int, str]) -> ChannelGraph:
     tensors = _tensor_terms(run.sizes, slots, rows)
     groups = _groups(slots, units, rows, run.flow.ops)
     return ChannelGraph(
-        groups, tuple(slots), ops, tensors, rows.widths(groups), _mixers(run, units), run.specs, units.count
+        groups,
+        tuple(slots),
+        ops,
+        tensors,
+        rows.widths(groups),
+        _mixers(run, units),
+        size_attributes(run.attributes, run.flow, units.of_label),
+        run.specs,
+        units.count,
     )
 
 

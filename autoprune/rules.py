@@ -24,7 +24,10 @@ from autoprune.labels import FIXED, Block, drop_constant, project, renumber, res
 
 @dataclass(frozen=True)
 class RawOp:
-    """A matrix-multiply-like operation as it was met; dims are label arrays, constants hold everything unlabelled."""
+    """A matrix-multiply-like operation as it was met; dims are label arrays, constants hold everything unlabelled.
+
+    `inputs` are the labels that are summed over.
+    """
 
     name: str
     kind: str
@@ -33,6 +36,7 @@ class RawOp:
     activations: int
     out_dims: tuple[Ints, ...]
     resolution: int
+    inputs: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,26 @@ class RawMixer:
 
 @dataclass
 class Flow:
-    """What one traced forward pass found out about labels; the tracer owns it, the rules write to it."""
+    """What one traced forward pass found out about labels; the tracer owns it, the rules write to it.
 
+    Fields (those that are not plain):
+        known: shape (labels,): equal where a split has tied labels; the other ties are known only in the end.
+        roles: labels and the part that the tensor they lie on plays for them (see `graph.Slot`).
+        sizes: (module, attribute, labels): the module's attribute of that name counts these entries.
+        splits: (module, labels of shape (rows, offsets)): a dimension was split, all rows lose the same offsets.
+        calls: how often each operation has been called so far.
+        path: the module whose forward is running.
+    """
+
+    known: Ints
     blocks: dict[int, tuple[Tensor, list[Block]]] = field(default_factory=dict)
     ties: list[Ints] = field(default_factory=list)
     freezes: list[tuple[Ints, str]] = field(default_factory=list)
     roles: list[tuple[Ints, str]] = field(default_factory=list)
     ops: list[RawOp] = field(default_factory=list)
     mixers: list[RawMixer] = field(default_factory=list)
+    sizes: list[tuple[str, str, Ints]] = field(default_factory=list)
+    splits: list[tuple[str, Ints]] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     path: str = ""
 
@@ -75,6 +91,11 @@ class Flow:
             self.ties.append(np.stack([a[both], b[both]]))
         if not both.all():
             self.freeze(np.concatenate([a[~both], b[~both]]), why)
+
+    def repeats(self, labels: Ints, axes: Iterable[int]) -> bool:
+        """Whether the labels are known to be the same all along these axes of their array."""
+        known = self.known[labels]
+        return all((known == np.take(known, [0], axis)).all() for axis in axes)
 
     def freeze(self, labels: Ints, why: str) -> None:
         """These entries must stay."""
@@ -108,18 +129,19 @@ class Flow:
         return found
 
     def merge(self, blocks: Sequence[Block], shape: Sequence[int], why: str) -> list[Block]:
-        """Blocks of tensors that are combined entry by entry: labels on the same dimension are tied."""
+        """Blocks of tensors that are combined entry by entry: labels on the same dimension are tied, the first stay."""
         result: list[Block] = []
         for block in blocks:
             hits = [other for other in result if set(other[0]) & set(block[0])]
-            dims = tuple(sorted({d for other in hits for d in other[0]} | set(block[0])))
-            merged = spread(block, dims, shape) if len(dims) > len(block[0]) else block[1]
-            if len(dims) == len(block[0]):
-                dims = block[0]
-            for other in hits:
-                self.tie(spread(other, dims, shape), merged, why)
-                result.remove(other)
-            result.append(drop_constant(dims, np.asarray(merged)) if hits else (dims, merged))
+            if not hits:
+                result.append(block)
+                continue
+            dims = tuple(sorted({d for own, _ in [*hits, block] for d in own}))
+            first, *others = (spread(own, dims, shape) for own in [*hits, block])
+            for other in others:
+                self.tie(first, other, why)
+            result = [other for other in result if not any(other is hit for hit in hits)]
+            result.append(drop_constant(dims, np.asarray(first)))
         return result
 
 
@@ -147,6 +169,7 @@ class Call:
         return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
 
 
+OVER_FIXED = "convolution over fixed entries"
 Rule = Callable[[Flow, Call], None]
 _RULES: dict[str, Rule] = {}
 
@@ -216,17 +239,18 @@ def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
                 blocks.append((moved, labels))
     blocks = flow.merge(blocks, out.shape, why)
     for tensor in tensors:
-        _freeze_unmatched(flow, tensor, out, blocks, why)
+        unmatched = _unmatched(flow, tensor, out, blocks)
+        flow.freeze_all(unmatched, why)  # these stay: from here on they are fixed like what they met
+        blocks = [block for block in blocks if not any(block is other for other in unmatched)]
     flow.set(out, blocks)
 
 
-def _freeze_unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block], why: str) -> None:
+def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> list[Block]:
+    """The blocks of the output to which this tensor brings entries, but no labels."""
     offset = out.dim() - tensor.dim()
     own = {d + offset for dims, _ in flow.get(tensor) for d in dims}
     full = {d + offset for d, size in enumerate(tensor.shape) if size > 1}
-    for dims, labels in blocks:
-        if full & set(dims) and not own & set(dims):
-            flow.freeze(labels, why)
+    return [block for block in blocks if full & set(block[0]) and not own & set(block[0])]
 
 
 @register(
@@ -234,7 +258,9 @@ def _freeze_unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Bloc
     "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "avg_pool2d", "avg_pool3d", "avg_pool1d",
     "max_pool3d_with_indices", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
     "_upsample_nearest_exact2d",
-    "upsample_nearest1d", "upsample_linear1d", "reflection_pad2d", "replication_pad2d", "_upsample_bilinear2d_aa",
+    "upsample_nearest1d", "upsample_linear1d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_bicubic2d_aa",
+    "max_unpool2d", "grid_sampler_2d", "grid_sampler", "roi_align", "roi_pool", "reflection_pad1d",
+    "replication_pad1d", "reflection_pad2d", "replication_pad2d", "_upsample_bilinear2d_aa",
     "adaptive_avg_pool2d", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli",
 )  # fmt: skip
 def same(flow: Flow, call: Call) -> None:
@@ -295,6 +321,9 @@ def view(flow: Flow, call: Call) -> None:
         moved, ties = reshape(block, source.shape, out.shape)
         for a, b in ties:
             flow.tie(a, b, "split")
+            flow.known[a.ravel()] = flow.known[b.ravel()]
+        if ties and moved is not None:
+            flow.splits.append((flow.path, moved[1].reshape(-1, moved[1].shape[-1])))
         if moved is None:
             flow.freeze(block[1], f"{call.name!r} that labels cannot follow")
         else:
@@ -338,6 +367,108 @@ def transpose(flow: Flow, call: Call) -> None:
     a, b = (d % source.dim() for d in call.args[1:3]) if call.name == "transpose" else (0, max(source.dim() - 1, 0))
     mapping = {d: d for d in range(source.dim())} | {a: b, b: a}
     flow.set(call.out, renumber(flow.get(source), mapping))
+
+
+@register("repeat")
+def repeat(flow: Flow, call: Call) -> None:
+    """Copies side by side along every dimension, new dimensions in front."""
+    source, times = call.args[0], call.args[1]
+    new = len(times) - source.dim()
+    blocks = [
+        (tuple(d + new for d in dims), np.tile(labels, [times[d + new] for d in dims]))
+        for dims, labels in flow.get(source)
+    ]
+    flow.set(call.out, blocks)
+
+
+@register("pixel_shuffle")
+def pixel_shuffle(flow: Flow, call: Call) -> None:
+    """(…, C r², H, W) -> (…, C, r H, r W): the r² channels that make one new channel are tied."""
+    source, dim = call.args[0], call.args[0].dim() - 3
+    rows = flow.along(source, dim, "pixel shuffle over a labelled dimension")
+    if rows is not None:
+        rows = rows.reshape(call.out.shape[dim], -1)
+        flow.tie(rows, rows[:, :1], "pixel shuffle over fixed entries")
+        flow.set(call.out, [((dim,), rows[:, 0].copy())])
+
+
+@register("pixel_unshuffle")
+def pixel_unshuffle(flow: Flow, call: Call) -> None:
+    """(…, C, r H, r W) -> (…, C r², H, W): every channel becomes r² neighbours."""
+    source, dim = call.args[0], call.args[0].dim() - 3
+    labels = flow.along(source, dim, "pixel unshuffle over a labelled dimension")
+    if labels is not None:
+        flow.set(call.out, [((dim,), np.repeat(labels, call.args[1] ** 2))])
+
+
+@register("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(flow: Flow, call: Call) -> None:
+    """Channels of `groups` equal parts are interleaved; the parts lose the same offsets."""
+    labels = flow.along(call.args[0], 1, "channel shuffle over a labelled dimension")
+    if labels is not None:
+        parts = labels.reshape(call.args[1], -1)
+        flow.tie(parts, parts[:1], "channel shuffle over fixed entries")
+        flow.set(call.out, [((1,), parts.T.reshape(-1))])
+
+
+@register("im2col")
+def im2col(flow: Flow, call: Call) -> None:
+    """(N, C, H, W) -> (N, C k k', L): every channel becomes its pixels under the kernel."""
+    labels = flow.along(call.args[0], 1, "unfold over a labelled dimension")
+    if labels is not None:
+        flow.set(call.out, [((1,), np.repeat(labels, prod(call.args[1])))])
+
+
+@register("unfold")
+def unfold(flow: Flow, call: Call) -> None:
+    """Windows along one dimension, their entries in a new last one: channels there must stay."""
+    source = call.args[0]
+    dim = call.args[1] % source.dim()
+    flow.freeze_all([b for b in flow.get(source) if dim in b[0]], "windows over the channels")
+    flow.set(call.out, [b for b in flow.get(source) if dim not in b[0]])
+
+
+@register("index_select", "gather", "take_along_dim", "scatter", "scatter_add", "index_add", "index_copy")
+def picked(flow: Flow, call: Call) -> None:
+    """Entries picked by number along one dimension: channels there must stay."""
+    source = call.args[0]
+    dim = call.args[1] % source.dim()
+    blocks = flow.get(source)
+    gone = [b for b in blocks if dim in b[0] or any(call.out.shape[d] != source.shape[d] for d in b[0])]
+    flow.freeze_all(gone, f"channels are picked by number in {call.name!r}")
+    for tensor in call.tensors()[1:]:
+        flow.freeze_all(flow.get(tensor), f"no rule for the second tensor of {call.name!r}")
+    flow.set(call.out, [b for b in blocks if not any(b is other for other in gone)])
+
+
+@register("index", "_unsafe_index")
+def index(flow: Flow, call: Call) -> None:
+    """Advanced indexing: indexed dimensions become those of the index tensors; labels on the others follow."""
+    source, indices = call.args[0], call.args[1]
+    indexed = [d for d, i in enumerate(indices) if i is not None]
+    joined = indexed == list(range(indexed[0], indexed[-1] + 1))
+    width = call.out.dim() - (source.dim() - len(indexed))
+    rest = [d for d in range(source.dim()) if d not in indexed]
+    start = indexed[0] if joined else 0
+    places = [i if i < start else i + width for i in range(len(rest))]
+    blocks = flow.get(source)
+    flow.freeze_all([b for b in blocks if set(b[0]) & set(indexed)], "channels are picked by number in 'index'")
+    flow.set(call.out, renumber(blocks, dict(zip(rest, places, strict=True))))
+
+
+@register("index_put")
+def index_put(flow: Flow, call: Call) -> None:
+    """`a[i] = b`: what is written over, and what it is written with, must stay."""
+    for tensor in call.tensors():
+        flow.freeze_all(flow.get(tensor), "written by number in 'index_put'")
+
+
+@register("embedding")
+def embedding(flow: Flow, call: Call) -> None:
+    """Rows of the weight (V, D) by number: the D go on."""
+    weight, out = call.args[0], call.out
+    flow.freeze_all([b for b in flow.get(weight) if 0 in b[0]], "rows are picked by number in 'embedding'")
+    flow.set(out, renumber(flow.get(weight), {1: out.dim() - 1}))
 
 
 @register("cat", "concat")
@@ -470,16 +601,23 @@ def _reduced(flow: Flow, call: Call, dims: set[int]) -> None:
 
 
 def _beside(flow: Flow, blocks: Iterable[Block], dims: set[int]) -> list[Block]:
-    """What is left of the blocks once `dims` are reduced away: a joint block leaves its rows, all tied."""
+    """What is left of the blocks once `dims` are reduced away.
+
+    Of a joint block (rows, offsets) whose rows lose the same offsets, reducing the offsets leaves rows that all stay.
+    """
     left = []
     for own, labels in blocks:
         rest = tuple(d for d in own if d not in dims)
-        if rest and len(rest) < len(own):
-            index = tuple(slice(None) if d in rest else slice(0, 1) for d in own)
-            flow.tie(labels, labels[index], "reduced over a joint dimension")
-            left.append((rest, labels[index].reshape([n for n, d in zip(labels.shape, own, strict=True) if d in rest])))
-        elif rest:
+        if len(rest) == len(own):
             left.append((own, labels))
+        elif rest:
+            index = tuple(slice(None) if d in rest else slice(0, 1) for d in own)
+            if flow.repeats(labels, [own.index(d) for d in own if d in dims]):
+                shape = [n for n, d in zip(labels.shape, own, strict=True) if d in rest]
+                left.append((rest, labels[index].reshape(shape)))
+            else:
+                row = labels[tuple(slice(0, 1) if d in rest else slice(None) for d in own)]
+                flow.tie(labels, row, "reduced over a joint dimension")
     return left
 
 
@@ -496,7 +634,12 @@ def batch_norm(flow: Flow, call: Call) -> None:
         for _, labels in flow.get(vector):
             flow.roles.append((labels, role))
             blocks.append(((1,), labels))
+    _note_size(flow, "num_features", source, 1)
     flow.set(call.first_out, flow.merge(blocks, source.shape, "normalised with fixed entries"))
+
+
+def _note_size(flow: Flow, attribute: str, tensor: Tensor, dim: int) -> None:
+    flow.sizes.extend((flow.path, attribute, labels) for dims, labels in flow.get(tensor) if dims == (dim,))
 
 
 @register("native_layer_norm", "_fused_rms_norm", "rms_norm")
@@ -505,6 +648,8 @@ def layer_norm(flow: Flow, call: Call) -> None:
     source, count = call.args[0], len(call.args[1])
     over = range(source.dim() - count, source.dim())
     flow.mix(call.name, source, over)
+    if count == 1:
+        _note_size(flow, "normalized_shape", source, over.start)
     blocks = list(flow.get(source))
     for vector, role in zip(call.args[2:4], ("scale", "shift"), strict=False):
         for dims, labels in flow.get(vector):
@@ -518,6 +663,7 @@ def group_norm(flow: Flow, call: Call) -> None:
     """Statistics over the channels of one group at a time: the same offset goes out of every group."""
     source, groups = call.args[0], call.args[6]
     flow.mix(call.name, source, range(1, source.dim()))
+    _note_size(flow, "num_channels", source, 1)
     blocks = list(flow.get(source))
     for vector, role in zip(call.args[1:3], ("scale", "shift"), strict=True):
         for _, labels in flow.get(vector):
@@ -538,12 +684,25 @@ def group_norm(flow: Flow, call: Call) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Kernel:
-    """A convolution's weight: labels of its filters and inputs, None where there is nothing to prune."""
+    """Labels of a convolution's weight: of dimension 0 and 1, and of the channels that come out.
 
-    filters: Ints | None
-    inputs: Ints | None
+    None where there is nothing to prune. The weight is (out, in / groups, …), or (in, out / groups, …) if transposed.
+    """
+
+    rows: Ints | None
+    columns: Ints | None
     groups: int
     transposed: bool
+
+    @property
+    def inputs(self) -> Ints | None:
+        """Labels of the weight's input dimension."""
+        return self.rows if self.transposed else self.columns
+
+    @property
+    def filters(self) -> Ints | None:
+        """Labels of the weight's output dimension."""
+        return self.columns if self.transposed else self.rows
 
 
 @register("convolution", "_convolution", "convolution_overrideable")
@@ -551,42 +710,67 @@ def convolution(flow: Flow, call: Call) -> None:
     """Inputs meet weight dim 1, filters are weight dim 0 (the other way round when transposed); `groups` split both."""
     x, weight, bias = call.args[:3]
     kernel = _kernel(flow, weight, groups=call.args[8], transposed=call.args[6])
-    _tie_inputs(flow, flow.along(x, 1, "convolution over a labelled dimension"), kernel)
-    if kernel.filters is not None:
-        flow.roles.append((kernel.filters, "out"))
-        _tie_bias(flow, bias, kernel.filters)
-        flow.set(call.out, [((1,), kernel.filters)])
-    _record_convolution(flow, call, kernel)
+    labels = flow.along(x, 1, "convolution over a labelled dimension")
+    out = _through_groups(flow, labels, kernel) if kernel.groups > 1 else _through(flow, labels, kernel)
+    if out is not None:
+        flow.roles.append((out, "out"))
+        _tie_bias(flow, bias, out)
+        flow.set(call.out, [((1,), out)])
+    _record_convolution(flow, call, kernel, out)
 
 
 def _kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Kernel:
     blocks = flow.get(weight)
     flow.freeze_all([block for block in blocks if len(block[0]) > 1], "weight with joint dimensions")
     single = {dims[0]: labels for dims, labels in blocks if len(dims) == 1}
-    if transposed and groups > 1:  # weight (in, out / groups, ...): tied offsets do not fit this layout
-        flow.freeze_all([((0,), labels) for labels in single.values()], "grouped transposed convolution")
-        return _Kernel(None, None, groups, transposed)
-    rows, columns = single.get(0), single.get(1)
-    return _Kernel(columns, rows, groups, transposed) if transposed else _Kernel(rows, columns, groups, transposed)
+    return _Kernel(single.get(0), single.get(1), groups, transposed)
 
 
-def _tie_inputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> None:
-    why = "convolution over fixed entries"
+def _through(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
+    """The labels of the output of a plain convolution."""
     if kernel.inputs is not None:
         flow.roles.append((kernel.inputs, "in"))
-    if kernel.groups == 1:
-        _tie_or_freeze(flow, x, kernel.inputs, why)
-        return
-    if kernel.filters is None:
-        _tie_or_freeze(flow, x, None, why)
-        return
-    rows = kernel.filters.reshape(kernel.groups, -1)
+    _tie_or_freeze(flow, x, kernel.inputs, OVER_FIXED)
+    return kernel.filters
+
+
+def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
+    """The labels of the output of a grouped convolution.
+
+    With one input (or, transposed, one output) a group, whole groups go. Else the same offset goes out of every group,
+    so that the groups stay equal.
+    """
+    if kernel.rows is None:
+        _tie_or_freeze(flow, x, None, OVER_FIXED)
+        return None
+    rows = kernel.rows.reshape(kernel.groups, -1)
     offsets = None if x is None else x.reshape(kernel.groups, -1)
-    if kernel.inputs is None:  # depthwise: the filters of a channel live and die with it
-        _tie_or_freeze(flow, offsets, rows, why)
-        return
-    flow.tie(rows, rows[:1], why)  # the same offset goes out of every group, so the groups stay equal
-    _tie_or_freeze(flow, offsets, kernel.inputs[None], why)
+    if rows.shape[1] == 1 or kernel.columns is None:
+        return _whole_groups(flow, offsets, rows, kernel)
+    flow.tie(rows, rows[:1], OVER_FIXED)
+    if kernel.transposed:
+        flow.roles.append((kernel.rows, "in"))
+        _tie_or_freeze(flow, offsets, rows, OVER_FIXED)
+        return np.tile(kernel.columns, kernel.groups)
+    flow.roles.append((kernel.columns, "in"))
+    _tie_or_freeze(flow, offsets, kernel.columns[None], OVER_FIXED)
+    return kernel.rows
+
+
+def _whole_groups(flow: Flow, x: Ints | None, rows: Ints, kernel: _Kernel) -> Ints:
+    """Everything of a group lives and dies together, its weight's other dimension stays as it is."""
+    flow.tie(rows, rows[:, :1], OVER_FIXED)
+    if x is None:
+        flow.freeze(rows, OVER_FIXED)
+    else:
+        flow.tie(x, rows[:, :1], OVER_FIXED)
+    flow.sizes.append((flow.path, "groups", rows[:, 0]))
+    if kernel.columns is not None:
+        flow.freeze(kernel.columns, "inside a group of which only the whole can go")
+    if not kernel.transposed:
+        return rows.reshape(-1)
+    per_group = 1 if kernel.columns is None else len(kernel.columns)
+    return np.repeat(rows[:, 0], per_group)
 
 
 def _tie_or_freeze(flow: Flow, x: Ints | None, weight: Ints | None, why: str) -> None:
@@ -604,15 +788,18 @@ def _tie_bias(flow: Flow, bias: Tensor | None, filters: Ints) -> None:
         flow.tie(labels, filters, "bias of fixed size")
 
 
-def _record_convolution(flow: Flow, call: Call, kernel: _Kernel) -> None:
+def _record_convolution(flow: Flow, call: Call, kernel: _Kernel, channels: Ints | None) -> None:
     x, weight, out = call.args[0], call.args[1], call.out
     positions = (x if kernel.transposed else out).shape[2:]
     labelled = [labels for labels in (kernel.filters, kernel.inputs) if labels is not None]
     fixed = weight.shape[0] * weight.shape[1] // prod(len(labels) for labels in labelled)
     flops = 2 * x.shape[0] * prod(positions) * prod(weight.shape[2:]) * fixed
-    out_dims = () if kernel.filters is None else (kernel.filters,)
+    out_dims = () if channels is None else (channels,)
     activations = out.numel() // prod(len(labels) for labels in out_dims)
-    flow.ops.append(RawOp(flow.path, "convolution", flops, tuple(labelled), activations, out_dims, prod(out.shape[2:])))
+    resolution = prod(out.shape[2:])
+    flow.ops.append(
+        RawOp(flow.path, "convolution", flops, tuple(labelled), activations, out_dims, resolution, kernel.inputs)
+    )
 
 
 @register("mm", "bmm", "addmm", "baddbmm")
@@ -676,7 +863,7 @@ def _record_matmul(flow: Flow, call: Call, x: Tensor, w: Tensor, factors: tuple[
     outer = (factors[0], factors[2])
     activations = batch * prod(size for size, labels in zip((m, n), outer, strict=True) if labels is None)
     out_dims = tuple(labels for labels in outer if labels is not None)
-    flow.ops.append(RawOp(flow.path, "matmul", 2 * batch * fixed, dims, activations, out_dims, 1))
+    flow.ops.append(RawOp(flow.path, "matmul", 2 * batch * fixed, dims, activations, out_dims, 1, factors[1]))
 
 
 # ---- operations that make tensors of their own ----------------------------------------------------------------------

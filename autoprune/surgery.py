@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +34,8 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
     _check_model(model, graph)
     corrections = _constants(model, graph, stays) if fold and not stays.all() else {}
     slots = graph.slots_by_tensor
-    pruned = copy_with(model, lambda name, tensor: _cut(tensor, slots.get(name, ()), stays))
-    sync_sizes(pruned, model)
+    pruned = copy_with(model, lambda name, tensor: cut_tensor(tensor, slots.get(name, ()), stays))
+    sync_sizes(pruned, sizes_after(graph, stays))
     for path, (target, delta) in corrections.items():
         _correct(pruned, path, target, delta)
     return pruned
@@ -61,24 +62,27 @@ def named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
 
 def example_inputs(
     specs: Iterable[InputSpec], device: torch.device | str, seed: int = 0
-) -> tuple[list[Tensor], dict[str, Tensor]]:
+) -> tuple[list[Any], dict[str, Tensor]]:
     """Random tensors of the traced shapes (zeros for integers), as positional and keyword arguments."""
     generator = torch.Generator().manual_seed(seed)
-    args: list[Tensor] = []
+    args: dict[int, Any] = {}
     kwargs: dict[str, Tensor] = {}
     for spec in specs:
-        dtype: torch.dtype = getattr(torch, spec.dtype)
-        tensor = (
-            torch.randn(spec.shape, generator=generator).to(dtype)
-            if dtype.is_floating_point
-            else torch.zeros(spec.shape, dtype=dtype)
-        )
-        tensor = tensor.to(device)
-        if spec.name is None:
-            args.append(tensor)
-        else:
+        tensor = _example(spec, device, generator)
+        if spec.name is not None:
             kwargs[spec.name] = tensor
-    return args, kwargs
+        elif spec.listed:
+            args.setdefault(spec.place, []).append(tensor)
+        else:
+            args[spec.place] = tensor
+    return list(args.values()), kwargs
+
+
+def _example(spec: InputSpec, device: torch.device | str, generator: torch.Generator) -> Tensor:
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    if torch.device(device).type == "meta" or not dtype.is_floating_point:
+        return torch.zeros(spec.shape, dtype=dtype, device=device)
+    return torch.randn(spec.shape, generator=generator).to(device, dtype)
 
 
 # ---- cutting ---------------------------------------------------------------------------------------------------------
@@ -97,7 +101,8 @@ def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
             )
 
 
-def _cut(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
+def cut_tensor(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
+    """A copy without the entries of units that do not stay."""
     cut = tensor
     for slot in slots:
         kept = kept_entries(slot.units, stays)
@@ -120,30 +125,33 @@ def zeroed(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
     return result
 
 
-def sync_sizes(pruned: nn.Module, model: nn.Module) -> None:
-    """Attributes that repeat a weight's shape stay true, so that printing, scripting and pruning again work."""
-    for new, old in zip(pruned.modules(), model.modules(), strict=True):
-        if isinstance(new, nn.modules.conv._ConvNd):
-            _sync_convolution(new, old.weight.shape)
-        elif isinstance(new, nn.Linear):
-            new.out_features, new.in_features = new.weight.shape
-        elif isinstance(new, nn.modules.batchnorm._NormBase):
-            vector = new.running_mean if new.running_mean is not None else new.weight
-            new.num_features = new.num_features if vector is None else len(vector)
-        elif isinstance(new, nn.LayerNorm) and new.weight is not None:
-            new.normalized_shape = tuple(new.weight.shape)
-        elif isinstance(new, nn.GroupNorm) and new.weight is not None:
-            new.num_channels = len(new.weight)
-        elif isinstance(new, nn.PReLU):
-            new.num_parameters = len(new.weight)
+def sizes_after(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, int]]:
+    """Module -> attribute -> its value in the model cut to the units that stay; only those that change."""
+    sizes: dict[str, dict[str, int]] = {}
+    for attribute in graph.attributes:
+        count = len(kept_entries(attribute.units, stays))
+        if count != len(attribute.units):
+            sizes.setdefault(attribute.module, {})[attribute.name] = count
+    return sizes
 
 
-def _sync_convolution(module: nn.modules.conv._ConvNd, before: torch.Size) -> None:
-    after = module.weight.shape
-    if module.groups > 1 and before[1] == 1:  # depthwise: whole groups went; other grouped ones lose offsets instead
-        module.groups = module.groups * after[0] // before[0]
-    rows, columns = after[0], after[1] * module.groups
-    module.in_channels, module.out_channels = (rows, columns) if module.transposed else (columns, rows)
+def sync_sizes(pruned: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> None:
+    """Attributes that repeat a weight's shape, and those in `sizes`, become true: for printing, scripting, pruning."""
+    for path, own in sizes.items():
+        module = pruned.get_submodule(path)
+        for name, value in own.items():
+            setattr(module, name, (value,) if isinstance(getattr(module, name), tuple) else value)
+    for module in pruned.modules():
+        if isinstance(module, nn.modules.conv._ConvNd):
+            rows, columns = module.weight.shape[0], module.weight.shape[1] * module.groups
+            module.in_channels, module.out_channels = (rows, columns) if module.transposed else (columns, rows)
+        elif isinstance(module, nn.Linear):
+            module.out_features, module.in_features = module.weight.shape
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
+            vector = module.weight if module.running_mean is None else module.running_mean
+            module.num_features = module.num_features if vector is None else len(vector)
+        elif isinstance(module, nn.PReLU):
+            module.num_parameters = len(module.weight)
 
 
 # ---- folding constants -----------------------------------------------------------------------------------------------

@@ -8,157 +8,119 @@ finds what the first cannot see, sizes and indices written in the model's code, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from autoprune.errors import ModelError
-from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Slot
-from autoprune.grouping import LabelSlot, Run, build_graph, components
+from autoprune.graph import ChannelGraph, Group, InputSpec, Ints
+from autoprune.grouping import Run, build_graph, components
 from autoprune.keep import Keep
-from autoprune.labels import FIXED
-from autoprune.rules import Call, Flow, apply, operation_name
-from autoprune.surgery import copy_with, kept_entries, named_tensors, sync_sizes
-
-Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-OUTPUT = "reaches the model's output"
+from autoprune.labelled import Inputs, input_specs, meta_copy, run_labelled
+from autoprune.rules import Flow
+from autoprune.surgery import copy_with, cut_tensor, kept_entries, sizes_after, sync_sizes
 
 
 def trace(model: nn.Module, inputs: Inputs) -> ChannelGraph:
     """The channel graph of a model, in eval mode, for inputs of these shapes; the model is not touched.
 
+    A model whose forward pass depends on its data (detection: boxes are counted and sorted) cannot run on meta tensors;
+    it is run with its weights, on random inputs, and what depends on the data costs what it cost there.
+
     Args:
         model: any module; runs on meta tensors, so no memory or time is spent on data.
-        inputs: example tensor, tensors in the order of `forward`, or tensors by keyword.
+        inputs: example tensor; or arguments in the order of `forward`, tensors or lists of tensors; or tensors by
+            keyword.
 
     Raises:
         ModelError: the forward pass fails on these inputs.
     """
-    meta, specs = _meta_copy(model), tuple(_specs(inputs))
+    specs = tuple(input_specs(inputs))
     try:
-        run = _run(meta, specs)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise ModelError(f"the forward pass fails: {reason}", where=type(model).__name__) from error
-    return _probed(meta, run)
-
-
-# ---- running a model with labels -------------------------------------------------------------------------------------
-
-
-class _Labelling(TorchDispatchMode):
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        apply(self.flow, Call(operation_name(func), func, args, kwargs or {}, out))
-        return out
-
-
-def _specs(inputs: Inputs) -> Iterable[InputSpec]:
-    named = (
-        inputs.items()
-        if isinstance(inputs, Mapping)
-        else [(None, t) for t in ([inputs] if isinstance(inputs, Tensor) else inputs)]
-    )
-    for name, tensor in named:
-        if not isinstance(tensor, Tensor):
-            raise ModelError(f"expected a tensor as example input, found {type(tensor).__name__}")
-        yield InputSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), name)
-
-
-def _meta_copy(model: nn.Module) -> nn.Module:
-    """A copy whose tensors have shapes but no data, plain tensor attributes of modules included."""
-    memo: dict[int, object] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor):
-                memo[id(value)] = value.detach().to("meta")
-    for _, tensor in named_tensors(model):
-        empty = tensor.detach().to("meta")
-        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(model, memo).eval()
-
-
-def _label_slots(model: nn.Module) -> list[LabelSlot]:
-    """Labels for every dimension of size > 1 of every tensor; of a convolution's weight only for filters and inputs."""
-    kernels = {
-        f"{path}.weight".lstrip(".") for path, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
-    }
-    slots, first = [], FIXED + 1
-    for name, tensor in named_tensors(model):
-        for dim, size in enumerate(tensor.shape[:2] if name in kernels else tensor.shape):
-            if size > 1:
-                slots.append(LabelSlot(name, dim, first, size))
-                first += size
-    return slots
-
-
-def _run(model: nn.Module, specs: tuple[InputSpec, ...]) -> Run:
-    flow, slots, tensors = Flow(), tuple(_label_slots(model)), dict(named_tensors(model))
-    blocks: dict[str, list[Any]] = {}
-    for slot in slots:
-        blocks.setdefault(slot.tensor, []).append(((slot.dim,), slot.labels))
-    for name, own in blocks.items():
-        flow.set(tensors[name], own)
-    made = [(spec.name, torch.empty(spec.shape, dtype=getattr(torch, spec.dtype), device="meta")) for spec in specs]
-    with torch.no_grad(), _paths(model, flow), _Labelling(flow):
-        out = model(*(t for name, t in made if name is None), **{name: t for name, t in made if name is not None})
-    flow.path = ""
-    for leaf in tree_leaves(out):
-        flow.freeze_all(flow.get(leaf), OUTPUT)
-    return Run(specs, slots, flow, {name: p.numel() for name, p in model.named_parameters()})
-
-
-@contextmanager
-def _paths(model: nn.Module, flow: Flow):  # type: ignore[no-untyped-def]
-    """While open, `flow.path` is the name of the module whose forward is running."""
-    stack: list[str] = []
-
-    def enter(path: str, _module: nn.Module, _args: object) -> None:
-        stack.append(path)
-        flow.path = path
-
-    def leave(_module: nn.Module, _args: object, _out: object) -> None:
-        stack.pop()
-        flow.path = stack[-1] if stack else ""
-
-    handles = []
-    for path, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(partial(enter, path)))
-        handles.append(module.register_forward_hook(leave))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        model_on_meta = meta_copy(model)
+        return _probed(model_on_meta, run_labelled(model_on_meta, specs))
+    except Exception as on_meta:  # noqa: BLE001 - whatever stops it, running with data decides
+        real = copy.deepcopy(model).eval().requires_grad_(False)
+        try:
+            run = run_labelled(real, specs)
+        except Exception as error:  # noqa: BLE001 - as many ways to fail as there are models
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            raise ModelError(f"the forward pass fails: {reason}", where=type(model).__name__) from on_meta
+        return _probed(real, run)
 
 
 # ---- the probe -------------------------------------------------------------------------------------------------------
 
 
-def _probed(meta: nn.Module, run: Run) -> ChannelGraph:
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """What groups are tried on: a copy of the model, and whether attention's heads are linked to its stream."""
+
+    model: nn.Module
+    linked: bool
+
+    def run(self, model: nn.Module, specs: tuple[InputSpec, ...]) -> Run:
+        """A labelled forward pass, with the links if this probe has them."""
+        run = run_labelled(model, specs)
+        if self.linked:
+            run.flow.ties.extend(_links(run.flow))
+        return run
+
+
+def _probed(model: nn.Module, run: Run) -> ChannelGraph:
     """Cut one unit of every group at once and run again; on failure find the groups to blame, freeze them, repeat."""
+    probe = _Probe(model, linked=False)
     graph, blamed = build_graph(run, {}), dict[int, str]()
-    while groups := [group for group in graph.prunable if group.size > 1]:
-        check = partial(_failure, meta, graph)
-        why = check(groups)
-        if why is None:
-            break
-        for group in _guilty(groups, check):
+    if _failure(probe, graph, graph.prunable) is not None:
+        probe, run, graph = _linked(probe, run, graph)
+    while why := _failure(probe, graph, graph.prunable):
+        check = partial(_failure, probe, graph)
+        for group in _guilty([group for group in graph.prunable if group.size > 1], check):
             reason = check([group]) or why
             blamed |= dict.fromkeys(group.units.tolist(), reason)
         graph = build_graph(run, blamed)
     return graph
+
+
+def _linked(probe: _Probe, run: Run, graph: ChannelGraph) -> tuple[_Probe, Run, ChannelGraph]:
+    """Attention code often takes the width of a head from that of the stream: head = stream // heads.
+
+    Then neither can be cut alone. Where a stream of h d channels goes into a layer whose outputs are split into heads
+    of d, the stream is taken as h heads as well, and offset i of every head becomes one unit with them. This makes
+    units coarse, so it is done only where the groups in question fail alone and do not fail linked.
+    """
+    links = _links(run.flow)
+    if not links:
+        return probe, run, graph
+    touched = np.unique(np.concatenate([link.ravel() for link in links]))
+    if _failure(probe, graph, _owners(graph, run, touched)):
+        linking = replace(probe, linked=True)
+        joint_run = linking.run(probe.model, run.specs)
+        joint = build_graph(joint_run, {})
+        if not _failure(linking, joint, _owners(joint, joint_run, touched)):
+            return linking, joint_run, joint
+    return probe, run, graph
+
+
+def _links(flow: Flow) -> list[Ints]:
+    """Pairs of labels, shape (2, n): stream and heads of every layer whose outputs are split into heads."""
+    source = {int(op.out_dims[0].flat[0]): op.inputs for op in flow.ops if op.out_dims and op.inputs is not None}
+    links = []
+    for _, rows in flow.splits:
+        stream, width = source.get(int(rows.flat[0])), rows.shape[-1]
+        if stream is not None and stream.size % width == 0 and stream.all() and rows.all():
+            heads = stream.reshape(-1, width)
+            links.append(np.stack([heads.ravel(), np.broadcast_to(rows[0], heads.shape).ravel()]))
+    return links
+
+
+def _owners(graph: ChannelGraph, run: Run, labels: Ints) -> list[Group]:
+    """The prunable groups whose units own some of the labels."""
+    owned = set(_origin(graph, run, np.ones(graph.unit_count, dtype=bool))[labels].tolist())
+    return [group for group in graph.prunable if not owned.isdisjoint(group.units.tolist())]
 
 
 def _guilty(groups: list[Group], check: Callable[[list[Group]], str | None]) -> list[Group]:
@@ -170,14 +132,17 @@ def _guilty(groups: list[Group], check: Callable[[list[Group]], str | None]) -> 
     return [group for part in parts for group in _guilty(part, check)] or groups[:half]
 
 
-def _failure(meta: nn.Module, graph: ChannelGraph, groups: Sequence[Group]) -> str | None:
+def _failure(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> str | None:
     """Why the model breaks, or mixes up channels, when one unit of each of these groups is cut; None if it does not."""
+    groups = [group for group in groups if group.size > 1]
+    if not groups:
+        return None
     stays = _probe_keep(groups).units(graph)
     slots = graph.slots_by_tensor
-    small = copy_with(meta, lambda name, tensor: _sliced(tensor, slots.get(name, ()), stays))
-    sync_sizes(small, meta)
+    small = copy_with(probe.model, lambda name, tensor: cut_tensor(tensor, slots.get(name, ()), stays))
+    sync_sizes(small, sizes_after(graph, stays))
     try:
-        run = _run(small, graph.inputs)
+        run = probe.run(small, graph.inputs)
     except Exception as error:  # noqa: BLE001 - hard-coded sizes fail in as many ways as there are operations
         return f"the model's code fixes its size: {_first_line(error)}"
     return _misaligned(graph, stays, run)
@@ -188,21 +153,9 @@ def _probe_keep(groups: Sequence[Group]) -> Keep:
     return Keep.of({g.id: range(1, g.size) if i % 2 == 0 else range(g.size - 1) for i, g in enumerate(groups)})
 
 
-def _sliced(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
-    shape = list(tensor.shape)
-    for slot in slots:
-        shape[slot.dim] = len(kept_entries(slot.units, stays))
-    return torch.empty(shape, dtype=tensor.dtype, device="meta")
-
-
 def _misaligned(graph: ChannelGraph, stays: np.ndarray, run: Run) -> str | None:
     """Two units of the dense graph that meet in the cut model: some index in the model's code did not move along."""
-    origin = np.full(run.labels, -1)
-    dense = {(slot.tensor, slot.dim): slot for slot in graph.slots}
-    for own in run.slots:
-        slot = dense.get((own.tensor, own.dim))
-        if slot is not None:
-            origin[own.labels] = slot.units[kept_entries(slot.units, stays)]
+    origin = _origin(graph, run, stays)
     known = origin >= 0
     pairs = np.unique(np.stack([components(run.flow, run.labels)[known], origin[known]]), axis=1)
     if len(np.unique(pairs[0])) != pairs.shape[1]:
@@ -212,6 +165,17 @@ def _misaligned(graph: ChannelGraph, stays: np.ndarray, run: Run) -> str | None:
     if not _same_mixers(graph, stays, run, origin):
         return "after a cut other channels would be mixed: the model's code fixes an index"
     return None
+
+
+def _origin(graph: ChannelGraph, run: Run, stays: np.ndarray) -> Ints:
+    """The unit of the dense graph behind every label of a run of the cut model, or -1; shape (labels,)."""
+    origin = np.full(run.labels, -1)
+    dense = {(slot.tensor, slot.dim): slot for slot in graph.slots}
+    for own in run.slots:
+        slot = dense.get((own.tensor, own.dim))
+        if slot is not None:
+            origin[own.labels] = slot.units[kept_entries(slot.units, stays)]
+    return origin
 
 
 def _same_mixers(graph: ChannelGraph, stays: np.ndarray, run: Run, origin: Ints) -> bool:

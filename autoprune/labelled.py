@@ -1,0 +1,156 @@
+"""One forward pass of a model with integer labels beside the data: the ground that `trace` stands on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from autoprune.errors import ModelError
+from autoprune.graph import InputSpec
+from autoprune.grouping import LabelSlot, Run
+from autoprune.labels import FIXED
+from autoprune.rules import Call, Flow, apply, operation_name
+from autoprune.surgery import example_inputs, named_tensors
+
+Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]
+OUTPUT = "reaches the model's output"
+
+
+def input_specs(inputs: Inputs) -> Iterator[InputSpec]:
+    """Shapes and types of example inputs.
+
+    Raises:
+        ModelError: something among them is no tensor.
+    """
+    if isinstance(inputs, Mapping):
+        yield from (_spec(tensor, name=name) for name, tensor in inputs.items())
+        return
+    for place, value in enumerate([inputs] if isinstance(inputs, Tensor) else inputs):
+        listed = not isinstance(value, Tensor) and isinstance(value, Sequence)
+        yield from (_spec(tensor, place=place, listed=listed) for tensor in (value if listed else [value]))
+
+
+def _spec(tensor: object, **where: Any) -> InputSpec:
+    if not isinstance(tensor, Tensor):
+        raise ModelError(f"expected a tensor as example input, found {type(tensor).__name__}")
+    return InputSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), **where)
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose tensors have shapes but no data, plain tensor attributes of modules included."""
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor):
+                memo[id(value)] = value.detach().to("meta")
+    for _, tensor in named_tensors(model):
+        empty = tensor.detach().to("meta")
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(model, memo).eval()
+
+
+def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...]) -> Run:
+    """Every entry of every tensor dimension gets a label; a forward pass finds out which of them meet.
+
+    The model is left as it is, in eval mode. Attention is run as the products it consists of: fused kernels would hide
+    them, and differ from device to device.
+    """
+    slots, tensors = tuple(_label_slots(model)), dict(named_tensors(model))
+    flow = Flow(known=np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1))
+    blocks: dict[str, list[Any]] = {}
+    for slot in slots:
+        blocks.setdefault(slot.tensor, []).append(((slot.dim,), slot.labels))
+    for name, own in blocks.items():
+        flow.set(tensors[name], own)
+    device = next((tensor.device for tensor in tensors.values()), torch.device("meta"))
+    args, kwargs = example_inputs(specs, device)
+    with torch.no_grad(), plain_attention(), _paths(model, flow), _Labelling(flow):
+        out = model(*args, **kwargs)
+    flow.path = ""
+    for leaf in tree_leaves(out):
+        flow.freeze_all(flow.get(leaf), OUTPUT)
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    return Run(specs, slots, flow, sizes, _integers(model))
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Within it attention is computed by matrix products and softmax, not by fused kernels or fast paths."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Labelling(TorchDispatchMode):
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        apply(self.flow, Call(operation_name(func), func, args, kwargs or {}, out))
+        return out
+
+
+def _label_slots(model: nn.Module) -> list[LabelSlot]:
+    """Labels for every dimension of size > 1 of every tensor; of a convolution's weight only for filters and inputs."""
+    kernels = {
+        f"{path}.weight".lstrip(".") for path, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
+    }
+    slots, first = [], FIXED + 1
+    for name, tensor in named_tensors(model):
+        for dim, size in enumerate(tensor.shape[:2] if name in kernels else tensor.shape):
+            if size > 1:
+                slots.append(LabelSlot(name, dim, first, size))
+                first += size
+    return slots
+
+
+def _integers(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Module -> attribute -> value, for integers above 1, also alone in a tuple; without those that weights repeat."""
+    found: dict[str, dict[str, int]] = {}
+    for path, module in model.named_modules():
+        repeated = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+        for name, value in vars(module).items():
+            number = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+            if type(number) is int and number > 1 and not (repeated and name.startswith(("in_", "out_"))):
+                found.setdefault(path, {})[name] = number
+    return found
+
+
+@contextmanager
+def _paths(model: nn.Module, flow: Flow):  # type: ignore[no-untyped-def]
+    """While open, `flow.path` is the name of the module whose forward is running."""
+    stack: list[str] = []
+
+    def enter(path: str, _module: nn.Module, _args: object) -> None:
+        stack.append(path)
+        flow.path = path
+
+    def leave(_module: nn.Module, _args: object, _out: object) -> None:
+        stack.pop()
+        flow.path = stack[-1] if stack else ""
+
+    handles = []
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(partial(enter, path)))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
