@@ -53,11 +53,18 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class _Units:
-    """Components of tied labels that hold filters. `of_label[l]` is the unit of label l or -1; `reason` by unit."""
+    """Components of tied labels that hold filters.
+
+    `of_label[l]` is the unit of label l or -1; `why[u]` is the place in `reasons` of what freezes unit u, or -1.
+    """
 
     of_label: Ints
-    reasons: Mapping[int, str]
-    count: int
+    why: Ints
+    reasons: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.why)
 
 
 def components(flow: Flow, labels: int) -> Ints:
@@ -75,19 +82,27 @@ def _units(run: Run, blamed: Mapping[int, str]) -> _Units:
     number[owners] = np.arange(len(owners))
     of_label = number[component]
     of_label[FIXED] = -1
-    reasons: dict[int, str] = dict(blamed)
-    for frozen, why in run.flow.freezes:
-        for unit in np.unique(of_label[frozen]).tolist():
-            if unit >= 0:
-                reasons.setdefault(unit, why)
-    return _Units(of_label, reasons, len(owners))
+    return _Units(of_label, *_reasons(run.flow, of_label, len(owners), blamed))
+
+
+def _reasons(flow: Flow, of_label: Ints, count: int, blamed: Mapping[int, str]) -> tuple[Ints, tuple[str, ...]]:
+    """For every unit the place of its first reason to stay, -1 if there is none; and the reasons."""
+    places: dict[str, int] = {}
+    why = np.full(count + 1, -1)
+    for unit, reason in blamed.items():
+        why[unit] = places.setdefault(reason, len(places))
+    why[-1] = 0  # answers for labels without a unit: nothing to freeze
+    for labels, reason in flow.freezes:
+        units = of_label[labels]
+        why[units[why[units] < 0]] = places.setdefault(reason, len(places))
+    return why[:-1], tuple(places)
 
 
 def build_graph(run: Run, blamed: Mapping[int, str]) -> ChannelGraph:
     """The graph that a run's ties and freezes make; `blamed` freezes further units, with the reason."""
     units = _units(run, blamed)
     roles = _slot_roles(run)
-    slots = [Slot(s.tensor, s.dim, roles.get(i, "other"), units.of_label[s.labels]) for i, s in enumerate(run.slots)]
+    slots = [Slot(s.tensor, s.dim, role, units.of_label[s.labels]) for s, role in zip(run.slots, roles, strict=True)]
     slots = [slot for slot in slots if (slot.units >= 0).any()]
     rows = _Rows(units, [slot.units for slot in slots])
     ops = tuple(_op(op, rows) for op in run.flow.ops)
@@ -129,20 +144,26 @@ class _Rows:
     def signatures(self) -> NDArrayU:
         """A 64-bit hash per unit of how often it occurs in which arrays: equal hash, same group."""
         codes = np.random.default_rng(0).integers(1, 2**63, len(self.arrays), dtype=np.uint64)
-        result = np.zeros(self.units.count, dtype=np.uint64)
-        for code, array in zip(codes, self.arrays, strict=True):
-            np.add.at(result, array[array >= 0], code)
-        return result
+        result = np.zeros(self.units.count + 1, dtype=np.uint64)  # the last entry answers for unit -1
+        np.add.at(result, *_joined(self.arrays, codes))
+        return result[:-1]
 
     def widths(self, groups: Sequence[Group]) -> Widths:
         prunable = [group for group in groups if group.frozen is None]
         owner = np.full(self.units.count + 1, len(prunable))  # the last entry answers for unit -1
         for i, group in enumerate(prunable):
             owner[group.units] = i
-        counts = np.array([np.bincount(owner[a], minlength=len(prunable) + 1) for a in self.arrays], dtype=np.float64)
-        counts = counts.reshape(len(self.arrays), len(prunable) + 1)
+        rows, columns = len(self.arrays), len(prunable) + 1
+        units, row = _joined(self.arrays, np.arange(rows))
+        counts = np.bincount(row * columns + owner[units], minlength=rows * columns).reshape(rows, columns)
         sizes = np.array([group.size for group in prunable], dtype=np.float64)
-        return Widths(counts[:, -1], counts[:, :-1] / sizes if prunable else counts[:, :-1])
+        return Widths(counts[:, -1].astype(np.float64), counts[:, :-1] / sizes)
+
+
+def _joined(arrays: Sequence[Ints], values: Ints | NDArrayU) -> tuple[Ints, Ints | NDArrayU]:
+    """All arrays in one, and beside every entry the value of the array it comes from."""
+    flat = [array.ravel() for array in arrays] or [np.zeros(0, np.int64)]
+    return np.concatenate(flat), np.repeat(values, [len(array) for array in flat] if arrays else 0)
 
 
 NDArrayU = np.ndarray[Any, np.dtype[np.uint64]]
@@ -156,14 +177,15 @@ def _mixers(run: Run, units: _Units) -> tuple[Mixer, ...]:
     )
 
 
-def _slot_roles(run: Run) -> dict[int, str]:
-    starts = np.array([slot.first for slot in run.slots])
-    roles: dict[int, str] = {}
-    for labels, role in run.flow.roles:
-        real = labels[labels != FIXED]
-        for index in np.unique(np.searchsorted(starts, real, side="right") - 1):
-            roles[int(index)] = role
-    return roles
+def _slot_roles(run: Run) -> list[str]:
+    """The role of every slot; where rules name several, the last."""
+    names = ["other", *dict.fromkeys(role for _, role in run.flow.roles)]
+    labels, role = _joined([a for a, _ in run.flow.roles], np.array([names.index(name) for _, name in run.flow.roles]))
+    slot_of_label = np.repeat(np.arange(len(run.slots)), [slot.size for slot in run.slots])  # labels begin at FIXED + 1
+    found = np.zeros(len(run.slots), dtype=np.int64)
+    real = labels != FIXED
+    found[slot_of_label[labels[real] - FIXED - 1]] = role[real]
+    return [names[i] for i in found.tolist()]
 
 
 def _op(op: RawOp, rows: _Rows) -> Op:
@@ -184,22 +206,36 @@ def _tensor_terms(
 
 
 def _groups(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[RawOp]) -> tuple[Group, ...]:
-    signature = rows.signatures().tolist()
-    stages, layers = _unit_stages(units, ops), _layers(slots)
-    members: dict[tuple[int, str | None], dict[int, None]] = {}
-    for slot in _in_forward_order([slot for slot in slots if slot.role == "out"], ops):
-        for unit in slot.units[slot.units >= 0].tolist():
-            members.setdefault((signature[unit], units.reasons.get(unit)), {})[unit] = None
+    members = _members(slots, units, rows, ops)
+    firsts = np.array([own[0] for own in members], dtype=np.int64)
+    stages = _unit_stages(units, ops)[firsts].tolist()
     used: Counter[str] = Counter()
     groups = []
-    for (_, reason), own in members.items():
-        first = next(iter(own))
-        name = next(layer for layer, role in layers[first] if role == "out")
+    for own, stage, layers in zip(members, stages, _layers(slots, firsts, units.count), strict=True):
+        name = next(layer for layer, role in layers if role == "out")
         used[name] += 1
         unique = name if used[name] == 1 else f"{name}#{used[name]}"
-        names = tuple(dict.fromkeys(layer for layer, _ in layers[first]))
-        groups.append(Group(unique, np.array(list(own)), reason, stages[first], names))
+        why = units.why[own[0]]
+        reason = None if why < 0 else units.reasons[why]
+        groups.append(Group(unique, own, reason, stage, tuple(dict.fromkeys(layer for layer, _ in layers))))
     return tuple(groups)
+
+
+def _members(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[RawOp]) -> list[Ints]:
+    """The units of every group in the order of their first filters; groups in the order of their first units."""
+    filters = [slot.units for slot in _in_forward_order([slot for slot in slots if slot.role == "out"], ops)]
+    order = np.concatenate([*filters, np.zeros(0, np.int64)])
+    order = order[order >= 0]
+    at = np.arange(len(order))
+    first = np.zeros(units.count, dtype=np.int64)
+    first[order[::-1]] = at[::-1]  # written last, the first place stays
+    order = order[first[order] == at]
+    spread = np.random.default_rng(1).integers(1, 2**63, len(units.reasons) + 1, dtype=np.uint64)
+    keys = rows.signatures() + spread[units.why]  # equal: in the same slots and frozen for the same reason
+    _, begins, group = np.unique(keys[order], return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(begins))[group]
+    by_rank = order[np.argsort(rank, kind="stable")]
+    return np.split(by_rank, np.cumsum(np.bincount(rank))[:-1]) if len(order) else []
 
 
 def _in_forward_order(slots: Sequence[Slot], ops: Sequence[RawOp]) -> list[Slot]:
@@ -213,20 +249,25 @@ def _layer(tensor: str) -> str:
     return tensor.rpartition(".")[0] or tensor
 
 
-def _layers(slots: Sequence[Slot]) -> dict[int, list[tuple[str, str]]]:
-    result: dict[int, list[tuple[str, str]]] = {}
-    for slot in slots:
-        for unit in np.unique(slot.units[slot.units >= 0]).tolist():
-            result.setdefault(unit, []).append((_layer(slot.tensor), slot.role))
+def _layers(slots: Sequence[Slot], wanted: Ints, count: int) -> list[list[tuple[str, str]]]:
+    """For each of the wanted units, the layers and roles of the slots that it lies in."""
+    place = np.full(count + 1, -1)  # the last entry answers for unit -1
+    place[wanted] = np.arange(len(wanted))
+    units, slot_of = _joined([slot.units for slot in slots], np.arange(len(slots)))
+    found = place[units]
+    hits = found >= 0
+    names = [(_layer(slot.tensor), slot.role) for slot in slots]
+    result: list[list[tuple[str, str]]] = [[] for _ in wanted]
+    for unit, slot in zip(found[hits].tolist(), slot_of[hits].tolist(), strict=True):
+        result[unit].append(names[slot])
     return result
 
 
-def _unit_stages(units: _Units, ops: Sequence[RawOp]) -> dict[int, int]:
+def _unit_stages(units: _Units, ops: Sequence[RawOp]) -> Ints:
     """Stage of the first operation that makes each unit; stages count distinct resolutions, the highest is 0."""
     levels = sorted({op.resolution for op in ops}, reverse=True)
-    stages: dict[int, int] = {}
-    for op in ops:
-        for array in op.out_dims:
-            for unit in np.unique(units.of_label[array]).tolist():
-                stages.setdefault(unit, levels.index(op.resolution))
-    return stages
+    made = [(array, levels.index(op.resolution)) for op in ops for array in op.out_dims]
+    labels, level = _joined([array for array, _ in made], np.array([level for _, level in made], dtype=np.int64))
+    stages = np.zeros(units.count + 1, dtype=np.int64)  # the last entry takes what has no unit
+    stages[units.of_label[labels][::-1]] = level[::-1]  # written last, the first operation stays
+    return stages[:-1]
