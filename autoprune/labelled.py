@@ -19,6 +19,7 @@ from autoprune.errors import ModelError
 from autoprune.graph import InputSpec
 from autoprune.grouping import LabelSlot, Run
 from autoprune.labels import FIXED
+from autoprune.meta import meta_call
 from autoprune.rules import Call, Flow, apply, operation_name
 from autoprune.surgery import example_inputs, named_tensors
 
@@ -101,7 +102,7 @@ class _Labelling(TorchDispatchMode):
         self.flow = flow
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
+        out = meta_call(func, args, kwargs or {})
         apply(self.flow, Call(operation_name(func), func, args, kwargs or {}, out))
         return out
 

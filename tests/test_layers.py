@@ -26,6 +26,7 @@ ORDER = (
     "results",
     "analysis card",
     "labels",
+    "meta",
     "rules",
     "surgery",
     "masking",
