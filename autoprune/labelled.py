@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from autoprune.copying import copy_module
 from autoprune.errors import ModelError
 from autoprune.graph import InputSpec
 from autoprune.grouping import LabelSlot, Run
@@ -57,7 +57,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
     for _, tensor in named_tensors(model):
         empty = tensor.detach().to("meta")
         memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(model, memo).eval()
+    return copy_module(model, memo).eval()
 
 
 def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...]) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoprune.copying import copy_module
 from autoprune.errors import InputError
 from autoprune.graph import ChannelGraph, InputSpec, Ints, Slot
 from autoprune.keep import Keep
@@ -44,14 +44,14 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
 def copy_with(model: nn.Module, replace: Replace) -> nn.Module:
     """A copy of the module tree whose parameters and buffers are `replace(name, tensor)`; shared tensors stay shared.
 
-    Weights are never copied twice: the deep copy meets them already replaced.
+    Weights are never copied twice: the copy of the tree meets them already replaced.
     """
     memo: dict[int, object] = {}
     for name, tensor in named_tensors(model):
         new = replace(name, tensor.detach())
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad) if is_parameter else new
-    return copy.deepcopy(model, memo)
+    return copy_module(model, memo)
 
 
 def named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:

@@ -26,7 +26,7 @@ ORDER = (
     "results",
     "analysis card",
     "labels",
-    "meta",
+    "meta copying",
     "rules",
     "surgery",
     "masking",
