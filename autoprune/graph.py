@@ -91,6 +91,20 @@ class SizeAttribute:
     units: Ints
 
 
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """The model's code multiplies what `entries` of a tensor give by (entries of `units` that stay) ** `power`.
+
+    Surgery multiplies these entries by (share of `units` that stays) ** -`power`: all stays as it was.
+    """
+
+    tensor: str
+    dim: int
+    entries: Ints
+    units: Ints
+    power: float
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """Shape and dtype name (`float32`) of one tensor that the model's forward takes.
@@ -127,6 +141,7 @@ class ChannelGraph:
         tensors: parameter name -> (entries that no unit owns, rows of `widths`): parameters = entries * widths.
         mixers: calls after which a channel depends on others of its kind, in the order of the forward pass.
         attributes: sizes that modules hold beside their weights, such as `groups` and `head_dim`.
+        scales: where the model's code multiplies by a power of a width.
         inputs: what the model was traced with; FLOPs and activations count for this batch.
     """
 
@@ -139,6 +154,7 @@ class ChannelGraph:
     attributes: tuple[SizeAttribute, ...]
     inputs: tuple[InputSpec, ...]
     unit_count: int
+    scales: tuple[Scale, ...] = ()
 
     @cached_property
     def prunable(self) -> tuple[Group, ...]:

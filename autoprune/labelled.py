@@ -73,6 +73,7 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...]) -> Run:
         blocks.setdefault(slot.tensor, []).append(((slot.dim,), slot.labels))
     for name, own in blocks.items():
         flow.set(tensors[name], own)
+    flow.own.update(id(tensor) for tensor in tensors.values())
     device = next((tensor.device for tensor in tensors.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
     with torch.no_grad(), plain_attention(), _paths(model, flow), _Labelling(flow):

@@ -61,6 +61,10 @@ def _run_within(model: nn.Module, context: Callable[[], TorchDispatchMode]) -> N
     model.register_forward_hook(leave, always_call=True)
 
 
+_NORMS = ("native_layer_norm", "_fused_rms_norm", "rms_norm")
+_SHAPE_KEEPING = (*_NORMS, "native_group_norm", "_softmax", "_log_softmax", "_safe_softmax")
+
+
 class KeptOnly(TorchDispatchMode):
     """Lets operations that mix channels see only the entries that stay; the others come out as zeros.
 
@@ -83,7 +87,7 @@ class KeptOnly(TorchDispatchMode):
         small = _selected(x, kept)
         out = func(*_with_source(name, args, small, kept), **(kwargs or {}))
         first = out[0] if isinstance(out, tuple) else out
-        if first.shape == small.shape and small.shape != x.shape:
+        if name in _SHAPE_KEEPING:
             first = _scattered(first, x, kept)
         return (first, *out[1:]) if isinstance(out, tuple) else first
 
@@ -107,7 +111,7 @@ def _with_source(name: str, args, small: Tensor, kept: Mapping[int, Tensor]):  #
     if name == "native_group_norm":
         vectors = [None if v is None else v.index_select(0, kept[1]) for v in args[1:3]]
         return (small, *vectors, args[3], small.shape[1], small.shape[2:].numel(), *args[6:])
-    if name not in ("native_layer_norm", "_fused_rms_norm", "rms_norm"):
+    if name not in _NORMS:
         return (small, *args[1:])
     start = small.dim() - len(args[1])
     inner = {dim - start: index for dim, index in kept.items()}

@@ -8,7 +8,7 @@ freezes the channels that reach it, and the graph says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -20,6 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.graph import Ints
 from autoprune.labels import FIXED, Block, drop_constant, project, renumber, reshape, spread
+
+#: Name of an operation and how many calls of it there have been before.
+CallKey = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,13 @@ class Flow:
         roles: labels and the part that the tensor they lie on plays for them (see `graph.Slot`).
         sizes: (module, attribute, labels): the module's attribute of that name counts these entries.
         splits: (module, labels of shape (rows, offsets)): a dimension was split, all rows lose the same offsets.
+        numbers: the Python numbers among the arguments of every pointwise call.
+        uses: which calls work with what comes straight out of a layer, and its labels: those of the layer's filters.
+        biases: labels of filters (or of a norm's scales) and those of the biases that are added to them.
+        own: ids of the model's parameters and buffers, and of views of them.
+        direct: ids of tensors that come straight out of a layer, views included.
+        free: id of a tensor -> dimensions that were expanded to a size which may be any other.
+        numbered: whether channels were taken by number somewhere: by slices, splits, padding.
         calls: how often each operation has been called so far.
         path: the module whose forward is running.
     """
@@ -71,6 +81,13 @@ class Flow:
     mixers: list[RawMixer] = field(default_factory=list)
     sizes: list[tuple[str, str, Ints]] = field(default_factory=list)
     splits: list[tuple[str, Ints]] = field(default_factory=list)
+    numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
+    uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
+    biases: list[tuple[Ints, Ints]] = field(default_factory=list)
+    own: set[int] = field(default_factory=set)
+    direct: set[int] = field(default_factory=set)
+    free: dict[int, set[int]] = field(default_factory=dict)
+    numbered: bool = False
     calls: Counter[str] = field(default_factory=Counter)
     path: str = ""
 
@@ -82,6 +99,10 @@ class Flow:
         """Give a tensor labels. The tensor is kept alive, so that its id stays its own."""
         if isinstance(tensor, Tensor):
             self.blocks[id(tensor)] = (tensor, list(blocks))
+
+    def keep(self, tensor: Tensor) -> None:
+        """Keep a tensor alive, so that its id stays its own."""
+        self.blocks.setdefault(id(tensor), (tensor, []))
 
     def tie(self, a: Ints, b: Ints, why: str) -> None:
         """Entries that meet live and die together; what meets a FIXED entry must stay."""
@@ -108,13 +129,14 @@ class Flow:
         for _, labels in blocks:
             self.freeze(labels, why)
 
-    def mix(self, name: str, tensor: object, over: Iterable[int]) -> None:
+    def mix(self, name: str, tensor: object, over: Collection[int]) -> None:
         """The tensor's entries along `over` act on each other: how many there are is no longer the channels' affair.
 
         What a model cut there computes is what the uncut one would compute from the entries that stay; `masking.mask`
         needs to know which these are.
         """
         blocks = tuple(block for block in self.get(tensor) if set(block[0]) & set(over))
+        self.sizes.extend((self.path, "normalized_shape", labels) for dims, labels in blocks if dims == tuple(over))
         if blocks:
             self.mixers.append(RawMixer(name, self.calls[name] - 1, tuple(sorted(over)), blocks))
 
@@ -196,6 +218,7 @@ def operation_name(func: Any) -> str:
 
 def apply(flow: Flow, call: Call) -> None:
     """Run the rule of the call: its own, the one of pointwise operations, or freeze."""
+    key = (call.name, flow.calls[call.name])
     flow.calls[call.name] += 1
     rule = _RULES.get(call.name)
     if rule is not None:
@@ -204,6 +227,50 @@ def apply(flow: Flow, call: Call) -> None:
         pointwise(flow, call)
     else:
         unknown(flow, call)
+    _follow(flow, call, key)
+
+
+_VIEWS = frozenset(
+    [
+        *("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "select", "slice", "split", "unbind"),
+        *("split_with_sizes", "unsqueeze", "squeeze", "clone", "contiguous", "expand", "alias", "detach"),
+    ]
+)
+_LAYERS = frozenset(["convolution", "addmm", "mm", "native_layer_norm", "native_group_norm", "native_batch_norm"])
+
+
+def _follow(flow: Flow, call: Call, key: CallKey) -> None:
+    """Remember what comes straight out of a layer, through views, and which calls then work with it."""
+    outs = [out for out in (call.out if isinstance(call.out, (tuple, list)) else [call.out]) if flow.get(out)]
+    ids = {id(out) for out in outs}
+    if call.name in _VIEWS:
+        flow.direct |= ids if id(call.args[0]) in flow.direct else set()
+        flow.own |= ids if id(call.args[0]) in flow.own else set()
+    elif call.name in _LAYERS or (call.name == "bmm" and id(call.args[1]) in flow.own):
+        flow.direct |= {id(out) for out in outs[:1]}
+        _note_use(flow, key, call.args[:1])
+    elif call.name == "add" and id(call.args[0]) in flow.direct and id(call.args[1]) in flow.own:
+        flow.direct |= ids
+        _note_bias(flow, *call.args[:2])
+    else:
+        _note_use(flow, key, call.args)
+        if torch.Tag.pointwise in call.func.tags:
+            numbers = tuple(a for a in (*call.args, *call.kwargs.values()) if type(a) in (int, float))
+            flow.numbers |= {key: numbers} if numbers else {}
+
+
+def _note_use(flow: Flow, key: CallKey, tensors: Iterable[object]) -> None:
+    flow.uses.extend((key, flow.get(t)) for t in tensors if isinstance(t, Tensor) and id(t) in flow.direct)
+
+
+def _note_bias(flow: Flow, x: Tensor, bias: Tensor) -> None:
+    """A bias that is added by hand, as attention modules do."""
+    for dims, labels in flow.get(bias):
+        place = dims[0] + x.dim() - bias.dim()
+        filters = next((own for at, own in flow.get(x) if at == (place,)), None)
+        if filters is not None and len(dims) == 1:
+            flow.roles.append((labels, "bias"))
+            flow.biases.append((filters, labels))
 
 
 def unknown(flow: Flow, call: Call) -> None:
@@ -241,7 +308,7 @@ def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
     for tensor in tensors:
         unmatched = _unmatched(flow, tensor, out, blocks)
         flow.freeze_all(unmatched, why)  # these stay: from here on they are fixed like what they met
-        blocks = [block for block in blocks if not any(block is other for other in unmatched)]
+        blocks = [block for block in blocks if not any(block[1] is labels for _, labels in unmatched)]
     flow.set(out, blocks)
 
 
@@ -249,8 +316,14 @@ def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> 
     """The blocks of the output to which this tensor brings entries, but no labels."""
     offset = out.dim() - tensor.dim()
     own = {d + offset for dims, _ in flow.get(tensor) for d in dims}
-    full = {d + offset for d, size in enumerate(tensor.shape) if size > 1}
-    return [block for block in blocks if full & set(block[0]) and not own & set(block[0])]
+    full = {d + offset for d, size in enumerate(tensor.shape) if size > 1} - {
+        d + offset for d in flow.free.get(id(tensor), ())
+    }
+    return [
+        (dims, labels)
+        for dims, labels in blocks
+        if not own & set(dims) and not flow.repeats(labels, [i for i, d in enumerate(dims) if d in full])
+    ]
 
 
 @register(
@@ -269,6 +342,8 @@ def same(flow: Flow, call: Call) -> None:
     kept = [block for block in flow.get(source) if all(source.shape[d] == out.shape[d] for d in block[0])]
     flow.freeze_all([b for b in flow.get(source) if not any(b is k for k in kept)], f"resized by {call.name!r}")
     flow.set(out, kept)
+    if id(source) in flow.free:
+        flow.free[id(out)] = flow.free[id(source)]
 
 
 @register("copy")
@@ -279,8 +354,12 @@ def copy(flow: Flow, call: Call) -> None:
 
 @register("expand")
 def expand(flow: Flow, call: Call) -> None:
-    """New leading dimensions; dimensions of size 1 are repeated."""
-    combine(flow, call.out, [call.args[0]], "expanded")
+    """New leading dimensions; dimensions of size 1 are repeated, as often as what they will meet is long."""
+    source, out = call.args[0], call.out
+    combine(flow, out, [source], "expanded")
+    new = out.dim() - source.dim()
+    flow.free[id(out)] = {d for d in range(out.dim()) if d < new or source.shape[d - new] != out.shape[d]}
+    flow.keep(out)
 
 
 @register("_softmax", "_log_softmax", "_safe_softmax")
@@ -492,6 +571,19 @@ def cat(flow: Flow, call: Call) -> None:
     flow.set(call.out, [*blocks, ((dim,), labels)] if labels.any() else blocks)
 
 
+@register("glu")
+def glu(flow: Flow, call: Call) -> None:
+    """The first half times the sigmoid of the second: both lose the same offsets."""
+    source = call.args[0]
+    dim = call.arg(1, "dim", -1) % source.dim()
+    halves = []
+    for dims, labels in flow.get(source):
+        parts = np.split(labels, 2, dims.index(dim)) if dim in dims else [labels, labels]
+        flow.tie(parts[1], parts[0], "gated by fixed entries")
+        halves.append((dims, parts[0]))
+    flow.set(call.out, halves)
+
+
 @register("stack")
 def stack(flow: Flow, call: Call) -> None:
     """A new dimension in front of which the tensors meet entry by entry."""
@@ -507,6 +599,7 @@ def stack(flow: Flow, call: Call) -> None:
 def pad(flow: Flow, call: Call) -> None:
     """Padding adds FIXED entries: how many is written in the model's code, so what meets them must stay."""
     source, amounts, blocks = call.args[0], call.args[1], []
+    flow.numbered |= bool(flow.get(source))
     for dims, labels in flow.get(source):
         last = [2 * (source.dim() - 1 - d) for d in dims]
         around = [(amounts[i], amounts[i + 1]) if i + 1 < len(amounts) else (0, 0) for i in last]
@@ -529,7 +622,7 @@ def split(flow: Flow, call: Call) -> None:
             flow.tie(parts, parts[:1], "split with fixed entries")
     for part in call.out:
         stop = start + part.shape[dim]
-        flow.set(part, _taken(flow.get(source), dim, np.arange(start, stop)))
+        flow.set(part, _taken(flow, flow.get(source), dim, np.arange(start, stop)))
         start = stop
 
 
@@ -539,7 +632,7 @@ def slice_(flow: Flow, call: Call) -> None:
     source = call.args[0]
     dim = call.arg(1, "dim", 0) % source.dim()
     index = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(source.shape[dim])
-    flow.set(call.out, _taken(flow.get(source), dim, np.arange(*index)))
+    flow.set(call.out, _taken(flow, flow.get(source), dim, np.arange(*index)))
 
 
 @register("select")
@@ -561,7 +654,8 @@ def unbind(flow: Flow, call: Call) -> None:
         select(flow, Call(call.name, call.func, (call.args[0], call.arg(1, "dim", 0), i), {}, part))
 
 
-def _taken(blocks: Iterable[Block], dim: int, index: Ints) -> list[Block]:
+def _taken(flow: Flow, blocks: Sequence[Block], dim: int, index: Ints) -> list[Block]:
+    flow.numbered |= any(dim in dims for dims, _ in blocks)
     return [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]
 
 
@@ -628,13 +722,11 @@ def _beside(flow: Flow, blocks: Iterable[Block], dims: set[int]) -> list[Block]:
 def batch_norm(flow: Flow, call: Call) -> None:
     """Every channel is normalised by itself: its scale, shift and statistics belong to it."""
     source = call.args[0]
-    blocks = list(flow.get(source))
-    for index, role in ((1, "scale"), (2, "shift"), (3, "stat"), (4, "stat")):
-        vector = call.args[index] if index < len(call.args) else None
-        for _, labels in flow.get(vector):
-            flow.roles.append((labels, role))
-            blocks.append(((1,), labels))
+    own = [((1,), labels) for _, labels in _norm_vectors(flow, call.args[1:3])]
+    statistics = [((1,), labels) for vector in call.args[3:5] for _, labels in flow.get(vector)]
+    flow.roles.extend((labels, "stat") for _, labels in statistics)
     _note_size(flow, "num_features", source, 1)
+    blocks = [*own, *flow.get(source), *statistics]
     flow.set(call.first_out, flow.merge(blocks, source.shape, "normalised with fixed entries"))
 
 
@@ -648,14 +740,18 @@ def layer_norm(flow: Flow, call: Call) -> None:
     source, count = call.args[0], len(call.args[1])
     over = range(source.dim() - count, source.dim())
     flow.mix(call.name, source, over)
-    if count == 1:
-        _note_size(flow, "normalized_shape", source, over.start)
-    blocks = list(flow.get(source))
-    for vector, role in zip(call.args[2:4], ("scale", "shift"), strict=False):
-        for dims, labels in flow.get(vector):
-            flow.roles.append((labels, role))
-            blocks.append((tuple(d + over.start for d in dims), labels))
-    flow.set(call.first_out, flow.merge(blocks, source.shape, "normalised with fixed entries"))
+    own = [(tuple(d + over.start for d in dims), labels) for dims, labels in _norm_vectors(flow, call.args[2:4])]
+    flow.set(call.first_out, flow.merge([*own, *flow.get(source)], source.shape, "normalised with fixed entries"))
+
+
+def _norm_vectors(flow: Flow, vectors: Sequence[object]) -> list[Block]:
+    """The labels of a norm's scales and shifts, with their roles noted."""
+    blocks = [block for vector in vectors for block in flow.get(vector)]
+    for (_, labels), role in zip(blocks, ("scale", "shift"), strict=False):
+        flow.roles.append((labels, role))
+    if len(blocks) > 1:
+        flow.biases.append((blocks[0][1], blocks[1][1]))
+    return blocks
 
 
 @register("native_group_norm")
@@ -664,12 +760,8 @@ def group_norm(flow: Flow, call: Call) -> None:
     source, groups = call.args[0], call.args[6]
     flow.mix(call.name, source, range(1, source.dim()))
     _note_size(flow, "num_channels", source, 1)
-    blocks = list(flow.get(source))
-    for vector, role in zip(call.args[1:3], ("scale", "shift"), strict=True):
-        for _, labels in flow.get(vector):
-            flow.roles.append((labels, role))
-            blocks.append(((1,), labels))
-    merged = flow.merge(blocks, source.shape, "normalised with fixed entries")
+    own = [((1,), labels) for _, labels in _norm_vectors(flow, call.args[1:3])]
+    merged = flow.merge([*own, *flow.get(source)], source.shape, "normalised with fixed entries")
     for dims, labels in merged:
         if dims == (1,):
             rows = labels.reshape(groups, -1)
@@ -693,6 +785,7 @@ class _Kernel:
     columns: Ints | None
     groups: int
     transposed: bool
+    free: bool
 
     @property
     def inputs(self) -> Ints | None:
@@ -713,7 +806,8 @@ def convolution(flow: Flow, call: Call) -> None:
     labels = flow.along(x, 1, "convolution over a labelled dimension")
     out = _through_groups(flow, labels, kernel) if kernel.groups > 1 else _through(flow, labels, kernel)
     if out is not None:
-        flow.roles.append((out, "out"))
+        if not kernel.free:
+            flow.roles.append((out, "out"))
         _tie_bias(flow, bias, out)
         flow.set(call.out, [((1,), out)])
     _record_convolution(flow, call, kernel, out)
@@ -723,7 +817,8 @@ def _kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Ke
     blocks = flow.get(weight)
     flow.freeze_all([block for block in blocks if len(block[0]) > 1], "weight with joint dimensions")
     single = {dims[0]: labels for dims, labels in blocks if len(dims) == 1}
-    return _Kernel(single.get(0), single.get(1), groups, transposed)
+    free = 0 in flow.free.get(id(weight), ())
+    return _Kernel(single.get(0), single.get(1), groups, transposed, free)
 
 
 def _through(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
@@ -741,6 +836,8 @@ def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     so that the groups stay equal.
     """
     if kernel.rows is None:
+        if x is not None and kernel.free and len(x) == kernel.groups:
+            return x  # one filter, expanded to as many channels as there are
         _tie_or_freeze(flow, x, None, OVER_FIXED)
         return None
     rows = kernel.rows.reshape(kernel.groups, -1)
@@ -785,13 +882,15 @@ def _tie_or_freeze(flow: Flow, x: Ints | None, weight: Ints | None, why: str) ->
 def _tie_bias(flow: Flow, bias: Tensor | None, filters: Ints) -> None:
     for _, labels in flow.get(bias):
         flow.roles.append((labels, "bias"))
+        flow.biases.append((filters, labels))
         flow.tie(labels, filters, "bias of fixed size")
 
 
 def _record_convolution(flow: Flow, call: Call, kernel: _Kernel, channels: Ints | None) -> None:
     x, weight, out = call.args[0], call.args[1], call.out
     positions = (x if kernel.transposed else out).shape[2:]
-    labelled = [labels for labels in (kernel.filters, kernel.inputs) if labels is not None]
+    filters = channels if kernel.free else kernel.filters
+    labelled = [labels for labels in (filters, kernel.inputs) if labels is not None]
     fixed = weight.shape[0] * weight.shape[1] // prod(len(labels) for labels in labelled)
     flops = 2 * x.shape[0] * prod(positions) * prod(weight.shape[2:]) * fixed
     out_dims = () if channels is None else (channels,)
@@ -817,6 +916,8 @@ def matmul(flow: Flow, call: Call) -> None:
     for tensor in bias:
         if isinstance(tensor, Tensor):
             flow.roles.extend((labels, "bias") for _, labels in flow.get(tensor))
+            if w_factor is not None:
+                flow.biases.extend((w_factor, labels) for _, labels in flow.get(tensor) if len(labels) == len(w_factor))
             combine(flow, call.out, [call.out, tensor], "bias of fixed size")
     _record_matmul(flow, call, x, w, (x_factor, k_w if k_w is not None else k_x, w_factor))
 

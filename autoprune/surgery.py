@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
     sync_sizes(pruned, sizes_after(graph, stays))
     for path, (target, delta) in corrections.items():
         _correct(pruned, path, target, delta)
+    _rescale(pruned, graph, stays)
     return pruned
 
 
@@ -125,6 +127,20 @@ def zeroed(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
     return result
 
 
+def _rescale(pruned: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> None:
+    """Take back what the model's code makes of its smaller widths (see `graph.Scale`)."""
+    tensors = dict(named_tensors(pruned)) if graph.scales else {}
+    dense = {(slot.tensor, slot.dim): slot.units for slot in graph.slots}
+    for scale in graph.scales:
+        share = len(kept_entries(scale.units, stays)) / len(scale.units)
+        units = dense.get((scale.tensor, scale.dim))
+        kept = np.arange(tensors[scale.tensor].shape[scale.dim]) if units is None else kept_entries(units, stays)
+        places = torch.from_numpy(np.flatnonzero(np.isin(kept, scale.entries)))
+        if share != 1:
+            rows = tensors[scale.tensor].detach().movedim(scale.dim, 0)  # a view: what is written here is the tensor's
+            rows[places.to(rows.device)] *= share**-scale.power
+
+
 def sizes_after(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, int]]:
     """Module -> attribute -> its value in the model cut to the units that stay; only those that change."""
     sizes: dict[str, dict[str, int]] = {}
@@ -184,13 +200,15 @@ class _Reader(TorchDispatchMode):
         return out
 
     def _convolution(self, args, out) -> None:  # type: ignore[no-untyped-def]
-        x, weight, bias, transposed, groups = args[0], args[1], args[2], args[6], args[8]
+        x, weight, bias, stride, transposed, groups = args[0], args[1], args[2], args[3], args[6], args[8]
         if weight.data_ptr() not in self.gone:
             return
         name, lost = self.gone[weight.data_ptr()]
-        middle = x[(0, slice(None), *(size // 2 for size in x.shape[2:]))]
-        constant = middle.reshape(groups, -1).index_select(1, lost)
-        kernel = (weight.transpose(0, 1) if transposed else weight).index_select(1, lost).flatten(2).sum(2)
+        if transposed:  # (in, out / groups, …) -> (out, in / groups, …); of its taps an output sees one in `stride`
+            weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1) / prod(stride)
+            lost = lost[lost < weight.shape[1]]  # the same offsets go out of every group
+        constant = _constant(x).reshape(groups, -1).index_select(1, lost)
+        kernel = weight.index_select(1, lost).flatten(2).sum(2)
         delta = torch.einsum("gol,gl->go", kernel.reshape(groups, -1, len(lost)), constant).flatten()
         self._note(name, delta, bias is not None, out)
 
@@ -199,7 +217,8 @@ class _Reader(TorchDispatchMode):
         if weight.data_ptr() not in self.gone:
             return
         name, lost = self.gone[weight.data_ptr()]
-        self._note(name, x.index_select(1, lost)[0] @ weight.index_select(0, lost), len(args) == 3, out)
+        delta = _constant(x).index_select(0, lost) @ weight.index_select(0, lost)
+        self._note(name, delta, len(args) == 3, out)
 
     def _note(self, name: str, delta: Tensor, has_bias: bool, out: Tensor) -> None:
         if name in self.deltas and not torch.allclose(self.deltas[name], delta, atol=1e-6):
@@ -213,6 +232,12 @@ class _Reader(TorchDispatchMode):
         source, mean = args[0], args[3]
         if id(source) in self._outputs and mean is not None and mean.data_ptr() in self.names:
             self.norm_of[self._outputs[id(source)][1]] = self.names[mean.data_ptr()]
+
+
+def _constant(x: Tensor) -> Tensor:
+    """The value of each channel of (N, C, …), shape (C,); 0 where two places inside differ: no constant, no folding."""
+    middle, beside = (x[(n, slice(None), *((size - n * n) // 2 for size in x.shape[2:]))] for n in (0, -1))
+    return torch.where(torch.isclose(middle, beside, rtol=1e-4, atol=1e-6), middle, 0)
 
 
 def _constants(model: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> dict[str, tuple[str, Tensor]]:
@@ -239,8 +264,11 @@ def _silenced(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tenso
 
 
 def _lost_inputs(graph: ChannelGraph, stays: np.ndarray, tensors: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+    mixed = [units.ravel() for mixer in graph.mixers for _, units in mixer.blocks]
+    foldable = ~stays
+    foldable[np.concatenate(mixed) if mixed else []] = False  # what went through a norm over channels is no constant
     for slot in graph.slots:
-        lost = np.setdiff1d(np.arange(len(slot.units)), kept_entries(slot.units, stays))
+        lost = np.flatnonzero((slot.units >= 0) & foldable[slot.units])
         if slot.role == "in" and len(lost):
             yield slot.tensor, torch.from_numpy(lost).to(tensors[slot.tensor].device)
 

@@ -16,11 +16,12 @@ import numpy as np
 from torch import nn
 
 from autoprune.errors import ModelError
-from autoprune.graph import ChannelGraph, Group, InputSpec, Ints
+from autoprune.graph import ChannelGraph, Group, Ints, Scale
 from autoprune.grouping import Run, build_graph, components
 from autoprune.keep import Keep
 from autoprune.labelled import Inputs, input_specs, meta_copy, run_labelled
 from autoprune.rules import Flow
+from autoprune.scales import ScaleError, changed_scales
 from autoprune.surgery import copy_with, cut_tensor, kept_entries, sizes_after, sync_sizes
 
 
@@ -57,52 +58,53 @@ def trace(model: nn.Module, inputs: Inputs) -> ChannelGraph:
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """What groups are tried on: a copy of the model, and whether attention's heads are linked to its stream."""
+    """What groups are tried on: a copy of the dense model, its run, and whether heads are linked to their stream."""
 
     model: nn.Module
+    dense: Run
     linked: bool
 
-    def run(self, model: nn.Module, specs: tuple[InputSpec, ...]) -> Run:
+    def run(self, model: nn.Module) -> Run:
         """A labelled forward pass, with the links if this probe has them."""
-        run = run_labelled(model, specs)
+        run = run_labelled(model, self.dense.specs)
         if self.linked:
             run.flow.ties.extend(_links(run.flow))
         return run
 
 
 def _probed(model: nn.Module, run: Run) -> ChannelGraph:
-    """Cut one unit of every group at once and run again; on failure find the groups to blame, freeze them, repeat."""
-    probe = _Probe(model, linked=False)
+    """Cut something out of every group at once and run again; on failure freeze the groups to blame, repeat."""
+    probe = _Probe(model, run, linked=False)
     graph, blamed = build_graph(run, {}), dict[int, str]()
-    if _failure(probe, graph, graph.prunable) is not None:
-        probe, run, graph = _linked(probe, run, graph)
-    while why := _failure(probe, graph, graph.prunable):
+    if _try(probe, graph, graph.prunable).failure:
+        probe, graph = _linked(probe, graph)
+    while why := (verdict := _try(probe, graph, graph.prunable)).failure:
         check = partial(_failure, probe, graph)
         for group in _guilty([group for group in graph.prunable if group.size > 1], check):
             reason = check([group]) or why
             blamed |= dict.fromkeys(group.units.tolist(), reason)
-        graph = build_graph(run, blamed)
-    return graph
+        graph = build_graph(probe.dense, blamed)
+    return replace(graph, scales=verdict.scales)
 
 
-def _linked(probe: _Probe, run: Run, graph: ChannelGraph) -> tuple[_Probe, Run, ChannelGraph]:
+def _linked(probe: _Probe, graph: ChannelGraph) -> tuple[_Probe, ChannelGraph]:
     """Attention code often takes the width of a head from that of the stream: head = stream // heads.
 
     Then neither can be cut alone. Where a stream of h d channels goes into a layer whose outputs are split into heads
     of d, the stream is taken as h heads as well, and offset i of every head becomes one unit with them. This makes
     units coarse, so it is done only where the groups in question fail alone and do not fail linked.
     """
-    links = _links(run.flow)
+    links = _links(probe.dense.flow)
     if not links:
-        return probe, run, graph
+        return probe, graph
     touched = np.unique(np.concatenate([link.ravel() for link in links]))
-    if _failure(probe, graph, _owners(graph, run, touched)):
+    if _failure(probe, graph, _owners(graph, probe.dense, touched)):
         linking = replace(probe, linked=True)
-        joint_run = linking.run(probe.model, run.specs)
-        joint = build_graph(joint_run, {})
-        if not _failure(linking, joint, _owners(joint, joint_run, touched)):
-            return linking, joint_run, joint
-    return probe, run, graph
+        linking = replace(linking, dense=linking.run(probe.model))
+        joint = build_graph(linking.dense, {})
+        if not _failure(linking, joint, _owners(joint, linking.dense, touched)):
+            return linking, joint
+    return probe, graph
 
 
 def _links(flow: Flow) -> list[Ints]:
@@ -132,25 +134,55 @@ def _guilty(groups: list[Group], check: Callable[[list[Group]], str | None]) -> 
     return [group for part in parts for group in _guilty(part, check)] or groups[:half]
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """Why the model breaks, or mixes up channels, when groups are cut; else the numbers that surgery must take back."""
+
+    failure: str | None = None
+    scales: tuple[Scale, ...] = ()
+
+
 def _failure(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> str | None:
-    """Why the model breaks, or mixes up channels, when one unit of each of these groups is cut; None if it does not."""
-    groups = [group for group in groups if group.size > 1]
-    if not groups:
-        return None
-    stays = _probe_keep(groups).units(graph)
+    return _try(probe, graph, groups).failure
+
+
+def _try(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> _Verdict:
+    verdict = _Verdict()
+    for keep in _probe_keeps([group for group in groups if group.size > 1], probe.dense.flow.numbered):
+        verdict = _tried(probe, graph, keep.units(graph))
+        if verdict.failure:
+            break
+    return verdict
+
+
+def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:
     slots = graph.slots_by_tensor
     small = copy_with(probe.model, lambda name, tensor: cut_tensor(tensor, slots.get(name, ()), stays))
     sync_sizes(small, sizes_after(graph, stays))
     try:
-        run = probe.run(small, graph.inputs)
+        run = probe.run(small)
+        misaligned = _misaligned(graph, stays, run)
+        unit_of_label = _origin(graph, probe.dense, np.ones_like(stays))
+        return _Verdict(misaligned) if misaligned else _Verdict(None, changed_scales(probe.dense, run, unit_of_label))
+    except ScaleError as error:
+        return _Verdict(str(error))
     except Exception as error:  # noqa: BLE001 - hard-coded sizes fail in as many ways as there are operations
-        return f"the model's code fixes its size: {_first_line(error)}"
-    return _misaligned(graph, stays, run)
+        return _Verdict(f"the model's code fixes its size: {_first_line(error)}")
 
 
-def _probe_keep(groups: Sequence[Group]) -> Keep:
-    """Drop the first unit of even groups and the last of odd ones, so that a shift between two groups shows."""
-    return Keep.of({g.id: range(1, g.size) if i % 2 == 0 else range(g.size - 1) for i, g in enumerate(groups)})
+def _probe_keeps(groups: Sequence[Group], numbered: bool) -> list[Keep]:
+    """Drop the first unit of even groups and the last of odd ones, so that a shift between two groups shows.
+
+    Code that takes channels by number can be right by luck when all groups lose equally: then try random shares too.
+    """
+    if not groups:
+        return []
+    evenly = {g.id: range(1, g.size) if i % 2 == 0 else range(g.size - 1) for i, g in enumerate(groups)}
+    if not numbered:
+        return [Keep.of(evenly)]
+    random = np.random.default_rng(0)
+    unevenly = {g.id: random.permutation(g.size)[: random.integers(1, g.size, endpoint=True)] for g in groups}
+    return [Keep.of(evenly), Keep.of(unevenly)]
 
 
 def _misaligned(graph: ChannelGraph, stays: np.ndarray, run: Run) -> str | None:
@@ -160,11 +192,18 @@ def _misaligned(graph: ChannelGraph, stays: np.ndarray, run: Run) -> str | None:
     component, unit = components(run.flow, run.labels)[known], origin[known]
     if not _determines(component, unit):
         return "after a cut other channels would meet: the model's code fixes an index or a padding"
-    if not _determines(unit, component):
+    whole = ~np.isin(unit, _alone(graph, stays))
+    if not _determines(unit[whole], component[whole]):
         return "after a cut channels that belong together would part: the model's code fixes an index"
     if not _same_mixers(graph, stays, run, origin):
         return "after a cut other channels would be mixed: the model's code fixes an index"
     return None
+
+
+def _alone(graph: ChannelGraph, stays: np.ndarray) -> list[int]:
+    """Units left alone in some dimension: one of size 1 has no label, so nothing shows that they belong together."""
+    lone = [kept_entries(slot.units, stays) for slot in graph.slots]
+    return [int(slot.units[kept[0]]) for slot, kept in zip(graph.slots, lone, strict=True) if len(kept) == 1]
 
 
 def _determines(a: Ints, b: Ints) -> bool:
@@ -187,15 +226,17 @@ def _origin(graph: ChannelGraph, run: Run, stays: np.ndarray) -> Ints:
 
 def _same_mixers(graph: ChannelGraph, stays: np.ndarray, run: Run, origin: Ints) -> bool:
     """Whether every mixing call of the cut model sees the units that stay of those it saw before."""
-    before = {(m.name, m.index): [units[(units >= 0) & stays[units]] for _, units in m.blocks] for m in graph.mixers}
-    after = {
-        (m.name, m.index): [origin[labels][origin[labels] >= 0] for _, labels in m.blocks] for m in run.flow.mixers
-    }
-    return all(_distinct(before[call]) == _distinct(after.get(call, [])) for call in before)
+    after = {(m.name, m.index): _distinct(origin[labels] for _, labels in m.blocks) for m in run.flow.mixers}
+    alone = set(_alone(graph, stays)) if graph.mixers else set()
+    return all(
+        {unit for unit in _distinct(units for _, units in m.blocks) if stays[unit]} - alone
+        == after.get((m.name, m.index), set()) - alone
+        for m in graph.mixers
+    )
 
 
 def _distinct(arrays: Iterable[Ints]) -> set[int]:
-    return {int(unit) for array in arrays for unit in np.unique(array)}
+    return {int(unit) for array in arrays for unit in np.unique(array) if unit >= 0}
 
 
 def _first_line(error: Exception) -> str:

@@ -32,6 +32,7 @@ ORDER = (
     "masking",
     "attributes",
     "grouping",
+    "scales",
     "labelled",
     "trace",
     "artifact",

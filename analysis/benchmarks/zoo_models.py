@@ -1,0 +1,233 @@
+"""The models the engine is held to: every torchvision classifier, timm models by family, dense prediction."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BATCH = 2
+CLASSIFIERS = 80
+"""Classification models of the torchvision this was written for: a new one must not go unseen."""
+
+LIBRARIES = ("torchvision", "timm", "dense-prediction")
+
+#: Models that are built for one size (window attention, fixed pooling), or need more than 224 pixels.
+SIZES = {
+    "torchvision/inception_v3": 299,
+    "torchvision/swin_v2_*": 256,
+    "timm/*_224": 224,
+    "timm/crossvit_tiny_240": 240,
+    "timm/*_256": 256,
+    "timm/legacy_xception": 299,
+    "timm/inception_*": 299,
+    "timm/bat_resnext26ts": 256,
+    "timm/halonet26t": 256,
+}
+
+#: Models that take minutes or more than 4 GiB each; left out of a quick look.
+BIG = ("regnet_y_128gf", "vit_h_14", "vit_l_*", "regnet_*_32gf", "efficientnet_b7", "convnext_large", "*101_64x4d")
+
+#: timm model -> nothing but its name is needed. Small variants; convolutional families first.
+TIMM: dict[str, str] = {
+    "efficientnet": "efficientnet_b0 efficientnet_lite0 tf_efficientnetv2_b0",
+    "mixnet": "mixnet_s tf_mixnet_s",
+    "mnasnet": "mnasnet_small semnasnet_075 spnasnet_100",
+    "fbnet": "fbnetc_100 fbnetv3_b",
+    "tinynet": "tinynet_e",
+    "mobilenet v1, v2": "mobilenetv1_100 mobilenetv2_050 mobilenet_edgetpu_v2_xs",
+    "mobilenet v3": "mobilenetv3_small_050 mobilenetv3_large_100",
+    "mobilenet v4": "mobilenetv4_conv_small mobilenetv4_hybrid_medium",
+    "lcnet": "lcnet_050 lcnetv2_small",
+    "hardcorenas": "hardcorenas_a",
+    "convnext": "convnext_atto",
+    "convnext v2": "convnextv2_atto",
+    "regnet": "regnetx_002 regnety_002 regnetv_040 regnetz_005",
+    "resnet": "resnet18 resnet18d resnet26t resnet50_gn resnetrs50 resnetblur18 resnetaa34d wide_resnet50_2",
+    "resnext": "resnext50_32x4d",
+    "senet": "seresnet18 legacy_seresnet18 legacy_seresnext26_32x4d",
+    "eca, cbam": "ecaresnet26t resnet18+cbam",
+    "resnet v2": "resnetv2_18 resnetv2_50x1_bit resnetv2_50d_gn resnetv2_50d_frn resnetv2_50d_evos",
+    "resnest": "resnest14d resnest26d",
+    "res2net": "res2net50_14w_8s res2next50",
+    "sknet": "skresnet18 skresnext50_32x4d",
+    "hrnet": "hrnet_w18_small",
+    "densenet": "densenet121 densenetblur121d",
+    "dla": "dla34 dla46_c dla60_res2net",
+    "dpn": "dpn48b dpn68",
+    "ghostnet": "ghostnet_050 ghostnetv2_100 ghostnetv3_050",
+    "repghostnet": "repghostnet_050",
+    "mobileone": "mobileone_s0",
+    "repvgg": "repvgg_a0",
+    "gernet": "gernet_s",
+    "byobnet": "resnet51q regnetz_b16 resnext26ts gcresnext26ts eca_resnext26ts",
+    "byoanet": "halonet26t eca_botnext26ts_256 bat_resnext26ts",
+    "cspnet": "cspdarknet53 cspresnet50 cspresnext50 darknet53 cs3darknet_s cs3darknet_focus_s",
+    "cspnext": "cspnext_tiny",
+    "vovnet": "vovnet39a ese_vovnet19b_slim ese_vovnet19b_dw",
+    "selecsls": "selecsls42b",
+    "nfnet": "nfnet_l0 eca_nfnet_l0 dm_nfnet_f0",
+    "nf_regnet, nf_resnet": "nf_regnet_b0 nf_resnet26",
+    "fasternet": "fasternet_t0",
+    "edgenext": "edgenext_xx_small",
+    "starnet": "starnet_s1",
+    "repvit": "repvit_m0_9",
+    "rdnet": "rdnet_tiny",
+    "hgnet": "hgnet_tiny hgnetv2_b0",
+    "inception": "inception_v3 inception_v4 inception_resnet_v2",
+    "inception_next": "inception_next_atto",
+    "xception": "legacy_xception xception41",
+    "rexnet": "rexnet_100 rexnetr_100",
+    "tresnet": "tresnet_m",
+    "vgg": "vgg11_bn",
+    "pnasnet, nasnet": "pnasnet5large",
+    "convmixer": "convmixer_768_32",
+    "csatv2": "csatv2",
+    "mambaout": "mambaout_femto",
+    "metaformer": "poolformer_s12 poolformerv2_s12 convformer_s18 caformer_s18",
+    "focalnet": "focalnet_tiny_srf",
+    "fastvit": "fastvit_t8",
+    "mobilevit": "mobilevit_xxs mobilevitv2_050",
+    "efficientvit": "efficientvit_b0 efficientvit_m0",
+    "efficientformer": "efficientformer_l1 efficientformerv2_s0",
+    "shvit": "shvit_s1",
+    "swiftformer": "swiftformer_xs",
+    "coat": "coat_lite_tiny",
+    "coatnet, maxvit": "coatnet_nano_rw_224 maxvit_nano_rw_256",
+    "tiny_vit": "tiny_vit_5m_224",
+    "pvt": "pvt_v2_b0",
+    "visformer": "visformer_tiny",
+    "levit": "levit_128s",
+    "mlp_mixer": "mixer_s32_224 resmlp_12_224 gmlp_ti16_224",
+    "vision_transformer": "vit_tiny_patch16_224",
+    "deit": "deit_tiny_patch16_224",
+    "swin": "swin_tiny_patch4_window7_224",
+    "twins": "twins_svt_small",
+    "xcit": "xcit_nano_12_p16_224",
+}
+
+SEGMENTATION = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large",
+                "lraspp_mobilenet_v3_large")  # fmt: skip
+
+#: Detectors resize what they are given; 128 pixels stay 128.
+SMALL = {"min_size": 128, "max_size": 128}
+
+#: Detector -> image size and arguments that make a net with random weights report boxes at all.
+DETECTION: dict[str, tuple[int, dict[str, Any]]] = {
+    "retinanet_resnet50_fpn": (128, {"score_thresh": 0.0, **SMALL}),
+    "fcos_resnet50_fpn": (128, {"score_thresh": 0.0, **SMALL}),
+    "fasterrcnn_resnet50_fpn": (128, {"box_score_thresh": 0.0, **SMALL}),
+    "fasterrcnn_mobilenet_v3_large_fpn": (128, {"box_score_thresh": 0.0, **SMALL}),
+    "maskrcnn_resnet50_fpn": (128, {"box_score_thresh": 0.0, **SMALL}),
+    "keypointrcnn_resnet50_fpn": (128, {"box_score_thresh": 0.0, **SMALL}),
+    "ssd300_vgg16": (300, {"score_thresh": 0.0}),
+    "ssdlite320_mobilenet_v3_large": (320, {"score_thresh": 0.0}),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the list: how it is built and what it is run on; a value that travels to another process.
+
+    `function` is `module:name` of what builds the architecture when called with `options`.
+    """
+
+    library: str
+    name: str
+    family: str
+    function: str
+    options: dict[str, Any] = field(default_factory=dict)
+    size: int = 224
+
+    @property
+    def big(self) -> bool:
+        """Whether a quick look leaves it out."""
+        return any(fnmatchcase(self.name, pattern) for pattern in BIG)
+
+    @property
+    def detects(self) -> bool:
+        """Takes a list of images and returns boxes."""
+        return self.name in DETECTION
+
+    def build(self) -> nn.Module:
+        """The architecture with whatever weights its library starts from; nothing is downloaded."""
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(module), name)(**self.options)
+
+    def inputs(self) -> tuple[Any, ...]:
+        """Positional arguments of `forward`: one tensor (2, 3, size, size), or a list of two images."""
+        images = torch.randn(BATCH, 3, self.size, self.size, generator=torch.Generator().manual_seed(1))
+        return ([image.sigmoid() for image in images],) if self.detects else (images,)
+
+    def targets(self) -> tuple[Any, ...]:
+        """What a detector in train mode wants beside its inputs."""
+        if not self.detects:
+            return ()
+        box = torch.tensor([[self.size * 0.2, self.size * 0.2, self.size * 0.8, self.size * 0.7]])
+        target: dict[str, Tensor] = {"boxes": box, "labels": torch.ones(1, dtype=torch.long)}
+        if self.name.startswith("maskrcnn"):
+            target["masks"] = torch.ones(1, self.size, self.size, dtype=torch.uint8)
+        if self.name.startswith("keypointrcnn"):
+            target["keypoints"] = torch.full((1, 17, 3), self.size * 0.5)
+        return ([target] * BATCH,)
+
+
+def entries(library: str) -> list[Entry]:
+    """The list of one library."""
+    return {"torchvision": _torchvision, "timm": _timm, "dense-prediction": _dense_prediction}[library]()
+
+
+def select(found: list[Entry], patterns: list[str]) -> list[Entry]:
+    """Those whose name matches one of the patterns; a pattern that matches nothing is an error."""
+    for pattern in patterns:
+        if not any(fnmatchcase(entry.name, pattern) for entry in found):
+            raise SystemExit(f"{pattern!r} matches no model of {', '.join(entry.name for entry in found)}")
+    return [e for e in found if not patterns or any(fnmatchcase(e.name, pattern) for pattern in patterns)]
+
+
+def _torchvision() -> list[Entry]:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if len(names) != CLASSIFIERS:
+        raise SystemExit(f"torchvision lists {len(names)} classification models, not {CLASSIFIERS}")
+    slow = {name: {"init_weights": False} for name in ("googlenet", "inception_v3")}
+    return [_of_torchvision("torchvision", name, _family(name), slow.get(name, {})) for name in names]
+
+
+def _dense_prediction() -> list[Entry]:
+    segmentation = [_of_torchvision("dense-prediction", n, "segmentation", {}, 128) for n in SEGMENTATION]
+    detection = [
+        _of_torchvision("dense-prediction", name, "detection", options, size)
+        for name, (size, options) in DETECTION.items()
+    ]
+    return segmentation + detection
+
+
+def _of_torchvision(library: str, name: str, family: str, options: dict[str, Any], size: int | None = None) -> Entry:
+    bare = {"weights": None} if library == "torchvision" else {"weights": None, "weights_backbone": None}
+    options = {"name": name, **bare, **options}
+    return Entry(library, name, family, "torchvision.models:get_model", options, size or _size(library, name))
+
+
+def _timm() -> list[Entry]:
+    return [_of_timm(name, family) for family, names in TIMM.items() for name in names.split()]
+
+
+def _of_timm(name: str, family: str) -> Entry:
+    base, _, attention = name.partition("+")
+    extra = {"block_args": {"attn_layer": attention}} if attention else {}
+    options = {"model_name": base, "pretrained": False, **extra}
+    return Entry("timm", name, family, "timm:create_model", options, _size("timm", name))
+
+
+def _family(name: str) -> str:
+    return name.split("_", maxsplit=1)[0].rstrip("0123456789")
+
+
+def _size(library: str, name: str) -> int:
+    return next((size for pattern, size in SIZES.items() if fnmatchcase(f"{library}/{name}", pattern)), 224)

@@ -1,0 +1,143 @@
+"""Rows of the zoo benchmark as a Markdown table, and as a summary for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from autoprune.analysis.benchmarks.zoo_case import STEPS, TOLERANCE
+from autoprune.analysis.benchmarks.zoo_models import BATCH
+
+Row = dict[str, Any]
+LOSS = 0.4
+"""The share of FLOPs that a model should lose when half of every group goes."""
+
+RAN = "**no**"
+"""What the table shows for a check that failed; the reason stands below the table."""
+
+COLUMNS = (
+    "model", "pixels", "params, M", "GFLOPs", "FLOPs lost", "cannot shrink", "groups", "frozen", "trace, s", "cut, s",
+    "masked - cut", "cost = torch's count", "backward", "sizes true", "again", "artefact", "ONNX - cut",
+)  # fmt: skip
+
+
+def lost(row: Row) -> float:
+    """Share of the dense FLOPs that is gone; 0 if the model was not traced."""
+    return float(row["checks"].get("trace", {}).get("lost", 0.0))
+
+
+def passes(row: Row) -> bool:
+    """Every check ran and passed."""
+    return bool(row["checks"]) and all(found["ok"] for found in row["checks"].values())
+
+
+def failures(row: Row) -> Iterator[str]:
+    """`check: reason [where]` of every check that failed by itself, not for want of an earlier one."""
+    for name, found in row["checks"].items():
+        if not found["ok"] and not found.get("skipped"):
+            yield f"{name}: {found['reason']}" + (f" [{found['where']}]" if found.get("where") else "")
+
+
+def held_up(row: Row) -> list[str]:
+    """What the frozen groups say and how many of the FLOPs are in the layers they touch, the largest share first."""
+    return [f"{reason} ({share:.0%})" for reason, share in row["checks"].get("trace", {}).get("reasons", [])]
+
+
+def line(row: Row) -> str:
+    """One model on one line."""
+    why = list(failures(row)) or ["passes"]
+    if lost(row) < LOSS:
+        why += ["frozen: " + "; ".join(held_up(row))]
+    return f"{row['model']}: loses {lost(row):.1%}, {row.get('seconds', 0):.0f} s; {'; '.join(why)}"
+
+
+def tally(rows: Sequence[Row]) -> Iterator[str]:
+    """How many models pass each check that was run, all of them, and lose enough FLOPs."""
+    for step in STEPS:
+        ran = [row["checks"][step.name]["ok"] for row in rows if step.name in row["checks"]]
+        if ran:
+            yield f"{step.name}: {sum(ran)} of {len(rows)}"
+    yield f"every check: {sum(passes(row) for row in rows)} of {len(rows)}"
+    yield f"lose at least {LOSS:.0%} of their FLOPs: {sum(lost(row) >= LOSS for row in rows)} of {len(rows)}"
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Every model that fails or loses little, then the tally."""
+    return "\n".join([*(line(row) for row in rows if not passes(row) or lost(row) < LOSS), *tally(rows)])
+
+
+# ---- Markdown --------------------------------------------------------------------------------------------------------
+
+
+def table(library: str, listed: Sequence[str], measured: Mapping[str, Row]) -> str:
+    """The result as Markdown: on what and how, the tally, a line per model, and the reason of everything missing."""
+    rows = [measured[name] for name in listed if name in measured]
+    missing = [name for name in listed if name not in measured]
+    parts = [
+        f"`python -m autoprune.analysis.benchmarks.zoo {library}`",
+        _conditions(rows),
+        "\n".join(f"- {said}" for said in tally(rows)),
+        _grid(rows),
+        _reasons("Failed", [(row, list(failures(row))) for row in rows if not passes(row)]),
+        f"Listed but not measured: {', '.join(missing)}" if missing else "",
+        _reasons(f"Lose less than {LOSS:.0%}", [(row, held_up(row)) for row in rows if lost(row) < LOSS]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _conditions(rows: Sequence[Row]) -> str:
+    machines = "; ".join(sorted({f"{row['machine']}, {row['versions']}" for row in rows}))
+    limits = "; ".join(sorted({f"{r['limits']['total']} s and {r['limits']['memory']} GiB a model" for r in rows}))
+    return (
+        f"{machines}; at most {limits}.\n"
+        f"Random weights and statistics, batch {BATCH}, float32, one process a model. A random half of the channels of "
+        "every prunable group goes. `masked - cut`: largest difference of the outputs over the largest output, at most "
+        f"{TOLERANCE:g}; `cannot shrink`: share of the FLOPs in operations of which no dimension can be cut; `cost = "
+        "torch's count`: FLOPs and parameters equal FlopCounterMode's and the tensors', for the half and for a random "
+        "share of every group; `again`: the cut model is traced and pruned once more. FLOPs are per image."
+    )
+
+
+def _grid(rows: Sequence[Row]) -> str:
+    head = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
+    return "\n".join([*head, *("| " + " | ".join(_cells(row)) + " |" for row in rows)])
+
+
+def _cells(row: Row) -> Iterator[str]:
+    yield row["model"]
+    yield str(row["size"])
+    yield _cell(row, "build", lambda found: f"{found['params'] / 1e6:.1f}")
+    yield from (
+        _cell(row, "trace", show)
+        for show in (
+            lambda found: f"{found['flops'] / BATCH / 1e9:.2f}",
+            lambda found: f"{found['lost']:.1%}",
+            lambda found: f"{found['rigid']:.1%}",
+            lambda found: str(found["groups"]),
+            lambda found: str(found["frozen"]),
+            lambda found: f"{found['trace_seconds']:.2f}",
+        )
+    )
+    yield _cell(row, "cut", lambda found: f"{found['cut_seconds']:.2f}")
+    yield _cell(row, "equal", _equal)
+    yield _cell(row, "cost", lambda _: "yes")
+    yield _cell(row, "backward", lambda found: found["mode"])
+    yield from (_cell(row, name, lambda _: "yes") for name in ("attributes", "again", "artefact"))
+    yield _cell(row, "onnx", lambda found: f"{found['relative_error']['onnx']:.0e}")
+
+
+def _cell(row: Row, name: str, show: Any) -> str:
+    found = row["checks"].get(name)
+    if found is None:
+        return "not run"
+    return str(show(found)) if found["ok"] else RAN
+
+
+def _equal(found: Row) -> str:
+    single = f"{found['difference']:.0e}"
+    return f"{single}; float64 {found['difference64']:.0e}" if "difference64" in found else single
+
+
+def _reasons(title: str, found: Iterable[tuple[Row, list[str]]]) -> str:
+    lines = [f"- {row['model']}: {'; '.join(why).replace('|', '/')}" for row, why in found]
+    return "\n".join([f"{title}:", "", *lines]) if lines else ""
