@@ -2,16 +2,22 @@
 
 The target contract: the cost of the Keep is within 1 % of the dense cost of what was asked for, or `TargetError` names
 the smallest reachable ratio and what holds it up. Cost never rises when a unit goes, so bisection finds the cut.
+
+Units go in blocks, each down to the next width that its group may have: one by one unless `round_to` asks for more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import bisect
+import heapq
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from autoprune.cost import Cost, cost_of_counts, flops_by_layer
 from autoprune.errors import InputError, TargetError, check_name
@@ -23,14 +29,8 @@ Scores = Mapping[str, ArrayLike]
 
 #: How far from the target the cost may end, as a share of the dense cost.
 TOLERANCE = 0.01
-
-
-@dataclass(frozen=True, eq=False)
-class _Order:
-    """Units in the order of removal: `column[i]` is the graph column of the i-th, `position[i]` its place there."""
-
-    column: Ints
-    position: Ints
+#: How many combinations of widths are tried around the cut before a target is refused.
+TRIES = 4096
 
 
 def allocate(graph: ChannelGraph, scores: Scores, target: Target, how: Allocation | None = None) -> Keep:
@@ -45,19 +45,35 @@ def allocate(graph: ChannelGraph, scores: Scores, target: Target, how: Allocatio
     Raises:
         InputError: unknown or frozen group, wrong number of scores, a score that is not finite, a ratio key that
             matches no group.
-        TargetError: the target is below what can be reached, or no width comes within 1 % of it.
+        TargetError: the target is below what can be reached, or no widths come within 1 % of it.
     """
     how = how or Allocation()
-    checked = {group_id: _checked(graph, group_id, values) for group_id, values in scores.items()}
-    order = _removal_order(graph, checked, how)
-    removed = _meet(graph, order, target)
-    return _keep(graph, order, removed)
+    ranked = _ranked(graph, scores)
+    weights = _weights(graph, how, scores)
+    widths = _widths(graph, how, weights)
+    order = _removal_order(ranked, widths, weights, how)
+    return _keep(graph, ranked, _meet(graph, widths, order, target))
 
 
 def smallest(graph: ChannelGraph, how: Allocation | None = None) -> Cost:
     """The cost when everything that `how` allows is pruned."""
-    floors = [_floor(group, how or Allocation()) for group in graph.prunable]
-    return cost_of_counts(graph, np.array(floors, dtype=np.int64))
+    how = how or Allocation()
+    return cost_of_counts(graph, _widths(graph, how, _weights(graph, how, graph.by_id)).lowest)
+
+
+def check_target(graph: ChannelGraph, target: Target, how: Allocation | None = None) -> None:
+    """Raise `TargetError` if the target is out of reach, whatever the scores."""
+    how = how or Allocation()
+    limits = _limits(graph, target)
+    lowest = _widths(graph, how, _weights(graph, how, graph.by_id)).lowest
+    if limits.ratios and limits.excess(lowest) > 0:
+        raise _unreachable(limits, lowest)
+
+
+def held_up_by(graph: ChannelGraph, how: Allocation | None = None, most: int = 3) -> dict[str, float]:
+    """The layers that cost most when everything that `how` allows is pruned: name -> share of the FLOPs left."""
+    how = how or Allocation()
+    return _largest(graph, _widths(graph, how, _weights(graph, how, graph.by_id)).lowest, most)
 
 
 def shares(graph: ChannelGraph, how: Allocation) -> dict[str, float]:
@@ -74,44 +90,60 @@ def shares(graph: ChannelGraph, how: Allocation) -> dict[str, float]:
     return {group.id: _share(group, how.ratios) for group in graph.prunable}
 
 
-# ---- orders of removal -----------------------------------------------------------------------------------------------
+@lru_cache(maxsize=64)
+def channels_per_unit(graph: ChannelGraph) -> Mapping[str, int]:
+    """Group id -> the filters that one of its units owns in a layer; frozen groups included.
+
+    That is 1 for a plain convolution and g for one of g groups, all of which lose the same filter. Where the layers of
+    a group differ it is the greatest common divisor: a multiple of it is a multiple in each of them.
+    """
+    channels = np.zeros(graph.unit_count, dtype=np.int64)
+    for slot in graph.slots:
+        if slot.role == "out":
+            units, filters = np.unique(slot.units[slot.units >= 0], return_counts=True)
+            channels[units] = np.gcd(channels[units], filters)
+    return {group.id: int(channels[group.units[0]]) for group in graph.groups}
 
 
-def _removal_order(graph: ChannelGraph, scores: Mapping[str, Floats], how: Allocation) -> _Order:
-    """All removable units sorted by (key, score rank); within a group the order is always that of the scores."""
-    keys, columns, positions = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    weight = shares(graph, how) if how.name == "ratios" else {}
-    for group_id, values in scores.items():
-        group = graph.by_id[group_id]
-        ranked = np.argsort(values, kind="stable")[: group.size - _floor(group, how)]
-        keys.append(_keys(how, values, ranked, weight.get(group_id)))
-        columns.append(np.full(len(ranked), graph.column[group_id]))
-        positions.append(ranked)
-    key = np.concatenate(keys)
-    finite = np.flatnonzero(np.isfinite(key))
-    by_key = finite[np.argsort(key[finite], kind="stable")]
-    return _Order(np.concatenate(columns)[by_key], np.concatenate(positions)[by_key])
+# ---- widths ----------------------------------------------------------------------------------------------------------
 
 
-def _keys(how: Allocation, values: Floats, ranked: Ints, share: float | None) -> Floats:
-    """Smaller keys go first. By rank for `uniform` and `ratios` (share of the group gone, over its weight)."""
-    if how.name == "global":
-        return values[ranked] / _scale(values, how.normalise)
-    gone = (np.arange(len(ranked)) + 0.5) / len(values)
-    if share is None:
-        return gone
-    return gone / share if share > 0 else np.full(len(gone), np.inf)
+@dataclass(frozen=True, eq=False)
+class _Widths:
+    """The widths that each prunable group may have, in units: `dense`, and multiples of `step` from `lowest` up.
+
+    All of shape (prunable groups,). A group that is not pruned has no other width than `lowest`, its dense one.
+    """
+
+    dense: Ints
+    lowest: Ints
+    step: Ints
+
+    def below(self, kept: Ints) -> Ints:
+        """The next lower width of every group; the lowest has none and stays."""
+        lower: Ints = np.maximum(self.lowest, (kept - 1) // self.step * self.step)
+        return lower
+
+    def above(self, kept: Ints) -> Ints:
+        """The next higher width of every group; the dense one has none and stays."""
+        higher: Ints = np.minimum(self.dense, (kept // self.step + 1) * self.step)
+        return higher
 
 
-def _scale(values: Floats, normalise: str) -> float:
-    size = np.abs(values)
-    scale = {"none": 1.0, "mean": size.mean(), "max": size.max(), "std": values.std()}[normalise]
-    return float(scale) or 1.0
+def _widths(graph: ChannelGraph, how: Allocation, weights: Floats) -> _Widths:
+    """`how` counts channels, the graph counts units: here one becomes the other."""
+    channels = np.array([channels_per_unit(graph)[group.id] for group in graph.prunable], dtype=np.int64)
+    step = how.round_to // np.gcd(channels, how.round_to)
+    by_ratio = np.ceil(graph.sizes * (1 - how.max_ratio) - 1e-9).astype(np.int64)
+    floor = np.maximum(np.maximum(by_ratio, -(-how.min_channels // channels)), 1)
+    lowest = np.minimum(graph.sizes, -(-floor // step) * step)
+    return _Widths(graph.sizes, np.where(weights > 0, lowest, graph.sizes), step)
 
 
-def _floor(group: Group, how: Allocation) -> int:
-    by_ratio = int(np.ceil(group.size * (1 - how.max_ratio) - 1e-9))
-    return min(group.size, max(how.min_channels, by_ratio, 1))
+def _weights(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object]) -> Floats:
+    """How eagerly each group is pruned, shape (prunable groups,): 1 or what `ratios` say; 0 where it stays whole."""
+    given = shares(graph, how) if how.name == "ratios" else dict.fromkeys(graph.by_id, 1.0)
+    return np.array([given[group.id] if group.id in scored else 0.0 for group in graph.prunable])
 
 
 def _matches(key: str, group: Group) -> bool:
@@ -125,100 +157,220 @@ def _share(group: Group, ratios: Mapping[str, float]) -> float:
     return next((ratio for key, ratio in ratios.items() if fnmatchcase(group.id, key)), 0.0)
 
 
-def _checked(graph: ChannelGraph, group_id: str, values: ArrayLike) -> Floats:
-    group = graph.group(check_name(group_id, {g.id for g in graph.groups}, kind="group", where="scores"))
+# ---- orders of removal -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """The units of all prunable groups, one group after the other, in each the lowest score first.
+
+    `column`, `rank`, `position` (in the group) and `score` of each unit, all of shape (units,); `start` of each group.
+    """
+
+    column: Ints
+    rank: Ints
+    position: Ints
+    score: Floats
+    start: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """Blocks in the order of removal: the graph column of each and how many units it holds, both shape (blocks,)."""
+
+    column: Ints
+    units: Ints
+
+    def kept(self, widths: _Widths, blocks: int) -> Ints:
+        """What every group keeps when the first `blocks` are gone."""
+        gone = np.bincount(self.column[:blocks], self.units[:blocks], len(widths.dense))
+        return widths.dense - gone.astype(np.int64)
+
+
+def _ranked(graph: ChannelGraph, scores: Scores) -> _Ranked:
+    """Groups without scores are ranked as they come: none of their units will go."""
+    for group_id in scores:
+        if group_id not in graph.by_id:
+            graph.group(check_name(group_id, [group.id for group in graph.groups], kind="group", where="scores"))
+    given = [_of_size(group, scores.get(group.id, np.zeros(group.size))) for group in graph.prunable]
+    column, start = np.repeat(np.arange(len(given)), graph.sizes), np.cumsum(graph.sizes) - graph.sizes
+    position = np.concatenate([np.zeros(0, np.int64), *(np.argsort(values, kind="stable") for values in given)])
+    score = np.concatenate([np.zeros(0), *given])[start[column] + position]
+    if not (finite := np.isfinite(score)).all():
+        wrong = graph.prunable[column[np.argmin(finite)]].id
+        raise InputError("scores that are not finite", where=f"scores of {wrong!r}", allowed="finite numbers")
+    return _Ranked(column, np.arange(len(column)) - start[column], position, score, start)
+
+
+def _of_size(group: Group, values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (group.size,):
-        raise InputError(f"shape {array.shape}", where=f"scores of {group_id!r}", allowed=f"({group.size},)")
-    if not np.isfinite(array).all():
-        raise InputError("scores that are not finite", where=f"scores of {group_id!r}", allowed="finite numbers")
+        raise InputError(f"shape {array.shape}", where=f"scores of {group.id!r}", allowed=f"({group.size},)")
     return array
+
+
+def _removal_order(ranked: _Ranked, widths: _Widths, weights: Floats, how: Allocation) -> _Order:
+    """All blocks that may go, sorted by key.
+
+    A block ends with the unit whose removal leaves its group at a width it may have. In a group the lowest scores go
+    first, so keys must rise with them: the key of a block is that of its middle unit.
+    """
+    left = widths.dense[ranked.column] - ranked.rank - 1
+    ends = (left % widths.step[ranked.column] == 0) & (left >= widths.lowest[ranked.column])
+    column, left = ranked.column[ends], left[ends]
+    dense = widths.dense[column]
+    units = np.minimum(dense, left + widths.step[column]) - left
+    middle = dense - left - units / 2
+    if how.name == "global":
+        unit = ranked.start[column] + middle.astype(np.int64)
+        keys = ranked.score[unit] / _scales(ranked, widths, how.normalise)[column]
+    else:  # the share of the group that is gone by then
+        keys = middle / (dense * weights[column])
+    by_key = np.argsort(keys, kind="stable")
+    return _Order(column[by_key], units[by_key])
+
+
+def _scales(ranked: _Ranked, widths: _Widths, normalise: str) -> Floats:
+    """What the scores of each group are divided by, shape (prunable groups,)."""
+    size = np.abs(ranked.score)
+    match normalise:
+        case "mean":
+            scales = np.add.reduceat(size, ranked.start) / widths.dense
+        case "max":
+            scales = np.maximum.reduceat(size, ranked.start)
+        case "std":
+            mean = np.add.reduceat(ranked.score, ranked.start) / widths.dense
+            squares = (ranked.score - mean[ranked.column]) ** 2
+            scales = np.sqrt(np.add.reduceat(squares, ranked.start) / widths.dense)
+        case _:
+            scales = np.ones(len(widths.dense))
+    return np.where(scales > 0, scales, 1.0)
 
 
 # ---- meeting the target ----------------------------------------------------------------------------------------------
 
 
-def _meet(graph: ChannelGraph, order: _Order, target: Target) -> NDArray[np.bool_]:
-    """Which entries of the order are removed, shape (len(order),)."""
-    limits = target.ratios()
-    dense = cost_of_counts(graph, graph.sizes)
+@dataclass(frozen=True, eq=False)
+class _Limits:
+    """What the pruned model may cost, as ratios to the dense cost."""
 
-    def excess(removed: NDArray[np.bool_]) -> float:
+    graph: ChannelGraph
+    dense: Cost
+    ratios: Mapping[str, float]
+
+    def reached(self, kept: Ints) -> dict[str, float]:
+        """The ratios that are limited."""
+        ratios = cost_of_counts(self.graph, kept).ratios(self.dense)
+        return {name: ratios[name] for name in self.ratios}
+
+    def excess(self, kept: Ints) -> float:
         """How far the worst limit is overshot, as a share of the dense cost; negative = room left."""
-        gone = np.bincount(order.column[removed], minlength=len(graph.sizes))
-        ratios = cost_of_counts(graph, graph.sizes - gone).ratios(dense)
-        return max((ratios[name] - limit for name, limit in limits.items()), default=-1.0)
-
-    index = np.arange(len(order.column))
-    if not limits or excess(index < 0) <= 0:
-        return index < 0
-    if excess(index >= 0) > 0:
-        raise _unreachable(graph, order, target)
-    return _refine(order, _shortest_prefix(excess, index), excess, target)
+        found = self.reached(kept)
+        return max(found[name] - limit for name, limit in self.ratios.items())
 
 
-def _shortest_prefix(excess: Callable[[NDArray[np.bool_]], float], index: Ints) -> NDArray[np.bool_]:
-    low, high = 0, len(index)  # a prefix of `low` misses the target, one of `high` meets it
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if excess(index < middle) <= 0 else (middle, high)
-    return index < high
+#: Excess of widths that were tried, and the widths.
+_Tried = tuple[float, Ints]
 
 
-def _refine(
-    order: _Order, removed: NDArray[np.bool_], excess: Callable[[NDArray[np.bool_]], float], target: Target
-) -> NDArray[np.bool_]:
-    """Where one unit is worth more than the tolerance, put back what fits: per group the last unit removed, once each.
-
-    Cost depends on how many units of a group stay, not on which, so one try per group and round says all.
-    """
-    while excess(removed) < -TOLERANCE:
-        candidates = []
-        for column in dict.fromkeys(order.column[removed][::-1].tolist()):
-            last = np.flatnonzero(removed & (order.column == column))[-1]
-            trial = removed.copy()
-            trial[last] = False
-            over = excess(trial)
-            if over <= TOLERANCE:
-                candidates.append((abs(over), int(last)))
-        if not candidates:
-            raise TargetError(
-                f"no widths come within {TOLERANCE:.0%} of {_said(target)}: single channels are worth more than that",
-                where="target",
-                allowed=f"a ratio near {_nearest(target, excess(removed))}",
-            )
-        removed = removed.copy()
-        removed[min(candidates)[1]] = False
-    return removed
+def _limits(graph: ChannelGraph, target: Target) -> _Limits:
+    return _Limits(graph, cost_of_counts(graph, graph.sizes), target.ratios())
 
 
-def _nearest(target: Target, over: float) -> str:
-    return ", ".join(f"{name}: {limit + over:.3f}" for name, limit in target.ratios().items())
+def _meet(graph: ChannelGraph, widths: _Widths, order: _Order, target: Target) -> Ints:
+    """What every group keeps, shape (prunable groups,)."""
+    limits = _limits(graph, target)
+    if not limits.ratios or limits.excess(widths.dense) <= 0:
+        return widths.dense
+    if limits.excess(widths.lowest) > 0:
+        raise _unreachable(limits, widths.lowest)
+    tried = _search(limits, widths, _cut(limits, widths, order))
+    over, found = min(tried, key=lambda one: abs(one[0]))
+    if abs(over) > TOLERANCE:
+        raise _too_coarse(limits, tried)
+    return found
 
 
-def _said(target: Target) -> str:
-    return ", ".join(f"{name}: {limit:g}" for name, limit in target.ratios().items())
-
-
-def _unreachable(graph: ChannelGraph, order: _Order, target: Target) -> TargetError:
-    gone = np.bincount(order.column, minlength=len(graph.sizes))
-    counts = graph.sizes - gone
-    ratios = cost_of_counts(graph, counts).ratios(cost_of_counts(graph, graph.sizes))
-    reachable = ", ".join(f"{name} >= {ratios[name]:.4f}" for name in target.ratios())
-    kept = {group.id: range(int(n)) for group, n in zip(graph.prunable, counts, strict=True)}
-    costs = sorted(flops_by_layer(graph, Keep.of(kept)).items(), key=lambda item: -item[1])
-    holders = ", ".join(name or "model" for name, _ in costs[:3])
-    frozen = [f"{group.id} ({group.frozen})" for group in graph.groups if group.frozen]
-    why = f"; frozen: {', '.join(frozen[:3])}" if frozen else ""
-    return TargetError(
-        f"{_said(target)} cannot be reached: held up by {holders}{why}", where="target", allowed=reachable
+def _cut(limits: _Limits, widths: _Widths, order: _Order) -> Ints:
+    """What is kept when as few blocks go, in order, as the target needs."""
+    blocks = range(len(order.units))
+    return order.kept(
+        widths, bisect.bisect_left(blocks, x=True, key=lambda n: limits.excess(order.kept(widths, n)) <= 0)
     )
 
 
-def _keep(graph: ChannelGraph, order: _Order, removed: NDArray[np.bool_]) -> Keep:
+def _search(limits: _Limits, widths: _Widths, cut: Ints) -> list[_Tried]:
+    """The cut and widths around it, until some are near enough or `TRIES` are spent.
+
+    Where a block is worth more than the tolerance, others must make up for it: while there is room left one block goes
+    back, while the target is overshot one more goes; always from the nearest widths found so far. Such steps lead to
+    all widths there are (from any, some step goes towards those wanted), so in a small network nothing is missed.
+    """
+    tried = [(limits.excess(cut), cut)]
+    queue, seen = [(abs(tried[0][0]), 0)], {cut.tobytes()}
+    while queue and len(tried) < TRIES:
+        distance, index = heapq.heappop(queue)
+        if distance <= TOLERANCE:
+            break
+        over, kept = tried[index]
+        for other in _one_moved(kept, widths.above(kept) if over < 0 else widths.below(kept)):
+            if other.tobytes() not in seen:
+                seen.add(other.tobytes())
+                tried.append((limits.excess(other), other))
+                heapq.heappush(queue, (abs(tried[-1][0]), len(tried) - 1))
+    return tried
+
+
+def _one_moved(kept: Ints, moved: Ints) -> Iterator[Ints]:
+    for column in np.flatnonzero(moved != kept):
+        other = kept.copy()
+        other[column] = moved[column]
+        yield other
+
+
+def _too_coarse(limits: _Limits, tried: list[_Tried]) -> TargetError:
+    sides = [[one for one in tried if (one[0] > 0) == above] for above in (False, True)]
+    nearest = [min(side, key=lambda one: abs(one[0]))[1] for side in sides if side]
+    return TargetError(
+        f"found no widths within {TOLERANCE:.0%} of {_said(limits.ratios)}: single steps are worth more than that",
+        where="target",
+        allowed=f"a ratio near {' or '.join(_said(_rounded_up(limits.reached(kept))) for kept in nearest)}",
+    )
+
+
+def _unreachable(limits: _Limits, lowest: Ints) -> TargetError:
+    reachable = _rounded_up(limits.reached(lowest))
+    frozen = [f"{group.id} ({group.frozen})" for group in limits.graph.groups if group.frozen]
+    why = f"; frozen: {', '.join(frozen[:3])}" if frozen else ""
+    return TargetError(
+        f"{_said(limits.ratios)} cannot be reached: held up by {', '.join(_largest(limits.graph, lowest, 3))}{why}",
+        where="target",
+        allowed=", ".join(f"{name} >= {ratio:.4f}" for name, ratio in reachable.items()),
+    )
+
+
+def _largest(graph: ChannelGraph, kept: Ints, most: int) -> dict[str, float]:
+    """The layers that cost most at these widths: name -> share of the FLOPs."""
+    keep = Keep.of({group.id: range(int(n)) for group, n in zip(graph.prunable, kept, strict=True)})
+    costs = flops_by_layer(graph, keep)
+    total = sum(costs.values()) or 1
+    return {name or "model": costs[name] / total for name in sorted(costs, key=lambda name: -costs[name])[:most]}
+
+
+def _rounded_up(ratios: Mapping[str, float]) -> dict[str, float]:
+    """To four decimals, so that what is named can be asked for."""
+    return {name: math.ceil(ratio * 1e4) / 1e4 for name, ratio in ratios.items()}
+
+
+def _said(ratios: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}: {ratio:g}" for name, ratio in ratios.items())
+
+
+def _keep(graph: ChannelGraph, ranked: _Ranked, counts: Ints) -> Keep:
+    """The highest-ranked units of every group that loses some."""
     kept = {}
-    for column, group in enumerate(graph.prunable):
-        gone = order.position[removed & (order.column == column)]
-        if len(gone):
-            kept[group.id] = np.setdiff1d(np.arange(group.size), gone).tolist()
-    return Keep.of(kept)
+    for group, start, count in zip(graph.prunable, ranked.start.tolist(), counts.tolist(), strict=True):
+        if count < group.size:
+            stays = ranked.position[start + group.size - count : start + group.size]
+            kept[group.id] = tuple(np.sort(stays).tolist())
+    return Keep(tuple(sorted(kept.items())))

@@ -257,13 +257,16 @@ def _prune(commands: Any) -> None:
         "autoprune prune --task digits_demo --method taylor --flops 0.5",
         "autoprune prune --task cifar10_resnet20 --method bn_scale --flops 0.4 \\",
         "    --set method.penalty=1e-4 --set training.images=200000 --to small",
-        "autoprune prune torchvision/resnet50 --method l1 --flops 0.5 --to small",
+        "autoprune prune resnet50 --method l1 --flops 0.5 --round-to 8 --to small",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a model's name, or your own module:function")
     parser.add_argument("--task", metavar="SPACE", help="model and data of this ready space or YAML file")
     parser.add_argument("--method", required=True, metavar="NAME", help="one of: autoprune methods")
     parser.add_argument("--flops", type=_ratio, metavar="R", help="FLOPs to keep, in (0, 1]")
     parser.add_argument("--params", type=_ratio, metavar="R", help="parameters to keep, in (0, 1]")
+    parser.add_argument(
+        "--round-to", type=_positive(int), metavar="N", help="channels of every pruned group a multiple of N, such as 8"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the recipe (default: 0)")
     parser.add_argument(
         "--set",

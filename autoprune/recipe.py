@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.reading import choices, expect_mapping, read, to_plain, within
+from autoprune.reading import choices, expect_mapping, read, read_value, to_plain, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,12 @@ class Allocation:
         ratios: `ratios` only: weight per group id, `stageN` or glob pattern; the target scales them all by one scalar.
             The most specific key wins (id, stage, then the first pattern that fits); unlisted groups are not pruned.
         max_ratio: largest share of a group that may go.
-        min_channels: smallest width of a group.
+        min_channels: smallest number of channels of a group; a narrower group is not pruned.
+        round_to: channels of a pruned group are a multiple of this (4, 8, 16, ... for hardware that likes them). The
+            dense width is always allowed, so a group that is narrower than `round_to` is not pruned.
+
+    Channels are filters of one layer. Where groups of a convolution lose channels together, a unit holds several of
+    them: with 32 groups, `round_to` 8 asks for nothing more than what is so anyway.
     """
 
     name: str = field(default="global", metadata=choices("uniform", "ratios", "global"))
@@ -59,6 +66,13 @@ class Allocation:
     ratios: Mapping[str, float] = field(default_factory=dict, metadata=within(0, 1))
     max_ratio: float = field(default=0.95, metadata=within(0, 1, open_low=True))
     min_channels: int = field(default=1, metadata=within(1, 2**20))
+    round_to: int = field(default=1, metadata=within(1, 512))
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(Allocation)
+        for item in dataclasses.fields(self):
+            value = read_value(hints[item.name], getattr(self, item.name), f"allocation.{item.name}", item.metadata)
+            object.__setattr__(self, item.name, value)
 
 
 @dataclass(frozen=True, kw_only=True)

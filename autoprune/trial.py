@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune import methods
-from autoprune.allocate import smallest
+from autoprune.allocate import check_target
 from autoprune.cost import Cost, cost
-from autoprune.errors import AutopruneError, TargetError
+from autoprune.errors import AutopruneError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
 from autoprune.methods import Context, Method
@@ -72,16 +72,7 @@ class Bench:
 
     def check(self, target: Target, how: Allocation | None = None) -> None:
         """Raise `TargetError` if no method could meet the target under this allocation."""
-        reachable = smallest(self.graph, how).ratios(self.dense_cost)
-        for name, ratio in target.ratios().items():
-            if reachable[name] > ratio:
-                frozen = [f"{group.id} ({group.frozen})" for group in self.graph.groups if group.frozen]
-                held = f"; frozen: {', '.join(frozen[:3])}" if frozen else ""
-                raise TargetError(
-                    f"{name}: {ratio:g} cannot be reached{held}",
-                    where="target",
-                    allowed=f"{name} >= {reachable[name]:.4f}",
-                )
+        check_target(self.graph, target, how)
 
     def context(self, model: nn.Module, seed: int) -> Context:
         """What a method sees of this bench."""

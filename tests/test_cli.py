@@ -421,6 +421,11 @@ def test_prune_without_data(capsys: Capture, here: Path) -> None:
     assert facts["flops_ratio"] == pytest.approx(0.5, abs=0.01)
     assert sorted(path.name for path in (here / "small").iterdir()) == ["model.json", "model.safetensors"]
     assert "this method looks at data" in fails(capsys, "prune", "lenet5", *options, "--method", "taylor")
+    eights = json.loads(works(capsys, "prune", "lenet5", *options, "--method", "l1", "--round-to", "8", "--json"))
+    assert all(width % 8 == 0 or width in (20, 50, 500) for width in eights["widths"].values())
+    assert "round_to: 600 is out of range; allowed: [1, 512]" in fails(
+        capsys, "prune", "lenet5", *options, "--method", "l1", "--round-to", "600"
+    )
     assert "unknown method" in fails(capsys, "prune", "lenet5", *options, "--method", "nope")
     assert "either MODEL or --task" in fails(capsys, "prune", "--method", "l1")
     assert "already exists" in fails(capsys, "prune", "lenet5", *options, "--method", "l1", "--to", "small")

@@ -27,6 +27,7 @@ recipes = st.builds(
         ratios=st.dictionaries(st.text(min_size=1, max_size=5), ratio, max_size=3),
         max_ratio=ratio,
         min_channels=st.integers(1, 99),
+        round_to=st.integers(1, 512),
     ),
     training=st.builds(Training, images=st.integers(0, 10**9), lr=ratio, rungs=st.lists(ratio, max_size=3).map(tuple)),
     seed=st.integers(0, 2**32 - 1),
@@ -47,7 +48,7 @@ def test_keys_tell_recipes_apart(one: Recipe, two: Recipe) -> None:
 
 
 def test_a_key_is_the_same_on_every_machine() -> None:
-    assert Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.5)).key() == "99c65511613e"
+    assert Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.5)).key() == "990f732c0a35"
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,8 @@ def test_a_key_is_the_same_on_every_machine() -> None:
         ({"training": {"schedule": "cosin"}}, r"unknown value 'cosin' \(did you mean 'cosine'\?\)"),
         ({"training": {"rungs": [0, 2]}}, r"recipe.training.rungs\[1\]: 2.0 is out of range; allowed: \[0, 1\]"),
         ({"allocation": {"ratios": {"a": -1}}}, r"recipe.allocation.ratios.a: -1.0 is out of range"),
+        ({"allocation": {"round_to": 0}}, r"recipe.allocation.round_to: 0 is out of range; allowed: \[1, 512\]"),
+        ({"allocation": {"round_to": 2.5}}, "recipe.allocation.round_to: expected a whole number, found 2.5"),
     ],
 )
 def test_errors_name_the_path_and_what_is_allowed(change: dict[str, Any], message: str) -> None:
@@ -74,6 +77,20 @@ def test_errors_name_the_path_and_what_is_allowed(change: dict[str, Any], messag
 def test_a_target_made_in_code_is_checked_too() -> None:
     with pytest.raises(InputError, match=r"target.flops: 1.5 is out of range"):
         Target(flops=1.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "globl"}, r"allocation.name: unknown value 'globl' \(did you mean 'global'\?\)"),
+        ({"round_to": 513}, r"allocation.round_to: 513 is out of range; allowed: \[1, 512\]"),
+        ({"min_channels": 0}, r"allocation.min_channels: 0 is out of range"),
+        ({"max_ratio": 0.0}, r"allocation.max_ratio: 0.0 is out of range; allowed: \(0, 1\]"),
+    ],
+)
+def test_an_allocation_made_in_code_is_checked_too(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Allocation(**fields)
 
 
 def test_errors_are_one_line_and_survive_a_pickle() -> None:

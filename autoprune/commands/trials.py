@@ -83,7 +83,7 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
 
     recipe = _recipe(args)
     bench = trial.Bench(load_task(load_space(args.task).task))
-    bench.check(recipe.target)
+    bench.check(recipe.target, recipe.allocation)
     done = trial.run(recipe, bench)
     if not done.outcome.completed or done.model is None or done.keep is None:
         raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")
@@ -124,6 +124,8 @@ def _recipe(args: Namespace) -> Any:
 
     plain: dict[str, Any] = {"method": {"name": args.method}, "target": {}, "seed": args.seed}
     plain["target"] = {name: getattr(args, name) for name in ("flops", "params") if getattr(args, name) is not None}
+    if args.round_to is not None:
+        plain["allocation"] = {"round_to": args.round_to}
     for override in args.set:
         plain = merge(plain, _nested(override))
     recipe = Recipe.from_dict(plain)

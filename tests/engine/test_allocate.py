@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import NETS, Chain, image
+from nets import NETS, Chain, Grouped, Shuffle, image
 from torch import nn
 
-from autoprune.allocate import TOLERANCE, allocate, smallest
-from autoprune.cost import cost
+from autoprune.allocate import TOLERANCE, allocate, channels_per_unit, check_target, held_up_by, smallest
+from autoprune.cost import cost, cost_of_counts
 from autoprune.errors import InputError, TargetError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
 from autoprune.recipe import Allocation, Target
+from autoprune.space import Space
 from autoprune.trace import trace
 
 CHAIN = trace(Chain(70, 110), image())
@@ -35,6 +38,15 @@ def ascending(graph: ChannelGraph) -> dict[str, np.ndarray]:
 
 def ratios(graph: ChannelGraph, keep: Keep) -> dict[str, float]:
     return cost(graph, keep).ratios(cost(graph, Keep.all()))
+
+
+def named(refusal: TargetError) -> list[float]:
+    """The FLOPs ratios that a refusal says can be had."""
+    return [float(number) for number in re.findall(r"flops(?: >=|:) ([\d.]+)", refusal.allowed)]
+
+
+def channels(graph: ChannelGraph, keep: Keep) -> dict[str, int]:
+    return {group: units * channels_per_unit(graph)[group] for group, units in keep.widths(graph).items()}
 
 
 def every_cut(graph: ChannelGraph, scores: dict[str, np.ndarray], how: Allocation) -> list[Keep]:
@@ -131,8 +143,53 @@ def test_no_target_keeps_everything() -> None:
 def test_an_unreachable_target_names_the_smallest_ratio_and_what_holds_it_up() -> None:
     reachable = smallest(CHAIN).ratios(cost(CHAIN, Keep.all()))["flops"]
 
-    with pytest.raises(TargetError, match=rf"held up by .*frozen: head \(reaches.*allowed: flops >= {reachable:.4f}"):
+    with pytest.raises(TargetError, match=r"held up by second.0, first.0, head; frozen: head \(reaches") as refused:
         allocate(CHAIN, ascending(CHAIN), Target(flops=0.001))
+
+    (least,) = named(refused.value)
+    assert reachable <= least < reachable + 1e-4  # rounded up: what is named can be asked for
+    assert ratios(CHAIN, allocate(CHAIN, ascending(CHAIN), Target(flops=least)))["flops"] == reachable
+
+
+def test_whether_a_target_is_within_reach_is_known_without_scores() -> None:
+    least = smallest(CHAIN).ratios(cost(CHAIN, Keep.all()))["flops"]
+    check_target(CHAIN, Target())
+    check_target(CHAIN, Target(flops=least))
+
+    with pytest.raises(TargetError, match="held up by"):
+        check_target(CHAIN, Target(flops=least - 1e-4))
+    with pytest.raises(TargetError, match=r"flops >= 0\.2"):
+        check_target(CHAIN, Target(flops=0.2), Allocation(max_ratio=0.5))
+
+
+def test_what_holds_the_smallest_model_up() -> None:
+    # one channel each, 7 and 5 places a side, 4 features a channel into 5 outputs: 49*27*4, 25*9*4*6 and 24*5 of them
+    how = Allocation(max_ratio=0.95)
+    first, second, head = 49 * 27 * 4, 25 * 9 * 4 * 6, 6 * 4 * 5
+    total = first + second + head
+
+    assert held_up_by(CHAIN, how, most=2) == {
+        "second.0": pytest.approx(second / total),
+        "first.0": pytest.approx(first / total),
+    }
+
+
+def test_groups_without_a_ratio_do_not_count_as_reachable() -> None:
+    how = Allocation(name="ratios", ratios={"second.0": 1.0})
+    reachable = smallest(CHAIN, how).ratios(cost(CHAIN, Keep.all()))["flops"]
+
+    assert reachable == ratios(CHAIN, Keep.of({"second.0": range(6)}))["flops"]
+    with pytest.raises(TargetError, match="cannot be reached") as refused:
+        allocate(CHAIN, ascending(CHAIN), Target(flops=reachable / 2), how)
+    assert reachable <= named(refused.value)[0] < reachable + 1e-4
+
+
+def test_a_network_without_anything_to_prune_keeps_all_or_refuses() -> None:
+    graph = trace(nn.Sequential(nn.Flatten(), nn.Linear(27, 5)), image(3))
+
+    assert allocate(graph, {}, Target()) == Keep.all()
+    with pytest.raises(TargetError, match=r"cannot be reached.*frozen: 1 \(reaches.*flops >= 1.0000"):
+        allocate(graph, {}, Target(flops=0.9))
 
 
 def test_floors_hold() -> None:
@@ -146,7 +203,7 @@ def test_floors_hold() -> None:
 def test_coarse_networks_refuse_what_no_width_comes_near() -> None:
     graph = trace(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 5, 1)), image())
 
-    with pytest.raises(TargetError, match=r"no widths come within 1%.*allowed: a ratio near flops: 0.500"):
+    with pytest.raises(TargetError, match=r"found no widths within 1%.*allowed: a ratio near flops: 0.5 or flops: 1$"):
         allocate(graph, ascending(graph), Target(flops=0.7))
 
 
@@ -167,3 +224,147 @@ def test_scores_that_do_not_fit_are_refused(scores: dict[str, np.ndarray], messa
 def test_a_ratio_key_that_matches_nothing_is_refused() -> None:
     with pytest.raises(InputError, match=r"allocation.ratios: 'layer9.\*' matches no prunable group; allowed: stage0"):
         allocate(CHAIN, ascending(CHAIN), Target(flops=0.5), Allocation(name="ratios", ratios={"layer9.*": 1.0}))
+
+
+# ---- channels in multiples -------------------------------------------------------------------------------------------
+
+ELEVEN = trace(nn.Sequential(nn.Conv2d(3, 11, 1), nn.Conv2d(11, 13, 1)), image())
+"""One group of 11 channels, each of which costs the same: the FLOPs ratio is kept / 11."""
+
+
+@pytest.mark.parametrize(("flops", "kept"), [(8 / 11, range(3, 11)), (4 / 11, range(7, 11)), (1.0, range(11))])
+def test_a_group_goes_to_multiples_or_stays_whole(flops: float, kept: range) -> None:
+    keep = allocate(ELEVEN, ascending(ELEVEN), Target(flops=flops), Allocation(round_to=4))
+
+    assert keep.widths(ELEVEN)["0"] == len(kept)
+    assert dict(keep.kept).get("0", tuple(range(11))) == tuple(kept)
+
+
+def test_widths_between_two_multiples_are_refused_with_both() -> None:
+    with pytest.raises(TargetError) as refused:
+        allocate(ELEVEN, ascending(ELEVEN), Target(flops=0.5), Allocation(round_to=4))
+    with pytest.raises(TargetError) as below:
+        allocate(ELEVEN, ascending(ELEVEN), Target(flops=0.2), Allocation(round_to=4))
+
+    assert named(refused.value) == [0.3637, 0.7273]  # 4/11 and 8/11, rounded up
+    assert named(below.value) == [0.3637]
+
+
+def test_floors_are_rounded_up_to_a_multiple() -> None:
+    assert smallest(ELEVEN, Allocation(round_to=4, min_channels=5)).flops == smallest(ELEVEN).flops * 8
+    assert smallest(ELEVEN, Allocation(round_to=4, max_ratio=0.5)).flops == smallest(ELEVEN).flops * 8
+    assert smallest(ELEVEN, Allocation(round_to=4, min_channels=9)).flops == smallest(ELEVEN).flops * 11
+
+
+def test_a_group_narrower_than_the_multiple_stays_whole() -> None:
+    graph = trace(Chain(7, 110), image())
+    half = ratios(graph, Keep.of({"second.0": range(48)}))["flops"]
+    keep = allocate(graph, ascending(graph), Target(flops=half), Allocation(round_to=8))
+
+    assert keep.widths(graph) == {"first.0": 7, "second.0": 48}
+
+
+@pytest.mark.parametrize(("middle_of_first", "goes"), [(5.0, "second.0"), (1.0, "first.0")])
+def test_a_block_goes_when_its_middle_unit_would(middle_of_first: float, goes: str) -> None:
+    graph = trace(Chain(7, 7), image())
+    scores = {"first.0": np.array([0, middle_of_first, 6, 9, 9, 9, 9.0]), "second.0": np.array([2, 2, 3, 4, 4, 4, 4.0])}
+    after = {name: ratios(graph, Keep.of({name: range(3, 7)}))["flops"] for name in ("first.0", "second.0")}
+    how = Allocation(name="global", normalise="none", round_to=4)
+    keep = allocate(graph, scores, Target(flops=after[goes]), how)
+
+    assert keep.to_dict() == {goes: [3, 4, 5, 6]}
+
+
+def test_channels_are_filters_of_a_layer() -> None:
+    grouped, shuffle = trace(Grouped(), image()), trace(Shuffle(half=7), image())
+
+    # the same offset goes in each of three groups; what is shuffled has two filters in the stem, one in the branch
+    assert channels_per_unit(grouped) == {"before.0": 3, "grouped.0": 3, "after.0": 1, "head": 1}
+    assert channels_per_unit(shuffle) == {"stem.0": 1, "after.0": 1, "head": 1}
+
+
+def test_multiples_and_floors_of_a_grouped_convolution_count_its_filters() -> None:
+    graph = trace(Grouped(groups=3, offset=8), image())  # 8 units of 3 filters, 7 of 3, 11 of 1
+    lowest = {
+        (round_to, least): {
+            group.id: min(
+                count
+                for count in range(1, group.size + 1)
+                if (count * channels_per_unit(graph)[group.id]) % round_to == 0 or count == group.size
+                if count * channels_per_unit(graph)[group.id] >= least or count == group.size
+            )
+            for group in graph.prunable
+        }
+        for round_to in (1, 2, 6, 8)
+        for least in (1, 10)
+    }
+
+    assert lowest[1, 10] == {"before.0": 4, "grouped.0": 4, "after.0": 10}
+    assert lowest[6, 1] == {"before.0": 2, "grouped.0": 2, "after.0": 6}
+    assert lowest[8, 1] == {"before.0": 8, "grouped.0": 7, "after.0": 8}
+    for (round_to, least), widths in lowest.items():
+        found = smallest(graph, Allocation(max_ratio=1.0, round_to=round_to, min_channels=least))
+        assert found == cost(graph, Keep.of({group: range(width) for group, width in widths.items()}))
+
+
+def assert_kept(graph: ChannelGraph, scores: dict[str, np.ndarray], keep: Keep, flops: float, round_to: int) -> None:
+    """The target is met, in multiples, and the highest scores stay."""
+    assert abs(ratios(graph, keep)["flops"] - flops) <= TOLERANCE + 1e-9 or keep == Keep.all()
+    for group, count in channels(graph, keep).items():
+        assert count % round_to == 0 or group not in keep.to_dict()
+    for group, positions in keep.kept:
+        gone = np.setdiff1d(np.arange(graph.by_id[group].size), positions)
+        assert scores[group][gone].max() <= scores[group][list(positions)].min()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(sorted(GRAPHS)),
+    st.sampled_from(STRATEGIES),
+    st.sampled_from([1, 2, 3, 4, 6]),
+    st.floats(0.01, 1.0),
+    st.integers(0, 2**32 - 1),
+)
+def test_multiples_keep_the_contract(name: str, how: Allocation, round_to: int, flops: float, seed: int) -> None:
+    graph = GRAPHS[name]
+    how = Allocation(name=how.name, normalise=how.normalise, ratios=how.ratios, round_to=round_to)
+    scores = {group.id: np.random.default_rng(seed).random(group.size) for group in graph.prunable}
+    try:
+        keep = allocate(graph, scores, Target(flops=flops), how)
+    except TargetError as refused:
+        offers = named(refused)
+    else:
+        assert_kept(graph, scores, keep, flops, round_to)
+        return
+
+    assert offers
+    for ratio in offers:
+        assert_kept(graph, scores, allocate(graph, scores, Target(flops=ratio), how), ratio, round_to)
+
+
+@pytest.mark.parametrize("round_to", [1, 2, 3])
+def test_only_what_no_widths_come_near_is_refused(round_to: int) -> None:
+    graph = trace(Chain(7, 11), image())
+    allowed = [[n for n in range(1, size + 1) if n % round_to == 0 or n == size] for size in (7, 11)]
+    costs = [cost_of_counts(graph, np.array(counts)).flops for counts in itertools.product(*allowed)]
+    reachable = np.array(costs) / max(costs)
+    how = Allocation(name="uniform", max_ratio=1.0, round_to=round_to)
+    outcomes = {}
+    for flops in np.linspace(reachable.min(), 0.999, 60):
+        with contextlib.suppress(TargetError):
+            outcomes[flops] = allocate(graph, ascending(graph), Target(flops=float(flops)), how)
+        assert (flops in outcomes) == (np.abs(reachable - flops).min() <= TOLERANCE)
+
+    assert outcomes
+
+
+def test_a_multiple_searched_from_a_space() -> None:
+    for allocation in (
+        {"choice": {"global": {"round_to": {"choice": [1, 8]}}}},
+        {"round_to": {"int": [8, 32], "step": 8}},
+    ):
+        corners = Space.read({"method": "l1", "allocation": allocation}).corners()
+        assert {corner.allocation.round_to for corner in corners} in ({1, 8}, {8, 32})
+
+    with pytest.raises(InputError, match=r"space.allocation.round_to: 0 is out of range; allowed: \[1, 512\]"):
+        Space.read({"method": "l1", "allocation": {"round_to": {"choice": [0, 8]}}})
