@@ -1,4 +1,4 @@
-"""Integers that modules hold beside their weights and that count channels: found by value, name and place."""
+"""Numbers that modules hold beside their weights and that count channels: found by value, place and name."""
 
 from __future__ import annotations
 
@@ -10,69 +10,85 @@ import numpy as np
 from autoprune.graph import Ints, SizeAttribute
 from autoprune.rules import Flow
 
-#: Names that say "a number of channels". A name alone proves nothing: the value must equal a width that the module or
-#: one inside it works with, and the probe then runs the cut model with the attribute changed.
-_SIZE_NAME = re.compile(r"(channels?|chs|features|planes|dims?|width|embed|hidden|filters)(_|$|\d)|size_per_head")
-#: Of those, the ones that count something else in common code.
-_OTHER = re.compile(r"stride|kernel|norm_dim|group_|_dims?_per|spatial|reduce_dim")
+# Nothing here proves that an attribute counts channels: the probe then runs the cut model with the attribute changed.
+#: Names that say "a number of channels", enough for a width that the module or one inside it works with.
+_SIZE = re.compile(r"(channels?|chs|features|planes|dims?|width|embed|hidden|filters)(_|$|\d)")
+#: Names that say something else, even where the module's own code has just split or reshaped to that length.
+_OTHER = re.compile(
+    r"kernel|stride|pad|dilation|groups?$|heads?$|num_paths|radix|cardinal|window|patch|classes|layers|per_"
+)
 
-Attributes = Mapping[str, Mapping[str, int]]
+#: Module -> attribute -> the numbers it holds; a lone number is a tuple of one.
+Attributes = Mapping[str, Mapping[str, tuple[int, ...]]]
+Parts = tuple[Ints, ...]
 
 
 def size_attributes(attributes: Attributes, flow: Flow, unit_of_label: Ints) -> tuple[SizeAttribute, ...]:
-    """Attributes that follow the channels: those that rules have noted, then those that can mean one width only.
+    """Attributes that follow the channels.
+
+    First those that rules have noted, then those that equal a length to which the module's own code splits or reshapes,
+    then those whose name says that they are a width and that can mean one width only.
 
     Args:
-        attributes: module -> name -> value, of all integers that modules hold.
+        attributes: all numbers that modules hold.
         flow: what a labelled forward pass has found.
         unit_of_label: shape (labels,); -1 where no unit owns the label.
     """
-    found: dict[tuple[str, str], Ints] = {}
+    found: dict[tuple[str, str], Parts] = {}
     for path, name, labels in flow.sizes:
-        value = attributes.get(path, {}).get(name, 0)
-        if value and len(labels) % value == 0 and (labels.reshape(-1, value) == labels[:value]).all():
-            found.setdefault((path, name), unit_of_label[labels[:value]])  # instance norm lines up the images' channels
-    wanted = {
-        (path, value): name for path, own in attributes.items() for name, value in own.items() if _says_size(name)
-    }
-    widths = _widths_by_module(flow, unit_of_label, wanted)
-    for path, own in attributes.items():
-        for name, value in own.items():
-            units = widths.get((path, value), [])
-            if _says_size(name) and units and all(np.array_equal(units[0], other) for other in units[1:]):
-                found.setdefault((path, name), units[0])
-    return tuple(SizeAttribute(*key, units) for key, units in found.items() if (units >= 0).any())
+        (value, *more) = attributes.get(path, {}).get(name, (0,))
+        if value and not more and len(labels) % value == 0 and (labels.reshape(-1, value) == labels[:value]).all():
+            found.setdefault((path, name), (labels[:value],))  # instance norm lines up the images' channels
+    wanted = {(path, value) for path, own in attributes.items() for value in own.values()}
+    for evidence, names in ((_lengths(flow), _not_other), (_widths(flow), _says_size)):
+        places = _by_place(evidence, wanted, unit_of_label)
+        for path, own in attributes.items():
+            for name, value in own.items():
+                if names(name) and (path, value) in places and (parts := places[path, value]) is not None:
+                    found.setdefault((path, name), parts)
+    units = {key: tuple(unit_of_label[labels] for labels in parts) for key, parts in found.items()}
+    return tuple(SizeAttribute(*key, parts) for key, parts in units.items() if any((part >= 0).any() for part in parts))
 
 
 def _says_size(name: str) -> bool:
-    return bool(_SIZE_NAME.search(name)) and not _OTHER.search(name)
+    return bool(_SIZE.search(name)) and not _OTHER.search(name)
 
 
-def _widths_by_module(
-    flow: Flow, unit_of_label: Ints, wanted: Mapping[tuple[str, int], str]
-) -> dict[tuple[str, int], list[Ints]]:
-    """(module, width) -> the sorted units of every dimension of that width which the module works with."""
-    widths: dict[tuple[str, int], list[Ints]] = {}
-    for path, labels in _seen(flow):
-        units = None
-        for module in _ancestors(path):
-            if (module, labels.size) in wanted:
-                units = np.sort(unit_of_label[labels.ravel()]) if units is None else units
-                widths.setdefault((module, labels.size), []).append(units)
-    return widths
+def _not_other(name: str) -> bool:
+    return not _OTHER.search(name)
 
 
-def _seen(flow: Flow) -> Iterator[tuple[str, Ints]]:
+def _by_place(
+    evidence: Iterable[tuple[str, Parts]], wanted: set[tuple[str, tuple[int, ...]]], unit_of_label: Ints
+) -> dict[tuple[str, tuple[int, ...]], Parts | None]:
+    """(module, lengths) -> the parts that are so long there; None where there are several that lose differently."""
+    places: dict[tuple[str, tuple[int, ...]], Parts | None] = {}
+    first: dict[tuple[str, tuple[int, ...]], list[Ints]] = {}
+    for path, parts in evidence:
+        key = (path, tuple(part.size for part in parts))
+        if key in wanted:
+            units = [np.sort(unit_of_label[part.ravel()]) for part in parts]
+            same = all(np.array_equal(a, b) for a, b in zip(first.setdefault(key, units), units, strict=True))
+            places[key] = places.get(key, parts) if same else None
+    return places
+
+
+def _lengths(flow: Flow) -> Iterator[tuple[str, Parts]]:
+    yield from flow.lengths
+
+
+def _widths(flow: Flow) -> Iterator[tuple[str, Parts]]:
+    """Every width, for the module that works with it and all modules around that."""
     for op in flow.ops:
         for labels in (*op.out_dims, *([] if op.inputs is None else [op.inputs])):
-            yield op.name, labels
-    for path, rows in flow.splits:
-        yield path, rows[0]
+            yield from ((module, (labels.ravel(),)) for module in _around(op.name))
+    for path, parts in flow.lengths:
+        yield from ((module, parts) for module in _around(path))
     for path, _, labels in flow.sizes:
-        yield path, labels
+        yield from ((module, (labels,)) for module in _around(path))
 
 
-def _ancestors(path: str) -> Iterable[str]:
+def _around(path: str) -> Iterable[str]:
     """The module itself, then the ones around it; the root, "", last."""
     parts = path.split(".") if path else []
     return (".".join(parts[:count]) for count in range(len(parts), -1, -1))

@@ -84,11 +84,14 @@ class Mixer:
 
 @dataclass(frozen=True, eq=False)
 class SizeAttribute:
-    """An attribute of a module that holds a number of channels: as many as entries of `units` stay."""
+    """An attribute of a module that holds numbers of channels: each as many as entries of one of `parts` stay.
+
+    A lone number has one part.
+    """
 
     module: str
     name: str
-    units: Ints
+    parts: tuple[Ints, ...]
 
 
 @dataclass(frozen=True, eq=False)

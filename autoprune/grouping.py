@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from autoprune.attributes import size_attributes
+from autoprune.attributes import Attributes, size_attributes
 from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Mixer, Op, Slot, Widths
 from autoprune.labels import FIXED
 from autoprune.rules import Flow, RawOp
@@ -43,12 +43,12 @@ class Run:
     slots: tuple[LabelSlot, ...]
     flow: Flow
     sizes: Mapping[str, int]
-    attributes: Mapping[str, Mapping[str, int]]
+    attributes: Attributes
 
     @property
     def labels(self) -> int:
         """The number of labels handed out, FIXED included."""
-        return self.slots[-1].first + self.slots[-1].size if self.slots else FIXED + 1
+        return len(self.flow.known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +183,7 @@ def _slot_roles(run: Run) -> list[str]:
     labels, role = _joined([a for a, _ in run.flow.roles], np.array([names.index(name) for _, name in run.flow.roles]))
     slot_of_label = np.repeat(np.arange(len(run.slots)), [slot.size for slot in run.slots])  # labels begin at FIXED + 1
     found = np.zeros(len(run.slots), dtype=np.int64)
-    real = labels != FIXED
+    real = (labels != FIXED) & (labels <= len(slot_of_label))  # beyond them are labels of no tensor of the model
     found[slot_of_label[labels[real] - FIXED - 1]] = role[real]
     return [names[i] for i in found.tolist()]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -60,14 +60,14 @@ def meta_copy(model: nn.Module) -> nn.Module:
     return copy_module(model, memo).eval()
 
 
-def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...]) -> Run:
+def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], by_offset: Iterable[str] = ()) -> Run:
     """Every entry of every tensor dimension gets a label; a forward pass finds out which of them meet.
 
     The model is left as it is, in eval mode. Attention is run as the products it consists of: fused kernels would hide
-    them, and differ from device to device.
+    them, and differ from device to device. `by_offset` names grouped convolutions known to lose offsets (see `Flow`).
     """
     slots, tensors = tuple(_label_slots(model)), dict(named_tensors(model))
-    flow = Flow(known=np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1))
+    flow = Flow(known=np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1), by_offset=set(by_offset))
     blocks: dict[str, list[Any]] = {}
     for slot in slots:
         blocks.setdefault(slot.tensor, []).append(((slot.dim,), slot.labels))
@@ -82,7 +82,7 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...]) -> Run:
     for leaf in tree_leaves(out):
         flow.freeze_all(flow.get(leaf), OUTPUT)
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    return Run(specs, slots, flow, sizes, _integers(model))
+    return Run(specs, slots, flow, sizes, _numbers_held(model))
 
 
 @contextmanager
@@ -122,15 +122,16 @@ def _label_slots(model: nn.Module) -> list[LabelSlot]:
     return slots
 
 
-def _integers(model: nn.Module) -> dict[str, dict[str, int]]:
-    """Module -> attribute -> value, for integers above 1, also alone in a tuple; without those that weights repeat."""
-    found: dict[str, dict[str, int]] = {}
+def _numbers_held(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Module -> attribute -> the numbers it holds, one above 1 or several; without those that weights repeat."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, module in model.named_modules():
         repeated = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
         for name, value in vars(module).items():
-            number = value[0] if isinstance(value, tuple) and len(value) == 1 else value
-            if type(number) is int and number > 1 and not (repeated and name.startswith(("in_", "out_"))):
-                found.setdefault(path, {})[name] = number
+            numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+            counts = all(type(number) is int for number in numbers) and max(numbers, default=0) > 1
+            if counts and not (repeated and name.startswith(("in_", "out_"))):
+                found.setdefault(path, {})[name] = numbers
     return found
 
 

@@ -57,6 +57,7 @@ class Flow:
     """What one traced forward pass found out about labels; the tracer owns it, the rules write to it.
 
     Fields (those that are not plain):
+        lengths: (module, labels of parts): the module's code reshaped, split or sliced to parts of these lengths.
         known: shape (labels,): equal where a split has tied labels; the other ties are known only in the end.
         roles: labels and the part that the tensor they lie on plays for them (see `graph.Slot`).
         sizes: (module, attribute, labels): the module's attribute of that name counts these entries.
@@ -66,7 +67,8 @@ class Flow:
         biases: labels of filters (or of a norm's scales) and those of the biases that are added to them.
         own: ids of the model's parameters and buffers, and of views of them.
         direct: ids of tensors that come straight out of a layer, views included.
-        free: id of a tensor -> dimensions that were expanded to a size which may be any other.
+        by_offset: grouped convolutions that lose the same offset in every group. One that a cut leaves with a single
+            input per group looks depthwise; the probe says here that it is not.
         numbered: whether channels were taken by number somewhere: by slices, splits, padding.
         calls: how often each operation has been called so far.
         path: the module whose forward is running.
@@ -81,12 +83,13 @@ class Flow:
     mixers: list[RawMixer] = field(default_factory=list)
     sizes: list[tuple[str, str, Ints]] = field(default_factory=list)
     splits: list[tuple[str, Ints]] = field(default_factory=list)
+    lengths: list[tuple[str, tuple[Ints, ...]]] = field(default_factory=list)
     numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
     uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
     biases: list[tuple[Ints, Ints]] = field(default_factory=list)
     own: set[int] = field(default_factory=set)
     direct: set[int] = field(default_factory=set)
-    free: dict[int, set[int]] = field(default_factory=dict)
+    by_offset: set[str] = field(default_factory=set)
     numbered: bool = False
     calls: Counter[str] = field(default_factory=Counter)
     path: str = ""
@@ -100,9 +103,11 @@ class Flow:
         if isinstance(tensor, Tensor):
             self.blocks[id(tensor)] = (tensor, list(blocks))
 
-    def keep(self, tensor: Tensor) -> None:
-        """Keep a tensor alive, so that its id stays its own."""
-        self.blocks.setdefault(id(tensor), (tensor, []))
+    def fresh(self, count: int) -> Ints:
+        """New labels that no tensor of the model has."""
+        labels = np.arange(len(self.known), len(self.known) + count)
+        self.known = np.concatenate([self.known, labels])
+        return labels
 
     def tie(self, a: Ints, b: Ints, why: str) -> None:
         """Entries that meet live and die together; what meets a FIXED entry must stay."""
@@ -316,9 +321,7 @@ def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> 
     """The blocks of the output to which this tensor brings entries, but no labels."""
     offset = out.dim() - tensor.dim()
     own = {d + offset for dims, _ in flow.get(tensor) for d in dims}
-    full = {d + offset for d, size in enumerate(tensor.shape) if size > 1} - {
-        d + offset for d in flow.free.get(id(tensor), ())
-    }
+    full = {d + offset for d, size in enumerate(tensor.shape) if size > 1}
     return [
         (dims, labels)
         for dims, labels in blocks
@@ -342,8 +345,6 @@ def same(flow: Flow, call: Call) -> None:
     kept = [block for block in flow.get(source) if all(source.shape[d] == out.shape[d] for d in block[0])]
     flow.freeze_all([b for b in flow.get(source) if not any(b is k for k in kept)], f"resized by {call.name!r}")
     flow.set(out, kept)
-    if id(source) in flow.free:
-        flow.free[id(out)] = flow.free[id(source)]
 
 
 @register("copy")
@@ -354,12 +355,20 @@ def copy(flow: Flow, call: Call) -> None:
 
 @register("expand")
 def expand(flow: Flow, call: Call) -> None:
-    """New leading dimensions; dimensions of size 1 are repeated, as often as what they will meet is long."""
+    """New leading dimensions; entries of dimensions of size 1 are repeated as often as what they will meet is long.
+
+    The copies get labels of their own, so that whatever they meet takes them along: `scale.expand_as(x) * x`.
+    """
     source, out = call.args[0], call.out
-    combine(flow, out, [source], "expanded")
     new = out.dim() - source.dim()
-    flow.free[id(out)] = {d for d in range(out.dim()) if d < new or source.shape[d - new] != out.shape[d]}
-    flow.keep(out)
+    spread_out = [d for d in range(new, out.dim()) if source.shape[d - new] == 1 != out.shape[d]]
+    blocks = [
+        (tuple(d + new for d in dims), labels)
+        for dims, labels in flow.get(source)
+        if not {d + new for d in dims} & set(spread_out)
+    ]
+    flow.freeze_all([b for b in flow.get(source) if {d + new for d in b[0]} & set(spread_out)], "expanded")
+    flow.set(out, [*blocks, *(((d,), flow.fresh(out.shape[d])) for d in spread_out)])
 
 
 @register("_softmax", "_log_softmax", "_safe_softmax")
@@ -402,11 +411,14 @@ def view(flow: Flow, call: Call) -> None:
             flow.tie(a, b, "split")
             flow.known[a.ravel()] = flow.known[b.ravel()]
         if ties and moved is not None:
-            flow.splits.append((flow.path, moved[1].reshape(-1, moved[1].shape[-1])))
+            rows = moved[1].reshape(-1, moved[1].shape[-1])
+            flow.splits.append((flow.path, rows))
+            flow.lengths.append((flow.path, (rows[0],)))
         if moved is None:
             flow.freeze(block[1], f"{call.name!r} that labels cannot follow")
         else:
             blocks.append(moved)
+    flow.lengths.extend((flow.path, (labels,)) for dims, labels in blocks if len(dims) == 1)
     flow.set(out, _without_collisions(flow, blocks))
 
 
@@ -566,7 +578,9 @@ def cat(flow: Flow, call: Call) -> None:
     blocks = flow.merge(blocks, call.out.shape, "concatenated with a tensor of fixed size")
     for part in parts:
         own = {d for dims, _ in flow.get(part) for d in dims}
-        flow.freeze_all([b for b in blocks if not own & set(b[0])], "concatenated with a tensor of fixed size")
+        unmatched = [b for b in blocks if not own & set(b[0])]
+        flow.freeze_all(unmatched, "concatenated with a tensor of fixed size")
+        blocks = [b for b in blocks if own & set(b[0])]
     labels = np.concatenate(pieces)
     flow.set(call.out, [*blocks, ((dim,), labels)] if labels.any() else blocks)
 
@@ -616,10 +630,13 @@ def split(flow: Flow, call: Call) -> None:
     source, start = call.args[0], 0
     dim = call.arg(2, "dim", 0) % source.dim()
     equal = len({part.shape[dim] for part in call.out}) == 1
-    for dims, labels in flow.get(source) if equal else []:
-        if dim in dims:
+    for dims, labels in flow.get(source):
+        if equal and dim in dims:
             parts = np.stack(np.split(labels, len(call.out), dims.index(dim)))
             flow.tie(parts, parts[:1], "split with fixed entries")
+        if dims == (dim,):
+            ends = np.cumsum([part.shape[dim] for part in call.out])
+            flow.lengths += [(flow.path, (labels,)), (flow.path, tuple(np.split(labels, ends[:-1])))]
     for part in call.out:
         stop = start + part.shape[dim]
         flow.set(part, _taken(flow, flow.get(source), dim, np.arange(start, stop)))
@@ -632,6 +649,12 @@ def slice_(flow: Flow, call: Call) -> None:
     source = call.args[0]
     dim = call.arg(1, "dim", 0) % source.dim()
     index = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(source.shape[dim])
+    flow.lengths.extend(
+        (flow.path, (part,))
+        for dims, a in flow.get(source)
+        if dims == (dim,)
+        for part in (a, a[: index[0]], a[: index[1]])
+    )
     flow.set(call.out, _taken(flow, flow.get(source), dim, np.arange(*index)))
 
 
@@ -785,7 +808,6 @@ class _Kernel:
     columns: Ints | None
     groups: int
     transposed: bool
-    free: bool
 
     @property
     def inputs(self) -> Ints | None:
@@ -806,8 +828,7 @@ def convolution(flow: Flow, call: Call) -> None:
     labels = flow.along(x, 1, "convolution over a labelled dimension")
     out = _through_groups(flow, labels, kernel) if kernel.groups > 1 else _through(flow, labels, kernel)
     if out is not None:
-        if not kernel.free:
-            flow.roles.append((out, "out"))
+        flow.roles.append((out, "out"))
         _tie_bias(flow, bias, out)
         flow.set(call.out, [((1,), out)])
     _record_convolution(flow, call, kernel, out)
@@ -817,8 +838,7 @@ def _kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Ke
     blocks = flow.get(weight)
     flow.freeze_all([block for block in blocks if len(block[0]) > 1], "weight with joint dimensions")
     single = {dims[0]: labels for dims, labels in blocks if len(dims) == 1}
-    free = 0 in flow.free.get(id(weight), ())
-    return _Kernel(single.get(0), single.get(1), groups, transposed, free)
+    return _Kernel(single.get(0), single.get(1), groups, transposed)
 
 
 def _through(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
@@ -836,21 +856,23 @@ def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     so that the groups stay equal.
     """
     if kernel.rows is None:
-        if x is not None and kernel.free and len(x) == kernel.groups:
-            return x  # one filter, expanded to as many channels as there are
         _tie_or_freeze(flow, x, None, OVER_FIXED)
         return None
     rows = kernel.rows.reshape(kernel.groups, -1)
     offsets = None if x is None else x.reshape(kernel.groups, -1)
-    if rows.shape[1] == 1 or kernel.columns is None:
+    if flow.path not in flow.by_offset and (rows.shape[1] == 1 or kernel.columns is None):
         return _whole_groups(flow, offsets, rows, kernel)
+    flow.by_offset.add(flow.path)
     flow.tie(rows, rows[:1], OVER_FIXED)
     if kernel.transposed:
         flow.roles.append((kernel.rows, "in"))
         _tie_or_freeze(flow, offsets, rows, OVER_FIXED)
         return np.tile(kernel.columns, kernel.groups)
-    flow.roles.append((kernel.columns, "in"))
-    _tie_or_freeze(flow, offsets, kernel.columns[None], OVER_FIXED)
+    if kernel.columns is not None:
+        flow.roles.append((kernel.columns, "in"))
+        _tie_or_freeze(flow, offsets, kernel.columns[None], OVER_FIXED)
+    elif offsets is not None:  # cut to one input a group
+        flow.tie(offsets, offsets[:1], OVER_FIXED)
     return kernel.rows
 
 
@@ -889,8 +911,7 @@ def _tie_bias(flow: Flow, bias: Tensor | None, filters: Ints) -> None:
 def _record_convolution(flow: Flow, call: Call, kernel: _Kernel, channels: Ints | None) -> None:
     x, weight, out = call.args[0], call.args[1], call.out
     positions = (x if kernel.transposed else out).shape[2:]
-    filters = channels if kernel.free else kernel.filters
-    labelled = [labels for labels in (filters, kernel.inputs) if labels is not None]
+    labelled = [labels for labels in (kernel.filters, kernel.inputs) if labels is not None]
     fixed = weight.shape[0] * weight.shape[1] // prod(len(labels) for labels in labelled)
     flops = 2 * x.shape[0] * prod(positions) * prod(weight.shape[2:]) * fixed
     out_dims = () if channels is None else (channels,)

@@ -85,7 +85,7 @@ def _places(run: Run, labels: Ints) -> Iterable[tuple[str, int, Ints]]:
     """(tensor, dimension, entries) that have these labels, biases that are added to them included."""
     alike = [labels] + [bias[np.isin(weight, labels)] for weight, bias in run.flow.biases]
     starts = [slot.first for slot in run.slots]
-    for group in alike:
+    for group in (labels[labels < starts[-1] + run.slots[-1].size] for labels in alike):
         for place in np.unique(np.searchsorted(starts, group, side="right") - 1):
             slot = run.slots[place]
             own = np.unique(group[(group >= slot.first) & (group < slot.first + slot.size)])

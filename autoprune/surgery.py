@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -141,22 +141,23 @@ def _rescale(pruned: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> None:
             rows[places.to(rows.device)] *= share**-scale.power
 
 
-def sizes_after(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, int]]:
-    """Module -> attribute -> its value in the model cut to the units that stay; only those that change."""
-    sizes: dict[str, dict[str, int]] = {}
+def sizes_after(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, list[int]]]:
+    """Module -> attribute -> the numbers it holds in the model cut to the units that stay; only those that change."""
+    sizes: dict[str, dict[str, list[int]]] = {}
     for attribute in graph.attributes:
-        count = len(kept_entries(attribute.units, stays))
-        if count != len(attribute.units):
-            sizes.setdefault(attribute.module, {})[attribute.name] = count
+        counts = [len(kept_entries(units, stays)) for units in attribute.parts]
+        if counts != [len(units) for units in attribute.parts]:
+            sizes.setdefault(attribute.module, {})[attribute.name] = counts
     return sizes
 
 
-def sync_sizes(pruned: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> None:
+def sync_sizes(pruned: nn.Module, sizes: Mapping[str, Mapping[str, Sequence[int]]]) -> None:
     """Attributes that repeat a weight's shape, and those in `sizes`, become true: for printing, scripting, pruning."""
     for path, own in sizes.items():
         module = pruned.get_submodule(path)
-        for name, value in own.items():
-            setattr(module, name, (value,) if isinstance(getattr(module, name), tuple) else value)
+        for name, counts in own.items():
+            held = getattr(module, name)
+            setattr(module, name, type(held)(counts) if isinstance(held, (list, tuple)) else counts[0])
     for module in pruned.modules():
         if isinstance(module, nn.modules.conv._ConvNd):
             rows, columns = module.weight.shape[0], module.weight.shape[1] * module.groups

@@ -66,7 +66,7 @@ class _Probe:
 
     def run(self, model: nn.Module) -> Run:
         """A labelled forward pass, with the links if this probe has them."""
-        run = run_labelled(model, self.dense.specs)
+        run = run_labelled(model, self.dense.specs, self.dense.flow.by_offset)
         if self.linked:
             run.flow.ties.extend(_links(run.flow))
         return run
