@@ -180,6 +180,14 @@ class ChannelGraph:
         return np.array([group.size for group in self.prunable], dtype=np.int64)
 
     @cached_property
+    def entries(self) -> tuple[Ints, Ints, Ints]:
+        """All slots end to end: the unit of every entry and its index in its slot; and where slots begin and end."""
+        sizes = [len(slot.units) for slot in self.slots]
+        begins = np.cumsum([0, *sizes])
+        units = np.concatenate([*(slot.units for slot in self.slots), np.zeros(0, dtype=np.int64)])
+        return units, np.arange(len(units)) - np.repeat(begins[:-1], sizes), begins
+
+    @cached_property
     def slots_by_tensor(self) -> Mapping[str, tuple[Slot, ...]]:
         """Tensor name -> its slots."""
         result: dict[str, tuple[Slot, ...]] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -17,6 +19,7 @@ from autoprune.graph import ChannelGraph, InputSpec, Ints, Slot
 from autoprune.keep import Keep
 
 Replace = Callable[[str, Tensor], Tensor]
+Cut = tuple[int, Ints]
 
 
 def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = True) -> nn.Module:
@@ -34,8 +37,8 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
     stays = keep.units(graph)
     _check_model(model, graph)
     corrections = _constants(model, graph, stays) if fold and not stays.all() else {}
-    slots = graph.slots_by_tensor
-    pruned = copy_with(model, lambda name, tensor: cut_tensor(tensor, slots.get(name, ()), stays))
+    cuts = all_kept(graph, stays).cuts(graph)
+    pruned = copy_with(model, lambda name, tensor: cut_tensor(tensor, cuts.get(name, ())))
     sync_sizes(pruned, sizes_after(graph, stays))
     for path, (target, delta) in corrections.items():
         _correct(pruned, path, target, delta)
@@ -103,14 +106,44 @@ def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
             )
 
 
-def cut_tensor(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
-    """A copy without the entries of units that do not stay."""
-    cut = tensor
-    for slot in slots:
-        kept = kept_entries(slot.units, stays)
-        if len(kept) != len(slot.units):
-            cut = cut.index_select(slot.dim, torch.from_numpy(kept).to(cut.device))
-    return cut.clone(memory_format=torch.preserve_format) if cut is tensor else cut
+def cut_tensor(tensor: Tensor, cuts: Sequence[Cut]) -> Tensor:
+    """A copy of the indices that stay along each dimension that is cut."""
+    if not cuts:
+        return tensor.clone(memory_format=torch.preserve_format)
+    if tensor.is_meta:
+        kept = {dim: len(indices) for dim, indices in cuts}
+        shape = [kept.get(dim, size) for dim, size in enumerate(tensor.shape)]
+        return torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+    for dim, indices in cuts:
+        tensor = tensor.index_select(dim, torch.from_numpy(indices).to(tensor.device))
+    return tensor
+
+
+@dataclass(frozen=True)
+class AllKept:
+    """The entries of all slots of a graph that stay, slot after slot.
+
+    Fields: `units`, who owns each; `indices`, where it lies in its slot; slot i has those from ends[i] to ends[i+1].
+    """
+
+    units: Ints
+    indices: Ints
+    ends: Ints
+
+    def cuts(self, graph: ChannelGraph) -> dict[str, list[Cut]]:
+        """Tensor -> what stays along each of its dimensions that loses entries."""
+        found: dict[str, list[Cut]] = {}
+        for slot, (start, stop) in zip(graph.slots, pairwise(self.ends.tolist()), strict=True):
+            if stop - start != len(slot.units):
+                found.setdefault(slot.tensor, []).append((slot.dim, self.indices[start:stop]))
+        return found
+
+
+def all_kept(graph: ChannelGraph, stays: np.ndarray) -> AllKept:
+    """`kept_entries` of every slot at once: 5 us less for each of some hundred slots."""
+    units, indices, begins = graph.entries
+    staying = np.append(stays, True)[units]  # the last answers for -1
+    return AllKept(units[staying], indices[staying], np.append(0, np.cumsum(staying))[begins])
 
 
 def kept_entries(units: Ints, stays: np.ndarray) -> Ints:

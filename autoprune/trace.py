@@ -22,7 +22,7 @@ from autoprune.keep import Keep
 from autoprune.labelled import Inputs, input_specs, meta_copy, run_labelled
 from autoprune.rules import Flow
 from autoprune.scales import ScaleError, changed_scales
-from autoprune.surgery import copy_with, cut_tensor, kept_entries, sizes_after, sync_sizes
+from autoprune.surgery import AllKept, all_kept, copy_with, cut_tensor, sizes_after, sync_sizes
 
 
 def trace(model: nn.Module, inputs: Inputs) -> ChannelGraph:
@@ -76,14 +76,17 @@ def _probed(model: nn.Module, run: Run) -> ChannelGraph:
     """Cut something out of every group at once and run again; on failure freeze the groups to blame, repeat."""
     probe = _Probe(model, run, linked=False)
     graph, blamed = build_graph(run, {}), dict[int, str]()
-    if _try(probe, graph, graph.prunable).failure:
+    verdict = _try(probe, graph, graph.prunable)
+    if verdict.failure:
         probe, graph = _linked(probe, graph)
-    while why := (verdict := _try(probe, graph, graph.prunable)).failure:
+        verdict = _try(probe, graph, graph.prunable)
+    while verdict.failure:
         check = partial(_failure, probe, graph)
         for group in _guilty([group for group in graph.prunable if group.size > 1], check):
-            reason = check([group]) or why
+            reason = check([group]) or verdict.failure
             blamed |= dict.fromkeys(group.units.tolist(), reason)
         graph = build_graph(probe.dense, blamed)
+        verdict = _try(probe, graph, graph.prunable)
     return replace(graph, scales=verdict.scales)
 
 
@@ -121,7 +124,7 @@ def _links(flow: Flow) -> list[Ints]:
 
 def _owners(graph: ChannelGraph, run: Run, labels: Ints) -> list[Group]:
     """The prunable groups whose units own some of the labels."""
-    owned = set(_origin(graph, run, np.ones(graph.unit_count, dtype=bool))[labels].tolist())
+    owned = set(_origin(graph, run, all_kept(graph, np.ones(graph.unit_count, dtype=bool)))[labels].tolist())
     return [group for group in graph.prunable if not owned.isdisjoint(group.units.tolist())]
 
 
@@ -156,13 +159,14 @@ def _try(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> _Verdic
 
 
 def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:
-    slots = graph.slots_by_tensor
-    small = copy_with(probe.model, lambda name, tensor: cut_tensor(tensor, slots.get(name, ()), stays))
+    kept = all_kept(graph, stays)
+    cuts = kept.cuts(graph)
+    small = copy_with(probe.model, lambda name, tensor: cut_tensor(tensor, cuts.get(name, ())))
     sync_sizes(small, sizes_after(graph, stays))
     try:
         run = probe.run(small)
-        misaligned = _misaligned(graph, stays, run)
-        unit_of_label = _origin(graph, probe.dense, np.ones_like(stays))
+        misaligned = _misaligned(graph, stays, kept, run)
+        unit_of_label = _origin(graph, probe.dense, all_kept(graph, np.ones_like(stays)))
         return _Verdict(misaligned) if misaligned else _Verdict(None, changed_scales(probe.dense, run, unit_of_label))
     except ScaleError as error:
         return _Verdict(str(error))
@@ -185,25 +189,27 @@ def _probe_keeps(groups: Sequence[Group], numbered: bool) -> list[Keep]:
     return [Keep.of(evenly), Keep.of(unevenly)]
 
 
-def _misaligned(graph: ChannelGraph, stays: np.ndarray, run: Run) -> str | None:
+def _misaligned(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Run) -> str | None:
     """Two units of the dense graph that meet in the cut model: some index in the model's code did not move along."""
-    origin = _origin(graph, run, stays)
+    origin = _origin(graph, run, kept)
     known = origin >= 0
     component, unit = components(run.flow, run.labels)[known], origin[known]
     if not _determines(component, unit):
         return "after a cut other channels would meet: the model's code fixes an index or a padding"
-    whole = ~np.isin(unit, _alone(graph, stays))
+    alone = _alone(graph, kept)
+    whole = ~alone[unit]
     if not _determines(unit[whole], component[whole]):
         return "after a cut channels that belong together would part: the model's code fixes an index"
-    if not _same_mixers(graph, stays, run, origin):
+    if not _same_mixers(graph, stays & ~alone, run, origin):
         return "after a cut other channels would be mixed: the model's code fixes an index"
     return None
 
 
-def _alone(graph: ChannelGraph, stays: np.ndarray) -> list[int]:
+def _alone(graph: ChannelGraph, kept: AllKept) -> np.ndarray:
     """Units left alone in some dimension: one of size 1 has no label, so nothing shows that they belong together."""
-    lone = [kept_entries(slot.units, stays) for slot in graph.slots]
-    return [int(slot.units[kept[0]]) for slot, kept in zip(graph.slots, lone, strict=True) if len(kept) == 1]
+    alone = np.zeros(graph.unit_count + 1, dtype=bool)  # the last entry takes what has no unit
+    alone[kept.units[kept.ends[:-1][np.diff(kept.ends) == 1]]] = True
+    return alone[:-1]
 
 
 def _determines(a: Ints, b: Ints) -> bool:
@@ -213,30 +219,28 @@ def _determines(a: Ints, b: Ints) -> bool:
     return bool((partner[a] == b).all())
 
 
-def _origin(graph: ChannelGraph, run: Run, stays: np.ndarray) -> Ints:
+def _origin(graph: ChannelGraph, run: Run, kept: AllKept) -> Ints:
     """The unit of the dense graph behind every label of a run of the cut model, or -1; shape (labels,)."""
+    at = {(slot.tensor, slot.dim): slot.first for slot in run.slots}
+    first = np.array([at.get((slot.tensor, slot.dim), -1) for slot in graph.slots], dtype=np.int64)
+    sizes = np.diff(kept.ends)
+    labels = np.repeat(first - kept.ends[:-1], sizes) + np.arange(len(kept.units))
+    labelled = np.repeat(first >= 0, sizes)
     origin = np.full(run.labels, -1)
-    dense = {(slot.tensor, slot.dim): slot for slot in graph.slots}
-    for own in run.slots:
-        slot = dense.get((own.tensor, own.dim))
-        if slot is not None:
-            origin[own.labels] = slot.units[kept_entries(slot.units, stays)]
+    origin[labels[labelled]] = kept.units[labelled]
     return origin
 
 
-def _same_mixers(graph: ChannelGraph, stays: np.ndarray, run: Run, origin: Ints) -> bool:
-    """Whether every mixing call of the cut model sees the units that stay of those it saw before."""
-    after = {(m.name, m.index): _distinct(origin[labels] for _, labels in m.blocks) for m in run.flow.mixers}
-    alone = set(_alone(graph, stays)) if graph.mixers else set()
+def _same_mixers(graph: ChannelGraph, seen: np.ndarray, run: Run, origin: Ints) -> bool:
+    """Whether every mixing call of the cut model works with the same units as before, of those that are `seen`."""
+    after = {(m.name, m.index): _distinct((origin[labels] for _, labels in m.blocks), seen) for m in run.flow.mixers}
     return all(
-        {unit for unit in _distinct(units for _, units in m.blocks) if stays[unit]} - alone
-        == after.get((m.name, m.index), set()) - alone
-        for m in graph.mixers
+        _distinct((units for _, units in m.blocks), seen) == after.get((m.name, m.index), set()) for m in graph.mixers
     )
 
 
-def _distinct(arrays: Iterable[Ints]) -> set[int]:
-    return {int(unit) for array in arrays for unit in np.unique(array) if unit >= 0}
+def _distinct(arrays: Iterable[Ints], wanted: np.ndarray) -> set[int]:
+    return {int(unit) for array in arrays for unit in np.unique(array) if unit >= 0 and wanted[unit]}
 
 
 def _first_line(error: Exception) -> str:
