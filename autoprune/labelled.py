@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -66,7 +66,8 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], by_offset: Iter
     The model is left as it is, in eval mode. Attention is run as the products it consists of: fused kernels would hide
     them, and differ from device to device. `by_offset` names grouped convolutions known to lose offsets (see `Flow`).
     """
-    slots, tensors = tuple(_label_slots(model)), dict(named_tensors(model))
+    tensors = dict(named_tensors(model))
+    slots = tuple(_label_slots(tensors, _kernels(model)))
     flow = Flow(known=np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1), by_offset=set(by_offset))
     blocks: dict[str, list[Any]] = {}
     for slot in slots:
@@ -81,7 +82,7 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], by_offset: Iter
     flow.path = ""
     for leaf in tree_leaves(out):
         flow.freeze_all(flow.get(leaf), OUTPUT)
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
     return Run(specs, slots, flow, sizes, _numbers_held(model))
 
 
@@ -108,18 +109,19 @@ class _Labelling(TorchDispatchMode):
         return out
 
 
-def _label_slots(model: nn.Module) -> list[LabelSlot]:
+def _kernels(model: nn.Module) -> set[str]:
+    convolutions = (path for path, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd))
+    return {f"{path}.weight".lstrip(".") for path in convolutions}
+
+
+def _label_slots(tensors: Mapping[str, Tensor], kernels: Container[str]) -> Iterator[LabelSlot]:
     """Labels for every dimension of size > 1 of every tensor; of a convolution's weight only for filters and inputs."""
-    kernels = {
-        f"{path}.weight".lstrip(".") for path, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)
-    }
-    slots, first = [], FIXED + 1
-    for name, tensor in named_tensors(model):
+    first = FIXED + 1
+    for name, tensor in tensors.items():
         for dim, size in enumerate(tensor.shape[:2] if name in kernels else tensor.shape):
             if size > 1:
-                slots.append(LabelSlot(name, dim, first, size))
+                yield LabelSlot(name, dim, first, size)
                 first += size
-    return slots
 
 
 def _numbers_held(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -128,7 +130,9 @@ def _numbers_held(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
     for path, module in model.named_modules():
         repeated = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
         for name, value in vars(module).items():
-            numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+            if type(value) is not int and not isinstance(value, (list, tuple)):
+                continue
+            numbers = (value,) if type(value) is int else tuple(value)
             counts = all(type(number) is int for number in numbers) and max(numbers, default=0) > 1
             if counts and not (repeated and name.startswith(("in_", "out_"))):
                 found.setdefault(path, {})[name] = numbers

@@ -58,6 +58,8 @@ def reshape(block: Block, before: Sequence[int], after: Sequence[int]) -> tuple[
 def spread(block: Block, dims: Sequence[int], shape: Sequence[int]) -> Ints:
     """The labels over more dimensions (or the same in another order), copied along the new ones."""
     own, labels = block
+    if tuple(dims) == own:
+        return labels
     order = [own.index(d) for d in dims if d in own]
     view = [shape[d] if d in own else 1 for d in dims]
     return np.broadcast_to(labels.transpose(order).reshape(view), [shape[d] for d in dims])

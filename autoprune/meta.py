@@ -29,8 +29,12 @@ def _plain(tensor: object) -> bool:
     return isinstance(tensor, Tensor) and tensor.is_meta and tensor.is_floating_point() and tensor.is_contiguous()
 
 
+def _empty(like: Tensor, shape: Sequence[int] | int) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device)  # `new_empty` takes 4 us on meta tensors, this 1
+
+
 def _unary(x: Tensor, *_numbers: object) -> Tensor | None:
-    return x.new_empty(x.shape) if _plain(x) else None
+    return _empty(x, x.shape) if _plain(x) else None
 
 
 def _unary_in_place(x: Tensor, *_numbers: object) -> Tensor | None:
@@ -43,7 +47,7 @@ def _binary(x: Tensor, y: object, *_numbers: object) -> Tensor | None:
     if not (_plain(x) and _plain(y)) or x.dtype != y.dtype or x.dim() != y.dim():
         return None
     pairs = list(zip(x.shape, y.shape, strict=True))
-    return x.new_empty([max(pair) for pair in pairs]) if all(a == b or 1 in (a, b) for a, b in pairs) else None
+    return _empty(x, [max(pair) for pair in pairs]) if all(a == b or 1 in (a, b) for a, b in pairs) else None
 
 
 def _binary_in_place(x: Tensor, y: object, *_numbers: object) -> Tensor | None:
@@ -56,7 +60,7 @@ def _batch_norm(x: Tensor, *rest: Any) -> tuple[Tensor, ...] | None:
     channels = x.shape[1:2]
     if training or not _plain(x) or any(v is not None and v.shape != channels for v in vectors):
         return None
-    return x.new_empty(x.shape), x.new_empty(channels), x.new_empty(channels)
+    return _empty(x, x.shape), _empty(x, channels), _empty(x, channels)
 
 
 def _layer_norm(
@@ -67,13 +71,13 @@ def _layer_norm(
     if not _plain(x) or tuple(own) != tuple(shape) or any(v is not None and v.shape != own for v in (weight, bias)):
         return None
     statistics = [*x.shape[:rest], *(1 for _ in shape)]
-    return x.new_empty(x.shape), x.new_empty(statistics), x.new_empty(statistics)
+    return _empty(x, x.shape), _empty(x, statistics), _empty(x, statistics)
 
 
 def _addmm(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
     shape = (x.shape[0], weight.shape[1])
     fits = x.shape[1] == weight.shape[0] and bias.shape == shape[1:] and bias.dtype == x.dtype == weight.dtype
-    return x.new_empty(shape) if fits and _plain(x) else None
+    return _empty(x, shape) if fits and _plain(x) else None
 
 
 def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
@@ -84,14 +88,14 @@ def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     dim %= len(shape)
     around = [(*part.shape[:dim], *part.shape[dim + 1 :]) for part in parts]
     shape[dim] = sum(part.shape[dim] for part in parts)
-    return first.new_empty(shape) if all(other == around[0] for other in around) else None
+    return _empty(first, shape) if all(other == around[0] for other in around) else None
 
 
 def _mean(x: Tensor, dims: Sequence[int] | None, keep: bool = False) -> Tensor | None:
     if not dims or not _plain(x) or not all(-x.dim() <= dim < x.dim() for dim in dims):
         return None
     gone = {dim % x.dim() for dim in dims}
-    return x.new_empty([1 if d in gone else n for d, n in enumerate(x.shape) if keep or d not in gone])
+    return _empty(x, [1 if d in gone else n for d, n in enumerate(x.shape) if keep or d not in gone])
 
 
 _SHORTCUTS: dict[Any, Shortcut] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -111,12 +112,16 @@ class Flow:
 
     def tie(self, a: Ints, b: Ints, why: str) -> None:
         """Entries that meet live and die together; what meets a FIXED entry must stay."""
-        a, b = (x.ravel() for x in np.broadcast_arrays(a, b))
+        if a is b:
+            return
+        a, b = (x.ravel() for x in ((a, b) if a.shape == b.shape else np.broadcast_arrays(a, b)))
+        if a.all() and b.all():  # nothing is FIXED
+            self.ties.append(np.stack([a, b]))
+            return
         both = (a != FIXED) & (b != FIXED)
         if both.any():
             self.ties.append(np.stack([a[both], b[both]]))
-        if not both.all():
-            self.freeze(np.concatenate([a[~both], b[~both]]), why)
+        self.freeze(np.concatenate([a[~both], b[~both]]), why)
 
     def repeats(self, labels: Ints, axes: Iterable[int]) -> bool:
         """Whether the labels are known to be the same all along these axes of their array."""
@@ -162,6 +167,9 @@ class Flow:
             hits = [other for other in result if set(other[0]) & set(block[0])]
             if not hits:
                 result.append(block)
+                continue
+            if len(block[0]) == 1 and hits[0][0] == block[0]:  # the plain case: two arrays along one dimension
+                self.tie(hits[0][1], block[1], why)
                 continue
             dims = tuple(sorted({d for own, _ in [*hits, block] for d in own}))
             first, *others = (spread(own, dims, shape) for own in [*hits, block])
@@ -215,10 +223,16 @@ def register(*names: str) -> Callable[[Rule], Rule]:
     return add
 
 
+@cache
 def operation_name(func: Any) -> str:
     """`aten::relu_.default` -> `relu`."""
     name: str = func._schema.name.split("::")[1]
     return name if name.endswith("__") else name.rstrip("_") if not name.startswith("_") else name
+
+
+@cache
+def _is_pointwise(func: Any) -> bool:
+    return torch.Tag.pointwise in func.tags
 
 
 def apply(flow: Flow, call: Call) -> None:
@@ -228,7 +242,7 @@ def apply(flow: Flow, call: Call) -> None:
     rule = _RULES.get(call.name)
     if rule is not None:
         rule(flow, call)
-    elif torch.Tag.pointwise in call.func.tags:
+    elif _is_pointwise(call.func):
         pointwise(flow, call)
     else:
         unknown(flow, call)
@@ -259,7 +273,7 @@ def _follow(flow: Flow, call: Call, key: CallKey) -> None:
         _note_bias(flow, *call.args[:2])
     else:
         _note_use(flow, key, call.args)
-        if torch.Tag.pointwise in call.func.tags:
+        if _is_pointwise(call.func):
             numbers = tuple(a for a in (*call.args, *call.kwargs.values()) if type(a) in (int, float))
             flow.numbers |= {key: numbers} if numbers else {}
 
