@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from autoprune.cost import Cost, cost_of_counts, flops_by_layer
-from autoprune.errors import InputError, TargetError, check_name
+from autoprune.errors import InputError, StudyError, TargetError, check_name
 from autoprune.graph import ChannelGraph, Floats, Group, Ints
 from autoprune.keep import Keep
 from autoprune.recipe import Allocation, Target
@@ -68,6 +68,13 @@ def check_target(graph: ChannelGraph, target: Target, how: Allocation | None = N
     lowest = _widths(graph, how, _weights(graph, how, graph.by_id)).lowest
     if limits.ratios and limits.excess(lowest) > 0:
         raise _unreachable(limits, lowest)
+
+
+def check_prunable(graph: ChannelGraph) -> None:
+    """Raise `StudyError` if nothing of the model can be pruned: that must not pass for a result."""
+    if all(group.size == 1 for group in graph.prunable):
+        reasons = "; ".join(f"{group.id}: {group.frozen or 'all or nothing'}" for group in graph.groups[:3])
+        raise StudyError(f"nothing of this model can be pruned ({reasons or 'it has no channels that can go'})")
 
 
 def held_up_by(graph: ChannelGraph, how: Allocation | None = None, most: int = 3) -> dict[str, float]:
@@ -369,8 +376,8 @@ def _said(ratios: Mapping[str, float]) -> str:
 def _keep(graph: ChannelGraph, ranked: _Ranked, counts: Ints) -> Keep:
     """The highest-ranked units of every group that loses some."""
     kept = {}
-    for group, start, count in zip(graph.prunable, ranked.start.tolist(), counts.tolist(), strict=True):
-        if count < group.size:
-            stays = ranked.position[start + group.size - count : start + group.size]
-            kept[group.id] = tuple(np.sort(stays).tolist())
+    ends = np.cumsum(graph.sizes).tolist()
+    for group, size, end, count in zip(graph.prunable, graph.sizes.tolist(), ends, counts.tolist(), strict=True):
+        if count < size:
+            kept[group.id] = tuple(np.sort(ranked.position[end - count : end]).tolist())
     return Keep(tuple(sorted(kept.items())))

@@ -232,16 +232,19 @@ def _verify(commands: Any) -> None:
 def _inspect(commands: Any) -> None:
     parser = _command(
         commands,
-        "lookup.inspect",
+        "inspection.inspect",
         "what of a model can be pruned",
-        """Trace a model and list its groups of coupled channels: how many channels, the share of all FLOPs and
-        parameters that a group's removal down to one channel would save, and for groups that cannot be pruned the
-        reason. Below: the smallest FLOPs ratio that can be reached at all. Needs no data.""",
+        """Trace a model and list its groups of channels that live and die together: how many channels, how many of
+        them go at once where that is not one, the share of all FLOPs and parameters that would be saved by all but
+        one going, and the layers that lose weights with them (.bn1: beside the one that names the group). Then the
+        groups that cannot be pruned, with the operation that is in the way and the share of FLOPs spent on them; and
+        the smallest FLOPs ratio that can be reached. Exit code 1 if nothing can be pruned. Needs no data.""",
         "autoprune inspect resnet20 --input 3x32x32",
-        "autoprune inspect torchvision/mobilenet_v3_small",
+        "autoprune inspect mobilenet_v3_small --layers",
         "autoprune inspect my_module:build_model --input 1x28x28 --json",
     )
     parser.add_argument("model", metavar="MODEL", help="a model's name, or your own module:function")
+    parser.add_argument("--layers", action="store_true", help="name every coupled layer in full")
     _add_model_options(parser)
     _add_json(parser)
 

@@ -94,6 +94,7 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
 
 def _prune_model(args: Namespace) -> dict[str, Any]:
     from autoprune import artifact, methods
+    from autoprune.allocate import check_prunable
     from autoprune.cost import cost
     from autoprune.keep import Keep
     from autoprune.methods.base import Context
@@ -103,6 +104,7 @@ def _prune_model(args: Namespace) -> dict[str, Any]:
     method = methods.build(recipe.method)
     model, example = model_by_name(args)
     graph = trace(model, example)
+    check_prunable(graph)
     context = Context(model=model, graph=graph, batches=_no_data, loss=_no_data, seed=recipe.seed)
     keep = method.select(context, method.score(context), recipe.target, recipe.allocation)
     pruned = method.rebuild(context, keep)

@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from autoprune import methods
-from autoprune.errors import InputError, ModelError, StudyError, TargetError
+from autoprune.allocate import check_prunable
+from autoprune.errors import InputError, ModelError, TargetError
 from autoprune.pareto import DENSE
 from autoprune.reading import to_plain
 from autoprune.recipe import Recipe
@@ -55,9 +56,7 @@ def prepare(config: StudyConfig) -> Prepared:
     recipes = config.space.corners()
     task = load_task(config.task)
     bench = Bench(task, _runtime(task.model(), tuple(task.example().shape), recipes[0], config.resources))
-    if not bench.graph.prunable:
-        reasons = "; ".join(f"{group.id}: {group.frozen}" for group in bench.graph.groups[:3])
-        raise StudyError(f"nothing of this model can be pruned ({reasons or 'it has no channels that can go'})")
+    check_prunable(bench.graph)
     space = config.space.bind([(group.id, group.stage) for group in bench.graph.prunable])
     check_targets(space, bench)
     measured_here = bench.runtime.device != "cpu" or not config.resources.gpus_per_trial
