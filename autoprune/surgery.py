@@ -186,22 +186,29 @@ def sizes_after(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, l
 
 def sync_sizes(pruned: nn.Module, sizes: Mapping[str, Mapping[str, Sequence[int]]]) -> None:
     """Attributes that repeat a weight's shape, and those in `sizes`, become true: for printing, scripting, pruning."""
+    modules = dict(pruned.named_modules())
     for path, own in sizes.items():
-        module = pruned.get_submodule(path)
         for name, counts in own.items():
-            held = getattr(module, name)
-            setattr(module, name, type(held)(counts) if isinstance(held, (list, tuple)) else counts[0])
-    for module in pruned.modules():
-        if isinstance(module, nn.modules.conv._ConvNd):
-            rows, columns = module.weight.shape[0], module.weight.shape[1] * module.groups
-            module.in_channels, module.out_channels = (rows, columns) if module.transposed else (columns, rows)
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = module.weight.shape
-        elif isinstance(module, nn.modules.batchnorm._NormBase):
-            vector = module.weight if module.running_mean is None else module.running_mean
-            module.num_features = module.num_features if vector is None else len(vector)
-        elif isinstance(module, nn.PReLU):
-            module.num_parameters = len(module.weight)
+            held = getattr(modules[path], name)
+            setattr(modules[path], name, type(held)(counts) if isinstance(held, (list, tuple)) else counts[0])
+    for module in modules.values():
+        for name, count in _counted_by_weights(module).items():
+            if getattr(module, name) != count:  # setting an attribute of a module takes 1 us, reading one 0.1
+                setattr(module, name, count)
+
+
+def _counted_by_weights(module: nn.Module) -> dict[str, int]:
+    """Attributes whose values the shapes of the module's own tensors imply."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        rows, columns = module.weight.shape[0], module.weight.shape[1] * module.groups
+        inside, outside = (rows, columns) if module.transposed else (columns, rows)
+        return {"in_channels": inside, "out_channels": outside}
+    if isinstance(module, nn.Linear):
+        return {"out_features": module.weight.shape[0], "in_features": module.weight.shape[1]}
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        vector = module.weight if module.running_mean is None else module.running_mean
+        return {} if vector is None else {"num_features": len(vector)}
+    return {"num_parameters": len(module.weight)} if isinstance(module, nn.PReLU) else {}
 
 
 # ---- folding constants -----------------------------------------------------------------------------------------------
