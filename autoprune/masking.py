@@ -62,7 +62,7 @@ def _run_within(model: nn.Module, context: Callable[[], TorchDispatchMode]) -> N
 
 
 _NORMS = ("native_layer_norm", "_fused_rms_norm", "rms_norm")
-_SHAPE_KEEPING = (*_NORMS, "native_group_norm", "_softmax", "_log_softmax", "_safe_softmax")
+_SHAPE_KEEPING = (*_NORMS, "native_group_norm", "_softmax", "_log_softmax", "_safe_softmax", "native_batch_norm")
 
 
 class KeptOnly(TorchDispatchMode):

@@ -68,6 +68,8 @@ class Flow:
         biases: labels of filters (or of a norm's scales) and those of the biases that are added to them.
         own: ids of the model's parameters and buffers, and of views of them.
         direct: ids of tensors that come straight out of a layer, views included.
+        uniform: ids of tensors whose entries are all alike, fresh from `zeros` and the like.
+        parts: ids of views: what is written into them is written into other tensors.
         by_offset: grouped convolutions that lose the same offset in every group. One that a cut leaves with a single
             input per group looks depthwise; the probe says here that it is not.
         numbered: whether channels were taken by number somewhere: by slices, splits, padding.
@@ -90,6 +92,8 @@ class Flow:
     biases: list[tuple[Ints, Ints]] = field(default_factory=list)
     own: set[int] = field(default_factory=set)
     direct: set[int] = field(default_factory=set)
+    uniform: set[int] = field(default_factory=set)
+    parts: set[int] = field(default_factory=set)
     by_offset: set[str] = field(default_factory=set)
     numbered: bool = False
     calls: Counter[str] = field(default_factory=Counter)
@@ -247,6 +251,8 @@ def apply(flow: Flow, call: Call) -> None:
     else:
         unknown(flow, call)
     _follow(flow, call, key)
+    if call.func._schema.name.endswith("_") and call.name not in ("zero", "fill"):
+        flow.uniform -= {id(call.args[0])} if id(call.args[0]) not in flow.parts else flow.uniform
 
 
 _VIEWS = frozenset(
@@ -255,6 +261,7 @@ _VIEWS = frozenset(
         *("split_with_sizes", "unsqueeze", "squeeze", "clone", "contiguous", "expand", "alias", "detach"),
     ]
 )
+_WHOLE = frozenset(["detach", "alias", "clone", "contiguous", "view", "unsqueeze", "reshape"])
 _LAYERS = frozenset(["convolution", "addmm", "mm", "native_layer_norm", "native_group_norm", "native_batch_norm"])
 
 
@@ -263,6 +270,8 @@ def _follow(flow: Flow, call: Call, key: CallKey) -> None:
     outs = [out for out in (call.out if isinstance(call.out, (tuple, list)) else [call.out]) if flow.get(out)]
     ids = {id(out) for out in outs}
     if call.name in _VIEWS:
+        flow.parts |= {id(out) for out in tree_leaves(call.out) if out is not call.args[0]}
+        flow.uniform |= {id(call.out)} if id(call.args[0]) in flow.uniform and call.name in _WHOLE else set()
         flow.direct |= ids if id(call.args[0]) in flow.direct else set()
         flow.own |= ids if id(call.args[0]) in flow.own else set()
     elif call.name in _LAYERS or (call.name == "bmm" and id(call.args[1]) in flow.own):
@@ -332,7 +341,9 @@ def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
 
 
 def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> list[Block]:
-    """The blocks of the output to which this tensor brings entries, but no labels."""
+    """The blocks of the output to which this tensor brings entries that differ, but no labels."""
+    if id(tensor) in flow.uniform:
+        return []
     offset = out.dim() - tensor.dim()
     own = {d + offset for dims, _ in flow.get(tensor) for d in dims}
     full = {d + offset for d, size in enumerate(tensor.shape) if size > 1}
@@ -363,8 +374,12 @@ def same(flow: Flow, call: Call) -> None:
 
 @register("copy")
 def copy(flow: Flow, call: Call) -> None:
-    """`a.copy_(b)`: a has b's entries."""
-    combine(flow, call.out, [call.args[1]], "copied into a tensor of fixed size")
+    """`a.copy_(b)`: a has the entries of b. Where a is part of another tensor, these must fit into their place there."""
+    target, source = call.args[:2]
+    part = id(target) in flow.parts
+    combine(flow, call.out, [target, source] if part else [source], "copied into a tensor of fixed size")
+    if part and not flow.get(target):
+        flow.freeze_all(flow.get(source), "copied into a tensor of fixed size")
 
 
 @register("expand")
@@ -563,7 +578,13 @@ def index(flow: Flow, call: Call) -> None:
 
 @register("index_put")
 def index_put(flow: Flow, call: Call) -> None:
-    """`a[i] = b`: what is written over, and what it is written with, must stay."""
+    """`a[i] = b`, whole rows: b's labels meet a's, if a has any or its entries are all alike; else they must stay."""
+    target, indices, values = call.args[:3]
+    blocks = flow.get(target)
+    rows = [d for d, i in enumerate(indices) if i is not None] == [0] and values.dim() == target.dim()
+    if rows and (blocks or id(target) in flow.uniform) and not any(0 in b[0] for b in (*blocks, *flow.get(values))):
+        flow.set(call.out, flow.merge([*blocks, *flow.get(values)], target.shape, "written over fixed entries"))
+        return
     for tensor in call.tensors():
         flow.freeze_all(flow.get(tensor), "written by number in 'index_put'")
 
@@ -649,8 +670,8 @@ def split(flow: Flow, call: Call) -> None:
             parts = np.stack(np.split(labels, len(call.out), dims.index(dim)))
             flow.tie(parts, parts[:1], "split with fixed entries")
         if dims == (dim,):
-            ends = np.cumsum([part.shape[dim] for part in call.out])
-            flow.lengths += [(flow.path, (labels,)), (flow.path, tuple(np.split(labels, ends[:-1])))]
+            parts = tuple(np.split(labels, np.cumsum([part.shape[dim] for part in call.out])[:-1]))
+            flow.lengths += [(flow.path, lengths) for lengths in ((labels,), parts, *((part,) for part in parts))]
     for part in call.out:
         stop = start + part.shape[dim]
         flow.set(part, _taken(flow, flow.get(source), dim, np.arange(start, stop)))
@@ -761,6 +782,8 @@ def batch_norm(flow: Flow, call: Call) -> None:
     source = call.args[0]
     own = [((1,), labels) for _, labels in _norm_vectors(flow, call.args[1:3])]
     statistics = [((1,), labels) for vector in call.args[3:5] for _, labels in flow.get(vector)]
+    if not statistics and call.args[5] is True:  # standardised weights: over the inputs of each filter
+        flow.mix(call.name, source, [d for d in range(source.dim()) if d != 1])
     flow.roles.extend((labels, "stat") for _, labels in statistics)
     _note_size(flow, "num_features", source, 1)
     blocks = [*own, *flow.get(source), *statistics]
@@ -1005,9 +1028,13 @@ def _record_matmul(flow: Flow, call: Call, x: Tensor, w: Tensor, factors: tuple[
 # ---- operations that make tensors of their own ----------------------------------------------------------------------
 
 
-@register(
-    "empty", "zeros", "ones", "full", "arange", "scalar_tensor", "empty_strided", "new_zeros", "new_full", "new_ones",
-    "new_empty", "rand", "randn", "linspace", "eye", "sym_size", "sym_numel", "is_same_size",
-)  # fmt: skip
+@register("arange", "empty_strided", "rand", "randn", "linspace", "eye", "sym_size", "sym_numel", "is_same_size")
 def fresh(_flow: Flow, _call: Call) -> None:
     """A new tensor without labels: what meets it at full size is frozen there."""
+
+
+@register("empty", "zeros", "ones", "full", "scalar_tensor", "new_zeros", "new_full", "new_ones", "new_empty")
+def uniform(flow: Flow, call: Call) -> None:
+    """A new tensor whose entries are all alike: it fits whichever channels it meets, if the code follows the widths."""
+    flow.set(call.out, [])
+    flow.uniform.add(id(call.out))

@@ -58,23 +58,27 @@ def trace(model: nn.Module, inputs: Inputs) -> ChannelGraph:
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """What groups are tried on: a copy of the dense model, its run, and whether heads are linked to their stream."""
+    """What groups are tried on: a copy of the dense model, its run, and which heads are linked to their streams."""
 
     model: nn.Module
     dense: Run
-    linked: bool
+    links: frozenset[int] = frozenset()
 
     def run(self, model: nn.Module) -> Run:
-        """A labelled forward pass, with the links if this probe has them."""
+        """A labelled forward pass, with the links that this probe has."""
         run = run_labelled(model, self.dense.specs, self.dense.flow.by_offset)
-        if self.linked:
-            run.flow.ties.extend(_links(run.flow))
+        run.flow.ties.extend(link for i, link in enumerate(_links(run.flow)) if i in self.links)
         return run
+
+    def with_links(self, links: Iterable[int]) -> _Probe:
+        """The same with other links, in the run of the dense model too."""
+        probe = replace(self, links=frozenset(links))
+        return replace(probe, dense=probe.run(self.model))
 
 
 def _probed(model: nn.Module, run: Run) -> ChannelGraph:
     """Cut something out of every group at once and run again; on failure freeze the groups to blame, repeat."""
-    probe = _Probe(model, run, linked=False)
+    probe = _Probe(model, run)
     graph, blamed = build_graph(run, {}), dict[int, str]()
     verdict = _try(probe, graph, graph.prunable)
     if verdict.failure:
@@ -98,16 +102,18 @@ def _linked(probe: _Probe, graph: ChannelGraph) -> tuple[_Probe, ChannelGraph]:
     units coarse, so it is done only where the groups in question fail alone and do not fail linked.
     """
     links = _links(probe.dense.flow)
-    if not links:
+    touched = np.unique(np.concatenate([link.ravel() for link in links] or [np.zeros(0, np.int64)]))
+    if not _failure(probe, graph, _owners(graph, probe.dense, touched)):
         return probe, graph
-    touched = np.unique(np.concatenate([link.ravel() for link in links]))
-    if _failure(probe, graph, _owners(graph, probe.dense, touched)):
-        linking = replace(probe, linked=True)
-        linking = replace(linking, dense=linking.run(probe.model))
-        joint = build_graph(linking.dense, {})
-        if not _failure(linking, joint, _owners(joint, linking.dense, touched)):
-            return linking, joint
-    return probe, graph
+    linked = probe.with_links(range(len(links)))
+    joint = build_graph(linked.dense, {})
+    owners = _owners(joint, linked.dense, touched)
+    if _failure(linked, joint, owners):
+        fit = [group for group in owners if not _failure(linked, joint, [group])]
+        linked = probe.with_links(
+            i for i, link in enumerate(links) if fit and _owners(joint, linked.dense, link.ravel())[0] in fit
+        )
+    return linked, build_graph(linked.dense, {})
 
 
 def _links(flow: Flow) -> list[Ints]:
