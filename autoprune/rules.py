@@ -374,7 +374,7 @@ def same(flow: Flow, call: Call) -> None:
 
 @register("copy")
 def copy(flow: Flow, call: Call) -> None:
-    """`a.copy_(b)`: a has the entries of b. Where a is part of another tensor, these must fit into their place there."""
+    """`a.copy_(b)`: a has the entries of b. If a is part of another tensor, these must fit into their place there."""
     target, source = call.args[:2]
     part = id(target) in flow.parts
     combine(flow, call.out, [target, source] if part else [source], "copied into a tensor of fixed size")
@@ -600,7 +600,7 @@ def embedding(flow: Flow, call: Call) -> None:
 @register("cat", "concat")
 def cat(flow: Flow, call: Call) -> None:
     """Labels are concatenated as the tensors are; unlabelled parts are FIXED."""
-    parts = [t for t in call.args[0] if t.numel()]
+    parts = [t for t in call.args[0] if t.numel()] or call.args[0]
     dim = call.arg(1, "dim", 0) % call.out.dim()
     pieces, blocks = [], []
     for part in parts:

@@ -191,7 +191,7 @@ def _probe_keeps(groups: Sequence[Group], numbered: bool) -> list[Keep]:
     if not numbered:
         return [Keep.of(evenly)]
     random = np.random.default_rng(0)
-    unevenly = {g.id: random.permutation(g.size)[: random.integers(1, g.size, endpoint=True)] for g in groups}
+    unevenly = {g.id: random.permutation(g.size)[: random.integers((g.size + 1) // 2, g.size, endpoint=True)] for g in groups}
     return [Keep.of(evenly), Keep.of(unevenly)]
 
 
