@@ -46,7 +46,7 @@ def held_up(row: Row) -> list[str]:
 def line(row: Row) -> str:
     """One model on one line."""
     why = list(failures(row)) or ["passes"]
-    if lost(row) < LOSS:
+    if lost(row) < LOSS and held_up(row):
         why += ["frozen: " + "; ".join(held_up(row))]
     return f"{row['model']}: loses {lost(row):.1%}, {row.get('seconds', 0):.0f} s; {'; '.join(why)}"
 
