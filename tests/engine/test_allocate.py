@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import NETS, Chain, Grouped, Shuffle, image
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.allocate import TOLERANCE, allocate, channels_per_unit, check_target, held_up_by, smallest
 from autoprune.cost import cost, cost_of_counts
@@ -264,15 +264,24 @@ def test_a_group_narrower_than_the_multiple_stays_whole() -> None:
     assert keep.widths(graph) == {"first.0": 7, "second.0": 48}
 
 
-@pytest.mark.parametrize(("middle_of_first", "goes"), [(5.0, "second.0"), (1.0, "first.0")])
-def test_a_block_goes_when_its_middle_unit_would(middle_of_first: float, goes: str) -> None:
-    graph = trace(Chain(7, 7), image())
-    scores = {"first.0": np.array([0, middle_of_first, 6, 9, 9, 9, 9.0]), "second.0": np.array([2, 2, 3, 4, 4, 4, 4.0])}
-    after = {name: ratios(graph, Keep.of({name: range(3, 7)}))["flops"] for name in ("first.0", "second.0")}
-    how = Allocation(name="global", normalise="none", round_to=4)
-    keep = allocate(graph, scores, Target(flops=after[goes]), how)
+class Twins(nn.Module):
+    """Two branches that cost the same: which of them is cut is up to the scores alone."""
 
-    assert keep.to_dict() == {goes: [3, 4, 5, 6]}
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = (nn.Sequential(nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) + self.other(x)
+
+
+@pytest.mark.parametrize(("middle", "goes"), [(5.0, "other.0"), (1.0, "one.0")])
+def test_a_block_goes_when_its_middle_unit_would(middle: float, goes: str) -> None:
+    graph = trace(Twins(), image())
+    scores = {"one.0": np.array([0, middle, 6, 9, 9, 9, 9.0]), "other.0": np.array([2, 2, 3, 4, 4, 4, 4.0])}
+    how = Allocation(name="global", normalise="none", round_to=4)
+
+    assert allocate(graph, scores, Target(flops=11 / 14), how).to_dict() == {goes: [3, 4, 5, 6]}
 
 
 def test_channels_are_filters_of_a_layer() -> None:
