@@ -183,16 +183,23 @@ def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:
 def _probe_keeps(groups: Sequence[Group], numbered: bool) -> list[Keep]:
     """Drop the first unit of even groups and the last of odd ones, so that a shift between two groups shows.
 
-    Code that takes channels by number can be right by luck when all groups lose equally: then try random shares too.
+    Code that takes channels by number can be right by luck, when all groups lose equally or only their ends: then also
+    the other way round, random halves of every other group, and random shares of all.
     """
     if not groups:
         return []
-    evenly = {g.id: range(1, g.size) if i % 2 == 0 else range(g.size - 1) for i, g in enumerate(groups)}
-    if not numbered:
-        return [Keep.of(evenly)]
     random = np.random.default_rng(0)
-    unevenly = {g.id: random.permutation(g.size)[: random.integers((g.size + 1) // 2, g.size, endpoint=True)] for g in groups}
-    return [Keep.of(evenly), Keep.of(unevenly)]
+    ends = [
+        {g.id: range(1, g.size) if i % 2 == side else range(g.size - 1) for i, g in enumerate(groups)}
+        for side in (0, 1)
+    ]
+    if not numbered:
+        return [Keep.of(ends[0])]
+    halves = [{g.id: random.permutation(g.size)[: (g.size + 1) // 2] for g in groups[side::2]} for side in (0, 1)]
+    shares = {
+        g.id: random.permutation(g.size)[: random.integers((g.size + 1) // 2, g.size, endpoint=True)] for g in groups
+    }
+    return [Keep.of(kept) for kept in (*ends, *halves, shares) if kept]
 
 
 def _misaligned(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Run) -> str | None:
@@ -212,9 +219,10 @@ def _misaligned(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Run)
 
 
 def _alone(graph: ChannelGraph, kept: AllKept) -> np.ndarray:
-    """Units left alone in some dimension: one of size 1 has no label, so nothing shows that they belong together."""
+    """Units left alone in some dimension: what is of size 1 has no label, so nothing shows what belongs together."""
+    first, last = (end.reduceat(kept.units, kept.ends[:-1]) for end in (np.minimum, np.maximum))
     alone = np.zeros(graph.unit_count + 1, dtype=bool)  # the last entry takes what has no unit
-    alone[kept.units[kept.ends[:-1][np.diff(kept.ends) == 1]]] = True
+    alone[first[first == last]] = True
     return alone[:-1]
 
 
