@@ -63,14 +63,19 @@ def _by_place(
 ) -> dict[tuple[str, tuple[int, ...]], Parts | None]:
     """(module, lengths) -> the parts that are so long there; None where there are several that lose differently."""
     places: dict[tuple[str, tuple[int, ...]], Parts | None] = {}
-    first: dict[tuple[str, tuple[int, ...]], list[Ints]] = {}
     for path, parts in evidence:
         key = (path, tuple(part.size for part in parts))
         if key in wanted:
-            units = [np.sort(unit_of_label[part.ravel()]) for part in parts]
-            same = all(np.array_equal(a, b) for a, b in zip(first.setdefault(key, units), units, strict=True))
-            places[key] = places.get(key, parts) if same else None
+            first = places.setdefault(key, parts)
+            places[key] = first if first is not None and _lose_alike(first, parts, unit_of_label) else None
     return places
+
+
+def _lose_alike(some: Parts, others: Parts, unit_of_label: Ints) -> bool:
+    return all(
+        a is b or np.array_equal(*(np.sort(unit_of_label[part.ravel()]) for part in (a, b)))
+        for a, b in zip(some, others, strict=True)
+    )
 
 
 def _lengths(flow: Flow) -> Iterator[tuple[str, Parts]]:

@@ -67,15 +67,47 @@ class _Units:
         return len(self.why)
 
 
-def components(flow: Flow, labels: int) -> Ints:
+def components(run: Run) -> Ints:
     """The number of the connected component of every label, shape (labels,)."""
-    ties = np.concatenate(flow.ties, axis=1) if flow.ties else np.zeros((2, 0), dtype=np.int64)
-    links = coo_matrix((np.ones(ties.shape[1], dtype=np.int8), (ties[0], ties[1])), shape=(labels, labels))
+    if not run.flow.ties:
+        return np.arange(run.labels)
+    lowest, ties = _whole_slots(run)
+    roots = np.flatnonzero(lowest == np.arange(run.labels))
+    number = np.zeros(run.labels, dtype=np.int64)
+    number[roots] = np.arange(len(roots))
+    own = number[lowest]
+    return _connected(own[ties], len(roots))[own]
+
+
+def _whole_slots(run: Run) -> tuple[Ints, Ints]:
+    """Ties between whole slots, entry by entry, are nearly all: (for every label the lowest one so tied, other ties).
+
+    A slot is one node here and not hundreds, which makes a tenth of the work of what was 5 to 10 ms for most networks.
+    """
+    ties, sizes = np.concatenate(run.flow.ties, axis=1), np.array([tie.shape[1] for tie in run.flow.ties])
+    begins = np.cumsum(sizes) - sizes
+    steps = np.append((np.diff(ties, axis=1) == 1).all(axis=0), True)
+    steps[begins + sizes - 1] = True  # between two ties
+    first, size = (np.array([getattr(slot, name) for slot in run.slots]) for name in ("first", "size"))
+    slot_at = np.full(run.labels, -1)
+    slot_at[first] = np.arange(len(first))
+    pairs = slot_at[ties[:, begins]]
+    whole = np.logical_and.reduceat(steps, begins) & ((pairs >= 0) & (size[pairs] == sizes)).all(axis=0)
+    slots = _connected(pairs[:, whole], len(first))
+    lowest = np.arange(run.labels)
+    shift = first[np.unique(slots, return_index=True)[1]][slots] - first
+    lowest[FIXED + 1 : FIXED + 1 + size.sum()] += np.repeat(shift, size)
+    return lowest, ties[:, ~np.repeat(whole, sizes)]
+
+
+def _connected(ties: Ints, count: int) -> Ints:
+    """Connected components of `count` nodes, numbered by their lowest nodes; ties of shape (2, n)."""
+    links = coo_matrix((np.ones(ties.shape[1], dtype=np.int8), (ties[0], ties[1])), shape=(count, count))
     return connected_components(links, directed=False)[1].astype(np.int64)
 
 
 def _units(run: Run, blamed: Mapping[int, str]) -> _Units:
-    component = components(run.flow, run.labels)
+    component = components(run)
     filters = np.concatenate([a.ravel() for a, role in run.flow.roles if role == "out"] or [np.zeros(0, np.int64)])
     owners = np.unique(component[filters[filters != FIXED]])
     number = np.full(run.labels, -1)
@@ -179,13 +211,21 @@ def _mixers(run: Run, units: _Units) -> tuple[Mixer, ...]:
 
 def _slot_roles(run: Run) -> list[str]:
     """The role of every slot; where rules name several, the last."""
-    names = ["other", *dict.fromkeys(role for _, role in run.flow.roles)]
-    labels, role = _joined([a for a, _ in run.flow.roles], np.array([names.index(name) for _, name in run.flow.roles]))
-    slot_of_label = np.repeat(np.arange(len(run.slots)), [slot.size for slot in run.slots])  # labels begin at FIXED + 1
-    found = np.zeros(len(run.slots), dtype=np.int64)
-    real = (labels != FIXED) & (labels <= len(slot_of_label))  # beyond them are labels of no tensor of the model
-    found[slot_of_label[labels[real] - FIXED - 1]] = role[real]
-    return [names[i] for i in found.tolist()]
+    found = ["other"] * len(run.slots)
+    if not run.flow.roles:
+        return found
+    labels, _ = _joined([a for a, _ in run.flow.roles], np.zeros(len(run.flow.roles), dtype=np.int64))
+    begins = np.cumsum([0, *(a.size for a, _ in run.flow.roles)])[:-1]
+    starts = np.array([slot.first for slot in run.slots])
+    lowest, highest = (at.reduceat(labels, begins) for at in (np.minimum, np.maximum))
+    ends = np.searchsorted(starts, np.stack([lowest, highest]), side="right").T - 1
+    for (labels, role), (low, high) in zip(run.flow.roles, ends.tolist(), strict=True):
+        if low == high >= 0:
+            found[high] = role
+            continue
+        for place in np.unique(np.searchsorted(starts, labels[labels != FIXED], side="right") - 1):
+            found[place] = role  # several slots, or FIXED entries among them
+    return found
 
 
 def _op(op: RawOp, rows: _Rows) -> Op:

@@ -206,7 +206,7 @@ def _misaligned(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Run)
     """Two units of the dense graph that meet in the cut model: some index in the model's code did not move along."""
     origin = _origin(graph, run, kept)
     known = origin >= 0
-    component, unit = components(run.flow, run.labels)[known], origin[known]
+    component, unit = components(run)[known], origin[known]
     if not _determines(component, unit):
         return "after a cut other channels would meet: the model's code fixes an index or a padding"
     alone = _alone(graph, kept)
