@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from autoprune.graph import InputSpec
 from autoprune.grouping import LabelSlot, Run
 from autoprune.labels import FIXED
 from autoprune.meta import meta_call
-from autoprune.rules import Call, Flow, apply, operation_name
+from autoprune.rules import Call, Flow, Ways, apply, operation_name
 from autoprune.surgery import example_inputs, named_tensors
 
 Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]
@@ -60,15 +60,15 @@ def meta_copy(model: nn.Module) -> nn.Module:
     return copy_module(model, memo).eval()
 
 
-def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], by_offset: Iterable[str] = ()) -> Run:
+def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> Run:
     """Every entry of every tensor dimension gets a label; a forward pass finds out which of them meet.
 
     The model is left as it is, in eval mode. Attention is run as the products it consists of: fused kernels would hide
-    them, and differ from device to device. `by_offset` names grouped convolutions known to lose offsets (see `Flow`).
+    them, and differ from device to device.
     """
     tensors = dict(named_tensors(model))
     slots = tuple(_label_slots(tensors, _kernels(model)))
-    flow = Flow(known=np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1), by_offset=set(by_offset))
+    flow = Flow(known=np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1), ways=ways)
     blocks: dict[str, list[Any]] = {}
     for slot in slots:
         blocks.setdefault(slot.tensor, []).append(((slot.dim,), slot.labels))

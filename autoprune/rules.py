@@ -53,6 +53,20 @@ class RawMixer:
     blocks: tuple[Block, ...]
 
 
+@dataclass(frozen=True)
+class Ways:
+    """How grouped convolutions and norms lose channels.
+
+    Fields:
+        whole_groups: whole groups go; else the same offset goes out of every group.
+        by_offset: convolutions found to lose offsets. One that a cut leaves with a single input per group looks
+            depthwise; the probe, which runs the dense model's `Ways`, knows here that it is not.
+    """
+
+    whole_groups: bool = False
+    by_offset: set[str] = field(default_factory=set)
+
+
 @dataclass
 class Flow:
     """What one traced forward pass found out about labels; the tracer owns it, the rules write to it.
@@ -70,8 +84,6 @@ class Flow:
         direct: ids of tensors that come straight out of a layer, views included.
         uniform: ids of tensors whose entries are all alike, fresh from `zeros` and the like.
         parts: ids of views: what is written into them is written into other tensors.
-        by_offset: grouped convolutions that lose the same offset in every group. One that a cut leaves with a single
-            input per group looks depthwise; the probe says here that it is not.
         numbered: whether channels were taken by number somewhere: by slices, splits, padding.
         calls: how often each operation has been called so far.
         path: the module whose forward is running.
@@ -94,7 +106,7 @@ class Flow:
     direct: set[int] = field(default_factory=set)
     uniform: set[int] = field(default_factory=set)
     parts: set[int] = field(default_factory=set)
-    by_offset: set[str] = field(default_factory=set)
+    ways: Ways = field(default_factory=Ways)
     numbered: bool = False
     calls: Counter[str] = field(default_factory=Counter)
     path: str = ""
@@ -816,16 +828,20 @@ def _norm_vectors(flow: Flow, vectors: Sequence[object]) -> list[Block]:
 
 @register("native_group_norm")
 def group_norm(flow: Flow, call: Call) -> None:
-    """Statistics over the channels of one group at a time: the same offset goes out of every group."""
+    """Statistics over the channels of one group at a time: whole groups go, or the same offset of every group."""
     source, groups = call.args[0], call.args[6]
-    flow.mix(call.name, source, range(1, source.dim()))
+    whole = flow.ways.whole_groups and groups > 1
+    if not whole:
+        flow.mix(call.name, source, range(1, source.dim()))
     _note_size(flow, "num_channels", source, 1)
     own = [((1,), labels) for _, labels in _norm_vectors(flow, call.args[1:3])]
     merged = flow.merge([*own, *flow.get(source)], source.shape, "normalised with fixed entries")
     for dims, labels in merged:
         if dims == (1,):
             rows = labels.reshape(groups, -1)
-            flow.tie(rows, rows[:1], "group norm over fixed entries")
+            flow.tie(rows, rows[:, :1] if whole else rows[:1], "group norm over fixed entries")
+            if whole:
+                flow.sizes.append((flow.path, "num_groups", rows[:, 0]))
         elif 1 in dims:
             flow.freeze(labels, "group norm over a joint dimension")
     flow.set(call.first_out, merged)
@@ -890,16 +906,17 @@ def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     """The labels of the output of a grouped convolution.
 
     With one input (or, transposed, one output) a group, whole groups go. Else the same offset goes out of every group,
-    so that the groups stay equal.
+    so that the groups stay equal, unless whole groups are asked for.
     """
     if kernel.rows is None:
         _tie_or_freeze(flow, x, None, OVER_FIXED)
         return None
     rows = kernel.rows.reshape(kernel.groups, -1)
     offsets = None if x is None else x.reshape(kernel.groups, -1)
-    if flow.path not in flow.by_offset and (rows.shape[1] == 1 or kernel.columns is None):
+    single = rows.shape[1] == 1 or kernel.columns is None
+    if (single or flow.ways.whole_groups) and flow.path not in flow.ways.by_offset:
         return _whole_groups(flow, offsets, rows, kernel)
-    flow.by_offset.add(flow.path)
+    flow.ways.by_offset.add(flow.path)
     flow.tie(rows, rows[:1], OVER_FIXED)
     if kernel.transposed:
         flow.roles.append((kernel.rows, "in"))

@@ -15,17 +15,19 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from autoprune.errors import ModelError
-from autoprune.graph import ChannelGraph, Group, Ints, Scale
+from autoprune.errors import ModelError, check_name
+from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Scale
 from autoprune.grouping import Run, build_graph, components
 from autoprune.keep import Keep
 from autoprune.labelled import Inputs, input_specs, meta_copy, run_labelled
-from autoprune.rules import Flow
+from autoprune.rules import Flow, Ways
 from autoprune.scales import ScaleError, changed_scales
 from autoprune.surgery import AllKept, all_kept, copy_with, cut_tensor, sizes_after, sync_sizes
 
+GROUPED = ("offsets", "groups")
 
-def trace(model: nn.Module, inputs: Inputs) -> ChannelGraph:
+
+def trace(model: nn.Module, inputs: Inputs, *, grouped: str = "offsets") -> ChannelGraph:
     """The channel graph of a model, in eval mode, for inputs of these shapes; the model is not touched.
 
     A model whose forward pass depends on its data (detection: boxes are counted and sorted) cannot run on meta tensors;
@@ -35,22 +37,28 @@ def trace(model: nn.Module, inputs: Inputs) -> ChannelGraph:
         model: any module; runs on meta tensors, so no memory or time is spent on data.
         inputs: example tensor; or arguments in the order of `forward`, tensors or lists of tensors; or tensors by
             keyword.
+        grouped: what grouped convolutions and norms lose: `offsets`, the same in every group, or whole `groups`.
 
     Raises:
+        InputError: unknown `grouped`.
         ModelError: the forward pass fails on these inputs.
     """
-    specs = tuple(input_specs(inputs))
+    check_name(grouped, GROUPED, kind="way", where="grouped")
+    probe = _first_run(model, tuple(input_specs(inputs)), Ways(whole_groups=grouped == "groups"))
+    return _probed(probe)
+
+
+def _first_run(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> _Probe:
+    on_meta = meta_copy(model)
     try:
-        model_on_meta = meta_copy(model)
-        return _probed(model_on_meta, run_labelled(model_on_meta, specs))
-    except Exception as on_meta:  # noqa: BLE001 - whatever stops it, running with data decides
+        return _Probe(on_meta, run_labelled(on_meta, specs, ways))
+    except Exception as failed:  # noqa: BLE001 - whatever stops it, running with data decides
         real = copy.deepcopy(model).eval().requires_grad_(False)
         try:
-            run = run_labelled(real, specs)
+            return _Probe(real, run_labelled(real, specs, ways))
         except Exception as error:  # noqa: BLE001 - as many ways to fail as there are models
             reason = f"{type(error).__name__}: {_first_line(error)}"
-            raise ModelError(f"the forward pass fails: {reason}", where=type(model).__name__) from on_meta
-        return _probed(real, run)
+            raise ModelError(f"the forward pass fails: {reason}", where=type(model).__name__) from failed
 
 
 # ---- the probe -------------------------------------------------------------------------------------------------------
@@ -66,7 +74,7 @@ class _Probe:
 
     def run(self, model: nn.Module) -> Run:
         """A labelled forward pass, with the links that this probe has."""
-        run = run_labelled(model, self.dense.specs, self.dense.flow.by_offset)
+        run = run_labelled(model, self.dense.specs, self.dense.flow.ways)
         run.flow.ties.extend(link for i, link in enumerate(_links(run.flow)) if i in self.links)
         return run
 
@@ -76,10 +84,9 @@ class _Probe:
         return replace(probe, dense=probe.run(self.model))
 
 
-def _probed(model: nn.Module, run: Run) -> ChannelGraph:
+def _probed(probe: _Probe) -> ChannelGraph:
     """Cut something out of every group at once and run again; on failure freeze the groups to blame, repeat."""
-    probe = _Probe(model, run)
-    graph, blamed = build_graph(run, {}), dict[int, str]()
+    graph, blamed = build_graph(probe.dense, {}), dict[int, str]()
     verdict = _try(probe, graph, graph.prunable)
     if verdict.failure:
         probe, graph = _linked(probe, graph)

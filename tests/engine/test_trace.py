@@ -11,7 +11,7 @@ from nets import Chain, Depthwise, Grouped, Residual, Shared, Shuffle, image, ra
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.errors import ModelError
+from autoprune.errors import InputError, ModelError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
 from autoprune.labels import reshape, segments
@@ -54,6 +54,34 @@ def test_a_grouped_convolution_loses_the_same_offset_of_every_group() -> None:
     graph = trace(Grouped(groups=3, offset=5), image())
 
     assert {"before.0": 5, "grouped.0": 7, "after.0": 11} == sizes(graph)
+
+
+def test_a_grouped_convolution_can_lose_whole_groups_instead() -> None:
+    net = randomised(Grouped(groups=3, offset=5))
+    graph = trace(net, image(), grouped="groups")
+    cut = prune(net, graph, keep := Keep.of({"before.0": [0, 2]}), fold=False)
+
+    assert {"before.0": 3, "after.0": 11} == sizes(graph)  # the three groups, inputs and outputs of each together
+    assert (cut.grouped[0].groups, cut.grouped[0].in_channels, cut.grouped[0].out_channels) == (2, 10, 14)
+    with torch.no_grad():
+        torch.testing.assert_close(mask(net, graph, keep)(image()), cut(image()), rtol=1e-4, atol=1e-5)
+
+
+def test_a_group_norm_can_lose_whole_groups_and_is_then_as_it_was_for_the_others() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 21, 1), nn.GroupNorm(7, 21), nn.Conv2d(21, 5, 1))
+    graph = trace(net, image(), grouped="groups")
+    cut = prune(net, graph, Keep.of({"0": [1, 2, 6]}), fold=False)
+
+    assert {"0": 7} == sizes(graph)
+    assert (cut[1].num_groups, cut[1].num_channels) == (3, 9)
+    torch.testing.assert_close(net[:2](image())[:, [3, 4, 5, 6, 7, 8, 18, 19, 20]], cut[:2](image()))
+
+
+def test_an_unknown_way_to_cut_groups_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"unknown way 'offset' \(did you mean 'offsets'\?\); allowed: groups, offsets"
+    ):
+        trace(Grouped(), image(), grouped="offset")
 
 
 def test_channel_shuffle_keeps_both_halves_equal() -> None:
