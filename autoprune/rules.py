@@ -288,7 +288,7 @@ def _follow(flow: Flow, call: Call, key: CallKey) -> None:
         flow.own |= ids if id(call.args[0]) in flow.own else set()
     elif call.name in _LAYERS or (call.name == "bmm" and id(call.args[1]) in flow.own):
         flow.direct |= {id(out) for out in outs[:1]}
-        _note_use(flow, key, call.args[:1])
+        _note_use(flow, key, call.args[1:2] if call.name == "addmm" else call.args[:1])
     elif call.name == "add" and id(call.args[0]) in flow.direct and id(call.args[1]) in flow.own:
         flow.direct |= ids
         _note_bias(flow, *call.args[:2])
