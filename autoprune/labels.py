@@ -21,9 +21,9 @@ Segment = tuple[list[int], list[int]]
 def segments(before: Sequence[int], after: Sequence[int]) -> list[Segment] | None:
     """Match dimensions of two shapes of equal size: runs of dims of `before` that become runs of dims of `after`.
 
-    Dimensions of size 1 are left out. None if the shapes hold different numbers of entries.
+    Dimensions of size 1 are left out. None if the shapes hold different numbers of entries, or none.
     """
-    if math.prod(before) != math.prod(after):
+    if math.prod(before) != math.prod(after) or math.prod(before) == 0:
         return None
     left, right = ([d for d, size in enumerate(shape) if size != 1] for shape in (before, after))
     result: list[Segment] = []

@@ -293,7 +293,8 @@ def _follow(flow: Flow, call: Call, key: CallKey) -> None:
         flow.direct |= ids
         _note_bias(flow, *call.args[:2])
     else:
-        _note_use(flow, key, call.args)
+        listed = call.args and isinstance(call.args[0], (list, tuple))
+        _note_use(flow, key, call.args[0] if listed else call.args)
         if _is_pointwise(call.func):
             numbers = tuple(a for a in (*call.args, *call.kwargs.values()) if type(a) in (int, float))
             flow.numbers |= {key: numbers} if numbers else {}

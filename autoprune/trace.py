@@ -183,6 +183,8 @@ def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:
         return _Verdict(misaligned) if misaligned else _Verdict(None, changed_scales(probe.dense, run, unit_of_label))
     except ScaleError as error:
         return _Verdict(str(error))
+    except NameError:  # a mistake in someone's code, no size written into it
+        raise
     except Exception as error:  # noqa: BLE001 - hard-coded sizes fail in as many ways as there are operations
         return _Verdict(f"the model's code fixes its size: {_first_line(error)}")
 
