@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoprune.copying import copy_module
+from autoprune.copying import copy_module, select
 from autoprune.errors import InputError
 from autoprune.graph import ChannelGraph, InputSpec, Ints, Slot
 from autoprune.keep import Keep
@@ -114,9 +114,7 @@ def cut_tensor(tensor: Tensor, cuts: Sequence[Cut]) -> Tensor:
         kept = {dim: len(indices) for dim, indices in cuts}
         shape = [kept.get(dim, size) for dim, size in enumerate(tensor.shape)]
         return torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
-    for dim, indices in cuts:
-        tensor = tensor.index_select(dim, torch.from_numpy(indices).to(tensor.device))
-    return tensor
+    return select(tensor, [(dim, torch.from_numpy(indices).to(tensor.device)) for dim, indices in cuts])
 
 
 @dataclass(frozen=True)

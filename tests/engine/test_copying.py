@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from autoprune.copying import copy_module
+from autoprune.copying import copy_module, select
 from autoprune.surgery import copy_with, named_tensors
 
 
@@ -127,3 +127,39 @@ def test_replaced_tensors_take_their_places_wherever_they_are_shared() -> None:
     assert new.tied is new.norm.weight
     assert torch.equal(new.norm.weight, torch.full((7,), 2.0))
     assert [name for name, _ in named_tensors(new)] == [name for name, _ in named_tensors(model)]
+
+
+SHAPES = {
+    "small": (7, 11, 3, 3),
+    "vector": (13,),
+    "rows in blocks": (1100, 1300),
+    "rows in blocks, kernels": (700, 500, 3, 3),
+    "large": (2100, 2300),
+    "one long row": (2, 700_000),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64], ids=str)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_part_of_a_tensor_is_what_selecting_by_index_gives(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    tensor = torch.randint(-99, 99, shape).to(dtype)
+    kept = [torch.randperm(size)[: size // 2 + 1].sort().values for size in shape[:2]]
+    for dims in {(0,), (len(kept) - 1,), tuple(range(len(kept)))}:
+        expected = tensor
+        for dim in dims:
+            expected = expected.index_select(dim, kept[dim])
+        part = select(tensor, [(dim, kept[dim]) for dim in dims])
+
+        assert torch.equal(part, expected)
+        assert part.stride() == expected.stride()
+        assert part.untyped_storage().nbytes() == part.nbytes  # nothing of the old tensor hangs on it
+
+
+def test_parts_along_later_dimensions_and_of_other_layouts() -> None:
+    tensor = torch.randn(900, 800, 3, 3).to(memory_format=torch.channels_last)
+    rows, columns, taps = torch.arange(0, 900, 2), torch.arange(1, 800, 3), torch.tensor([0, 2])
+
+    assert torch.equal(select(tensor, [(0, rows), (1, columns)]), tensor[rows][:, columns])
+    assert torch.equal(select(tensor, [(1, columns), (2, taps)]), tensor[:, columns][:, :, taps])
+    assert torch.equal(select(tensor, [(0, rows), (1, columns), (3, taps)]), tensor[rows][:, columns][..., taps])
