@@ -349,7 +349,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--input", type=_shape, default=(3, 224, 224), metavar="CxHxW", help="shape of one image (default: 3x224x224)"
     )
     parser.add_argument(
-        "--classes", type=_positive(int), default=1000, metavar="N", help="outputs of a model by name (default: 1000)"
+        "--classes", type=_positive(int), metavar="N", help="outputs of a model by name (default: 1000, the library's)"
     )
 
 

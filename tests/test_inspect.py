@@ -120,12 +120,35 @@ def test_reasons_are_wrapped_and_never_cut() -> None:
 
     graph = trace(Net(nn.Conv2d(3, 7, 1)), image())
     (group,) = graph.groups
-    lines = pages(graph, 50)
-    start = next(i for i, line in enumerate(lines) if line.startswith("group")) + 1
 
     assert group.frozen is not None
-    said = " ".join(line[lines[start - 1].index("why") :].strip() for line in lines[start:] if "smallest" not in line)
-    assert said.startswith(group.frozen)
+    beside, below = (pages(graph, width) for width in (80, 40))
+    assert beside[4] == f"0          0         7  100.0%  {group.frozen}"
+    assert below[5:7] == ["0          0         7  100.0%", f"    {group.frozen}"]
+
+
+def test_an_id_that_is_too_long_has_a_line_of_its_own() -> None:
+    net = nn.Sequential()
+    inner = nn.Sequential(nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1))
+    for name in ("a_module_with_a_long_name", "another_with_a_long_name"):
+        inner, outer = nn.Sequential(), inner
+        inner.add_module(name, outer)
+    net.add_module("body", inner)
+    lines = pages(trace(net, image()), 72)
+
+    start = lines.index("body.another_with_a_long_name.a_module_with_a_long_name.0")
+    assert re.fullmatch(r" +0 +7 +85\.7% +\d+\.\d%  \.1", lines[start + 1])
+    assert max(map(len, lines)) <= 72
+
+
+@pytest.mark.slow
+def test_torchvision_networks_for_segmentation_and_detection_are_known_by_name(capsys: Capture) -> None:
+    for name, classes in (("lraspp_mobilenet_v3_large", 3), ("torchvision/ssdlite320_mobilenet_v3_large", 5)):
+        argv = ["inspect", name, "--input", "3x64x64", "--classes", str(classes), "--json"]
+        assert cli.main(argv) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert len(found["groups"]) > 20
+        assert any(group["channels"] % classes == 0 for group in found["frozen"])
 
 
 def test_json_holds_all_of_it(capsys: Capture) -> None:

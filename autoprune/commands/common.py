@@ -9,8 +9,12 @@ from autoprune.errors import InputError
 from autoprune.results import Outcome, Study
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
+
+    from autoprune.trace import Inputs
+
+CLASSES = 1000
+"""Outputs of a classifier, if nothing else is said."""
 
 
 def find_outcome(study: Study, trial: int) -> Outcome:
@@ -30,22 +34,47 @@ def member_facts(outcome: Outcome) -> dict[str, Any]:
     return {"id": outcome.id, "method": outcome.recipe.method.name, "accuracy": outcome.accuracy, **ratios}
 
 
-def model_by_name(args: Namespace) -> tuple[nn.Module, torch.Tensor]:
-    """The model that MODEL names, in eval mode, and an example input."""
+def model_by_name(args: Namespace) -> tuple[nn.Module, Inputs]:
+    """The model that MODEL names, in eval mode, and example inputs: one image, in a list for a detector."""
     import torch
 
     from autoprune.errors import ModelError
     from autoprune.tasks import zoo
     from autoprune.tasks.data import load_function
 
-    if ":" in args.model:
-        try:
-            model = load_function(args.model, "MODEL")()
-        except TypeError as error:
-            raise ModelError(f"cannot be called without arguments: {error}", where=args.model) from error
-    else:
-        model = zoo.build(args.model, args.input, args.classes, {}, "MODEL")
+    image = torch.randn(1, *args.input, generator=torch.Generator().manual_seed(0))
+    if ":" not in args.model:
+        if (dense := _dense_prediction(args.model, args.input, args.classes)) is not None:
+            return dense.eval(), image if _is_known(args.model, "segmentation") else ([image[0].sigmoid()],)
+        return zoo.build(args.model, args.input, args.classes or CLASSES, {}, "MODEL").eval(), image
+    try:
+        model = load_function(args.model, "MODEL")()
+    except TypeError as error:
+        raise ModelError(f"cannot be called without arguments: {error}", where=args.model) from error
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"returns a {type(model).__name__}", where=args.model, allowed="a torch.nn.Module")
-    stream = torch.Generator().manual_seed(0)
-    return model.eval(), torch.randn(1, *args.input, generator=stream)
+    return model.eval(), image
+
+
+def _dense_prediction(name: str, shape: tuple[int, ...], classes: int | None) -> nn.Module | None:
+    """torchvision's network for segmentation or detection of that name, if it has one.
+
+    Detectors do not resize the image here, and report every box: without weights they would find none.
+    """
+    from torchvision import models
+
+    options: dict[str, Any] = {"weights": None, "weights_backbone": None}
+    options |= {} if classes is None else {"num_classes": classes}
+    if _is_known(name, "detection"):
+        options["box_score_thresh" if "rcnn" in name else "score_thresh"] = 0.0
+        options |= {} if "ssd" in name else {"min_size": min(shape[1:]), "max_size": max(shape[1:])}
+    elif not _is_known(name, "segmentation"):
+        return None
+    model: nn.Module = models.get_model(name.removeprefix("torchvision/"), **options)
+    return model
+
+
+def _is_known(name: str, kind: str) -> bool:
+    from torchvision import models
+
+    return name.removeprefix("torchvision/") in models.list_models(getattr(models, kind))

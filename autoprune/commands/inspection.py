@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 LEAST = 12
-"""Columns for the names of coupled layers, even if the line becomes too long: ids of groups are never cut."""
+"""Columns that names of coupled layers get at least."""
 
 
 def inspect(args: Namespace) -> None:
@@ -29,7 +29,7 @@ def inspect(args: Namespace) -> None:
 
     model, example = model_by_name(args)
     graph = trace(model, example)
-    found = {"model": args.model, "input": list(example.shape), **facts(graph)}
+    found = {"model": args.model, "input": [1, *args.input], **facts(graph)}
     if args.json:
         print_json(found)
     else:
@@ -119,20 +119,28 @@ def page(found: Mapping[str, Any], width: int, *, full: bool) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Row], width: int, *, full: bool) -> Iterator[str]:
-    """Numbers in columns; the rest of the line is for the reason or for what is coupled."""
+    """Numbers in columns; the rest of the line is for what is coupled, or for the reason."""
     cells = [_cells(row) for row in rows]
     if all(row["channels_per_unit"] == 1 for row in rows):
         cells = [{name: text for name, text in row.items() if name != "at once"} for row in cells]
     widths = {name: max(len(name), *(len(row[name]) for row in cells)) for name in cells[0]}
-    used = sum(widths.values()) + 2 * len(widths)
-    yield _line({name: name for name in widths}, widths) + ("why" if "why" in rows[0] else "coupled with")
+    numbers = sum(widths.values()) + 2 * len(widths) - widths["group"]
+    heading, least = ("why", 0) if "why" in rows[0] else ("coupled with", LEAST)
+    widths["group"] = min(widths["group"], max(width - numbers - least, len("group")))
+    room = max(width - numbers - widths["group"], least)
+    yield (_line({name: name for name in widths}, widths) + heading[:room]).rstrip()
     for row, own in zip(rows, cells, strict=True):
-        room = max(width - used, LEAST)
-        said = textwrap.wrap(row["why"], room) if "why" in row else [fit(_coupled(row), room)]
-        yield (_line(own, widths) + said[0]).rstrip()
-        yield from (" " * used + more for more in said[1:])
-        if full:
-            yield from textwrap.wrap(", ".join(row["layers"]), width, initial_indent="    ", subsequent_indent="    ")
+        if len(row["group"]) > widths["group"]:  # an id is what recipes name: it gets a line rather than being cut
+            yield row["group"]
+            own["group"] = ""
+        reason = row.get("why", "")
+        yield (_line(own, widths) + (reason if len(reason) <= room else "") + fit(_coupled(row), room)).rstrip()
+        yield from _indented(reason, width) if len(reason) > room else ()
+        yield from _indented(", ".join(row["layers"]), width) if full else ()
+
+
+def _indented(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
 
 
 def _cells(row: Row) -> dict[str, str]:
@@ -155,6 +163,8 @@ def _line(cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
 
 def _coupled(row: Row) -> list[str]:
     """The other layers: `.bn1` is beside the one that names the group, `…1.conv1` begins like it."""
+    if "why" in row:
+        return []
     own = row["group"].partition("#")[0]
     return [_relative(layer, own.split(".")[:-1]) for layer in row["layers"] if layer != own]
 
