@@ -197,6 +197,8 @@ class ChannelGraph:
 
     def group(self, group_id: str) -> Group:
         """The prunable group of that id; raises `InputError` for frozen and unknown ones."""
+        if group_id in self.by_id:
+            return self.by_id[group_id]
         for group in self.groups:
             if group.id == group_id and group.frozen is not None:
                 raise InputError(f"group {group_id!r} is frozen: {group.frozen}", allowed=", ".join(self.by_id))

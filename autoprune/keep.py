@@ -55,9 +55,7 @@ class Keep:
         stays = np.ones(graph.unit_count, dtype=bool)
         for group_id, positions in self.kept:
             group = graph.group(group_id)
-            _check_positions(group_id, positions, group.size)
-            stays[group.units] = False
-            stays[group.units[list(positions)]] = True
+            stays[group.units] = _kept(group_id, positions, group.size)
         return stays
 
     def to_dict(self) -> dict[str, list[int]]:
@@ -65,8 +63,12 @@ class Keep:
         return {group: list(positions) for group, positions in self.kept}
 
 
-def _check_positions(group_id: str, positions: tuple[int, ...], size: int) -> None:
-    distinct = set(positions)
-    if not positions or len(distinct) != len(positions) or min(distinct) < 0 or max(distinct) >= size:
+def _kept(group_id: str, positions: tuple[int, ...], size: int) -> NDArray[np.bool_]:
+    kept = np.zeros(size, dtype=bool)
+    inside = bool(positions) and min(positions) >= 0 and max(positions) < size
+    if inside:
+        kept[list(positions)] = True
+    if not inside or kept.sum() != len(positions):
         allowed = f"1 to {size} different positions in [0, {size - 1}]"
         raise InputError(f"positions {list(positions)!r:.60}", where=f"keep of group {group_id!r}", allowed=allowed)
+    return kept
