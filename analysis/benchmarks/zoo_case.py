@@ -121,19 +121,34 @@ def costs(case: Case) -> Numbers:
 
 
 def backward(case: Case) -> Numbers:
-    """Gradients in train mode, with batch statistics; in eval mode where the model does not train on two images."""
-    case.dense = None  # nothing needs it from here on
+    """Gradients in train mode, with batch statistics; in eval mode only where the dense model does not train either."""
+    inputs = (*case.inputs, *case.entry.targets())
     try:
-        return {"mode": "train", **gradients(case.cut.train(), (*case.inputs, *case.entry.targets()))}
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        return {"mode": "train", **gradients(case.cut.train(), inputs)}
+    except _BROKEN as error:
         why = first_line(error)
     finally:
         case.cut.eval()
+    if _runs(case.dense.train(), inputs):
+        raise CheckError(f"the dense model runs in train mode, the cut one does not: {why}")
     return {"mode": "eval", "not_train": why, **gradients(case.cut, case.inputs)}
+
+
+_BROKEN = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
+"""What a forward pass raises for shapes that do not fit."""
+
+
+def _runs(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    try:
+        run(model, inputs)
+    except _BROKEN:
+        return False
+    return True
 
 
 def attributes(case: Case) -> Numbers:
     """The cut model prints, and what its modules say of their sizes is so."""
+    case.dense = None  # nothing needs it from here on
     text, wrong = repr(case.cut), untrue(case.cut)
     if wrong:
         raise CheckError(f"{len(wrong)} sizes are not so, first: {wrong[0]}")

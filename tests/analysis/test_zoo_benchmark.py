@@ -81,6 +81,16 @@ class TestSteps:
         assert caught.value.numbers["difference64"] == pytest.approx(caught.value.numbers["difference"], rel=1e-3)
         assert case.cut.head.weight.dtype == torch.float32
 
+    def test_a_cut_model_that_no_longer_trains_is_refused_one_that_never_did_runs_in_eval(self, tmp_path: Path) -> None:
+        case = zoo_case.Case(entry("Chain"), 0, tmp_path, (nets.image(),))
+        case.dense, case.cut = Auxiliary(7, 7), Auxiliary(3, 7)
+        with pytest.raises(zoo_checks.CheckError, match="runs in train mode, the cut one does not: Given groups=1"):
+            zoo_case.backward(case)
+
+        case.dense = Auxiliary(7, 5)
+        found = zoo_case.backward(case)
+        assert (found["mode"], found["reached"], found["trained"]) == ("eval", 2, 4)
+
     def test_a_group_that_is_no_longer_found_is_said(self, tmp_path: Path) -> None:
         case = zoo_case.Case(entry("Chain"), 0, tmp_path)
         for step in (zoo_case.build, zoo_case.traced, zoo_case.cut):
@@ -180,6 +190,18 @@ class TestChecks:
         assert [reason for reason, _ in found["reasons"]] == ["reaches the model's output"]
         assert found["rigid"] == 0
         assert 0.4 < found["lost"] < 1 - found["smallest"]
+
+
+class Auxiliary(nn.Module):
+    """A head that runs in train mode only, for `wanted` channels; the body has `width`."""
+
+    def __init__(self, width: int, wanted: int) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, width, 1), nn.Conv2d(wanted, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        return self.head(x) if self.training else x
 
 
 class Damped(nn.Module):
