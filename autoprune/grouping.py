@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class LabelSlot:
     first: int
     size: int
 
-    @property
+    @cached_property
     def labels(self) -> Ints:
         """Shape (size,)."""
         return np.arange(self.first, self.first + self.size)

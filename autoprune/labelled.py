@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +26,9 @@ from autoprune.surgery import example_inputs, named_tensors
 
 Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]
 OUTPUT = "reaches the model's output"
+
+#: What modules hold most; asking whether something is a tensor takes longer than looking its type up.
+_NO_TENSORS = frozenset([bool, int, float, str, type(None), tuple, list, dict, set, OrderedDict])
 
 
 def input_specs(inputs: Inputs) -> Iterator[InputSpec]:
@@ -52,7 +56,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
     memo: dict[int, object] = {}
     for module in model.modules():
         for value in vars(module).values():
-            if isinstance(value, Tensor):
+            if type(value) not in _NO_TENSORS and isinstance(value, Tensor):
                 memo[id(value)] = value.detach().to("meta")
     for _, tensor in named_tensors(model):
         empty = tensor.detach().to("meta")

@@ -74,6 +74,21 @@ def _layer_norm(
     return _empty(x, x.shape), _empty(x, statistics), _empty(x, statistics)
 
 
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor | None:
+    strides, paddings, dilations, transposed, _, groups = how
+    spatial = x.dim() - 2
+    plain = not transposed and _plain(x) and weight.dtype == x.dtype and weight.dim() == x.dim() >= 3
+    if not plain or not all(len(numbers) == spatial for numbers in (strides, paddings, dilations)):
+        return None
+    filters, inputs, *kernel = weight.shape
+    sizes = [
+        (size + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+        for size, taps, stride, padding, dilation in zip(x.shape[2:], kernel, strides, paddings, dilations, strict=True)
+    ]
+    fits = inputs * groups == x.shape[1] and filters % groups == 0 and (bias is None or bias.shape == (filters,))
+    return _empty(x, [x.shape[0], filters, *sizes]) if fits and min(sizes) > 0 else None
+
+
 def _addmm(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor | None:
     shape = (x.shape[0], weight.shape[1])
     fits = x.shape[1] == weight.shape[0] and bias.shape == shape[1:] and bias.dtype == x.dtype == weight.dtype
@@ -101,6 +116,7 @@ def _mean(x: Tensor, dims: Sequence[int] | None, keep: bool = False) -> Tensor |
 _SHORTCUTS: dict[Any, Shortcut] = {
     aten.native_batch_norm.default: _batch_norm,
     aten.native_layer_norm.default: _layer_norm,
+    aten.convolution.default: _convolution,
     aten.addmm.default: _addmm,
     aten.cat.default: _cat,
     aten.mean.dim: _mean,

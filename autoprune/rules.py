@@ -131,8 +131,10 @@ class Flow:
         if a is b:
             return
         a, b = (x.ravel() for x in ((a, b) if a.shape == b.shape else np.broadcast_arrays(a, b)))
-        if a.all() and b.all():  # nothing is FIXED
-            self.ties.append(np.stack([a, b]))
+        if (
+            np.count_nonzero(a) == np.count_nonzero(b) == a.size
+        ):  # nothing is FIXED; `a.all()` takes three times as long
+            self.ties.append(np.array([a, b]))
             return
         both = (a != FIXED) & (b != FIXED)
         if both.any():

@@ -8,7 +8,7 @@ elsewhere the channels must stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 import numpy as np
 
@@ -24,13 +24,13 @@ class ScaleError(Exception):
     """A number changes with the widths in a way that no weight can make up for."""
 
 
-def changed_scales(before: Run, after: Run, unit_of_label: Ints) -> tuple[Scale, ...]:
+def changed_scales(before: Run, after: Run, unit_of_label: Callable[[], Ints]) -> tuple[Scale, ...]:
     """What surgery has to take back, from a run of the dense model and one of a cut copy.
 
     Args:
         before: of the dense model.
         after: of a copy that has lost channels.
-        unit_of_label: shape (labels of `before`,).
+        unit_of_label: gives the unit of every label of `before`; asked only where a number has changed.
 
     Raises:
         ScaleError: the change cannot be taken back.
@@ -40,7 +40,7 @@ def changed_scales(before: Run, after: Run, unit_of_label: Ints) -> tuple[Scale,
     for key in changed:
         block, power, width = _scaled(key, before, after)
         _check_uses(before, block[1], changed)
-        units = unit_of_label[width]
+        units = unit_of_label()[width]
         for tensor, dim, entries in _places(before, block[1]):
             found[tensor, dim, entries.tobytes()] = Scale(tensor, dim, entries, units, power)
     return tuple(found.values())

@@ -179,8 +179,11 @@ def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:
     try:
         run = probe.run(small)
         misaligned = _misaligned(graph, stays, kept, run)
-        unit_of_label = _origin(graph, probe.dense, all_kept(graph, np.ones_like(stays)))
-        return _Verdict(misaligned) if misaligned else _Verdict(None, changed_scales(probe.dense, run, unit_of_label))
+        if misaligned:
+            return _Verdict(misaligned)
+        everything = np.ones_like(stays)
+        scales = changed_scales(probe.dense, run, lambda: _origin(graph, probe.dense, all_kept(graph, everything)))
+        return _Verdict(None, scales)
     except ScaleError as error:
         return _Verdict(str(error))
     except NameError:  # a mistake in someone's code, no size written into it

@@ -20,7 +20,32 @@ def norm(channels: int, *, training: bool = False, running: int | None = None) -
     return (empty(2, 7, 5, 5), *vectors, training, 0.1, 1e-5)
 
 
+def convolution(
+    x: tuple[int, ...], weight: tuple[int, ...], bias: int | None = None, **how: object
+) -> tuple[object, ...]:
+    spatial = len(x) - 2
+    numbers = [
+        how.get(name, (default,) * spatial) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+    ]
+    rest = (how.get("transposed", False), (0,) * spatial, how.get("groups", 1))
+    return (empty(*x), empty(*weight), None if bias is None else empty(bias), *numbers, *rest)
+
+
 SPECIAL = {
+    aten.convolution.default: [
+        convolution((2, 7, 9, 13), (11, 7, 3, 5)),
+        convolution((2, 7, 9, 13), (11, 7, 3, 5), 11, stride=(2, 3), padding=(1, 2), dilation=(2, 1)),
+        convolution((2, 14, 9, 9), (21, 2, 3, 3), groups=7),
+        convolution((2, 7, 9), (11, 7, 3), stride=(2,)),
+        convolution((1, 7, 5, 6, 7), (11, 7, 3, 3, 3), padding=(1, 0, 1)),
+        convolution((2, 1, 9, 9), (7, 1, 3, 3)),
+        convolution((2, 7, 1, 1), (11, 7, 1, 1)),
+        convolution((2, 7, 9, 9), (7, 11, 3, 3), transposed=True, stride=(2, 2)),
+        convolution((2, 7, 9, 9), (11, 7, 3, 3), 7),
+        convolution((2, 7, 9, 9), (11, 5, 3, 3)),
+        convolution((2, 7, 2, 2), (11, 7, 3, 3)),
+        convolution((2, 14, 9, 9), (11, 2, 3, 3), groups=7),
+    ],
     aten.native_batch_norm.default: [norm(7), norm(7, training=True), norm(11), norm(7, running=11)],
     aten.native_layer_norm.default: [
         (empty(2, 5, 7), [7], empty(7), empty(7), 1e-6),
