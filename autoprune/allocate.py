@@ -55,6 +55,17 @@ def allocate(graph: ChannelGraph, scores: Scores, target: Target, how: Allocatio
     return _keep(graph, ranked, _meet(graph, widths, order, target))
 
 
+def share_kept(graph: ChannelGraph, scores: Scores, keep: Keep) -> float:
+    """The share of its scores that the average channel's group keeps: by it, ways to cut one network are compared."""
+    channels = channels_per_unit(graph)
+    kept, total = dict(keep.kept), 0.0
+    for group in graph.prunable:
+        values = np.abs(np.asarray(scores.get(group.id, np.ones(group.size)), dtype=np.float64))
+        stays = values[list(kept[group.id])].sum() if group.id in kept else values.sum()
+        total += group.size * channels[group.id] * (stays / values.sum() if values.any() else 1.0)
+    return total / sum(group.size * channels[group.id] for group in graph.prunable)
+
+
 def smallest(graph: ChannelGraph, how: Allocation | None = None) -> Cost:
     """The cost when everything that `how` allows is pruned."""
     how = how or Allocation()

@@ -57,6 +57,9 @@ class Allocation:
         round_to: channels of a pruned group are a multiple of this (4, 8, 16, ... for hardware that likes them). The
             dense width is always allowed, so a group that is narrower than `round_to` is not pruned.
 
+        grouped: what grouped convolutions and norms lose: `offsets`, the same in every group, whole `groups`, or
+            `either`, whichever lets more of the scores stay.
+
     Channels are filters of one layer. Where groups of a convolution lose channels together, a unit holds several of
     them: with 32 groups, `round_to` 8 asks for nothing more than what is so anyway.
     """
@@ -67,6 +70,7 @@ class Allocation:
     max_ratio: float = field(default=0.95, metadata=within(0, 1, open_low=True))
     min_channels: int = field(default=1, metadata=within(1, 2**20))
     round_to: int = field(default=1, metadata=within(1, 512))
+    grouped: str = field(default="offsets", metadata=choices("offsets", "groups", "either"))
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(Allocation)

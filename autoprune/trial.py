@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from autoprune import methods
-from autoprune.allocate import check_target
+from autoprune.allocate import check_target, share_kept
 from autoprune.cost import Cost, cost
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, TargetError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
 from autoprune.methods import Context, Method
@@ -34,6 +34,7 @@ from autoprune.train import Runtime, Teacher, choose_runtime, evaluate, fit, ran
 Report = Callable[[Rung, dict[str, float]], bool]
 
 SCORE_BATCH = 128
+T = TypeVar("T")
 
 
 class Bench:
@@ -42,6 +43,8 @@ class Bench:
     Args:
         task: the problem; its model is loaded once.
         runtime: where and how to compute; measured on the dense model if not given.
+
+    In `graph` grouped convolutions and norms lose offsets.
     """
 
     def __init__(self, task: Task, runtime: Runtime | None = None) -> None:
@@ -50,6 +53,18 @@ class Bench:
         self.graph = trace(self.model, task.example())
         self.runtime = runtime or choose_runtime(self.model, tuple(task.example().shape), SCORE_BATCH)
         self._scores: dict[str, methods.Scores] = {}
+
+    @cached_property
+    def whole_groups(self) -> Bench:
+        """The same bench with a graph in which grouped convolutions and norms lose whole groups."""
+        other = copy.copy(self)
+        other.graph = trace(self.model, self.task.example(), grouped="groups")
+        other._scores = {}
+        return other
+
+    def ways(self, grouped: str) -> list[Bench]:
+        """The benches among which an allocation's `grouped` chooses."""
+        return [self] * (grouped != "groups") + [self.whole_groups] * (grouped != "offsets")
 
     @cached_property
     def dense_cost(self) -> Cost:
@@ -72,7 +87,8 @@ class Bench:
 
     def check(self, target: Target, how: Allocation | None = None) -> None:
         """Raise `TargetError` if no method could meet the target under this allocation."""
-        check_target(self.graph, target, how)
+        how = how or Allocation()
+        _possible(lambda way: check_target(way.graph, target, how), self.ways(how.grouped))
 
     def context(self, model: nn.Module, seed: int) -> Context:
         """What a method sees of this bench."""
@@ -95,11 +111,12 @@ class Bench:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A finished trial: its outcome and, if it completed, the pruned model and what was kept."""
+    """A finished trial: its outcome and, if it completed, the pruned model, what was kept, and of which graph."""
 
     outcome: Outcome
     model: nn.Module | None = None
     keep: Keep | None = None
+    graph: ChannelGraph | None = None
 
 
 @dataclass
@@ -110,6 +127,7 @@ class _Progress:
     seconds: dict[str, float] = field(default_factory=dict)
     rungs: list[Rung] = field(default_factory=list)
     keep: Keep | None = None
+    graph: ChannelGraph | None = None
     ratios: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
 
@@ -188,10 +206,8 @@ def run(
         error = _one_line(failure)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    outcome = replace(
-        _outcome(recipe, bench.graph, progress, error), id=id, control=control, started=started, finished=now()
-    )
-    return Trial(outcome, model if outcome.completed else None, progress.keep)
+    outcome = replace(_outcome(recipe, progress, error), id=id, control=control, started=started, finished=now())
+    return Trial(outcome, model if outcome.completed else None, progress.keep, progress.graph)
 
 
 def _go_on(_rung: Rung, _ratios: dict[str, float]) -> bool:
@@ -208,16 +224,41 @@ def _stages(job: _Job) -> nn.Module:
     with progress.stage("sparsify"):
         model = _sparsified(job, method, sparsify_images)
     with progress.stage("score"):
-        scores = bench.scores(method, model, recipe.seed)
-        context = bench.context(model, recipe.seed)
-        progress.keep = method.select(context, scores, recipe.target, recipe.allocation)
-        progress.ratios = cost(bench.graph, progress.keep).ratios(bench.dense_cost)
+        context, progress.keep = _selected(job, method, model)
+        progress.graph = context.graph
+        progress.ratios = cost(context.graph, progress.keep).ratios(bench.dense_cost)
     with progress.stage("cut"):
         pruned = bench.runtime.place(method.rebuild(context, progress.keep))
     with progress.stage("recalibrate"):
         recalibrate(pruned, bench.task, bench.runtime, seed=recipe.seed)
     _finetune(job, pruned, recipe.training.images - sparsify_images)
     return pruned
+
+
+def _selected(job: _Job, method: Method, model: nn.Module) -> tuple[Context, Keep]:
+    """What the method keeps; of the ways in which groups may lose channels, the one that keeps most of the scores."""
+    recipe = job.recipe
+
+    def select(bench: Bench) -> tuple[float, Context, Keep]:
+        scores, context = bench.scores(method, model, recipe.seed), bench.context(model, recipe.seed)
+        keep = method.select(context, scores, recipe.target, recipe.allocation)
+        return share_kept(bench.graph, scores, keep), context, keep
+
+    _, context, keep = max(_possible(select, job.bench.ways(recipe.allocation.grouped)), key=lambda found: found[0])
+    return context, keep
+
+
+def _possible(act: Callable[[Bench], T], ways: Sequence[Bench]) -> list[T]:
+    """What the act gives for each way whose widths can meet the target; the last way's `TargetError` if none can."""
+    found, refusal = [], None
+    for way in ways:
+        try:
+            found.append(act(way))
+        except TargetError as error:
+            refusal = error
+    if refusal is not None and not found:
+        raise refusal
+    return found
 
 
 def _sparsified(job: _Job, method: Method, images: int) -> nn.Module:
@@ -233,7 +274,7 @@ def _sparsified(job: _Job, method: Method, images: int) -> nn.Module:
         bench.runtime,
         images=images,
         seed=job.recipe.seed,
-        pressure=method.sparsify(model, bench.graph),
+        pressure=method.sparsify(model, bench.ways(job.recipe.allocation.grouped)[0].graph),
         checkpoint=job.checkpoint("sparsify"),
     )
     return model
@@ -260,7 +301,7 @@ def _finetune(job: _Job, model: nn.Module, images: int) -> None:
         job.progress.stopped = False  # nothing was left to stop
 
 
-def _outcome(recipe: Recipe, graph: ChannelGraph, progress: _Progress, error: str | None) -> Outcome:
+def _outcome(recipe: Recipe, progress: _Progress, error: str | None) -> Outcome:
     status = "failed" if error else "stopped" if progress.stopped else "completed"
     ratios: dict[str, Any] = {f"{name}_ratio": value for name, value in progress.ratios.items()}
     return Outcome(
@@ -269,7 +310,7 @@ def _outcome(recipe: Recipe, graph: ChannelGraph, progress: _Progress, error: st
         status=status,
         accuracy=progress.rungs[-1].accuracy if status == "completed" else None,
         rungs=tuple(progress.rungs),
-        widths=progress.keep.widths(graph) if progress.keep is not None else {},
+        widths=progress.keep.widths(progress.graph) if progress.keep is not None and progress.graph is not None else {},
         seconds=progress.seconds,
         seed=recipe.seed,
         error=error,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from autoprune import trial
 from autoprune.allocate import TOLERANCE
+from autoprune.cost import cost
 from autoprune.errors import TargetError
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.results import Outcome, Rung
@@ -67,6 +70,43 @@ def test_the_model_handed_back_scores_what_the_outcome_says(bench: Bench) -> Non
             right += (done.model(inputs).argmax(1) == labels).sum().item()
 
     assert right / len(bench.task.validation) == done.outcome.accuracy
+
+
+class GroupedNet(nn.Module):
+    """Four groups of three filters each: by offset three units of four filters, by group four units of three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.grouped = nn.Conv2d(1, 12, 3), nn.Conv2d(12, 12, 3, groups=4)
+        self.wide, self.head = nn.Conv2d(12, 101, 1), nn.Linear(101, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.wide(self.grouped(self.stem(x).relu()).relu()).relu().mean((2, 3)))
+
+
+def grouped_net() -> GroupedNet:
+    """One whole group whose weights are near zero: cutting it costs least."""
+    torch.manual_seed(0)
+    net = GroupedNet()
+    with torch.no_grad():
+        for layer in (net.stem, net.grouped):
+            layer.weight[3:6] *= 1e-3
+    return net
+
+
+@pytest.mark.parametrize(("grouped", "sizes"), [("offsets", {3}), ("groups", {4}), ("either", {4})])
+def test_groups_lose_offsets_or_go_whole_whichever_keeps_more(data_folder: Path, grouped: str, sizes: set[int]) -> None:
+    assert data_folder.is_dir()
+    bench = Bench(
+        load_task({**TASK, "model": {"factory": f"{__name__}:grouped_net", "train": {"images": 0}}}), Runtime(threads=1)
+    )
+    done = run(replace(recipe(flops=0.7, images=64), allocation=Allocation(grouped=grouped)), bench)
+
+    assert done.outcome.error is None
+    assert done.graph is not None
+    assert sizes == {group.size for group in done.graph.prunable} - {101}
+    assert done.outcome.widths == done.keep.widths(done.graph)
+    assert done.outcome.flops_ratio == cost(done.graph, done.keep).ratios(bench.dense_cost)["flops"]
 
 
 def test_the_same_recipe_gives_the_same_outcome(task: Task) -> None:

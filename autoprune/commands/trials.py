@@ -85,10 +85,10 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     bench = trial.Bench(load_task(load_space(args.task).task))
     bench.check(recipe.target, recipe.allocation)
     done = trial.run(recipe, bench)
-    if not done.outcome.completed or done.model is None or done.keep is None:
+    if not done.outcome.completed or done.model is None or done.keep is None or done.graph is None:
         raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")
     if args.to is not None:
-        artifact.save(args.to, done.model, bench.graph, done.keep, info={"outcome": json.loads(done.outcome.to_json())})
+        artifact.save(args.to, done.model, done.graph, done.keep, info={"outcome": json.loads(done.outcome.to_json())})
     return {**member_facts(done.outcome), "widths": dict(done.outcome.widths), "seconds": dict(done.outcome.seconds)}
 
 

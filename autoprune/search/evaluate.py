@@ -145,7 +145,7 @@ class BenchEvaluator:
         folder = Path(tempfile.mkdtemp(prefix="autoprune-model-"))
         try:
             info = {"outcome": json.loads(done.outcome.to_json()), "task": dict(self.bench.task.spec)}
-            artifact.save(folder / "model", done.model, self.bench.graph, done.keep, info=info)
+            artifact.save(folder / "model", done.model, done.graph, done.keep, info=info)
             return {path.name: path.read_bytes() for path in sorted((folder / "model").iterdir())}
         finally:
             shutil.rmtree(folder)
