@@ -228,10 +228,10 @@ _RULES: dict[str, Rule] = {}
 
 
 def register(*names: str) -> Callable[[Rule], Rule]:
-    """Decorator: the rule for aten (or custom) operations of these names, without namespace and in-place underscore.
+    """Decorator: the rule for operations of these names, torch's own (`relu`) or others' (`mine::scale_channels`).
 
-    The rule gets `(flow, call)`; it must `flow.set` the labels of every output that follows its inputs, `flow.tie` what
-    meets, and `flow.freeze` what it cannot follow.
+    Without overload and in-place underscore. The rule gets `(flow, call)`; it must `flow.set` the labels of every
+    output that follows its inputs, `flow.tie` what meets, and `flow.freeze` what it cannot follow.
     """
 
     def add(rule: Rule) -> Rule:
@@ -243,9 +243,10 @@ def register(*names: str) -> Callable[[Rule], Rule]:
 
 @cache
 def operation_name(func: Any) -> str:
-    """`aten::relu_.default` -> `relu`."""
-    name: str = func._schema.name.split("::")[1]
-    return name if name.endswith("__") else name.rstrip("_") if not name.startswith("_") else name
+    """`aten::relu_.default` -> `relu`; of other libraries with their namespace, `torchvision::roi_align`."""
+    space, _, name = func._schema.name.partition("::")
+    plain: str = name if name.endswith("__") else name.rstrip("_") if not name.startswith("_") else name
+    return plain if space == "aten" else f"{space}::{plain}"
 
 
 @cache
@@ -375,7 +376,8 @@ def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> 
     "max_pool3d_with_indices", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
     "_upsample_nearest_exact2d",
     "upsample_nearest1d", "upsample_linear1d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_bicubic2d_aa",
-    "max_unpool2d", "grid_sampler_2d", "grid_sampler", "roi_align", "roi_pool", "reflection_pad1d",
+    "max_unpool2d", "grid_sampler_2d", "grid_sampler", "torchvision::roi_align", "torchvision::roi_pool",
+    "reflection_pad1d",
     "replication_pad1d", "reflection_pad2d", "replication_pad2d", "_upsample_bilinear2d_aa",
     "adaptive_avg_pool2d", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli",
 )  # fmt: skip

@@ -91,7 +91,7 @@ def test_without_a_rule_the_channels_stay_and_the_graph_says_why() -> None:
     graph = trace(net(unruled), image())
 
     (group,) = [group for group in graph.groups if group.id == "0"]
-    assert group.frozen == "no rule for operation 'unruled' in 1"
+    assert group.frozen == "no rule for operation 'autoprune_tests::unruled' in 1"
     assert "0" not in graph.by_id
 
 
