@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.copying import copy_module
 from autoprune.errors import ModelError
-from autoprune.graph import InputSpec
+from autoprune.graph import InputSpec, Ints
 from autoprune.grouping import LabelSlot, Run
 from autoprune.labels import FIXED
 from autoprune.meta import meta_call
@@ -72,22 +73,55 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> 
     """
     tensors = dict(named_tensors(model))
     slots = tuple(_label_slots(tensors, _kernels(model)))
-    flow = Flow(known=np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1), ways=ways)
+    flow = _flow(np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1), slots, tensors, ways)
+    used = _forward(model, specs, flow)
+    sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
+    if not all(id(tensors[name]) in used for name in sizes):
+        _add_training(model, specs, flow, _flow(flow.known, slots, tensors, ways))
+    return Run(specs, slots, flow, sizes, _numbers_held(model))
+
+
+def _flow(known: Ints, slots: Iterable[LabelSlot], tensors: Mapping[str, Tensor], ways: Ways) -> Flow:
+    flow = Flow(known=known, ways=ways, own={id(tensor) for tensor in tensors.values()})
     blocks: dict[str, list[Any]] = {}
     for slot in slots:
         blocks.setdefault(slot.tensor, []).append(((slot.dim,), slot.labels))
     for name, own in blocks.items():
         flow.set(tensors[name], own)
-    flow.own.update(id(tensor) for tensor in tensors.values())
-    device = next((tensor.device for tensor in tensors.values()), torch.device("meta"))
+    return flow
+
+
+def _forward(model: nn.Module, specs: tuple[InputSpec, ...], flow: Flow) -> set[int]:
+    """One pass; returns the ids of the tensors that some operation has read."""
+    device = next((tensor.device for tensor, _ in flow.blocks.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
-    with torch.no_grad(), plain_attention(), _paths(model, flow), _Labelling(flow):
+    with torch.no_grad(), plain_attention(), _paths(model, flow), _Labelling(flow) as labelling:
         out = model(*args, **kwargs)
     flow.path = ""
     for leaf in tree_leaves(out):
         flow.freeze_all(flow.get(leaf), OUTPUT)
-    sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
-    return Run(specs, slots, flow, sizes, _numbers_held(model))
+    return labelling.used
+
+
+def _add_training(model: nn.Module, specs: tuple[InputSpec, ...], flow: Flow, training: Flow) -> None:
+    """Some parameters are idle in eval mode, those of auxiliary heads: what they read shows in a pass in train mode.
+
+    Two images, as batch norm needs. A model that cannot train on its inputs alone, or that cannot be run without
+    touching its statistics, keeps its idle parts as they are.
+    """
+    if any(tensor.device.type != "meta" for tensor, _ in flow.blocks.values()):
+        return
+    pairs = tuple(replace(spec, shape=(max(2, spec.shape[0]), *spec.shape[1:])) for spec in specs if spec.shape)
+    try:
+        _forward(model.train(), pairs, training)
+    except Exception:
+        if "train" in flow.ways.modes:  # the dense model did
+            raise
+    else:
+        flow.ways.modes.add("train")
+        flow.add(training)
+    finally:
+        model.eval()
 
 
 @contextmanager
@@ -106,8 +140,10 @@ class _Labelling(TorchDispatchMode):
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.flow = flow
+        self.used: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.used.update(map(id, args))
         out = meta_call(func, args, kwargs or {})
         apply(self.flow, Call(operation_name(func), func, args, kwargs or {}, out))
         return out

@@ -61,10 +61,13 @@ class Ways:
         whole_groups: whole groups go; else the same offset goes out of every group.
         by_offset: convolutions found to lose offsets. One that a cut leaves with a single input per group looks
             depthwise; the probe, which runs the dense model's `Ways`, knows here that it is not.
+        modes: the modes in which the model had to be run: `train` too if parts of it, auxiliary heads, are idle in
+            `eval`.
     """
 
     whole_groups: bool = False
     by_offset: set[str] = field(default_factory=set)
+    modes: set[str] = field(default_factory=lambda: {"eval"})
 
 
 @dataclass
@@ -125,6 +128,19 @@ class Flow:
         labels = np.arange(len(self.known), len(self.known) + count)
         self.known = np.concatenate([self.known, labels])
         return labels
+
+    def add(self, other: Flow) -> None:
+        """What another pass over the same model has found out about its labels; its costs are not counted."""
+        self.known = other.known
+        self.numbered |= other.numbered
+        for mine, others in (
+            (self.ties, other.ties),
+            (self.freezes, other.freezes),
+            (self.roles, other.roles),
+            (self.sizes, other.sizes),
+            (self.lengths, other.lengths),
+        ):
+            mine.extend(others)
 
     def tie(self, a: Ints, b: Ints, why: str) -> None:
         """Entries that meet live and die together; what meets a FIXED entry must stay."""

@@ -204,6 +204,29 @@ def test_padding_by_a_fixed_number_of_channels_freezes_only_what_meets_it() -> N
     assert "fixed size" in frozen(graph)["b"]
 
 
+class Auxiliary(nn.Module):
+    """A head that runs in train mode only, as in GoogLeNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7)
+        self.idle, self.head = nn.Linear(7, 5), nn.Linear(7, 5)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.norm(self.stem(x)).mean((2, 3))
+        return (self.head(x), self.idle(x)) if self.training else self.head(x)
+
+
+def test_what_runs_in_train_mode_only_is_cut_with_the_rest() -> None:
+    net = Auxiliary()
+    graph = trace(net, image(batch=1))
+    cut = prune(net.train(), graph, Keep.of({"stem": [0, 3]}))
+
+    assert "idle" in graph.by_id["stem"].layers
+    assert cut.idle.in_features == 2
+    assert [(2, 5), (2, 5)] == [tuple(out.shape) for out in cut(image())]
+
+
 def test_tracing_leaves_the_model_as_it_was() -> None:
     net = Residual().train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
