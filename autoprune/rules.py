@@ -75,7 +75,7 @@ class Flow:
     """What one traced forward pass found out about labels; the tracer owns it, the rules write to it.
 
     Fields (those that are not plain):
-        lengths: (module, labels of parts): the module's code reshaped, split or sliced to parts of these lengths.
+        lengths: (module, labels of parts): the module's code made tensors, or parts, of these lengths.
         known: shape (labels,): equal where a split has tied labels; the other ties are known only in the end.
         roles: labels and the part that the tensor they lie on plays for them (see `graph.Slot`).
         sizes: (module, attribute, labels): the module's attribute of that name counts these entries.
@@ -650,6 +650,7 @@ def cat(flow: Flow, call: Call) -> None:
         flow.freeze_all(unmatched, "concatenated with a tensor of fixed size")
         blocks = [b for b in blocks if own & set(b[0])]
     labels = np.concatenate(pieces)
+    flow.lengths.append((flow.path, (labels,)))
     flow.set(call.out, [*blocks, ((dim,), labels)] if labels.any() else blocks)
 
 

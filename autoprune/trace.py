@@ -8,7 +8,7 @@ finds what the first cannot see, sizes and indices written in the model's code, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -164,7 +164,7 @@ def _failure(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> str
 
 def _try(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> _Verdict:
     verdict = _Verdict()
-    for keep in _probe_keeps([group for group in groups if group.size > 1], probe.dense.flow.numbered):
+    for keep in _probe_keeps([group for group in groups if group.size > 1], probe.dense.flow):
         verdict = _tried(probe, graph, keep.units(graph))
         if verdict.failure:
             break
@@ -178,6 +178,7 @@ def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:
     sync_sizes(small, sizes_after(graph, stays))
     try:
         run = probe.run(small)
+        probe.dense.flow.numbered |= run.flow.numbered  # a slice of all channels shows only once there are fewer
         misaligned = _misaligned(graph, stays, kept, run)
         if misaligned:
             return _Verdict(misaligned)
@@ -192,26 +193,25 @@ def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:
         return _Verdict(f"the model's code fixes its size: {_first_line(error)}")
 
 
-def _probe_keeps(groups: Sequence[Group], numbered: bool) -> list[Keep]:
+def _probe_keeps(groups: Sequence[Group], flow: Flow) -> Iterator[Keep]:
     """Drop the first unit of even groups and the last of odd ones, so that a shift between two groups shows.
 
     Code that takes channels by number can be right by luck, when all groups lose equally or only their ends: then also
     the other way round, random halves of every other group, and random shares of all.
     """
-    if not groups:
-        return []
-    random = np.random.default_rng(0)
     ends = [
         {g.id: range(1, g.size) if i % 2 == side else range(g.size - 1) for i, g in enumerate(groups)}
         for side in (0, 1)
     ]
-    if not numbered:
-        return [Keep.of(ends[0])]
+    yield from [Keep.of(ends[0])] if groups else []
+    if not groups or not flow.numbered:
+        return
+    random = np.random.default_rng(0)
     halves = [{g.id: random.permutation(g.size)[: (g.size + 1) // 2] for g in groups[side::2]} for side in (0, 1)]
     shares = {
         g.id: random.permutation(g.size)[: random.integers((g.size + 1) // 2, g.size, endpoint=True)] for g in groups
     }
-    return [Keep.of(kept) for kept in (*ends, *halves, shares) if kept]
+    yield from (Keep.of(kept) for kept in (ends[1], *halves, shares) if kept)
 
 
 def _misaligned(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Run) -> str | None:
