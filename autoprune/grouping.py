@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,11 +25,6 @@ class LabelSlot:
     dim: int
     first: int
     size: int
-
-    @cached_property
-    def labels(self) -> Ints:
-        """Shape (size,)."""
-        return np.arange(self.first, self.first + self.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +129,10 @@ def build_graph(run: Run, blamed: Mapping[int, str]) -> ChannelGraph:
     """The graph that a run's ties and freezes make; `blamed` freezes further units, with the reason."""
     units = _units(run, blamed)
     roles = _slot_roles(run)
-    slots = [Slot(s.tensor, s.dim, role, units.of_label[s.labels]) for s, role in zip(run.slots, roles, strict=True)]
+    slots = [
+        Slot(s.tensor, s.dim, role, units.of_label[s.first : s.first + s.size])
+        for s, role in zip(run.slots, roles, strict=True)
+    ]
     slots = [slot for slot in slots if (slot.units >= 0).any()]
     rows = _Rows(units, [slot.units for slot in slots])
     ops = tuple(_op(op, rows) for op in run.flow.ops)

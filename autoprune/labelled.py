@@ -27,6 +27,7 @@ from autoprune.surgery import example_inputs, named_tensors
 
 Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]
 OUTPUT = "reaches the model's output"
+_EMPTY = torch.ops.aten.empty.memory_format
 
 #: What modules hold most; asking whether something is a tensor takes longer than looking its type up.
 _NO_TENSORS = frozenset([bool, int, float, str, type(None), tuple, list, dict, set, OrderedDict])
@@ -73,19 +74,20 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> 
     """
     tensors = dict(named_tensors(model))
     slots = tuple(_label_slots(tensors, _kernels(model)))
-    flow = _flow(np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1), slots, tensors, ways)
+    labels = np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1)
+    flow = _flow(labels, labels.copy(), slots, tensors, ways)
     used = _forward(model, specs, flow)
     sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
     if not all(id(tensors[name]) in used for name in sizes):
-        _add_training(model, specs, flow, _flow(flow.known, slots, tensors, ways))
+        _add_training(model, specs, flow, _flow(labels, flow.known, slots, tensors, ways))
     return Run(specs, slots, flow, sizes, _numbers_held(model))
 
 
-def _flow(known: Ints, slots: Iterable[LabelSlot], tensors: Mapping[str, Tensor], ways: Ways) -> Flow:
+def _flow(labels: Ints, known: Ints, slots: Iterable[LabelSlot], tensors: Mapping[str, Tensor], ways: Ways) -> Flow:
     flow = Flow(known=known, ways=ways, own={id(tensor) for tensor in tensors.values()})
     blocks: dict[str, list[Any]] = {}
     for slot in slots:
-        blocks.setdefault(slot.tensor, []).append(((slot.dim,), slot.labels))
+        blocks.setdefault(slot.tensor, []).append(((slot.dim,), labels[slot.first : slot.first + slot.size]))
     for name, own in blocks.items():
         flow.set(tensors[name], own)
     return flow
@@ -145,6 +147,8 @@ class _Labelling(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         self.used.update(map(id, args))
         out = meta_call(func, args, kwargs or {})
+        if func is _EMPTY and not out.numel():
+            return out  # what batch norms leave for a backward pass, one each
         apply(self.flow, Call(operation_name(func), func, args, kwargs or {}, out))
         return out
 
@@ -164,13 +168,16 @@ def _label_slots(tensors: Mapping[str, Tensor], kernels: Container[str]) -> Iter
                 first += size
 
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
 def _numbers_held(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
     """Module -> attribute -> the numbers it holds, one above 1 or several; without those that weights repeat."""
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, module in model.named_modules():
         repeated = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
         for name, value in vars(module).items():
-            if type(value) is not int and not isinstance(value, (list, tuple)):
+            if name in _OF_EVERY_MODULE or (type(value) is not int and not isinstance(value, (list, tuple))):
                 continue
             numbers = (value,) if type(value) is int else tuple(value)
             counts = all(type(number) is int for number in numbers) and max(numbers, default=0) > 1
@@ -192,12 +199,12 @@ def _paths(model: nn.Module, flow: Flow):  # type: ignore[no-untyped-def]
         stack.pop()
         flow.path = stack[-1] if stack else ""
 
-    handles = []
-    for path, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(partial(enter, path)))
-        handles.append(module.register_forward_hook(leave))
+    # `register_forward_hook` makes a handle for each, which takes longer than the forward pass of a module.
+    key, modules = object(), dict(model.named_modules())
+    for path, module in modules.items():
+        module._forward_pre_hooks[key], module._forward_hooks[key] = partial(enter, path), leave
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for module in modules.values():
+            del module._forward_pre_hooks[key], module._forward_hooks[key]
