@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from autoprune.flow import Flow
 from autoprune.graph import Ints, SizeAttribute
-from autoprune.rules import Flow
 
 # Nothing here proves that an attribute counts channels: the probe then runs the cut model with the attribute changed.
 #: Names that say "a number of channels", enough for a width that the module or one inside it works with.

@@ -12,9 +12,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from autoprune.attributes import Attributes, size_attributes
+from autoprune.flow import Flow, RawOp
 from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Mixer, Op, Slot, Widths
 from autoprune.labels import FIXED
-from autoprune.rules import Flow, RawOp
 
 
 @dataclass(frozen=True, eq=False)

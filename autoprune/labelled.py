@@ -18,11 +18,12 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.copying import copy_module
 from autoprune.errors import ModelError
+from autoprune.flow import Call, Flow, Ways
 from autoprune.graph import InputSpec, Ints
 from autoprune.grouping import LabelSlot, Run
 from autoprune.labels import FIXED
 from autoprune.meta import meta_call
-from autoprune.rules import Call, Flow, Ways, apply, operation_name
+from autoprune.rules import apply, operation_name
 from autoprune.surgery import example_inputs, named_tensors
 
 Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]

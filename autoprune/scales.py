@@ -12,10 +12,10 @@ from collections.abc import Callable, Container, Iterable
 
 import numpy as np
 
+from autoprune.flow import CallKey
 from autoprune.graph import Ints, Scale
 from autoprune.grouping import Run
-from autoprune.labels import project
-from autoprune.rules import Block, CallKey
+from autoprune.labels import Block, project
 
 CHANGED = "the model's code computes with its width"
 

@@ -16,11 +16,11 @@ import numpy as np
 from torch import nn
 
 from autoprune.errors import ModelError, check_name
+from autoprune.flow import Flow, Ways
 from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Scale
 from autoprune.grouping import Run, build_graph, components
 from autoprune.keep import Keep
 from autoprune.labelled import Inputs, input_specs, meta_copy, run_labelled
-from autoprune.rules import Flow, Ways
 from autoprune.scales import ScaleError, changed_scales
 from autoprune.surgery import AllKept, all_kept, copy_with, cut_tensor, sizes_after, sync_sizes
 

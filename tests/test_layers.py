@@ -27,6 +27,7 @@ ORDER = (
     "analysis card",
     "labels",
     "meta copying",
+    "flow",
     "rules",
     "surgery",
     "masking",
