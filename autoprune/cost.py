@@ -67,13 +67,12 @@ def flops_by_layer(graph: ChannelGraph, keep: Keep) -> dict[str, int]:
 
 @lru_cache(maxsize=64)
 def _terms(graph: ChannelGraph) -> _Terms:
-    table = [(op.dims, (op.flops, 0, 0)) for op in graph.ops]
-    table += [(op.out_dims, (0, 0, op.activations)) for op in graph.ops]
-    table += [(rows, (0, entries, 0)) for entries, rows in graph.tensors.values()]
-    merged: dict[tuple[int, ...], NDArray[np.float64]] = {}
-    for dims, weights in table:  # the same product of widths occurs in FLOPs, activations and parameters: count it once
-        key = tuple(sorted(dims))
-        merged[key] = merged.get(key, np.zeros(3)) + np.array(weights, dtype=np.float64)
+    table = [(op.dims, 0, op.flops) for op in graph.ops]
+    table += [(rows, 1, entries) for entries, rows in graph.tensors.values()]
+    table += [(op.out_dims, 2, op.activations) for op in graph.ops]
+    merged: dict[tuple[int, ...], list[float]] = {}
+    for dims, column, weight in table:  # products of widths occur several times: count each once
+        merged.setdefault(tuple(sorted(dims)), [0.0, 0.0, 0.0])[column] += weight
     one = len(graph.widths.fixed)
     return _Terms(_padded(merged, one), np.array(list(merged.values())).reshape(-1, 3))
 

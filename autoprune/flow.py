@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -146,7 +146,7 @@ class Flow:
         if (
             np.count_nonzero(a) == np.count_nonzero(b) == a.size
         ):  # nothing is FIXED; `a.all()` takes three times as long
-            self.ties.append(np.array([a, b]))
+            self.ties.append(np.concatenate([a, b]).reshape(2, -1))
             return
         both = (a != FIXED) & (b != FIXED)
         if both.any():
@@ -192,14 +192,16 @@ class Flow:
 
     def merge(self, blocks: Sequence[Block], shape: Sequence[int], why: str) -> list[Block]:
         """Blocks of tensors that are combined entry by entry: labels on the same dimension are tied, the first stay."""
+        dims = blocks[0][0] if blocks else ()
+        if len(dims) == 1 and all(own == dims for own, _ in blocks):  # the plain case: all along one dimension
+            for _, labels in blocks[1:]:
+                self.tie(blocks[0][1], labels, why)
+            return [blocks[0]]
         result: list[Block] = []
         for block in blocks:
             hits = [other for other in result if set(other[0]) & set(block[0])]
             if not hits:
                 result.append(block)
-                continue
-            if len(block[0]) == 1 and hits[0][0] == block[0]:  # the plain case: two arrays along one dimension
-                self.tie(hits[0][1], block[1], why)
                 continue
             dims = tuple(sorted({d for own, _ in [*hits, block] for d in own}))
             first, *others = (spread(own, dims, shape) for own in [*hits, block])
@@ -210,8 +212,7 @@ class Flow:
         return result
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call of an aten operation: `name` without namespace, overload and in-place underscore."""
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -17,8 +17,7 @@ from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Mixer, Op, Slo
 from autoprune.labels import FIXED
 
 
-@dataclass(frozen=True, eq=False)
-class LabelSlot:
+class LabelSlot(NamedTuple):
     """One labelled tensor dimension: its labels are the `size` numbers from `first` on."""
 
     tensor: str

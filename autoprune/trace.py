@@ -19,7 +19,6 @@ from autoprune.errors import ModelError, check_name
 from autoprune.flow import Flow, Ways
 from autoprune.graph import ChannelGraph, Group, InputSpec, Ints, Scale
 from autoprune.grouping import Run, build_graph, components
-from autoprune.keep import Keep
 from autoprune.labelled import Inputs, input_specs, meta_copy, run_labelled
 from autoprune.scales import ScaleError, changed_scales
 from autoprune.surgery import AllKept, all_kept, copy_with, cut_tensor, sizes_after, sync_sizes
@@ -98,7 +97,7 @@ def _probed(probe: _Probe) -> ChannelGraph:
             blamed |= dict.fromkeys(group.units.tolist(), reason)
         graph = build_graph(probe.dense, blamed)
         verdict = _try(probe, graph, graph.prunable)
-    return replace(graph, scales=verdict.scales)
+    return replace(graph, scales=verdict.scales) if verdict.scales else graph
 
 
 def _linked(probe: _Probe, graph: ChannelGraph) -> tuple[_Probe, ChannelGraph]:
@@ -164,8 +163,8 @@ def _failure(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> str
 
 def _try(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> _Verdict:
     verdict = _Verdict()
-    for keep in _probe_keeps([group for group in groups if group.size > 1], probe.dense.flow):
-        verdict = _tried(probe, graph, keep.units(graph))
+    for stays in _probe_masks(graph, [group for group in groups if group.size > 1], probe.dense.flow):
+        verdict = _tried(probe, graph, stays)
         if verdict.failure:
             break
     return verdict
@@ -193,25 +192,33 @@ def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:
         return _Verdict(f"the model's code fixes its size: {_first_line(error)}")
 
 
-def _probe_keeps(groups: Sequence[Group], flow: Flow) -> Iterator[Keep]:
-    """Drop the first unit of even groups and the last of odd ones, so that a shift between two groups shows.
+def _probe_masks(graph: ChannelGraph, groups: Sequence[Group], flow: Flow) -> Iterator[np.ndarray]:
+    """Which units stay: not the first of even groups and the last of odd ones, so that a shift between two shows.
 
     Code that takes channels by number can be right by luck, when all groups lose equally or only their ends: then also
     the other way round, random halves of every other group, and random shares of all.
     """
-    ends = [
-        {g.id: range(1, g.size) if i % 2 == side else range(g.size - 1) for i, g in enumerate(groups)}
-        for side in (0, 1)
-    ]
-    yield from [Keep.of(ends[0])] if groups else []
+
+    def without(gone: Iterable[Ints]) -> np.ndarray:
+        stays = np.ones(graph.unit_count, dtype=bool)
+        stays[np.concatenate([*gone])] = False
+        return stays
+
+    def ends(first: int) -> Iterator[Ints]:
+        return (g.units[:1] if i % 2 == first else g.units[-1:] for i, g in enumerate(groups))
+
+    if groups:
+        yield without(ends(0))
     if not groups or not flow.numbered:
         return
+    yield without(ends(1))
     random = np.random.default_rng(0)
-    halves = [{g.id: random.permutation(g.size)[: (g.size + 1) // 2] for g in groups[side::2]} for side in (0, 1)]
-    shares = {
-        g.id: random.permutation(g.size)[: random.integers((g.size + 1) // 2, g.size, endpoint=True)] for g in groups
-    }
-    yield from (Keep.of(kept) for kept in (ends[1], *halves, shares) if kept)
+    for half in (groups[0::2], groups[1::2]):
+        if half:
+            yield without(random.permutation(g.units)[(g.size + 1) // 2 :] for g in half)
+    yield without(
+        random.permutation(g.units)[random.integers((g.size + 1) // 2, g.size, endpoint=True) :] for g in groups
+    )
 
 
 def _misaligned(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Run) -> str | None:

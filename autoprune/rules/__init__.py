@@ -27,6 +27,12 @@ def _is_pointwise(func: Any) -> bool:
     return torch.Tag.pointwise in func.tags
 
 
+@cache
+def _writes(func: Any) -> bool:
+    name: str = func._schema.name
+    return name.endswith("_")
+
+
 def apply(flow: Flow, call: Call) -> None:
     """Run the rule of the call: its own, the one of pointwise operations, or freeze."""
     key = (call.name, flow.calls[call.name])
@@ -39,7 +45,7 @@ def apply(flow: Flow, call: Call) -> None:
     else:
         unknown(flow, call)
     _follow(flow, call, key)
-    if call.func._schema.name.endswith("_") and call.name not in ("zero", "fill"):
+    if _writes(call.func) and call.name not in ("zero", "fill"):
         flow.uniform -= {id(call.args[0])} if id(call.args[0]) not in flow.parts else flow.uniform
 
 
