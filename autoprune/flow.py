@@ -142,10 +142,9 @@ class Flow:
         """Entries that meet live and die together; what meets a FIXED entry must stay."""
         if a is b:
             return
-        a, b = (x.ravel() for x in ((a, b) if a.shape == b.shape else np.broadcast_arrays(a, b)))
-        if (
-            np.count_nonzero(a) == np.count_nonzero(b) == a.size
-        ):  # nothing is FIXED; `a.all()` takes three times as long
+        a, b = (a, b) if a.shape == b.shape else np.broadcast_arrays(a, b)
+        a, b = a.ravel(), b.ravel()
+        if np.count_nonzero(a) == np.count_nonzero(b) == a.size:  # nothing is FIXED; `all` takes three times as long
             self.ties.append(np.concatenate([a, b]).reshape(2, -1))
             return
         both = (a != FIXED) & (b != FIXED)
@@ -232,4 +231,6 @@ class Call(NamedTuple):
 
     def tensors(self) -> list[Tensor]:
         """All tensors among the arguments."""
-        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+        given = (*self.args, *self.kwargs.values())
+        nested = any(isinstance(value, (list, tuple, dict)) for value in given)
+        return [leaf for leaf in (tree_leaves(given) if nested else given) if isinstance(leaf, Tensor)]

@@ -61,25 +61,28 @@ _LAYERS = frozenset(["convolution", "addmm", "mm", "native_layer_norm", "native_
 
 def _follow(flow: Flow, call: Call, key: CallKey) -> None:
     """Remember what comes straight out of a layer, through views, and which calls then work with it."""
-    outs = [out for out in (call.out if isinstance(call.out, (tuple, list)) else [call.out]) if flow.get(out)]
-    ids = {id(out) for out in outs}
     if call.name in _VIEWS:
         flow.parts |= {id(out) for out in tree_leaves(call.out) if out is not call.args[0]}
         flow.uniform |= {id(call.out)} if id(call.args[0]) in flow.uniform and call.name in _WHOLE else set()
-        flow.direct |= ids if id(call.args[0]) in flow.direct else set()
-        flow.own |= ids if id(call.args[0]) in flow.own else set()
+        flow.direct |= _labelled(flow, call.out) if id(call.args[0]) in flow.direct else set()
+        flow.own |= _labelled(flow, call.out) if id(call.args[0]) in flow.own else set()
     elif call.name in _LAYERS or (call.name == "bmm" and id(call.args[1]) in flow.own):
-        flow.direct |= {id(out) for out in outs[:1]}
+        flow.direct |= _labelled(flow, call.first_out)
         _note_use(flow, key, call.args[1:2] if call.name == "addmm" else call.args[:1])
     elif call.name == "add" and id(call.args[0]) in flow.direct and id(call.args[1]) in flow.own:
-        flow.direct |= ids
+        flow.direct |= _labelled(flow, call.out)
         _note_bias(flow, *call.args[:2])
     else:
         listed = call.args and isinstance(call.args[0], (list, tuple))
         _note_use(flow, key, call.args[0] if listed else call.args)
         if _is_pointwise(call.func):
             numbers = tuple(a for a in (*call.args, *call.kwargs.values()) if type(a) in (int, float))
-            flow.numbers |= {key: numbers} if numbers else {}
+            if numbers:
+                flow.numbers[key] = numbers
+
+
+def _labelled(flow: Flow, out: Any) -> set[int]:
+    return {id(part) for part in (out if isinstance(out, (tuple, list)) else [out]) if flow.get(part)}
 
 
 def _note_use(flow: Flow, key: CallKey, tensors: Iterable[object]) -> None:

@@ -25,6 +25,9 @@ def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
     """Give `out` the merged labels of `tensors`, aligned at the last dimension as broadcasting does."""
     if not isinstance(out, Tensor):
         return
+    if len(tensors) == 1 and tensors[0].shape == out.shape:  # nothing meets anything
+        flow.set(out, flow.get(tensors[0]))
+        return
     blocks: list[Block] = []
     for tensor in tensors:
         offset = out.dim() - tensor.dim()

@@ -99,7 +99,8 @@ def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
 
 def _whole_groups(flow: Flow, x: Ints | None, rows: Ints, kernel: _Kernel) -> Ints:
     """Everything of a group lives and dies together, its weight's other dimension stays as it is."""
-    flow.tie(rows, rows[:, :1], OVER_FIXED)
+    if rows.shape[1] > 1:
+        flow.tie(rows, rows[:, :1], OVER_FIXED)
     if x is None:
         flow.freeze(rows, OVER_FIXED)
     else:
