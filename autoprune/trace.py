@@ -162,12 +162,14 @@ def _failure(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> str
 
 
 def _try(probe: _Probe, graph: ChannelGraph, groups: Sequence[Group]) -> _Verdict:
-    verdict = _Verdict()
+    """Every probe must pass. A number shows only in those that cut the width it comes from, so all are asked."""
+    scales: dict[tuple[str, int, bytes], Scale] = {}
     for stays in _probe_masks(graph, [group for group in groups if group.size > 1], probe.dense.flow):
         verdict = _tried(probe, graph, stays)
         if verdict.failure:
-            break
-    return verdict
+            return verdict
+        scales |= {(scale.tensor, scale.dim, scale.entries.tobytes()): scale for scale in verdict.scales}
+    return _Verdict(None, tuple(scales.values()))
 
 
 def _tried(probe: _Probe, graph: ChannelGraph, stays: np.ndarray) -> _Verdict:

@@ -78,9 +78,7 @@ def test_a_group_norm_can_lose_whole_groups_and_is_then_as_it_was_for_the_others
 
 
 def test_an_unknown_way_to_cut_groups_is_named() -> None:
-    with pytest.raises(
-        InputError, match=r"unknown way 'offset' \(did you mean 'offsets'\?\)"
-    ):
+    with pytest.raises(InputError, match=r"unknown way 'offset' \(did you mean 'offsets'\?\)"):
         trace(Grouped(), image(), grouped="offset")
 
 
@@ -225,6 +223,32 @@ def test_what_runs_in_train_mode_only_is_cut_with_the_rest() -> None:
     assert "idle" in graph.by_id["stem"].layers
     assert cut.idle.in_features == 2
     assert [(2, 5), (2, 5)] == [tuple(out.shape) for out in cut(image())]
+
+
+class ScaledTwice(nn.Module):
+    """Two layers whose outputs are scaled by a power of their own width; a slice makes the tracer try several cuts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, width, 1) for width in (3, 5, 3, 5, 7))
+        self.head = nn.Linear(23, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [(y := layer(x)) * y.shape[1] ** -0.5 for layer in self.layers]
+        return self.head(torch.cat(parts, 1)[:, :23].mean((2, 3)))
+
+
+def test_every_number_that_follows_a_width_is_taken_back() -> None:
+    net = randomised(ScaledTwice())
+    graph = trace(net, image())
+
+    assert {f"layers.{i}.{name}" for i in range(5) for name in ("weight", "bias")} == {s.tensor for s in graph.scales}
+    for group in graph.prunable:
+        keep = Keep.of({group.id: [0]})
+        with torch.no_grad():
+            torch.testing.assert_close(
+                mask(net, graph, keep)(image()), prune(net, graph, keep, fold=False)(image()), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_tracing_leaves_the_model_as_it_was() -> None:
