@@ -115,10 +115,9 @@ def _linked(probe: _Probe, graph: ChannelGraph) -> tuple[_Probe, ChannelGraph]:
     joint = build_graph(linked.dense, {})
     owners = _owners(joint, linked.dense, touched)
     if _failure(linked, joint, owners):
-        fit = [group for group in owners if not _failure(linked, joint, [group])]
-        linked = probe.with_links(
-            i for i, link in enumerate(links) if fit and _owners(joint, linked.dense, link.ravel())[0] in fit
-        )
+        fit = {group.id for group in owners if not _failure(linked, joint, [group])}
+        own = [{group.id for group in _owners(joint, linked.dense, link.ravel())} for link in links]
+        linked = probe.with_links(i for i, ids in enumerate(own) if ids and ids <= fit)
     return linked, build_graph(linked.dense, {})
 
 
