@@ -35,7 +35,7 @@ QUICK = settings(
 )
 LONG = settings(QUICK, max_examples=500)
 #: Heads are linked to streams where sizes say so; in a cut model sizes may say so by coincidence, and freeze more.
-LINKED = {"multihead_attention", "own_attention"}
+LINKED = {"multihead_attention", "own_attention", "transformer"}
 
 
 @contextmanager
