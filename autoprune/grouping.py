@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,14 +30,14 @@ class LabelSlot(NamedTuple):
 class Run:
     """One labelled forward pass: what it was run on and what the rules found out.
 
-    `sizes` counts the entries of every parameter; `attributes` are the integers that modules hold, by module and name.
+    `sizes` counts the entries of every parameter; `attributes` gives the integers that modules hold.
     """
 
     specs: tuple[InputSpec, ...]
     slots: tuple[LabelSlot, ...]
     flow: Flow
     sizes: Mapping[str, int]
-    attributes: Attributes
+    attributes: Callable[[], Attributes]
 
     @property
     def labels(self) -> int:
@@ -144,7 +144,7 @@ def build_graph(run: Run, blamed: Mapping[int, str]) -> ChannelGraph:
         tensors,
         rows.widths(groups),
         _mixers(run, units),
-        size_attributes(run.attributes, run.flow, units.of_label),
+        size_attributes(run.attributes(), run.flow, units.of_label),
         run.specs,
         units.count,
     )

@@ -24,9 +24,10 @@ from autoprune.grouping import LabelSlot, Run
 from autoprune.labels import FIXED
 from autoprune.meta import meta_call
 from autoprune.rules import apply, operation_name
-from autoprune.surgery import example_inputs, named_tensors
+from autoprune.surgery import example_inputs, tensors_of
 
 Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]
+Modules = Mapping[str, nn.Module]
 OUTPUT = "reaches the model's output"
 _EMPTY = torch.ops.aten.empty.memory_format
 
@@ -57,14 +58,16 @@ def _spec(tensor: object, **where: Any) -> InputSpec:
 def meta_copy(model: nn.Module) -> nn.Module:
     """A copy in eval mode whose tensors have shapes but no data, plain tensor attributes of modules included."""
     memo: dict[int, object] = {}
-    for module in model.modules():
+    modules = dict(model.named_modules())
+    for module in modules.values():
         for value in vars(module).values():
             if type(value) not in _NO_TENSORS and isinstance(value, Tensor):
                 memo[id(value)] = value.detach().to("meta")
-    for _, tensor in named_tensors(model):
+    for _, tensor in tensors_of(modules):
         empty = tensor.detach().to("meta")
         memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
-    return copy_module(model, memo).eval()
+    copied = copy_module(model, memo)
+    return copied.eval() if any(module.training for module in modules.values()) else copied
 
 
 def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> Run:
@@ -73,15 +76,16 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> 
     The model is left as it is, in eval mode. Attention is run as the products it consists of: fused kernels would hide
     them, and differ from device to device.
     """
-    tensors = dict(named_tensors(model))
-    slots = tuple(_label_slots(tensors, _kernels(model)))
+    modules = dict(model.named_modules())
+    tensors = dict(tensors_of(modules))
+    slots = tuple(_label_slots(tensors, _kernels(modules)))
     labels = np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1)
     flow = _flow(labels, labels.copy(), slots, tensors, ways)
-    used = _forward(model, specs, flow)
+    used = _forward(model, modules, specs, flow)
     sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
     if not all(id(tensors[name]) in used for name in sizes):
-        _add_training(model, specs, flow, _flow(labels, flow.known, slots, tensors, ways))
-    return Run(specs, slots, flow, sizes, _numbers_held(model))
+        _add_training(model, modules, specs, flow, _flow(labels, flow.known, slots, tensors, ways))
+    return Run(specs, slots, flow, sizes, partial(_numbers_held, modules))
 
 
 def _flow(labels: Ints, known: Ints, slots: Iterable[LabelSlot], tensors: Mapping[str, Tensor], ways: Ways) -> Flow:
@@ -94,11 +98,11 @@ def _flow(labels: Ints, known: Ints, slots: Iterable[LabelSlot], tensors: Mappin
     return flow
 
 
-def _forward(model: nn.Module, specs: tuple[InputSpec, ...], flow: Flow) -> set[int]:
+def _forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow) -> set[int]:
     """One pass; returns the ids of the tensors that some operation has read."""
     device = next((tensor.device for tensor, _ in flow.blocks.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
-    with torch.no_grad(), plain_attention(), _paths(model, flow), _Labelling(flow) as labelling:
+    with torch.no_grad(), plain_attention(), _paths(modules, flow), _Labelling(flow) as labelling:
         out = model(*args, **kwargs)
     flow.path = ""
     for leaf in tree_leaves(out):
@@ -106,7 +110,7 @@ def _forward(model: nn.Module, specs: tuple[InputSpec, ...], flow: Flow) -> set[
     return labelling.used
 
 
-def _add_training(model: nn.Module, specs: tuple[InputSpec, ...], flow: Flow, training: Flow) -> None:
+def _add_training(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow, training: Flow) -> None:
     """Some parameters are idle in eval mode, those of auxiliary heads: what they read shows in a pass in train mode.
 
     Two images, as batch norm needs. A model that cannot train on its inputs alone, or that cannot be run without
@@ -116,7 +120,7 @@ def _add_training(model: nn.Module, specs: tuple[InputSpec, ...], flow: Flow, tr
         return
     pairs = tuple(replace(spec, shape=(max(2, spec.shape[0]), *spec.shape[1:])) for spec in specs if spec.shape)
     try:
-        _forward(model.train(), pairs, training)
+        _forward(model.train(), modules, pairs, training)
     except Exception:
         if "train" in flow.ways.modes:  # the dense model did
             raise
@@ -154,8 +158,8 @@ class _Labelling(TorchDispatchMode):
         return out
 
 
-def _kernels(model: nn.Module) -> set[str]:
-    convolutions = (path for path, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd))
+def _kernels(modules: Modules) -> set[str]:
+    convolutions = (path for path, m in modules.items() if isinstance(m, nn.modules.conv._ConvNd))
     return {f"{path}.weight".lstrip(".") for path in convolutions}
 
 
@@ -172,10 +176,10 @@ def _label_slots(tensors: Mapping[str, Tensor], kernels: Container[str]) -> Iter
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-def _numbers_held(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
+def _numbers_held(modules: Modules) -> dict[str, dict[str, tuple[int, ...]]]:
     """Module -> attribute -> the numbers it holds, one above 1 or several; without those that weights repeat."""
     found: dict[str, dict[str, tuple[int, ...]]] = {}
-    for path, module in model.named_modules():
+    for path, module in modules.items():
         repeated = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
         for name, value in vars(module).items():
             if name in _OF_EVERY_MODULE or (type(value) is not int and not isinstance(value, (list, tuple))):
@@ -188,7 +192,7 @@ def _numbers_held(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 @contextmanager
-def _paths(model: nn.Module, flow: Flow):  # type: ignore[no-untyped-def]
+def _paths(modules: Modules, flow: Flow):  # type: ignore[no-untyped-def]
     """While open, `flow.path` is the name of the module whose forward is running."""
     stack: list[str] = []
 
@@ -201,7 +205,7 @@ def _paths(model: nn.Module, flow: Flow):  # type: ignore[no-untyped-def]
         flow.path = stack[-1] if stack else ""
 
     # `register_forward_hook` makes a handle for each, which takes longer than the forward pass of a module.
-    key, modules = object(), dict(model.named_modules())
+    key = object()
     for path, module in modules.items():
         module._forward_pre_hooks[key], module._forward_hooks[key] = partial(enter, path), leave
     try:

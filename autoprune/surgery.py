@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -61,8 +61,18 @@ def copy_with(model: nn.Module, replace: Replace) -> nn.Module:
 
 def named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """Every parameter and buffer once, shared ones under their first name."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
+    return tensors_of(dict(model.named_modules()))
+
+
+def tensors_of(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """The parameters, then the buffers, that these modules hold themselves; shared ones once."""
+    for held in ("_parameters", "_buffers"):
+        seen: set[int] = set()
+        for path, module in modules.items():
+            for name, tensor in getattr(module, held).items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield f"{path}.{name}" if path else name, tensor
 
 
 def example_inputs(
