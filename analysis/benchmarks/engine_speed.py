@@ -216,12 +216,12 @@ def costs_per_second(name: str = "resnet50", seconds: float = 2.0) -> float:
     """How many Keeps of a model `cost` evaluates in a second, different ones in turn."""
     graph = trace(build(name), torch.randn(1, 3, 224, 224))
     keeps = [decide(graph, seed) for seed in range(50)]
-    count, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    count, began = 0, time.thread_time()
+    while time.thread_time() - began < seconds:
         for keep in keeps:
             cost(graph, keep)
         count += len(keeps)
-    return count / (time.perf_counter() - began)
+    return count / (time.thread_time() - began)
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
