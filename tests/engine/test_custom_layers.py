@@ -27,12 +27,12 @@ def example() -> Iterator[dict[str, Any]]:
     section = README.read_text(encoding="utf-8").split("## Custom layers", 1)[1]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert code is not None
-    known = dict(rules._RULES)
+    known = dict(rules.RULES)
     names: dict[str, Any] = {}
     exec(compile(code[1], str(README), "exec"), names)
     yield names
-    rules._RULES.clear()
-    rules._RULES.update(known)
+    rules.RULES.clear()
+    rules.RULES.update(known)
 
 
 class Scaled(nn.Module):
