@@ -36,6 +36,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,7 @@ def summary(rows: Sequence[Row]) -> str:
 def table(rows: Sequence[Row], rounds: int, costs: float, growth: str, load: Sequence[float]) -> str:
     """The measured part of the Markdown file."""
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
-    peer = f"Torch-Pruning {torch_pruning.__version__}" if torch_pruning else "no Torch-Pruning"
+    peer = f"Torch-Pruning {metadata.version('torch-pruning')}" if torch_pruning else "no Torch-Pruning"
     columns = (
         *("model", "trace", "allocate", "prune", "whole", "floor", "prune, folding", "theirs", "their copy"),
         *("FLOPs left, ours / theirs", "whole: theirs / ours", "candidate", "with copy"),
