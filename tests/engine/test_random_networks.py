@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,12 +11,12 @@ from hypothesis import HealthCheck, Phase, assume, event, given, settings
 from hypothesis import strategies as st
 from random_nets import FOLDING, FREE, KINDS, Spec, build, folds, is_free, keeps, pictures, specs
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.cost import cost
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
+from autoprune.labelled import plain_attention
 from autoprune.masking import mask, silence
 from autoprune.surgery import prune
 from autoprune.trace import trace
@@ -36,18 +34,6 @@ QUICK = settings(
 LONG = settings(QUICK, max_examples=500)
 #: Heads are linked to streams where sizes say so; in a cut model sizes may say so by coincidence, and freeze more.
 LINKED = {"multihead_attention", "own_attention", "transformer"}
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Attention as matrix products: fused kernels do the same work, but FlopCounterMode does not see into all."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def forward(net: nn.Module, images: Tensor) -> Tensor:
