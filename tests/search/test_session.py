@@ -182,6 +182,15 @@ def test_the_time_left_is_the_shorter_of_the_two_budgets(tmp_path):
     assert session.progress().eta < 40
 
 
+@pytest.fixture
+def ctrl_c_interrupts():
+    """As in a terminal, also where the tests run in a shell's background, in which SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_what_it_has_and_says_how_to_go_on(tmp_path, number):
     class Interrupting(fakes.Fake):
