@@ -104,9 +104,13 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what a trial does; two equal recipes on one task are the same experiment."""
+    """Everything that decides what a trial does; two equal recipes on one task are the same experiment.
+
+    `weights` says where training begins: with the `trained` weights, or from `scratch`, as for Early-Bird tickets.
+    """
 
     method: MethodChoice
+    weights: str = field(default="trained", metadata=choices("trained", "scratch"))
     target: Target = field(default_factory=Target)
     allocation: Allocation = field(default_factory=Allocation)
     training: Training = field(default_factory=Training)

@@ -37,6 +37,7 @@ class Outcome:
         widths: kept units per group id of the graph.
         started, finished: seconds since the study began.
         seconds: wall time per stage of the trial.
+        notes: what the method had to tell about its cuts, such as `gap_violated`.
         control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).
     """
 
@@ -52,6 +53,7 @@ class Outcome:
     started: float = 0.0
     finished: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     control: bool = False
     worker: str = ""

@@ -70,9 +70,6 @@ class Pressure(Protocol):
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Called after the optimiser's step."""
 
-    def end_epoch(self, model: nn.Module, epoch: int) -> None:
-        """Called after each pass over the training images."""
-
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to hold: tensors, numbers, text, lists and mappings of them."""
 
@@ -284,6 +281,11 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     return training.lr * factor[training.schedule]
 
 
+def steps_of(training: Training, images: int, available: int) -> int:
+    """Steps that `fit` makes of `images` images of a split of `available`: whole batches, at least one."""
+    return max(1, round(images / min(training.batch_size, available))) if images else 0
+
+
 def distillation(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(taught / T) || softmax(outputs / T)), mean over the batch (Hinton et al. 2015, section 2)."""
     student, teacher = (F.log_softmax(logits.float() / temperature, 1) for logits in (outputs, taught))
@@ -427,7 +429,7 @@ class _Loop:
         self.data = task.train.to(runtime.device)
         self.batch = min(training.batch_size, len(self.data))
         self.per_epoch = len(self.data) // self.batch
-        self.steps = max(1, round(images / self.batch)) if images else 0
+        self.steps = steps_of(training, images, len(self.data))
         self.rungs = _rung_steps(training.rungs, self.steps)
         self.optimizer = _optimizer(self.model, training)
         self.average = MovingAverage(self.model, training.ema) if training.ema else None
@@ -484,8 +486,6 @@ class _Loop:
         if self.average is not None:
             self.average.update(self.model)
         self.step += 1
-        if self.pressure is not None and self.step % self.per_epoch == 0:
-            self.pressure.end_epoch(self.model, self.step // self.per_epoch - 1)
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         with self.runtime.autocast():

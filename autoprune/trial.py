@@ -18,17 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from autoprune import methods
-from autoprune.allocate import check_target, share_kept
+from autoprune.allocate import allocate, check_target, share_kept
 from autoprune.cost import Cost, cost
 from autoprune.errors import AutopruneError, TargetError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
-from autoprune.methods import Context, Method
+from autoprune.methods import Context, Method, Stage
 from autoprune.recipe import Allocation, Recipe, Target, stable_hash
 from autoprune.results import Outcome, Rung
+from autoprune.shrink import compose, shrink
 from autoprune.tasks import Task
 from autoprune.trace import trace
-from autoprune.train import Runtime, Teacher, choose_runtime, evaluate, fit, random_stream, recalibrate
+from autoprune.train import Runtime, Teacher, choose_runtime, evaluate, fit, random_stream, recalibrate, steps_of
 
 #: Called after every rung with the rung and the cost ratios; False ends the trial with status `stopped`.
 Report = Callable[[Rung, dict[str, float]], bool]
@@ -66,6 +67,15 @@ class Bench:
         """The benches among which an allocation's `grouped` chooses."""
         return [self] * (grouped != "groups") + [self.whole_groups] * (grouped != "offsets")
 
+    def start(self, weights: str) -> nn.Module:
+        """The dense model with its `trained` weights or, from `scratch`, with those that its factory gives it."""
+        return self.model if weights == "trained" else self.fresh
+
+    @cached_property
+    def fresh(self) -> nn.Module:
+        """The dense model before any training."""
+        return self.task.build()
+
     @cached_property
     def dense_cost(self) -> Cost:
         """Cost of the unpruned model."""
@@ -94,13 +104,13 @@ class Bench:
         """What a method sees of this bench."""
         return Context(model, self.graph, lambda images: self._batches(images, seed), self.task.loss, seed)
 
-    def scores(self, method: Method, model: nn.Module, seed: int) -> methods.Scores:
+    def scores(self, method: Method, context: Context) -> methods.Scores:
         """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed)."""
-        if model is not self.model:
-            return method.score(self.context(model, seed))
-        key = stable_hash([method.name, method, seed])
+        if context.model is not self.model or context.graph is not self.graph:
+            return method.score(context)
+        key = stable_hash([method.name, method, context.seed])
         if key not in self._scores:
-            self._scores[key] = method.score(self.context(model, seed))
+            self._scores[key] = method.score(context)
         return self._scores[key]
 
     def _batches(self, images: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -129,6 +139,7 @@ class _Progress:
     keep: Keep | None = None
     graph: ChannelGraph | None = None
     ratios: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, methods.Note] = field(default_factory=dict)
     stopped: bool = False
 
     @contextmanager
@@ -218,34 +229,55 @@ def _stages(job: _Job) -> nn.Module:
     recipe, bench, progress = job.recipe, job.bench, job.progress
     with progress.stage("prepare"):
         method = methods.build(recipe.method)
-        if method.name != "dense":
+        if method.prunes:
             bench.check(recipe.target, recipe.allocation)
-    sparsify_images = int(recipe.training.images * method.sparsify_share)
-    with progress.stage("sparsify"):
-        model = _sparsified(job, method, sparsify_images)
-    with progress.stage("score"):
-        context, progress.keep = _selected(job, method, model)
-        progress.graph = context.graph
-        progress.ratios = cost(context.graph, progress.keep).ratios(bench.dense_cost)
-    with progress.stage("cut"):
-        pruned = bench.runtime.place(method.rebuild(context, progress.keep))
+    spent = 0
+    way = _way(job, method)
+    context = way.context(way.start(recipe.weights), recipe.seed)
+    for cut in range(method.cuts):
+        images = int(recipe.training.images * method.sparsify_share / method.cuts)
+        context = _cut(job, way, method, _sparsified(job, method, context, images, cut), cut)
+        spent += images
+    pruned = bench.runtime.place(context.model)
     with progress.stage("recalibrate"):
         recalibrate(pruned, bench.task, bench.runtime, seed=recipe.seed)
-    _finetune(job, pruned, recipe.training.images - sparsify_images)
+    _finetune(job, pruned, recipe.training.images - spent)
     return pruned
 
 
-def _selected(job: _Job, method: Method, model: nn.Module) -> tuple[Context, Keep]:
-    """What the method keeps; of the ways in which groups may lose channels, the one that keeps most of the scores."""
-    recipe = job.recipe
+def _way(job: _Job, method: Method) -> Bench:
+    """Of the ways in which groups may lose channels, the one that can keep most of the scores of the first weights."""
+    recipe, ways = job.recipe, job.bench.ways(job.recipe.allocation.grouped)
+    if len(ways) == 1 or not method.prunes:
+        return ways[0]
 
-    def select(bench: Bench) -> tuple[float, Context, Keep]:
-        scores, context = bench.scores(method, model, recipe.seed), bench.context(model, recipe.seed)
-        keep = method.select(context, scores, recipe.target, recipe.allocation)
-        return share_kept(bench.graph, scores, keep), context, keep
+    def share(way: Bench) -> tuple[float, Bench]:
+        scores = way.scores(method, way.context(way.start(recipe.weights), recipe.seed))
+        keep = allocate(way.graph, scores, recipe.target, recipe.allocation)
+        return share_kept(way.graph, scores, keep), way
 
-    _, context, keep = max(_possible(select, job.bench.ways(recipe.allocation.grouped)), key=lambda found: found[0])
-    return context, keep
+    with job.progress.stage("score"):
+        return max(_possible(share, ways), key=lambda found: found[0])[1]
+
+
+def _target(job: _Job, method: Method, graph: ChannelGraph, cut: int) -> Target:
+    """What the model may cost after the cut, relative to what it costs before it."""
+    now = cost(graph, Keep.all()).ratios(job.bench.dense_cost)
+    limits = job.recipe.target.ratios()
+    return Target(**{name: min(1.0, method.left_after(ratio, cut + 1) / now[name]) for name, ratio in limits.items()})
+
+
+def _cut(job: _Job, way: Bench, method: Method, context: Context, cut: int) -> Context:
+    """The smaller model and its graph; what is kept of the dense graph is noted."""
+    progress = job.progress
+    with progress.stage("score"):
+        scores, target = way.scores(method, context), _target(job, method, context.graph, cut)
+        keep = method.select(context, scores, target, job.recipe.allocation)
+        progress.keep, progress.graph = compose(way.graph, progress.keep or Keep.all(), keep), way.graph
+        progress.ratios = cost(way.graph, progress.keep).ratios(way.dense_cost)
+        progress.notes |= method.notes(context, keep)
+    with progress.stage("cut"):
+        return replace(context, model=method.rebuild(context, keep), graph=shrink(context.graph, keep))
 
 
 def _possible(act: Callable[[Bench], T], ways: Sequence[Bench]) -> list[T]:
@@ -261,23 +293,29 @@ def _possible(act: Callable[[Bench], T], ways: Sequence[Bench]) -> list[T]:
     return found
 
 
-def _sparsified(job: _Job, method: Method, images: int) -> nn.Module:
-    """The model that is scored: the shared dense one, or a copy trained under the method's pressure."""
-    bench = job.bench
-    if images == 0:
-        return bench.model
-    model = bench.runtime.place(copy.deepcopy(bench.model))
-    fit(
-        model,
-        bench.task,
-        replace(job.recipe.training, ema=0.0, distill=0.0),
-        bench.runtime,
-        images=images,
-        seed=job.recipe.seed,
-        pressure=method.sparsify(model, bench.ways(job.recipe.allocation.grouped)[0].graph),
-        checkpoint=job.checkpoint("sparsify"),
-    )
-    return model
+def _sparsified(job: _Job, method: Method, context: Context, images: int, cut: int) -> Context:
+    """The model that is scored: as it was, or a copy trained under the method's pressure."""
+    bench, recipe = job.bench, job.recipe
+    with job.progress.stage("sparsify"):
+        if images == 0:
+            return context
+        model = bench.runtime.place(copy.deepcopy(context.model))
+        training = method.stage_training(recipe.training)
+        steps = steps_of(training, images, len(bench.task.train))
+        target = _target(job, method, context.graph, cut)
+        stage = Stage(target, recipe.allocation, training, steps, cut)
+        pressure = method.sparsify(replace(context, model=model), stage)
+        fit(
+            model,
+            bench.task,
+            training,
+            bench.runtime,
+            images=images,
+            seed=recipe.seed + cut * 2**32,
+            pressure=pressure,
+            checkpoint=job.checkpoint(f"sparsify-{cut}"),
+        )
+    return replace(context, model=model, pressure=pressure)
 
 
 def _finetune(job: _Job, model: nn.Module, images: int) -> None:
@@ -312,6 +350,7 @@ def _outcome(recipe: Recipe, progress: _Progress, error: str | None) -> Outcome:
         rungs=tuple(progress.rungs),
         widths=progress.keep.widths(progress.graph) if progress.keep is not None and progress.graph is not None else {},
         seconds=progress.seconds,
+        notes=progress.notes,
         seed=recipe.seed,
         error=error,
         **ratios,

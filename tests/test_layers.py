@@ -20,7 +20,7 @@ ORDER = (
     "space search_spaces cluster",
     "graph",
     "keep",
-    "cost",
+    "cost shrink",
     "allocate",
     "pareto",
     "results",
@@ -52,7 +52,20 @@ ORDER = (
     "__init__",
     "__main__",
 )
-TORCH_FREE = ("errors", "reading", "recipe", "space", "graph", "keep", "cost", "allocate", "pareto", "results", "card")
+TORCH_FREE = (
+    "errors",
+    "reading",
+    "recipe",
+    "space",
+    "graph",
+    "keep",
+    "cost",
+    "shrink",
+    "allocate",
+    "pareto",
+    "results",
+    "card",
+)
 HEAVY = ("torch", "torchvision", "ray", "optuna", "timm", "onnx", "onnxruntime")
 MAPPED = ("analysis", "cluster", "search_spaces")
 LONGEST_FUNCTION = 60

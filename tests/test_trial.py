@@ -236,5 +236,7 @@ def test_an_unreachable_target_is_refused_before_any_training(bench: Bench) -> N
 def test_scores_of_the_dense_model_are_computed_once(bench: Bench) -> None:
     method = trial.methods.build(MethodChoice(name="taylor"))
 
-    assert bench.scores(method, bench.model, 3) is bench.scores(method, bench.model, 3)
-    assert bench.scores(method, bench.model, 3) is not bench.scores(method, bench.model, 4)
+    three, four = (bench.context(bench.model, seed) for seed in (3, 4))
+
+    assert bench.scores(method, three) is bench.scores(method, three)
+    assert bench.scores(method, three) is not bench.scores(method, four)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import fields
 
 from autoprune.errors import check_name
-from autoprune.methods.base import Context, Method
+from autoprune.methods.base import Context, Method, Note, Scores, Stage
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
+from autoprune.methods.greg import GReg1, GReg2
 from autoprune.methods.magnitude import FPGM, L1, L2, Random
 from autoprune.methods.taylor import Taylor
 from autoprune.reading import read
 from autoprune.recipe import MethodChoice
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Dense, Random, L1, L2, FPGM, BNScale, Taylor)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Dense, Random, L1, L2, FPGM, BNScale, Taylor, GReg1, GReg2)
+}
 
-__all__ = ["METHODS", "Context", "Method", "build", "names"]
+__all__ = ["METHODS", "Context", "Method", "Note", "Scores", "Stage", "build", "names"]
 
 
 def names() -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from autoprune.allocate import allocate
 from autoprune.graph import ChannelGraph, Slot
 from autoprune.keep import Keep
-from autoprune.recipe import Allocation, Target
+from autoprune.recipe import Allocation, Target, Training
 from autoprune.surgery import named_tensors, prune
 from autoprune.train import Pressure
 
 Scores = dict[str, NDArray[np.float64]]
+Note = float | int | bool | str
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What a method may look at when it scores or rebuilds.
+    """What a method may look at when it scores, selects or rebuilds.
 
     Fields:
         model: the model before the cut, in eval mode; a method must leave it as it was.
@@ -32,6 +33,7 @@ class Context:
             until `images` images have been seen.
         loss: (outputs, labels) -> scalar, the task's own.
         seed: of the recipe.
+        pressure: of the sparsify stage that has just ended, with what it found out; None without such a stage.
     """
 
     model: nn.Module
@@ -39,6 +41,26 @@ class Context:
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
     loss: Callable[[Tensor, Tensor], Tensor]
     seed: int
+    pressure: Pressure | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A sparsify stage that is about to begin.
+
+    Fields:
+        target: what the model may cost after the cut that follows, relative to `Context.graph`.
+        how: how widths are allocated at that cut.
+        training: the stage's, from `Method.stage_training`.
+        steps: optimiser steps of the stage, at least 1.
+        round: 0 before the first cut, 1 before the second, ...
+    """
+
+    target: Target
+    how: Allocation
+    training: Training
+    steps: int
+    round: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +75,29 @@ class Method(ABC):
     source: ClassVar[str]
     summary: ClassVar[str]
 
+    #: False for the control that keeps everything, whatever the target says.
+    prunes: ClassVar[bool] = True
+
     @property
     def sparsify_share(self) -> float:
-        """The share of the recipe's training images that goes to the sparsify stage; 0 = no such stage."""
+        """The share of the recipe's training images that goes to sparsify stages; 0 = no such stage."""
         return 0.0
 
-    def sparsify(self, model: nn.Module, graph: ChannelGraph) -> Pressure | None:
-        """The pressure on the model during the sparsify stage."""
+    @property
+    def cuts(self) -> int:
+        """How often the model is cut; each time after a sparsify stage of its own, all of them equally long."""
+        return 1
+
+    def left_after(self, ratio: float, cut: int) -> float:
+        """The ratio of the dense cost that is left after cut number `cut` (from 1); `ratio` after the last."""
+        return ratio
+
+    def stage_training(self, training: Training) -> Training:
+        """How a sparsify stage trains; default: as the recipe says, without moving average and distillation."""
+        return replace(training, ema=0.0, distill=0.0)
+
+    def sparsify(self, context: Context, stage: Stage) -> Pressure | None:
+        """The pressure on `context.model` during the sparsify stage; the model is on the device it trains on."""
         return None
 
     @abstractmethod
@@ -73,6 +111,10 @@ class Method(ABC):
     def rebuild(self, context: Context, keep: Keep) -> nn.Module:
         """The smaller model; default: cut, with the constants of pruned channels folded."""
         return prune(context.model, context.graph, keep)
+
+    def notes(self, context: Context, keep: Keep) -> Mapping[str, Note]:
+        """What the method wants told about this cut, beside its cost and accuracy; becomes `Outcome.notes`."""
+        return {}
 
 
 def sum_over_slots(

@@ -11,7 +11,7 @@ from torch import nn
 
 from autoprune.errors import InputError
 from autoprune.graph import ChannelGraph
-from autoprune.methods.base import Context, Method, Scores, sum_over_slots
+from autoprune.methods.base import Context, Method, Scores, Stage, sum_over_slots
 from autoprune.reading import within
 from autoprune.train import Pressure
 
@@ -38,9 +38,9 @@ class BNScale(Method):
         """The hyper-parameter `share`."""
         return self.share
 
-    def sparsify(self, model: nn.Module, graph: ChannelGraph) -> Pressure:
+    def sparsify(self, context: Context, stage: Stage) -> Pressure:
         """L1 pressure on every scale that a prunable unit owns."""
-        return ScalePressure(self.penalty, _masks(model, graph))
+        return ScalePressure(self.penalty, _masks(context.model, context.graph))
 
     def score(self, context: Context) -> Scores:
         """s(u) = sum of |scale| over the unit's normalisation layers; groups without one are not pruned.
@@ -78,9 +78,6 @@ class ScalePressure:
 
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Nothing: the optimizer's step has used the gradient."""
-
-    def end_epoch(self, model: nn.Module, epoch: int) -> None:
-        """Nothing: the penalty is constant."""
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: the penalty has no state."""

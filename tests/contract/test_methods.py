@@ -20,8 +20,8 @@ from autoprune.cost import cost
 from autoprune.errors import InputError
 from autoprune.keep import Keep
 from autoprune.masking import mask
-from autoprune.methods import Context
-from autoprune.recipe import Allocation, MethodChoice, Target
+from autoprune.methods import Context, Method, Stage
+from autoprune.recipe import Allocation, MethodChoice, Target, Training
 from autoprune.trace import trace
 
 CASES = {
@@ -32,6 +32,8 @@ CASES = {
     "fpgm": {},
     "bn_scale": {"penalty": 1e-2, "share": 0.5},
     "taylor": {"images": 6},
+    "greg1": {},
+    "greg2": {},
 }
 
 
@@ -44,6 +46,11 @@ def data(images: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def context(net: nn.Module, seed: int = 0) -> Context:
     return Context(net, trace(net, image()), data, F.cross_entropy, seed)
+
+
+def stage(method: Method, **changes: object) -> Stage:
+    how = {"target": Target(flops=0.5), "how": Allocation(), "steps": 40, **changes}
+    return Stage(training=method.stage_training(Training(lr=0.05)), **how)  # type: ignore[arg-type]
 
 
 def test_every_method_is_in_the_contract() -> None:
@@ -119,9 +126,9 @@ class TestMethod:
             assert torch.allclose(masked(image()), cut(image()), atol=1e-5)
 
     def test_pressure_state_survives_json_like_round_trip(self, name: str) -> None:
-        net = randomised(Residual())
+        case = context(randomised(Residual()))
         method = methods.build(MethodChoice(name=name, params=CASES[name]))
-        pressure = method.sparsify(net, trace(net, image()))
+        pressure = method.sparsify(case, stage(method))
 
         assert (pressure is not None) == (method.sparsify_share > 0)
         if pressure is not None:
@@ -180,7 +187,8 @@ def test_random_scores_follow_the_seed_alone() -> None:
 def test_bn_scale_pressure_adds_the_subgradient_to_prunable_scales_only() -> None:
     net = nn.Sequential(nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7), nn.Conv2d(7, 5, 1), nn.BatchNorm2d(5))
     net[1].weight.data.copy_(torch.tensor([1.0, -1, 2, -2, 0, 3, -3]))
-    pressure = methods.build(MethodChoice(name="bn_scale", params={"penalty": 0.1})).sparsify(net, trace(net, image()))
+    method = methods.build(MethodChoice(name="bn_scale", params={"penalty": 0.1}))
+    pressure = method.sparsify(context(net), stage(method))
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
 

@@ -1,0 +1,237 @@
+"""GReg-1 and GReg-2: an L2 penalty on the filters to be pruned that grows until they are gone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.allocate import allocate
+from autoprune.keep import Keep
+from autoprune.methods.base import Context, Method, Note, Scores, Stage
+from autoprune.methods.filters import SCOPES, Units, count, in_scope, magnitude
+from autoprune.reading import within
+from autoprune.recipe import Allocation, Target, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class GReg1(Method):
+    """The filters of least mean |w| are chosen before the stage; their penalty grows linearly, then stays a while.
+
+    The gradient of a weight of unit u grows by lambda_u * w. lambda_u starts at 0 and is raised by d every `every`
+    steps until it reaches tau. The paper has tau = 1 and d = 1e-4 for 100,000 steps, and its code stops once pruned
+    filters are 1,000 times smaller than the others. Here both are derived from the length of the stage, so that 300
+    steps do the same: tau is what shrinks a weight without a gradient of its own `shrink` times while the penalty
+    grows, d reaches it in the share `growth` of the steps. The rest of the steps stabilise, at constant penalty.
+
+    Fields:
+        share: share of the training images spent under the penalty.
+        growth: share of those steps in which the penalty grows.
+        shrink: how many times smaller a pruned weight has become when the growth ends, if only the penalty acts on it.
+        every: steps between two raises (K_u).
+        lr: learning rate of the stage, constant.
+        scope: which groups are pruned (`filters.in_scope`).
+    """
+
+    name: ClassVar[str] = "greg1"
+    source: ClassVar[str] = (
+        "Wang et al., Neural Pruning via Growing Regularization, ICLR 2021, section 3.2; lengths scaled"
+    )
+    summary: ClassVar[str] = "growing L2 penalty on the smallest filters until they are gone"
+
+    share: float = field(default=0.5, metadata=within(0.05, 1))
+    growth: float = field(default=0.7, metadata=within(0.1, 1))
+    shrink: float = field(default=1000.0, metadata=within(2, 1e6, log=True))
+    every: int = field(default=5, metadata=within(1, 100, log=True))
+    lr: float = field(default=0.01, metadata=within(1e-4, 1, log=True))
+    scope: str = field(default="coupled", metadata=SCOPES)
+
+    @property
+    def sparsify_share(self) -> float:
+        """The hyper-parameter `share`."""
+        return self.share
+
+    def stage_training(self, training: Training) -> Training:
+        """Constant learning rate `lr`."""
+        return replace(super().stage_training(training), lr=self.lr, schedule="constant", warmup=0.0)
+
+    def sparsify(self, context: Context, stage: Stage) -> Growth:
+        """The penalty, with the filters to be pruned chosen now."""
+        units = Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
+        chosen = allocate(context.graph, self.score(context), stage.target, stage.how)
+        return Growth(units, self.schedule(stage), removed=units.outside(chosen))
+
+    def schedule(self, stage: Stage) -> Schedule:
+        """When the penalty is raised, and by how much."""
+        steps = max(1, round(self.growth * stage.steps))
+        ceiling = _ceiling(self.shrink, steps, stage.training)
+        return Schedule(every=self.every, step=ceiling / math.ceil(steps / self.every), ceiling=ceiling)
+
+    def score(self, context: Context) -> Scores:
+        """s(u) = mean |w| over all filters of the unit."""
+        units = Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
+        return units.scores(_mean_magnitude(context.model, units))
+
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+        """What the penalty has not been growing on."""
+        if isinstance(context.pressure, Growth):
+            return context.pressure.keep()
+        return super().select(context, scores, target, how)
+
+    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
+        """`kept_over_pruned`: mean |w| of kept over that of pruned filters at the end; the paper stops at 1,000."""
+        if not isinstance(context.pressure, Growth):
+            return {}
+        return {"kept_over_pruned": context.pressure.separation(context.model)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GReg2(GReg1):
+    """First the penalty grows on all filters alike; those that have become smallest are chosen, then as in GReg-1.
+
+    Under an equal penalty weights of low curvature shrink more (w' = h / (h + lambda) w, h the Hessian), so that what
+    is chosen by magnitude is chosen by curvature as well. In the second part kept filters get lambda = -weight decay,
+    which cancels it.
+
+    Fields:
+        pick: share of the growing steps in which the penalty grows on all.
+        pick_shrink: how many times smaller a weight without a gradient becomes by then. The paper's numbers
+            (lambda to 0.01 in 10,000 steps) give 1.6.
+    """
+
+    name: ClassVar[str] = "greg2"
+    source: ClassVar[str] = (
+        "Wang et al., Neural Pruning via Growing Regularization, ICLR 2021, section 3.3; lengths scaled"
+    )
+    summary: ClassVar[str] = "growing L2 penalty, first on all filters to tell them apart, then on the smallest"
+
+    pick: float = field(default=0.2, metadata=within(0.05, 0.9))
+    pick_shrink: float = field(default=1.6, metadata=within(1.01, 100, log=True))
+
+    def sparsify(self, context: Context, stage: Stage) -> Growth:
+        """The penalty; the filters to be pruned are chosen when the first part ends."""
+        units = Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
+        growing = max(2, round(self.growth * stage.steps))
+        picking = min(growing - 1, max(1, round(self.pick * growing)))
+        picked_at = _ceiling(self.pick_shrink, picking, stage.training)
+        ceiling = _ceiling(self.shrink, growing - picking, stage.training, start=picked_at)
+        raises = [math.ceil(part / self.every) for part in (picking, growing - picking)]
+        return Growth(
+            units,
+            Schedule(every=self.every, step=(ceiling - picked_at) / raises[1], ceiling=ceiling),
+            pick=Schedule(every=self.every, step=picked_at / raises[0], ceiling=picked_at),
+            choose=lambda scores: allocate(context.graph, scores, stage.target, stage.how),
+            recover=-stage.training.weight_decay,
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A penalty that is raised by `step` every `every` steps until it has reached `ceiling`."""
+
+    every: int
+    step: float
+    ceiling: float
+
+
+def _ceiling(shrink: float, steps: int, training: Training, start: float = 0.0) -> float:
+    """The penalty at the end of a linear growth from `start` that shrinks a free weight `shrink` times in `steps`.
+
+    A step multiplies the weight by about 1 - rate * lambda, with rate = lr / (1 - momentum): in all by
+    exp(-rate * steps * (start + end) / 2).
+    """
+    rate = training.lr / (1 - training.momentum)
+    return max(start, 2 * math.log(shrink) / (rate * steps) - start)
+
+
+def _mean_magnitude(model: nn.Module, units: Units) -> Tensor:
+    return units.total(model, magnitude) / units.total(model, count).clamp_min(1)
+
+
+class Growth:
+    """The growing penalty of GReg.
+
+    Args:
+        units: whose filters are under the penalty.
+        schedule: of the penalty on what is to be pruned.
+        removed: bool vector over units; None = chosen by `choose` after `pick`.
+        pick: schedule of the penalty on all, before the choice.
+        choose: scores -> what is kept.
+        recover: the penalty on what is kept, after the choice.
+    """
+
+    def __init__(
+        self,
+        units: Units,
+        schedule: Schedule,
+        *,
+        removed: Tensor | None = None,
+        pick: Schedule | None = None,
+        choose: Callable[[Scores], Keep] | None = None,
+        recover: float = 0.0,
+    ) -> None:
+        self.units, self.schedule, self.removed = units, schedule, removed
+        self.pick, self.choose, self.recover = pick, choose, recover
+        self.penalty = 0.0
+        self.strength = self._spread()
+
+    def before_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Raise the penalty if it is time; gradient += penalty * weight."""
+        if step % self.schedule.every == 0:
+            self._raise(model)
+        self.units.pull(model, self.strength)
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Choose now at the latest: a stage may be too short for its first part."""
+        if step == steps - 1 and self.removed is None:
+            self._choose(model)
+
+    def _raise(self, model: nn.Module) -> None:
+        if self.removed is None and self.pick is not None and self.penalty >= self.pick.ceiling * (1 - 1e-9):
+            self._choose(model)
+        schedule = self.schedule if self.removed is not None else self.pick
+        if schedule is not None and self.penalty < schedule.ceiling * (1 - 1e-9):
+            self.penalty += schedule.step
+        self.strength = self._spread()
+
+    def _choose(self, model: nn.Module) -> None:
+        assert self.choose is not None  # given wherever `removed` is not
+        self.removed = self.units.outside(self.choose(self.units.scores(_mean_magnitude(model, self.units))))
+
+    def _spread(self) -> Tensor:
+        """The penalty of every unit."""
+        strength = self.units.full(self.penalty)
+        if self.removed is not None:
+            strength = torch.where(self.removed, strength, self.recover)
+        strength[-1] = 0
+        return strength
+
+    def keep(self) -> Keep:
+        """What was not chosen for pruning."""
+        return self.units.without(self._chosen())
+
+    def separation(self, model: nn.Module) -> float:
+        """Mean |w| over the kept filters over that of those to be pruned."""
+        means, gone = _mean_magnitude(model, self.units), self._chosen()
+        inside = self.units.table[self.units.table < self.units.count]
+        kept, pruned = (means[inside[gone[inside] == lost]] for lost in (False, True))
+        return float(kept.mean() / pruned.mean().clamp_min(1e-30)) if len(pruned) and len(kept) else 1.0
+
+    def _chosen(self) -> Tensor:
+        assert self.removed is not None, "the stage has not ended"
+        return self.removed
+
+    def state_dict(self) -> dict[str, Any]:
+        """The penalty reached, and what was chosen."""
+        return {"penalty": self.penalty, "removed": None if self.removed is None else self.removed.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        removed = state["removed"]
+        self.penalty = state["penalty"]
+        self.removed = None if removed is None else torch.tensor(removed, device=self.units.device)
+        self.strength = self._spread()
