@@ -9,13 +9,19 @@ from autoprune.methods.base import Context, Method, Note, Scores, Stage
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
 from autoprune.methods.greg import GReg1, GReg2
+from autoprune.methods.increg import IncReg
 from autoprune.methods.magnitude import FPGM, L1, L2, Random
+from autoprune.methods.soft import ASFP, ASRFP, SFP, SRFP
 from autoprune.methods.taylor import Taylor
 from autoprune.reading import read
 from autoprune.recipe import MethodChoice
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Dense, Random, L1, L2, FPGM, BNScale, Taylor, GReg1, GReg2)
+    method.name: method
+    for method in (
+        *(Dense, Random, L1, L2, FPGM, BNScale, Taylor),
+        *(GReg1, GReg2, IncReg, SFP, ASFP, SRFP, ASRFP),
+    )
 }
 
 __all__ = ["METHODS", "Context", "Method", "Note", "Scores", "Stage", "build", "names"]

@@ -115,6 +115,27 @@ class Units:
         }
         return Keep.of(lost)
 
+    def lost(self, keep: Keep) -> Tensor:
+        """How many units each group loses, as a vector over its units, int64."""
+        return self.spread(self.outside(keep)[self.table].sum(1))
+
+    def spread(self, per_group: Tensor) -> Tensor:
+        """A number per group as a vector over units; 0 for what belongs to no unit."""
+        values = torch.zeros(self.count + 1, dtype=per_group.dtype, device=self.device)
+        values[self.table] = per_group[:, None].expand(self.table.shape)
+        values[-1] = 0
+        return values
+
+    def positions(self, values: Tensor) -> Tensor:
+        """Place of each unit in its group when sorted by value, 0 = smallest, equal ones as they come; int64."""
+        values = values.clone()
+        values[-1] = torch.inf  # what fills up the table comes last
+        order = values[self.table].argsort(dim=1, stable=True)
+        ranks = torch.arange(order.shape[1], device=self.device).expand(order.shape)
+        places = torch.zeros(self.count + 1, dtype=torch.int64, device=self.device)
+        places[self.table] = torch.zeros_like(order).scatter_(1, order, ranks)
+        return places
+
     def parameters(self, model: nn.Module) -> Iterator[tuple[nn.Parameter, int, Tensor]]:
         """(parameter, dimension, unit of every index along it)."""
         for name, dim, units in self.slots:

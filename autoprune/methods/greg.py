@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from autoprune.allocate import allocate
 from autoprune.keep import Keep
-from autoprune.methods.base import Context, Method, Note, Scores, Stage
-from autoprune.methods.filters import SCOPES, Units, count, in_scope, magnitude
+from autoprune.methods.base import Context, Note, Scores, Stage
+from autoprune.methods.filters import Units, count, magnitude
+from autoprune.methods.staged import Decided
 from autoprune.reading import within
-from autoprune.recipe import Allocation, Target, Training
+from autoprune.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class GReg1(Method):
+class GReg1(Decided):
     """The filters of least mean |w| are chosen before the stage; their penalty grows linearly, then stays a while.
 
     The gradient of a weight of unit u grows by lambda_u * w. lambda_u starts at 0 and is raised by d every `every`
@@ -34,7 +35,6 @@ class GReg1(Method):
         shrink: how many times smaller a pruned weight has become when the growth ends, if only the penalty acts on it.
         every: steps between two raises (K_u).
         lr: learning rate of the stage, constant.
-        scope: which groups are pruned (`filters.in_scope`).
     """
 
     name: ClassVar[str] = "greg1"
@@ -43,17 +43,10 @@ class GReg1(Method):
     )
     summary: ClassVar[str] = "growing L2 penalty on the smallest filters until they are gone"
 
-    share: float = field(default=0.5, metadata=within(0.05, 1))
     growth: float = field(default=0.7, metadata=within(0.1, 1))
     shrink: float = field(default=1000.0, metadata=within(2, 1e6, log=True))
     every: int = field(default=5, metadata=within(1, 100, log=True))
     lr: float = field(default=0.01, metadata=within(1e-4, 1, log=True))
-    scope: str = field(default="coupled", metadata=SCOPES)
-
-    @property
-    def sparsify_share(self) -> float:
-        """The hyper-parameter `share`."""
-        return self.share
 
     def stage_training(self, training: Training) -> Training:
         """Constant learning rate `lr`."""
@@ -61,7 +54,7 @@ class GReg1(Method):
 
     def sparsify(self, context: Context, stage: Stage) -> Growth:
         """The penalty, with the filters to be pruned chosen now."""
-        units = Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
+        units = self.units(context)
         chosen = allocate(context.graph, self.score(context), stage.target, stage.how)
         return Growth(units, self.schedule(stage), removed=units.outside(chosen))
 
@@ -73,14 +66,8 @@ class GReg1(Method):
 
     def score(self, context: Context) -> Scores:
         """s(u) = mean |w| over all filters of the unit."""
-        units = Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
+        units = self.units(context)
         return units.scores(_mean_magnitude(context.model, units))
-
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
-        """What the penalty has not been growing on."""
-        if isinstance(context.pressure, Growth):
-            return context.pressure.keep()
-        return super().select(context, scores, target, how)
 
     def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
         """`kept_over_pruned`: mean |w| of kept over that of pruned filters at the end; the paper stops at 1,000."""
@@ -114,7 +101,7 @@ class GReg2(GReg1):
 
     def sparsify(self, context: Context, stage: Stage) -> Growth:
         """The penalty; the filters to be pruned are chosen when the first part ends."""
-        units = Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
+        units = self.units(context)
         growing = max(2, round(self.growth * stage.steps))
         picking = min(growing - 1, max(1, round(self.pick * growing)))
         picked_at = _ceiling(self.pick_shrink, picking, stage.training)

@@ -34,6 +34,11 @@ CASES = {
     "taylor": {"images": 6},
     "greg1": {},
     "greg2": {},
+    "increg": {},
+    "sfp": {},
+    "asfp": {},
+    "srfp": {},
+    "asrfp": {},
 }
 
 
@@ -226,5 +231,5 @@ def test_taylor_is_the_squared_change_of_the_loss_when_a_channel_is_scaled() -> 
 
 
 def test_unknown_methods_are_refused_with_the_nearest_name() -> None:
-    with pytest.raises(InputError, match=r"unknown method 'tailor' \(did you mean 'taylor'\?\); allowed: bn_scale"):
+    with pytest.raises(InputError, match=r"unknown method 'tailor' \(did you mean 'taylor'\?\); allowed: asfp, asrfp"):
         methods.build(MethodChoice(name="tailor"))
