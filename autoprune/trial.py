@@ -102,7 +102,8 @@ class Bench:
 
     def context(self, model: nn.Module, seed: int) -> Context:
         """What a method sees of this bench."""
-        return Context(model, self.graph, lambda images: self._batches(images, seed), self.task.loss, seed)
+        device = str(next(model.parameters()).device)
+        return Context(model, self.graph, lambda images: self._batches(images, seed, device), self.task.loss, seed)
 
     def scores(self, method: Method, context: Context) -> methods.Scores:
         """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed)."""
@@ -113,10 +114,9 @@ class Bench:
             self._scores[key] = method.score(context)
         return self._scores[key]
 
-    def _batches(self, images: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        device = next(self.model.parameters()).device
+    def _batches(self, images: int, seed: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.task.train), generator=random_stream(seed, 1))[:images]
-        yield from self.task.train.batches(order, SCORE_BATCH, device=str(device))
+        yield from self.task.train.batches(order, SCORE_BATCH, device=device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,8 +303,10 @@ def _sparsified(job: _Job, method: Method, context: Context, images: int, cut: i
         training = method.stage_training(recipe.training)
         steps = steps_of(training, images, len(bench.task.train))
         target = _target(job, method, context.graph, cut)
-        stage = Stage(target, recipe.allocation, training, steps, cut)
-        pressure = method.sparsify(replace(context, model=model), stage)
+        stage = Stage(target, recipe.allocation, training, steps, cut, recipe.training.weight_decay)
+        # the model may have moved to another device, and its batches with it
+        context = replace(context, model=model, batches=bench.context(model, recipe.seed).batches)
+        pressure = method.sparsify(context, stage)
         fit(
             model,
             bench.task,
@@ -315,7 +317,7 @@ def _sparsified(job: _Job, method: Method, context: Context, images: int, cut: i
             pressure=pressure,
             checkpoint=job.checkpoint(f"sparsify-{cut}"),
         )
-    return replace(context, model=model, pressure=pressure)
+    return replace(context, pressure=pressure)
 
 
 def _finetune(job: _Job, model: nn.Module, images: int) -> None:

@@ -11,6 +11,7 @@ from autoprune.methods.dense import Dense
 from autoprune.methods.greg import GReg1, GReg2
 from autoprune.methods.increg import IncReg
 from autoprune.methods.magnitude import FPGM, L1, L2, Random
+from autoprune.methods.orthoreg import OrthoReg
 from autoprune.methods.soft import ASFP, ASRFP, SFP, SRFP
 from autoprune.methods.taylor import Taylor
 from autoprune.reading import read
@@ -20,7 +21,7 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(Dense, Random, L1, L2, FPGM, BNScale, Taylor),
-        *(GReg1, GReg2, IncReg, SFP, ASFP, SRFP, ASRFP),
+        *(GReg1, GReg2, OrthoReg, IncReg, SFP, ASFP, SRFP, ASRFP),
     )
 }
 

@@ -54,6 +54,7 @@ class Stage:
         training: the stage's, from `Method.stage_training`.
         steps: optimiser steps of the stage, at least 1.
         round: 0 before the first cut, 1 before the second, ...
+        weight_decay: the recipe's, whatever `training` has.
     """
 
     target: Target
@@ -61,6 +62,7 @@ class Stage:
     training: Training
     steps: int
     round: int = 0
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ class Taylor(Method):
         for inputs, labels in context.batches(self.images):
             context.model.zero_grad(set_to_none=True)
             context.loss(context.model(inputs), labels).backward()
-            total += _switched_off(context.model, context.graph, slots) ** 2
+            total += switched_off(context.model, context.graph, slots) ** 2
             batches += 1
         context.model.zero_grad(set_to_none=True)
         return per_group(context.graph, total / batches)
@@ -56,8 +56,8 @@ def _gates(graph: ChannelGraph) -> list[Slot]:
     return norms + bare
 
 
-def _switched_off(model: nn.Module, graph: ChannelGraph, slots: list[Slot]) -> np.ndarray:
-    """First-order change of the loss per unit, shape (units,)."""
+def switched_off(model: nn.Module, graph: ChannelGraph, slots: list[Slot]) -> np.ndarray:
+    """First-order change of the loss per unit when these slots become 0, by the gradients at hand, shape (units,)."""
     change = np.zeros(graph.unit_count)
     parameters = dict(model.named_parameters())
     for slot in slots:
