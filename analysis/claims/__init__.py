@@ -1,0 +1,1 @@
+"""What papers claim, looked for in real runs."""

@@ -1,0 +1,228 @@
+"""Every method on ResNet-20 and CIFAR-10: same widths, same number of training images, accuracy before and after.
+
+    python -m autoprune.analysis.claims.methods_cifar10 DATA --out RUNS.jsonl [--methods NAME ...] [--part I/N]
+        [--flops 0.5 --seeds 0 1 2] [--images 100000] [--validation] [--set key=value ...] [--table FILE.md]
+
+DATA is a folder with cifar10.npz and weights/resnet20_cifar10.safetensors. Every run starts from the pretrained weights
+and trains on the same number of images, sparsify stage included; allocation is uniform, so that at one target all
+methods end with the same widths and differ in which filters stay and what happened to the weights. Hyper-parameters are
+the methods' defaults, looked at on the first 5,000 test images (`--validation`); what is reported is measured on the
+other 5,000, which the weights have not seen either. Rows are appended to `--out` as they come and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoprune import methods
+from autoprune.analysis.benchmarks.train_speed import machine
+from autoprune.graph import ChannelGraph
+from autoprune.keep import Keep
+from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
+from autoprune.results import append_line, read_lines
+from autoprune.space import load_space
+from autoprune.tasks import Task, load_task
+from autoprune.train import Runtime
+from autoprune.trial import Bench, run
+
+Row = dict[str, Any]
+
+CONTROLS = ("dense", "random", "l1")
+#: Two epochs; the rate of the ready space's better recipes, warmed up since the cut has just changed everything.
+TRAINING = Training(images=100_000, lr=0.03, warmup=0.05, rungs=(0.0, 1.0))
+SPACE = "cifar10_resnet20"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: a method with its hyper-parameters, a target and a seed."""
+
+    method: str
+    params: Mapping[str, Any]
+    flops: float
+    seed: int
+
+    def recipe(self, training: Training) -> Recipe:
+        """As a recipe; the dense control has no target."""
+        return Recipe(
+            method=MethodChoice(name=self.method, params=self.params),
+            target=Target(flops=self.flops) if methods.METHODS[self.method].prunes else Target(),
+            allocation=Allocation(name="uniform"),
+            training=training,
+            seed=self.seed,
+        )
+
+
+def plans(names: Iterable[str], params: Mapping[str, Any], flops: float, seeds: Iterable[int]) -> Iterator[Plan]:
+    """Seed by seed, so that an unfinished table has something of every method."""
+    for seed in seeds:
+        for name in names:
+            yield Plan(name, params, flops, seed)
+
+
+def measure(plan: Plan, bench: Bench, training: Training, split: str) -> Row:
+    """Run the plan; accuracies are of `bench.task.validation`."""
+    done = run(plan.recipe(training), bench)
+    outcome = done.outcome
+    return {
+        **{"method": plan.method, "params": dict(plan.params), "flops": plan.flops, "seed": plan.seed, "split": split},
+        **{"images": training.images, "lr": training.lr, "status": outcome.status, "error": outcome.error},
+        "flops_ratio": outcome.flops_ratio,
+        "before": next((rung.accuracy for rung in outcome.rungs if rung.images == 0), None),
+        "after": outcome.accuracy,
+        "seconds": dict(outcome.seconds),
+        "notes": dict(outcome.notes),
+        "pruned": _pruned(done.keep, done.graph) if done.keep is not None and done.graph is not None else {},
+    }
+
+
+def _pruned(keep: Keep, graph: ChannelGraph) -> dict[str, list[int]]:
+    return {group: sorted(set(range(graph.by_id[group].size)) - set(kept)) for group, kept in keep.kept}
+
+
+def bench_of(data: Path, split: str) -> Bench:
+    """ResNet-20 on CIFAR-10, measured on one half of the test images; one runtime for all runs."""
+    os.environ["AUTOPRUNE_DATA"] = str(data)
+    task: Task = load_task(load_space(SPACE).task)
+    if split == "test":
+        task = replace(task, validation=task.test)
+    return Bench(task, Runtime(precision="bf16", channels_last=True, threads=torch.get_num_threads()))
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The runs of the reported half as Markdown: a table per target, methods by accuracy after fine-tuning."""
+    shown = [row for row in rows if row["split"] == "test"]
+    parts = [_head(shown)]
+    dense = [row for row in shown if row["method"] == "dense"]
+    for flops in sorted({row["flops"] for row in shown if row["method"] != "dense"}, reverse=True):
+        parts.append(
+            _target(flops, [row for row in shown if row["flops"] == flops and row["method"] != "dense"], dense)
+        )
+    return "\n".join(parts) + "\n"
+
+
+def _head(rows: Sequence[Row]) -> str:
+    images = sorted({row["images"] for row in rows})
+    return (
+        "# Methods on ResNet-20 and CIFAR-10\n\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, `python -m autoprune.analysis.claims.methods_cifar10`: what is compared.\n"
+        f"{machine()}. {', '.join(f'{n:,}' for n in images)} training images a run, sparsify stage included; uniform "
+        "allocation; default hyper-parameters;\naccuracy on the last 5,000 test images. Before: cut, batch-norm "
+        "statistics re-estimated. Mean and, of several seeds, standard deviation.\n"
+    )
+
+
+def _target(flops: float, rows: Sequence[Row], dense: Sequence[Row]) -> str:
+    by_method = {name: [row for row in rows if row["method"] == name] for name in {row["method"] for row in rows}}
+    order = sorted(by_method, key=lambda name: -_mean(by_method[name], "after"))
+    lines = [
+        f"\n## {flops:.0%} of the FLOPs\n",
+        "| method | seeds | before | after | minutes | pruned as `l1` does | notes |",
+        "|---|---:|---:|---:|---:|---:|---|",
+        *([_line("dense (100 %)", dense, [])] if dense else []),
+        *(_line(name, by_method[name], by_method.get("l1", [])) for name in order),
+    ]
+    failed = [f"\n{row['method']}, seed {row['seed']}: {row['error']}" for row in rows if row["status"] != "completed"]
+    return "\n".join(lines + failed)
+
+
+def _line(name: str, rows: Sequence[Row], l1: Sequence[Row]) -> str:
+    minutes = statistics.mean(sum(row["seconds"].values()) / 60 for row in rows)
+    shared = [_shared(row, other) for row in rows for other in l1 if row["seed"] == other["seed"]]
+    alike = f"{statistics.mean(shared):.0%}" if shared else ""
+    cells = (name, len(rows), _spread(rows, "before"), _spread(rows, "after"), f"{minutes:.1f}", alike, _notes(rows))
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    return statistics.mean([row[name] for row in rows if row[name] is not None] or [0.0])
+
+
+def _spread(rows: Sequence[Row], name: str) -> str:
+    values = [100 * row[name] for row in rows if row[name] is not None]
+    if not values:
+        return "failed"
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def _shared(row: Row, other: Row) -> float:
+    """The share of the units pruned in `row` that `other` prunes too."""
+    both = sum(len(set(gone) & set(other["pruned"].get(group, []))) for group, gone in row["pruned"].items())
+    return both / max(1, sum(map(len, row["pruned"].values())))
+
+
+def _notes(rows: Sequence[Row]) -> str:
+    names = sorted({name for row in rows for name in row["notes"]})
+    return ", ".join(f"{name} {', '.join(_said(row['notes'].get(name)) for row in rows)}" for name in names)
+
+
+def _said(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run what is missing of the plan, and write the table."""
+    args = _arguments()
+    names = args.methods or methods.names()
+    split = "validation" if args.validation else "test"
+    training = replace(TRAINING, images=args.images)
+    index, parts = (int(number) for number in args.part.split("/"))
+    todo = list(plans(names, dict(args.set), args.flops, args.seeds))[index::parts]
+    bench: Bench | None = None
+    for plan in todo:
+        if not any(_is(row, plan, training, split) for row in _rows(args.out)):
+            bench = bench or bench_of(args.data, split)
+            row = measure(plan, bench, training, split)
+            append_line(args.out, json.dumps(row))
+            print(plan.method, plan.flops, plan.seed, row["before"], row["after"], row["notes"], row["error"] or "")
+    if args.table:
+        args.table.write_text(table(_rows(args.out)))
+
+
+def _rows(file: Path) -> list[Row]:
+    return [json.loads(line) for _, line in read_lines(file)]
+
+
+def _is(row: Row, plan: Plan, training: Training, split: str) -> bool:
+    wanted = (plan.method, dict(plan.params), plan.flops, plan.seed, split, training.images, training.lr)
+    return wanted == tuple(row[key] for key in ("method", "params", "flops", "seed", "split", "images", "lr"))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--methods", nargs="+", choices=methods.names())
+    parser.add_argument("--part", default="0/1", help="I/N: every N-th run, from the I-th on")
+    parser.add_argument("--flops", type=float, default=0.5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--images", type=int, default=TRAINING.images)
+    parser.add_argument("--validation", action="store_true")
+    parser.add_argument("--set", nargs="+", type=_assignment, default=[], metavar="KEY=VALUE")
+    parser.add_argument("--table", type=Path)
+    return parser.parse_args()
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    return key, json.loads(value)
+
+
+if __name__ == "__main__":
+    main()
