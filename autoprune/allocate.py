@@ -72,6 +72,17 @@ def smallest(graph: ChannelGraph, how: Allocation | None = None) -> Cost:
     return cost_of_counts(graph, _widths(graph, how, _weights(graph, how, graph.by_id)).lowest)
 
 
+def allowed_widths(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object]) -> dict[str, Ints]:
+    """The widths that each prunable group may have, in units, ascending, the dense one last.
+
+    Args:
+        scored: holds the groups that may be pruned as keys.
+    """
+    widths = _widths(graph, how, _weights(graph, how, scored))
+    rows = zip(graph.prunable, widths.lowest, widths.dense, widths.step, strict=True)
+    return {group.id: np.append(np.arange(lowest, dense, step), dense) for group, lowest, dense, step in rows}
+
+
 def check_target(graph: ChannelGraph, target: Target, how: Allocation | None = None) -> None:
     """Raise `TargetError` if the target is out of reach, whatever the scores."""
     how = how or Allocation()

@@ -34,6 +34,7 @@ CASES = {
     "taylor": {"images": 6},
     "greg1": {},
     "greg2": {},
+    "l0_hqs": {},
     "orthoreg": {"images": 128},
     "increg": {},
     "sfp": {},
