@@ -31,7 +31,7 @@ def in_scope(model: nn.Module, graph: ChannelGraph, scope: str) -> tuple[Group, 
         InputError: nothing is in the scope.
     """
     makers: dict[int, int] = dict.fromkeys(range(graph.unit_count), 0)
-    depthwise = {f"{path}.weight" for path, module in model.named_modules() if _is_depthwise(module)}
+    depthwise = {f"{path}.weight" for path, module in model.named_modules() if is_depthwise(module)}
     for slot in graph.slots:
         if slot.role == "out" and slot.tensor not in depthwise:
             for unit in np.unique(slot.units[slot.units >= 0]).tolist():
@@ -42,7 +42,8 @@ def in_scope(model: nn.Module, graph: ChannelGraph, scope: str) -> tuple[Group, 
     return found
 
 
-def _is_depthwise(module: nn.Module) -> bool:
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether it is a convolution of which each filter sees one channel of several."""
     return isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups == module.in_channels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from autoprune.errors import InputError
 from autoprune.keep import Keep
 from autoprune.methods.base import Context, Method, Note, Scores, Stage, per_group
-from autoprune.methods.filters import SCOPES, in_scope
+from autoprune.methods.filters import SCOPES, in_scope, is_depthwise
 from autoprune.methods.taylor import switched_off
 from autoprune.reading import within
 from autoprune.recipe import Training
@@ -211,18 +212,14 @@ def _stacks(model: nn.Module) -> list[_Stack]:
 
 def _shape(layer: _ConvNd) -> tuple[int, int, int]:
     """Blocks, filters of a block, entries of a filter."""
-    blocks = 1 if _is_depthwise(layer) else layer.groups
+    blocks = 1 if is_depthwise(layer) else layer.groups
     inputs = layer.in_channels // layer.groups
-    return blocks, layer.out_channels // blocks, inputs * layer.weight[0, 0].numel() + (layer.bias is not None)
+    return blocks, layer.out_channels // blocks, inputs * math.prod(layer.kernel_size) + (layer.bias is not None)
 
 
 def _side(shape: tuple[int, int, int]) -> int:
     """Side of the Gram matrix, all blocks."""
     return shape[0] * min(shape[1:])
-
-
-def _is_depthwise(layer: _ConvNd) -> bool:
-    return 1 < layer.groups == layer.in_channels
 
 
 def _matrix(layer: _ConvNd) -> Tensor:
