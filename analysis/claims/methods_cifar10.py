@@ -75,8 +75,15 @@ def measure(plan: Plan, bench: Bench, training: Training, split: str) -> Row:
     done = run(plan.recipe(training), bench)
     outcome = done.outcome
     return {
-        **{"method": plan.method, "params": dict(plan.params), "flops": plan.flops, "seed": plan.seed, "split": split},
-        **{"images": training.images, "lr": training.lr, "status": outcome.status, "error": outcome.error},
+        "method": plan.method,
+        "params": dict(plan.params),
+        "flops": plan.flops,
+        "seed": plan.seed,
+        "split": split,
+        "images": training.images,
+        "lr": training.lr,
+        "status": outcome.status,
+        "error": outcome.error,
         "flops_ratio": outcome.flops_ratio,
         "before": next((rung.accuracy for rung in outcome.rungs if rung.images == 0), None),
         "after": outcome.accuracy,
@@ -105,13 +112,11 @@ def bench_of(data: Path, split: str) -> Bench:
 def table(rows: Sequence[Row]) -> str:
     """The runs of the reported half as Markdown: a table per target, methods by accuracy after fine-tuning."""
     shown = [row for row in rows if row["split"] == "test"]
-    parts = [_head(shown)]
     dense = [row for row in shown if row["method"] == "dense"]
-    for flops in sorted({row["flops"] for row in shown if row["method"] != "dense"}, reverse=True):
-        parts.append(
-            _target(flops, [row for row in shown if row["flops"] == flops and row["method"] != "dense"], dense)
-        )
-    return "\n".join(parts) + "\n"
+    pruned = [row for row in shown if row["method"] != "dense"]
+    targets = sorted({row["flops"] for row in pruned}, reverse=True)
+    tables = (_target(flops, [row for row in pruned if row["flops"] == flops], dense) for flops in targets)
+    return "\n".join([_head(shown), *tables]) + "\n"
 
 
 def _head(rows: Sequence[Row]) -> str:

@@ -15,7 +15,7 @@ from autoprune.keep import Keep
 from autoprune.methods.base import Context, Note, Scores, Stage
 from autoprune.methods.filters import Units, count, magnitude
 from autoprune.methods.staged import Decided
-from autoprune.reading import within
+from autoprune.reading import choices, within
 from autoprune.recipe import Training
 
 
@@ -35,6 +35,10 @@ class GReg1(Decided):
         shrink: how many times smaller a pruned weight has become when the growth ends, if only the penalty acts on it.
         every: steps between two raises (K_u).
         lr: learning rate of the stage, constant.
+        press: what is under the penalty, `filters` as in the paper, or `norms` as well: scales and shifts of the batch
+            norms behind them. Batch norm undoes the shrinking of a filter, and the smaller that is the larger its
+            gradient: in 200 steps on CIFAR-10's ResNet-20 filters became 30 to 50 times smaller, whatever the penalty,
+            which after batch norm is no change at all. Scales have no such way out.
     """
 
     name: ClassVar[str] = "greg1"
@@ -47,6 +51,12 @@ class GReg1(Decided):
     shrink: float = field(default=1000.0, metadata=within(2, 1e6, log=True))
     every: int = field(default=5, metadata=within(1, 100, log=True))
     lr: float = field(default=0.01, metadata=within(1e-4, 1, log=True))
+    press: str = field(default="norms", metadata=choices("norms", "filters"))
+
+    def pressed(self, context: Context, units: Units) -> Units:
+        """What the penalty acts on."""
+        roles = ("out", "scale", "shift") if self.press == "norms" else ("out",)
+        return Units.of(context.model, context.graph, units.groups, roles)
 
     def stage_training(self, training: Training) -> Training:
         """Constant learning rate `lr`."""
@@ -56,7 +66,7 @@ class GReg1(Decided):
         """The penalty, with the filters to be pruned chosen now."""
         units = self.units(context)
         chosen = allocate(context.graph, self.score(context), stage.target, stage.how)
-        return Growth(units, self.schedule(stage), removed=units.outside(chosen))
+        return Growth(units, self.pressed(context, units), self.schedule(stage), removed=units.outside(chosen))
 
     def schedule(self, stage: Stage) -> Schedule:
         """When the penalty is raised, and by how much."""
@@ -109,6 +119,7 @@ class GReg2(GReg1):
         raises = [math.ceil(part / self.every) for part in (picking, growing - picking)]
         return Growth(
             units,
+            self.pressed(context, units),
             Schedule(every=self.every, step=(ceiling - picked_at) / raises[1], ceiling=ceiling),
             pick=Schedule(every=self.every, step=picked_at / raises[0], ceiling=picked_at),
             choose=lambda scores: allocate(context.graph, scores, stage.target, stage.how),
@@ -143,7 +154,8 @@ class Growth:
     """The growing penalty of GReg.
 
     Args:
-        units: whose filters are under the penalty.
+        units: whose filters are compared.
+        pressed: the same units with all that is under the penalty.
         schedule: of the penalty on what is to be pruned.
         removed: bool vector over units; None = chosen by `choose` after `pick`.
         pick: schedule of the penalty on all, before the choice.
@@ -154,6 +166,7 @@ class Growth:
     def __init__(
         self,
         units: Units,
+        pressed: Units,
         schedule: Schedule,
         *,
         removed: Tensor | None = None,
@@ -161,7 +174,7 @@ class Growth:
         choose: Callable[[Scores], Keep] | None = None,
         recover: float = 0.0,
     ) -> None:
-        self.units, self.schedule, self.removed = units, schedule, removed
+        self.units, self.pressed, self.schedule, self.removed = units, pressed, schedule, removed
         self.pick, self.choose, self.recover = pick, choose, recover
         self.penalty = 0.0
         self.strength = self._spread()
@@ -170,7 +183,7 @@ class Growth:
         """Raise the penalty if it is time; gradient += penalty * weight."""
         if step % self.schedule.every == 0:
             self._raise(model)
-        self.units.pull(model, self.strength)
+        self.pressed.pull(model, self.strength)
 
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Choose now at the latest: a stage may be too short for its first part."""

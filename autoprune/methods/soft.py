@@ -133,6 +133,20 @@ def _steepness(knee: float) -> float:
     return float(brentq(lambda k: expm1(-k * knee) / expm1(-k) - 0.75, 1e-6, 100 / knee))
 
 
+def limit_rows(gradient: Tensor, limited: Tensor) -> None:
+    """Scale down, in place, rows that are `limited` and longer than the longest of the others.
+
+    Behind a filter of zeros batch norm divides by sqrt(eps): where its shift is positive, the filter's gradient is some
+    300 times that of the others, and so is its norm a few steps later, so that next time the others are the small ones.
+    Without the limit the longest filter of ResNet-20's first layer grew from 3 to 647 in 100 steps on CIFAR-10 at a
+    learning rate of 0.03, and accuracy fell to 18 %.
+    """
+    lengths = length(gradient.reshape(len(gradient), -1))
+    limit = torch.where(limited, 0.0, lengths).max()
+    factor = torch.where(limited & (lengths > limit), limit / lengths.clamp_min(1e-30), 1.0)
+    gradient.mul_(factor.view(-1, *(1 for _ in gradient.shape[1:])))
+
+
 class SoftPruning:
     """What happens to the filters during a stage of soft pruning.
 
@@ -148,9 +162,12 @@ class SoftPruning:
         self.small = units.full(0) > 0
 
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
-        """The moment before training."""
+        """The moment before training; then, every time, no shrunk filter may move faster than the others."""
         if step == 0:
             self._shrink(model, 0.0)
+        for parameter, dim, units in self.units.parameters(model):
+            if parameter.grad is not None:
+                limit_rows(parameter.grad.movedim(dim, 0), self.small[units])
 
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Shrink if this step ends one of the equal parts of the stage."""
@@ -160,10 +177,10 @@ class SoftPruning:
 
     def _shrink(self, model: nn.Module, done: float) -> None:
         """The smallest filters of every group, as many as the rate says, are multiplied by the factor."""
-        norms = self.units.total(model, length)
-        self.small = self.units.positions(norms) < (self.lost * self.rate(done) + 1e-9).long()
+        norms, factor = self.units.total(model, length), self.factor(done)
+        self.small = (self.units.positions(norms) < (self.lost * self.rate(done) + 1e-9).long()) & (factor < 1)
         self.small[-1] = False
-        self.units.scale(model, torch.where(self.small, self.factor(done), 1.0))
+        self.units.scale(model, torch.where(self.small, factor, 1.0))
 
     def keep(self) -> Keep:
         """What the last moment did not shrink."""

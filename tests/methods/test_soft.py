@@ -1,0 +1,164 @@
+"""Soft pruning: what is shrunk when, by how much, and that it can come back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from nets import Chain, Residual, image, randomised
+from pressures import build, context, drive, resumed, stage
+from torch import nn
+
+from autoprune.masking import silence
+from autoprune.methods.soft import SoftPruning, rise
+from autoprune.surgery import prune
+
+FAMILY = ("sfp", "asfp", "srfp", "asrfp")
+
+
+def soft(net: nn.Module, name: str, steps: int = 40, **params: float) -> SoftPruning:
+    method = build(name, **params)
+    return method.sparsify(context(net), stage(method, steps))
+
+
+def lengths(layer: nn.Module) -> np.ndarray:
+    return layer.weight.detach().flatten(1).norm(dim=1).numpy()
+
+
+@pytest.mark.parametrize(("name", "rate", "factor"), [
+    ("sfp", [1, 1, 1, 1], [0, 0, 0, 0]),
+    ("asfp", [0, 0.75, 0.984, 1], [0, 0, 0, 0]),
+    ("srfp", [1, 1, 1, 1], [0.8, 0.2, 0.0125, 0]),
+    ("asrfp", [0, 0.75, 0.984, 1], [0.8, 0.2, 0.0125, 0]),
+])  # fmt: skip
+def test_rate_and_factor_at_the_beginning_the_knee_three_knees_and_the_end(
+    name: str, rate: list[float], factor: list[float]
+) -> None:
+    method = build(name, **{} if name in ("sfp", "asfp") else {"start": 0.8})
+
+    assert [method.rate(t) for t in (0, 0.125, 0.375, 1)] == pytest.approx(rate, abs=1e-3)
+    assert [method.factor(t) for t in (0, 0.125, 0.375, 1)] == pytest.approx(factor, abs=1e-3)
+
+
+@pytest.mark.parametrize("knee", [0.02, 0.125, 0.5, 0.7])
+def test_the_course_goes_through_three_quarters_at_its_knee(knee: float) -> None:
+    values = [rise(t, knee) for t in np.linspace(0, 1, 101)]
+
+    assert (rise(0, knee), rise(1, knee)) == (0, 1)
+    assert rise(knee, knee) == pytest.approx(0.75)
+    assert (np.diff(values) >= 0).all()
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_moment_shrinks_the_smallest_filters_as_many_as_the_rate_says(name: str) -> None:
+    net = randomised(Chain())
+    method = build(name, prunes=4)
+    case = context(net)
+    pressure = method.sparsify(case, stage(method))
+    before = lengths(net.second[0])
+    lost = int(pressure.lost[case.graph.by_id["second.0"].units[0]])
+    assert 0 < lost < 11
+    pressure._shrink(net, 0.3)
+    ratio = lengths(net.second[0]) / before
+    smallest = np.argsort(before)[: int(lost * method.rate(0.3))]
+
+    assert ratio[smallest] == pytest.approx(np.full(len(smallest), method.factor(0.3)), abs=1e-6)
+    assert np.delete(ratio, smallest) == pytest.approx(np.ones(11 - len(smallest)), abs=1e-6)
+
+
+def test_moments_are_before_the_first_step_and_after_equal_parts() -> None:
+    net = randomised(Chain())
+    pressure = soft(net, "sfp", prunes=3, steps=7)
+    seen: list[float] = []
+    shrink = pressure._shrink
+    pressure._shrink = lambda model, done: (seen.append(done), shrink(model, done))  # type: ignore[method-assign,assignment]
+    when: list[int] = []
+    drive(net, pressure, 7, look=lambda step: when.append(len(seen)))
+
+    assert seen == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert when == [1, 1, 2, 2, 3, 3, 4]
+
+
+def test_a_zeroed_filter_can_come_back_and_another_one_goes() -> None:
+    net = randomised(Chain())
+    pressure = soft(net, "sfp", prunes=2, steps=4)
+    pressure.before_step(net, 0, 4)
+    first = pressure.keep()
+    zero = torch.nonzero(net.second[0].weight.flatten(1).norm(dim=1) == 0).flatten().tolist()
+    assert zero
+    net.second[0].weight.data[zero[0]] = 5.0  # what a gradient and momentum may do
+    pressure.after_step(net, 3, 4)
+
+    assert zero[0] in dict(pressure.keep().kept)["second.0"]
+    assert len(dict(pressure.keep().kept)["second.0"]) == len(dict(first.kept)["second.0"])
+    assert (net.second[0].weight[zero[0]] == 5).all()
+
+
+def test_nothing_blocks_the_gradient_of_a_zeroed_filter() -> None:
+    net = randomised(Chain())
+    net.second[1].bias.data.fill_(0.7)  # behind it a filter of zeros still gives something, and so gets a gradient
+    pressure = soft(net, "sfp", prunes=2, steps=10)
+    pressure.before_step(net, 0, 10)
+    zero = net.second[0].weight.flatten(1).norm(dim=1) == 0
+    net.train()(image().repeat(4, 1, 1, 1) + torch.randn(4, 3, 9, 9)).square().sum().backward()
+    gradient = net.second[0].weight.grad.clone()
+    pressure.before_step(net, 1, 10)
+
+    assert gradient[zero].abs().sum() > 0
+    assert torch.equal(gradient, net.second[0].weight.grad)
+
+
+def test_a_factor_of_one_is_plain_training_and_of_zero_is_sfp_and_a_constant_rate_of_asfp_is_sfp() -> None:
+    def ends(rate: float, factor: float) -> list[torch.Tensor]:
+        net = randomised(Chain())
+        plain = soft(net, "sfp", prunes=3)
+        drive(net, SoftPruning(plain.units, plain.lost, 3, lambda t: rate, lambda t: factor), 12)
+        return list(net.state_dict().values())
+
+    untouched, sfp = randomised(Chain()), randomised(Chain())
+    drive(sfp, soft(sfp, "sfp", prunes=3), 12)
+
+    assert all(map(torch.equal, ends(1, 1), untouched.state_dict().values(), strict=True))
+    assert all(map(torch.equal, ends(1, 0), sfp.state_dict().values(), strict=True))
+    assert all(map(torch.equal, ends(0, 0), untouched.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_end_is_hard_and_the_cut_model_computes_the_same(name: str) -> None:
+    net = randomised(Residual(stream=23, inner=31))
+    method = build(name, prunes=5)
+    case = context(net)
+    pressure = method.sparsify(case, stage(method, flops=0.4))
+    drive(net, pressure, 20)
+    keep = pressure.keep()
+    lost = {group.id: group.size - len(dict(keep.kept)[group.id]) for group in case.graph.prunable}
+    silent = silence(net, case.graph, keep)
+
+    assert int((net.a1[0].weight.flatten(1).norm(dim=1) == 0).sum()) == lost["a1.0"] > 0
+    assert int((net.stem[0].weight.flatten(1).norm(dim=1) == 0).sum()) == lost["stem.0"] > 0
+    assert all(torch.equal(net.get_parameter(n), silent.get_parameter(n)) for n in ("a1.0.weight", "stem.0.weight"))
+    with torch.no_grad():  # biases of a2 and b2 are still there in the masked model, 1 x 1 kernels have no borders
+        assert torch.allclose(silent(image()), prune(net, case.graph, keep)(image()), atol=1e-5)
+
+
+def test_the_most_that_go_are_decided_by_target_and_first_weights_the_which_by_the_last() -> None:
+    net = randomised(Chain())
+    pressure = soft(net, "asfp", prunes=2, steps=4)
+    before = pressure.lost.clone()
+    drive(net, pressure, 2)
+    net.second[0].weight.data.copy_(torch.arange(11, 0, -1)[:, None, None, None].expand(11, 7, 3, 3))
+    pressure.after_step(net, 3, 4)
+    kept = dict(pressure.keep().kept)["second.0"]
+
+    assert torch.equal(before, pressure.lost)
+    assert kept == tuple(range(len(kept)))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_an_interrupted_stage_ends_with_the_same_bits(name: str) -> None:
+    def make() -> tuple[nn.Module, SoftPruning]:
+        net = randomised(Residual())
+        return net, soft(net, name, steps=11, prunes=4)
+
+    assert resumed(make, 11, 1)
+    assert resumed(make, 11, 7)
