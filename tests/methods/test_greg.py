@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -46,17 +48,31 @@ def test_tau_shrinks_a_weight_without_a_gradient_by_the_factor_that_was_asked_fo
 
 def test_the_gradient_grows_by_penalty_times_weight_and_nothing_else_is_touched() -> None:
     net = randomised(Residual())
-    pressure = growth(net)
+    pressure = growth(net, press="filters")
     idle(net)
     pressure.before_step(net, 0, 40)
 
-    for name, dim in (("stem.0", 0), ("a2", 0), ("a1.0", 0)):
-        layer, strength = net.get_submodule(name), dict((n, s) for n, _, s in pressure.units.slots)[f"{name}.weight"]
+    units = {name: units for name, _, units in pressure.units.slots}
+    for name in ("stem.0", "a2", "a1.0"):
+        layer, strength = net.get_submodule(name), units[f"{name}.weight"]
         expected = pressure.strength[strength][:, None, None, None] * layer.weight
         assert torch.equal(layer.weight.grad, expected.detach())
     touched = {name for name, p in net.named_parameters() if p.grad.any()}
     assert touched == {"stem.0.weight", "a1.0.weight", "a2.weight", "b1.0.weight", "b2.weight"}
     assert not net.a2.bias.grad.any()
+
+
+def test_norms_are_pressed_as_their_filters_are() -> None:
+    net = randomised(Residual())
+    pressure = growth(net)
+    idle(net)
+    pressure.before_step(net, 0, 40)
+    units = {name: units for name, _, units in pressure.units.slots}
+    strength = pressure.strength[units["a1.0.weight"]]
+
+    assert strength.any()
+    assert torch.equal(net.a1[1].weight.grad, (strength * net.a1[1].weight).detach())
+    assert torch.equal(net.a1[1].bias.grad, (strength * net.a1[1].bias).detach())
 
 
 def test_the_filters_of_least_mean_magnitude_are_chosen_before_anything_is_trained() -> None:
@@ -82,7 +98,7 @@ def test_pruned_filters_fade_and_kept_ones_stay() -> None:
     seen: list[np.ndarray] = []
     drive(net, pressure, 300, lr=0.1, look=lambda step: seen.append(norms(net.first[0])))
 
-    assert all((later <= sooner)[lost].all() for sooner, later in zip(seen, seen[1:], strict=False))
+    assert all((later <= sooner)[lost].all() for sooner, later in itertools.pairwise(seen))
     assert (seen[-1][lost] < 1e-3 * before[~lost].mean()).all()
     assert (seen[-1][~lost] == before[~lost]).all()
     assert pressure.separation(net) > 1000
@@ -117,7 +133,8 @@ def test_under_an_equal_penalty_weights_follow_h_over_h_plus_lambda() -> None:
     net[0].weight.data.copy_(start)
     graph = trace(net, torch.zeros(1, 1, 9, 9))
     schedule = Schedule(every=1, step=penalty, ceiling=penalty)
-    pressure = Growth(Units.of(net, graph, graph.prunable), schedule, pick=schedule, choose=lambda scores: None)
+    units = Units.of(net, graph, graph.prunable)
+    pressure = Growth(units, units, schedule, pick=schedule, choose=lambda scores: None)
     for step in range(4000):
         idle(net)
         net[0].weight.grad.copy_(curvature[:, None, None, None] * (net[0].weight.detach() - start))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_the_curve_is_the_whole_increment_for_the_weakest_zero_at_the_last_and_f
 
     assert values[0] == pytest.approx(1)
     assert values[left] == pytest.approx(0, abs=1e-12)
-    assert all(later < sooner for sooner, later in zip(values, values[1:], strict=False))
+    assert all(later < sooner for sooner, later in itertools.pairwise(values))
 
 
 def test_the_mean_rank_is_the_mean_of_all_ranks_so_far() -> None:
@@ -76,8 +77,10 @@ def test_a_unit_that_recovers_loses_its_penalty_and_none_is_ever_negative() -> N
 
     drive(net, pressure, 80, look=look)
 
-    assert max(seen) == seen[20] > 0
-    assert seen[-1] == 0
+    peak = int(np.argmax(seen))
+    assert 20 <= peak < 40
+    assert seen[peak] > 0 == seen[-1]
+    assert all(later <= sooner for sooner, later in itertools.pairwise(seen[peak:]))
     assert min(least) == 0
 
 
@@ -96,11 +99,13 @@ def test_after_a_removal_the_next_weakest_takes_its_place_on_the_curve() -> None
     net = randomised(Chain())
     case = context(net)
     units = torch.tensor(case.graph.by_id["second.0"].units)
-    pressure = penalty(net, every=1, first=0.25, steps=40)
-    drive(net, pressure, 10)
+    pressure = penalty(net, every=1, first=0.25, steps=40, flops=0.3)
+    for step in range(10):
+        pressure.before_step(_idle(net), step, 40)
     order = units[np.argsort(norms(net.second[0]), kind="stable").copy()]
     assert pressure.removed[order[0]]
-    left = int(pressure.lost[units[0]]) - 1
+    left = int(pressure.lost[units[0]]) - int(pressure.removed[units].sum())
+    assert left > 1
     before = pressure.penalty[order[1]].clone()
     pressure._update(net)
 
@@ -120,7 +125,7 @@ def test_exactly_as_many_as_the_target_asks_for_end_zero_and_none_comes_back() -
     drive(net, pressure, 60, look=look)
     kept = {group.id: len(dict(pressure.keep().kept)[group.id]) for group in case.graph.prunable}
 
-    assert all(sooner <= later for sooner, later in zip(gone, gone[1:], strict=False))
+    assert all(sooner <= later for sooner, later in itertools.pairwise(gone))
     for group in case.graph.prunable:
         assert group.size - kept[group.id] == int(pressure.lost[group.units[0]]) > 0
     assert (
@@ -150,7 +155,7 @@ def test_the_gradient_grows_by_penalty_times_weight_of_every_coupled_filter() ->
     net = randomised(Residual())
     pressure = penalty(net)
     pressure.before_step(_idle(net), 0, 40)
-    units = dict((name, units) for name, _, units in pressure.units.slots)
+    units = {name: units for name, _, units in pressure.units.slots}
     assert float(pressure.penalty.max()) > 0
 
     for name in ("stem.0", "a2", "b2"):
