@@ -18,9 +18,18 @@ from autoprune.errors import InputError, check_name
 T = TypeVar("T")
 
 
-def within(low: float, high: float, *, open_low: bool = False, log: bool = False) -> dict[str, Any]:
-    """Field metadata: the number lies in [low, high], or (low, high] with `open_low`; `log` = search on a log scale."""
-    return {"low": low, "high": high, "open_low": open_low, "log": log}
+def within(
+    low: float, high: float, *, open_low: bool = False, log: bool = False, search: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """Field metadata: the number lies in [low, high], or (low, high] with `open_low`.
+
+    Args:
+        low, high: what is valid.
+        open_low: `low` itself is not.
+        log: searched on a log scale.
+        search: the part that is worth searching; default: all, if its ends are valid and finite.
+    """
+    return {"low": low, "high": high, "open_low": open_low, "log": log, "search": search}
 
 
 def choices(*names: str) -> dict[str, Any]:

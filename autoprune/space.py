@@ -10,6 +10,13 @@ A space has the shape of `Recipe.to_dict()`. Anywhere in it may stand a paramete
 The last but one picks a branch, `{name: bn_scale, penalty: ...}`. A parameter's name is its dotted path: what stands
 outside a branch is one parameter for all branches (`target.flops`), so that the sampler learns about it from every
 trial; what stands inside belongs to that branch alone (`method.bn_scale.penalty`).
+
+A method declares where each of its hyper-parameters is worth searching (`autoprune methods` prints it). Two words stand
+for that, `range` for one hyper-parameter and `ranges` for all of a method:
+
+    {choice: {l1: {}, bn_scale: {penalty: range, share: 0.3}, greg1: ranges}}
+
+They are replaced by the parameters they stand for as the file is read; what is written down has only those.
 """
 
 from __future__ import annotations
@@ -33,12 +40,15 @@ from autoprune.recipe import MethodChoice, Recipe
 
 Scalar = str | int | float | bool | None
 CheckMethod = Callable[[MethodChoice], object]
+#: (name, where) -> the dataclass whose fields are the method's hyper-parameters; `InputError` if there is none.
+FindMethod = Callable[[str, str], type[Any]]
 
 SPACES = "autoprune.search_spaces"
 KINDS = ("float", "int", "choice")
 #: Parts of a recipe that are a name plus what goes with it; there, plain text stands for `{name: text}`.
 NAMED = ("method", "allocation")
 RATIOS = ("allocation", "ratios")
+RANGE, RANGES = "range", "ranges"
 
 
 class Suggest(Protocol):
@@ -119,20 +129,29 @@ class Space:
     root: Nested
 
     @classmethod
-    def read(cls, data: object, where: str = "space", *, check_method: CheckMethod | None = None) -> Space:
+    def read(
+        cls,
+        data: object,
+        where: str = "space",
+        *,
+        check_method: CheckMethod | None = None,
+        find_method: FindMethod | None = None,
+    ) -> Space:
         """Read the `space:` part of a file and build the recipes at both ends of every branch.
 
         Args:
             data: plain data, see the head of this module.
             where: what errors call the space, for instance `demo.yaml: space`.
             check_method: raises `InputError` for a method that does not exist or does not take such parameters.
+            find_method: where `range` and `ranges` are looked up; without it they may not stand in the data.
 
         Raises:
             InputError: naming the path inside the space and what is allowed there.
         """
-        mapping = expect_mapping(data, where)
+        mapping = dict(expect_mapping(data, where))
         if "method" not in mapping:
             raise InputError("missing key 'method'", where=where, allowed=", ".join(Recipe.__dataclass_fields__))
+        mapping["method"] = _spell_out(mapping["method"], f"{where}.method", find_method)
         space = cls(Nested({key: _read_node(item, f"{where}.{key}", (key,)) for key, item in mapping.items()}))
         for recipe in space.corners(where):
             _check_method(recipe.method, where, check_method)
@@ -231,7 +250,14 @@ class StudyConfig:
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
 
     @classmethod
-    def from_plain(cls, data: object, where: str = "", *, check_method: CheckMethod | None = None) -> StudyConfig:
+    def from_plain(
+        cls,
+        data: object,
+        where: str = "",
+        *,
+        check_method: CheckMethod | None = None,
+        find_method: FindMethod | None = None,
+    ) -> StudyConfig:
         """Read plain data with the top keys `task`, `space`, `objectives`, `budget`, `resources`, `sampler`, `seed`.
 
         Raises:
@@ -244,7 +270,7 @@ class StudyConfig:
         for key in ("task", "space"):
             if key not in mapping:
                 raise InputError(f"missing key {key!r}", where=where, allowed=", ".join(cls.__dataclass_fields__))
-        space = Space.read(mapping["space"], f"{inside}space", check_method=check_method)
+        space = Space.read(mapping["space"], f"{inside}space", check_method=check_method, find_method=find_method)
         hints = typing.get_type_hints(cls)
         values = {
             key: read_value(hints[key], item, f"{inside}{key}", cls.__dataclass_fields__[key].metadata)
@@ -278,14 +304,18 @@ def names() -> list[str]:
 
 
 def load_space(
-    name_or_path: str | Path, *, overrides: Sequence[str] = (), check_method: CheckMethod | None = None
+    name_or_path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    check_method: CheckMethod | None = None,
+    find_method: FindMethod | None = None,
 ) -> StudyConfig:
     """Read a space file, what it extends, and the overrides.
 
     Args:
         name_or_path: a ready space or a file.
         overrides: `space.target.flops=0.5`: a dotted path and a value in YAML.
-        check_method: see `Space.read`.
+        check_method, find_method: see `Space.read`.
 
     Raises:
         InputError: naming the file, the path inside it and what is allowed.
@@ -294,7 +324,7 @@ def load_space(
     for override in overrides:
         _apply_override(data, override)
     where = f"{where} with --set {' '.join(overrides)}" if overrides else where
-    return StudyConfig.from_plain(data, where, check_method=check_method)
+    return StudyConfig.from_plain(data, where, check_method=check_method, find_method=find_method)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -509,6 +539,78 @@ def _read_branch(data: Any, where: str, path: tuple[str, ...]) -> Nested:
     if "name" in mapping:
         raise InputError("'name' is the name of the branch", where=where, allowed="other keys")
     return Nested({key: _read_node(item, f"{where}.{key}", (*path, key)) for key, item in mapping.items()})
+
+
+# -- what methods declare ------------------------------------------------------------------------------------------
+
+
+def declared(method: type[Any]) -> dict[str, dict[str, Any] | None]:
+    """Hyper-parameter -> the parameter that searches it, as a space file says it; None if it declares no range.
+
+    Numbers need `reading.within`, with finite and valid ends or with `search`; text needs `reading.choices`.
+    """
+    hints = typing.get_type_hints(method)
+    return {field.name: _parameter_of(hints[field.name], field.metadata) for field in dataclasses.fields(method)}
+
+
+def _parameter_of(kind: Any, limits: Mapping[str, Any]) -> dict[str, Any] | None:
+    if "choices" in limits:
+        return {"choice": list(limits["choices"])}
+    if kind not in (int, float) or "low" not in limits:
+        return None
+    low, high = limits["search"] or (limits["low"], limits["high"])
+    excluded = limits["open_low"] and low == limits["low"]
+    if not (math.isfinite(low) and math.isfinite(high)) or excluded or (limits["log"] and low <= 0):
+        return None
+    return {kind.__name__: [low, high], "log": limits["log"]}
+
+
+def _spell_out(method: Any, where: str, find: FindMethod | None) -> Any:
+    """The `method` part of a space, `range` and `ranges` replaced by the parameters that they stand for."""
+    if not isinstance(method, Mapping):
+        return method
+    options = method.get("choice")
+    if isinstance(options, Mapping):
+        spelt = {name: _spell_branch(name, item, f"{where}.choice.{name}", find) for name, item in options.items()}
+        return {**method, "choice": spelt}
+    return _spell_branch(method.get("name"), method, where, find)
+
+
+def _spell_branch(name: Any, data: Any, where: str, find: FindMethod | None) -> Any:
+    if isinstance(data, str) and data != RANGES:
+        allowed = f"`{RANGES}`, or a mapping of hyper-parameters"
+        raise InputError(f"expected what to search, found {data!r}", where=where, allowed=allowed)
+    if data == RANGES:
+        return _all_ranges(name, where, find)
+    if not isinstance(data, Mapping) or RANGE not in [item for item in data.values() if isinstance(item, str)]:
+        return data
+    known = _declared(name, where, find)
+    return {key: _one_range(name, key, known, where) if item == RANGE else item for key, item in data.items()}
+
+
+def _all_ranges(name: Any, where: str, find: FindMethod | None) -> dict[str, Any]:
+    """Every hyper-parameter that declares a range; at least one."""
+    found = {key: item for key, item in _declared(name, where, find).items() if item is not None}
+    if not found:
+        raise InputError(f"method {name!r} declares no ranges", where=where, allowed="{}")
+    return found
+
+
+def _one_range(name: Any, key: str, known: Mapping[str, Any], where: str) -> Any:
+    ranged = [other for other, item in known.items() if item is not None]
+    if not known:
+        raise InputError(f"method {name!r} has no hyper-parameters", where=f"{where}.{key}", allowed="{}")
+    check_name(key, known, kind=f"hyper-parameter of {name!r}", where=where)
+    if known[key] is None:
+        raise InputError(f"{key!r} declares no range", where=f"{where}.{key}", allowed=", ".join(ranged) or "a value")
+    return known[key]
+
+
+def _declared(name: Any, where: str, find: FindMethod | None) -> dict[str, dict[str, Any] | None]:
+    if find is None or not isinstance(name, str):
+        missing = "no methods are known here" if find is None else "the method's name is not a plain name"
+        raise InputError(f"`{RANGE}` cannot be looked up: {missing}", where=where, allowed="{float: [low, high]}")
+    return declared(find(name, where))
 
 
 # -- walking -------------------------------------------------------------------------------------------------------

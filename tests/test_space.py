@@ -1,5 +1,8 @@
 """Space files: what they mean, and how they say what is wrong with them."""
 
+import dataclasses
+from dataclasses import dataclass, field
+
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -7,8 +10,9 @@ from hypothesis import strategies as st
 
 from autoprune import methods
 from autoprune.errors import InputError
+from autoprune.reading import choices, within
 from autoprune.recipe import Recipe
-from autoprune.space import Budget, Space, StudyConfig, load_space, merge, names, parse_yaml
+from autoprune.space import Budget, Choice, Float, Int, Space, StudyConfig, load_space, merge, names, parse_yaml
 
 GROUPS = [("stem", 0), ("layer1.0.conv1", 0), ("layer2.0.conv1", 1), ("layer3.0.conv1", 2)]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -192,6 +196,108 @@ def test_every_branch_of_the_methods_is_checked(text, what):
     assert what in str(caught.value)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Declaring:
+    """A method with hyper-parameters of every kind."""
+
+    depth: int = field(default=7, metadata=within(3, 11))
+    images: int = field(default=13, metadata=within(1, 10**9, log=True, search=(11, 1300)))
+    lr: float = field(default=0.1, metadata=within(1e-3, 1, log=True))
+    scope: str = field(default="coupled", metadata=choices("coupled", "faithful"))
+    above: float = field(default=0.5, metadata=within(0, 1, open_low=True))
+    some: float = field(default=0.5, metadata=within(0, 1, open_low=True, search=(0.1, 1)))
+    low: float = field(default=0.5, metadata=within(0, 1, log=True))
+    endless: float = field(default=1.0, metadata=within(0, float("inf")))
+    label: str = "text"
+
+
+def declaring(name, where):
+    return {"mine": Declaring}.get(name) or methods.find(name, where)
+
+
+DECLARED = {
+    "depth": Int(3, 11),
+    "images": Int(11, 1300, log=True),
+    "lr": Float(1e-3, 1.0, log=True),
+    "scope": Choice(("coupled", "faithful")),
+    "some": Float(0.1, 1.0),
+}
+
+
+@pytest.mark.parametrize("key", DECLARED)
+def test_range_stands_for_what_the_method_declares(key):
+    branch = read(f"method: {{choice: {{l1: {{}}, mine: {{{key}: range, label: a}}}}}}", find_method=declaring)
+    alone = read(f"method: {{name: mine, {key}: range, label: a}}", find_method=declaring)
+
+    assert branch.parameters()[f"method.mine.{key}"] == DECLARED[key]
+    assert alone.parameters() == {f"method.{key}": DECLARED[key]}
+    assert alone.walk(Scripted())["method"]["label"] == "a"
+
+
+def test_ranges_stands_for_all_hyper_parameters_that_declare_one():
+    parameters = read("method: {choice: {l1: {}, mine: ranges}}", find_method=declaring).parameters()
+
+    assert list(parameters) == ["method", *(f"method.mine.{key}" for key in DECLARED)]
+    assert [parameters[f"method.mine.{key}"] for key in DECLARED] == list(DECLARED.values())
+
+
+@pytest.mark.parametrize("name", [name for name, kind in methods.METHODS.items() if dataclasses.fields(kind)])
+def test_every_method_declares_a_valid_range_for_every_hyper_parameter(name):
+    options = {"check_method": methods.build, "find_method": methods.find}
+    space = read(f"method: {{choice: {{{name}: ranges}}}}", **options)  # builds the method at both ends
+    fields = {item.name: item for item in dataclasses.fields(methods.METHODS[name])}
+
+    assert {key.removeprefix(f"method.{name}.") for key in space.parameters()} == {"method", *fields}
+    for key, item in fields.items():
+        found = space.parameters()[f"method.{name}.{key}"]
+        if isinstance(found, Choice):
+            assert item.default in found.options
+            assert not {"range", "ranges"} & set(found.options)  # else the words would have two meanings
+        else:
+            assert found.low <= item.default <= found.high
+            assert found.log == item.metadata["log"]
+
+
+def test_what_is_written_down_needs_no_method_to_be_read_again(tmp_path):
+    file = tmp_path / "my.yaml"
+    file.write_text(FILE)
+    words = ["space.method.choice.greg1=ranges", "space.method.choice.bn_scale.penalty=range"]
+    config = load_space(file, overrides=words, check_method=methods.build, find_method=methods.find)
+
+    assert "range" not in config.to_yaml()
+    assert StudyConfig.from_yaml(config.to_yaml()) == config
+    assert config.space.parameters()["method.greg1.shrink"].log
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("{choice: {mine: {dept: range}}}", "choice.mine", "unknown hyper-parameter of 'mine' 'dept' (did you mean 'de"),
+        ("{name: mine, dept: range}", "", "unknown hyper-parameter of 'mine' 'dept' (did you mean 'depth'?)"),
+        ("{choice: {mines: ranges}}", "choice.mines", "unknown method 'mines'"),
+        ("{choice: {l1: ranges}}", "choice.l1", "method 'l1' declares no ranges; allowed: {}"),
+        ("{choice: {l1: {p: range}}}", "choice.l1.p", "method 'l1' has no hyper-parameters; allowed: {}"),
+        ("{choice: {mine: {label: range}}}", "choice.mine.label", "'label' declares no range; allowed: depth, images,"),
+        ("{choice: {mine: {above: range}}}", "choice.mine.above", "'above' declares no range"),
+        ("{choice: {mine: {low: range}}}", "choice.mine.low", "'low' declares no range"),
+        ("{choice: {mine: {endless: range}}}", "choice.mine.endless", "'endless' declares no range"),
+        ("{choice: {mine: range}}", "choice.mine", "found 'range'; allowed: `ranges`, or a mapping"),
+        ("{name: {choice: [l1, l2]}, p: range}", "", "the method's name is not a plain name"),
+    ],
+)
+def test_ranges_that_cannot_be_looked_up(text, where, what):
+    with pytest.raises(InputError) as caught:
+        read(f"method: {text}", find_method=declaring)
+
+    assert str(caught.value).startswith(f"my.yaml: space.method{'.' if where else ''}{where}: ")
+    assert what in str(caught.value)
+
+
+def test_ranges_need_to_know_the_methods():
+    with pytest.raises(InputError, match="no methods are known here"):
+        read("method: {choice: {greg1: ranges}}")
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_random_walks_are_recipes_and_survive_the_way_through_plain_data(seed):
@@ -206,7 +312,7 @@ def test_random_walks_are_recipes_and_survive_the_way_through_plain_data(seed):
 
 @pytest.mark.parametrize("name", names())
 def test_ready_spaces_are_valid_and_round_trip(name):
-    config = load_space(name, check_method=methods.build)
+    config = load_space(name, check_method=methods.build, find_method=methods.find)
 
     assert StudyConfig.from_yaml(config.to_yaml(), check_method=methods.build) == config
     assert config.budget != Budget()
@@ -215,6 +321,7 @@ def test_ready_spaces_are_valid_and_round_trip(name):
 
 def test_the_ready_spaces_are_the_promised_ones():
     promised = {"digits_demo", "cifar10_resnet20", "cifar10_resnet56", "cifar100_vgg19", "imagenet_resnet50"}
+    promised |= {"cifar10_resnet20_regularised"}
 
     assert promised <= set(names())
 

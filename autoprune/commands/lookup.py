@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
 from importlib import resources
@@ -13,6 +14,8 @@ from autoprune.errors import check_name
 from autoprune.view import print_json, show
 
 LAUNCH_FILES = "autoprune.cluster"
+WIDTH = 80
+"""Columns of a terminal that the list of methods fits."""
 
 
 def methods(args: Namespace) -> None:
@@ -23,23 +26,19 @@ def methods(args: Namespace) -> None:
     if args.json:
         print_json(rows)
         return
-    flat = [
-        {
-            "method": row["name"],
-            "ranks channels by": row["summary"],
-            "hyper-parameters": _ranges(row),
-            "source": row["source"],
-        }
-        for row in rows
-    ]
-    show(flat)
+    for row in rows:
+        print(_wrapped(f"{row['name']}: {row['summary']}", row["source"]))
+        show([_parameter_row(name, limits) for name, limits in row["params"].items()])
+        if not row["params"]:
+            print()
 
 
 def spaces(args: Namespace) -> None:
     """Print the ready search spaces."""
+    from autoprune import methods as registry
     from autoprune import space as files
 
-    rows = [_space_row(name, files.load_space(name)) for name in files.names()]
+    rows = [_space_row(name, files.load_space(name, find_method=registry.find)) for name in files.names()]
     if args.json:
         print_json(rows)
     else:
@@ -60,23 +59,54 @@ def cluster(args: Namespace) -> None:
 
 def _method_row(name: str) -> dict[str, Any]:
     from autoprune.methods import METHODS
+    from autoprune.space import declared
 
     kind = METHODS[name]
-    fields = {field.name: {"default": field.default, **field.metadata} for field in dataclasses.fields(kind)}
+    searched = declared(kind)
+    fields = {
+        field.name: {"default": field.default, **field.metadata, "search": searched[field.name]}
+        for field in dataclasses.fields(kind)
+    }
     return {"name": name, "summary": kind.summary, "source": kind.source, "params": fields}
 
 
-def _ranges(row: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name} = {_range(limits)}" for name, limits in row["params"].items())
+def _wrapped(head: str, source: str) -> str:
+    """Two paragraphs, the second one indented."""
+    indent = "    "
+    return "\n".join(
+        [textwrap.fill(head, WIDTH, subsequent_indent=indent)]
+        + [textwrap.fill(source, WIDTH, initial_indent=indent, subsequent_indent=indent)]
+    )
 
 
-def _range(limits: Mapping[str, Any]) -> str:
+def _parameter_row(name: str, limits: Mapping[str, Any]) -> dict[str, str]:
+    default = limits["default"]
+    return {
+        "hyper-parameter": name,
+        "default": default if isinstance(default, str) else f"{default:g}",
+        "allowed": _allowed(limits),
+        "searched by `range`": _searched(limits["search"]),
+    }
+
+
+def _allowed(limits: Mapping[str, Any]) -> str:
     if "choices" in limits:
-        return f"{limits['default']} ({', '.join(limits['choices'])})"
-    if "low" in limits:
-        bracket = "(" if limits["open_low"] else "["
-        return f"{limits['default']:g} {bracket}{limits['low']:g}, {limits['high']:g}]"
-    return str(limits["default"])
+        return ", ".join(limits["choices"])
+    if "low" not in limits:
+        return "anything"
+    bracket = "(" if limits["open_low"] else "["
+    return f"{bracket}{limits['low']:g}, {limits['high']:g}]"
+
+
+def _searched(parameter: Mapping[str, Any] | None) -> str:
+    """The parameter that `range` stands for, briefly; empty if there is none."""
+    if parameter is None:
+        return ""
+    if "choice" in parameter:
+        return "all"
+    kind = "int" if "int" in parameter else "float"
+    low, high = parameter[kind]
+    return f"{kind} [{low:g}, {high:g}]{', log' if parameter['log'] else ''}"
 
 
 def _space_row(name: str, config: Any) -> dict[str, Any]:

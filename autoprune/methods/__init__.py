@@ -26,12 +26,21 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
-__all__ = ["METHODS", "Context", "Method", "Note", "Scores", "Stage", "build", "names"]
+__all__ = ["METHODS", "Context", "Method", "Note", "Scores", "Stage", "build", "find", "names"]
 
 
 def names() -> list[str]:
     """All methods, controls first."""
     return list(METHODS)
+
+
+def find(name: str, where: str = "method") -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        InputError: unknown method; names what is allowed.
+    """
+    return METHODS[check_name(name, METHODS, kind="method", where=where)]
 
 
 def build(choice: MethodChoice, where: str = "method") -> Method:
@@ -40,7 +49,7 @@ def build(choice: MethodChoice, where: str = "method") -> Method:
     Raises:
         InputError: unknown method, unknown hyper-parameter, or a value out of its range; names what is allowed.
     """
-    method = METHODS[check_name(choice.name, METHODS, kind="method", where=where)]
+    method = find(choice.name, where)
     for key in choice.params:
         check_name(
             key, [field.name for field in fields(method)], kind=f"hyper-parameter of {choice.name!r}", where=where

@@ -47,10 +47,10 @@ class GReg1(Decided):
     )
     summary: ClassVar[str] = "growing L2 penalty on the smallest filters until they are gone"
 
-    growth: float = field(default=0.7, metadata=within(0.1, 1))
-    shrink: float = field(default=1000.0, metadata=within(2, 1e6, log=True))
-    every: int = field(default=5, metadata=within(1, 100, log=True))
-    lr: float = field(default=0.01, metadata=within(1e-4, 1, log=True))
+    growth: float = field(default=0.7, metadata=within(0.1, 1, search=(0.5, 0.8)))
+    shrink: float = field(default=1000.0, metadata=within(2, 1e6, log=True, search=(10, 1e5)))
+    every: int = field(default=5, metadata=within(1, 100, log=True, search=(1, 20)))
+    lr: float = field(default=0.01, metadata=within(1e-4, 1, log=True, search=(1e-4, 0.05)))
     press: str = field(default="norms", metadata=choices("norms", "filters"))
 
     def pressed(self, context: Context, units: Units) -> Units:
@@ -106,8 +106,8 @@ class GReg2(GReg1):
     )
     summary: ClassVar[str] = "growing L2 penalty, first on all filters to tell them apart, then on the smallest"
 
-    pick: float = field(default=0.2, metadata=within(0.05, 0.9))
-    pick_shrink: float = field(default=1.6, metadata=within(1.01, 100, log=True))
+    pick: float = field(default=0.2, metadata=within(0.05, 0.9, search=(0.05, 0.4)))
+    pick_shrink: float = field(default=1.6, metadata=within(1.01, 100, log=True, search=(1.1, 10)))
 
     def sparsify(self, context: Context, stage: Stage) -> Growth:
         """The penalty; the filters to be pruned are chosen when the first part ends."""

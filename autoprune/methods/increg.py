@@ -44,11 +44,11 @@ class IncReg(Decided):
     )
     summary: ClassVar[str] = "a penalty per filter, raised and lowered by its mean rank"
 
-    first: float = field(default=0.3, metadata=within(0.05, 0.9))
-    shrink: float = field(default=1000.0, metadata=within(2, 1e6, log=True))
+    first: float = field(default=0.3, metadata=within(0.05, 0.9, search=(0.1, 0.6)))
+    shrink: float = field(default=1000.0, metadata=within(2, 1e6, log=True, search=(10, 1e5)))
     bend: float = field(default=0.25, metadata=within(0.1, 0.5))
-    every: int = field(default=5, metadata=within(1, 100, log=True))
-    lr: float = field(default=0.01, metadata=within(1e-4, 1, log=True))
+    every: int = field(default=5, metadata=within(1, 100, log=True, search=(1, 10)))
+    lr: float = field(default=0.01, metadata=within(1e-4, 1, log=True, search=(1e-4, 0.05)))
 
     def stage_training(self, training: Training) -> Training:
         """Constant learning rate `lr`."""

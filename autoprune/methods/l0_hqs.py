@@ -15,8 +15,9 @@ from autoprune.allocate import TOLERANCE, allocate, allowed_widths
 from autoprune.cost import cost
 from autoprune.graph import ChannelGraph, Floats
 from autoprune.keep import Keep
-from autoprune.methods.base import Context, Method, Note, Scores, Stage
-from autoprune.methods.filters import SCOPES, Units, along, count, in_scope
+from autoprune.methods.base import Context, Note, Scores, Stage
+from autoprune.methods.filters import Units, along, count, in_scope
+from autoprune.methods.staged import Staged
 from autoprune.reading import within
 from autoprune.recipe import Allocation, Target, Training
 
@@ -27,7 +28,7 @@ LIFT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class L0HQS(Method):
+class L0HQS(Staged):
     """min over theta, V of loss + sum over groups of lambda ||V||_0 + beta / 2 ||theta - V||^2, while beta grows.
 
     The paper's full text was not within reach: this is a reconstruction from its abstract on the scheme that it cites,
@@ -63,17 +64,11 @@ class L0HQS(Method):
     )
     summary: ClassVar[str] = "L0 penalty by half-quadratic splitting, cut where saliencies have come apart"
 
-    share: float = field(default=0.5, metadata=within(0.05, 0.95))
-    stages: int = field(default=20, metadata=within(4, 40))
+    share: float = field(default=0.5, metadata=within(0.05, 0.95, search=(0.2, 0.9)))
+    stages: int = field(default=20, metadata=within(4, 40, search=(8, 40)))
     ratio: float = field(default=10.0, metadata=within(2, 30, log=True))
     capture: float = field(default=3.0, metadata=within(1.1, 10, log=True))
-    lr: float = field(default=0.01, metadata=within(1e-4, 0.1, log=True))
-    scope: str = field(default="coupled", metadata=SCOPES)
-
-    @property
-    def sparsify_share(self) -> float:
-        """The hyper-parameter `share`."""
-        return self.share
+    lr: float = field(default=0.01, metadata=within(1e-4, 0.1, log=True, search=(1e-3, 0.05)))
 
     def stage_training(self, training: Training) -> Training:
         """Constant learning rate `lr`."""

@@ -12,15 +12,16 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.errors import InputError
 from autoprune.keep import Keep
-from autoprune.methods.base import Context, Method, Note, Scores, Stage, per_group
-from autoprune.methods.filters import SCOPES, in_scope, is_depthwise
+from autoprune.methods.base import Context, Note, Scores, Stage, per_group
+from autoprune.methods.filters import in_scope, is_depthwise
+from autoprune.methods.staged import Staged
 from autoprune.methods.taylor import switched_off
 from autoprune.reading import within
 from autoprune.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrthoReg(Method):
+class OrthoReg(Staged):
     """Squared first-order change of the mean loss, after training with a penalty on filters that are not orthonormal.
 
     The loss gains strength * sum over layers of w * ||G - I||_1 (sum of absolute entries). G is the Gram matrix of a
@@ -52,17 +53,11 @@ class OrthoReg(Method):
     )
     summary: ClassVar[str] = "squared change of the loss when a filter goes, after training filters to be orthonormal"
 
+    share: float = field(default=0.4, metadata=within(0.05, 0.95, search=(0.1, 0.8)))
     strength: float = field(default=1e-2, metadata=within(1e-5, 1e-1, log=True))
-    share: float = field(default=0.4, metadata=within(0.05, 0.95))
     rounds: int = field(default=1, metadata=within(1, 5))
-    recover: float = field(default=0.75, metadata=within(0, 0.95))
-    images: int = field(default=1024, metadata=within(128, 20_000, log=True))
-    scope: str = field(default="coupled", metadata=SCOPES)
-
-    @property
-    def sparsify_share(self) -> float:
-        """The hyper-parameter `share`."""
-        return self.share
+    recover: float = field(default=0.75, metadata=within(0, 0.95, search=(0.5, 0.9)))
+    images: int = field(default=1024, metadata=within(128, 20_000, log=True, search=(1024, 20_000)))
 
     @property
     def cuts(self) -> int:

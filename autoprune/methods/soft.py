@@ -42,7 +42,7 @@ class SFP(Decided):
     source: ClassVar[str] = "He et al., Soft Filter Pruning, IJCAI 2018, algorithm 1"
     summary: ClassVar[str] = "soft pruning: the smallest filters are zeroed again and again while all train"
 
-    prunes: int = field(default=10, metadata=within(1, 1000, log=True))
+    prunes: int = field(default=10, metadata=within(1, 1000, log=True, search=(5, 100)))
 
     def rate(self, done: float) -> float:
         """Share of the filters to be pruned that are shrunk when the share `done` of the stage is over."""
@@ -76,7 +76,7 @@ class ASFP(SFP):
     source: ClassVar[str] = "He et al., Asymptotic Soft Filter Pruning, IEEE Transactions on Cybernetics 2019, eq. 4"
     summary: ClassVar[str] = "soft pruning at a rising rate"
 
-    knee: float = field(default=0.125, metadata=within(0.02, 0.7))
+    knee: float = field(default=0.125, metadata=within(0.02, 0.7, search=(0.05, 0.5)))
 
     def rate(self, done: float) -> float:
         """Rises from 0 to 1, through 3/4 at the knee."""
@@ -102,8 +102,8 @@ class SRFP(SFP):
     )
     summary: ClassVar[str] = "softer pruning: the smallest filters are shrunk, more and more"
 
-    start: float = field(default=0.5, metadata=within(0.05, 1))
-    knee: float = field(default=0.125, metadata=within(0.02, 0.7))
+    start: float = field(default=0.5, metadata=within(0.05, 1, search=(0.1, 1)))
+    knee: float = field(default=0.125, metadata=within(0.02, 0.7, search=(0.05, 0.5)))
 
     def factor(self, done: float) -> float:
         """Falls from `start` to 0, through a quarter of it at the knee."""

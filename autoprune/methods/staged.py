@@ -23,7 +23,7 @@ class Staged(Method):
         scope: which groups are pruned (`filters.in_scope`).
     """
 
-    share: float = field(default=0.5, metadata=within(0.05, 1))
+    share: float = field(default=0.5, metadata=within(0.05, 1, search=(0.2, 0.9)))
     scope: str = field(default="coupled", metadata=SCOPES)
 
     @property

@@ -31,7 +31,7 @@ class Taylor(Method):
     )
     summary: ClassVar[str] = "squared first-order change of the loss when a unit is switched off"
 
-    images: int = field(default=1024, metadata=within(1, 10**9, log=True))
+    images: int = field(default=1024, metadata=within(1, 10**9, log=True, search=(128, 8192)))
 
     def score(self, context: Context) -> Scores:
         """s(u) = mean over batches of (sum over the unit's gates of the gate's derivative)^2."""

@@ -54,7 +54,7 @@ def search(
 
     folder = StudyFolder(Path(out))
     steps.check_new_folder(folder.path)
-    config = load_space(space, overrides=overrides, check_method=methods.build)
+    config = load_space(space, overrides=overrides, check_method=methods.build, find_method=methods.find)
     config = steps.with_budget(config, trials, minutes)
     with ExitStack() as stack:
         cluster = None if in_process else stack.enter_context(_cluster(config, address))
