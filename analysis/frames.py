@@ -20,6 +20,9 @@ RECIPE = "recipe."
 SECONDS = "seconds."
 """Columns of `trials_frame` that hold the seconds of one stage begin with this: `seconds.cut`."""
 
+NOTES = "notes."
+"""Columns of `trials_frame` that hold what a method told about its cut begin with this: `notes.gap_violated`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dense:
@@ -72,7 +75,7 @@ def last_accuracy(outcome: Outcome) -> float | None:
 
 
 def trials_frame(study: Study) -> pd.DataFrame:
-    """One row per outcome, in the order they ended; recipe and stage seconds are flattened into dotted columns."""
+    """One row per outcome, in the order they ended; recipe, stage seconds and notes become dotted columns."""
     members = {outcome.id for outcome in pareto.front(study.outcomes)}
     rows = [_trial_row(outcome, outcome.id in members) for outcome in study.outcomes]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=_FIXED_COLUMNS)
@@ -111,7 +114,8 @@ def write_pareto_csv(study: Study, path: str | Path) -> Path:
     members = table[table["on_front"].astype(bool)].sort_values("flops_ratio").dropna(axis="columns", how="all")
     columns = [name for name in _CSV_COLUMNS if name in members] if len(members) else list(_CSV_COLUMNS)
     recipe = [name for name in members if name.startswith(RECIPE) and name != f"{RECIPE}method.name"]
-    return write_atomically(path, members.reindex(columns=columns + recipe).to_csv(index=False))
+    notes = [name for name in members if name.startswith(NOTES)]
+    return write_atomically(path, members.reindex(columns=columns + recipe + notes).to_csv(index=False))
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def _trial_row(outcome: Outcome, on_front: bool) -> dict[str, Any]:
     }
     row = {name: derived[name] if name in derived else getattr(outcome, name) for name in _FIXED_COLUMNS}
     stages = {f"{SECONDS}{stage}": seconds for stage, seconds in outcome.seconds.items()}
-    return row | stages | flatten(outcome.recipe.to_dict(), RECIPE)
+    return row | stages | flatten(outcome.recipe.to_dict(), RECIPE) | flatten(outcome.notes, NOTES)
 
 
 def _take(study: Study, data: object, cls: type, where: str) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def _context(study: Study, environment: Environment) -> dict[str, Any]:
         "failures": summary.failures(study),
         "columns": [name for name, _ in _COLUMNS],
         "rows": list(_rows(study)),
+        "noted": any(outcome.notes for outcome in study.outcomes),
         "frozen": [group for group in frames.groups(study) if group.frozen is not None],
         "prunable": frames.prunable(study),
         "versions": study.config.get("versions", {}),
@@ -165,12 +166,13 @@ def _outside_range(study: Study, members: Sequence[Outcome]) -> int:
 
 
 def _rows(study: Study) -> Iterator[dict[str, Any]]:
-    """The trials table: per outcome the cells of `_COLUMNS` and what of its recipe differs between trials."""
+    """The trials table: per outcome the cells of `_COLUMNS`, what of its recipe differs between trials, its notes."""
     table = frames.trials_frame(study)
     recipes = _varying_recipe(table)
     for outcome, row, recipe in zip(study.outcomes, table.itertuples(), recipes, strict=True):
         cells = [make(row) for _, make in _COLUMNS[1:-1]]
-        yield {"id": outcome.id, "cut": bool(outcome.widths), "cells": cells, "recipe": recipe}
+        notes = ", ".join(_setting(name, value) for name, value in outcome.notes.items())
+        yield {"id": outcome.id, "cut": bool(outcome.widths), "cells": cells, "recipe": recipe, "notes": notes}
 
 
 def _varying_recipe(table: pd.DataFrame) -> list[str]:
@@ -185,6 +187,8 @@ def _varying_recipe(table: pd.DataFrame) -> list[str]:
 
 def _setting(name: str, value: Any) -> str:
     short = name.removeprefix(frames.RECIPE).removeprefix("training.").removeprefix("method.")
+    if isinstance(value, bool):
+        return f"{short} {'yes' if value else 'no'}"
     return f"{short} {value:.4g}" if isinstance(value, float) else f"{short} {value}"
 
 

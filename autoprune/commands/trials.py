@@ -21,7 +21,8 @@ def replay(args: Namespace) -> None:
     after = _run_again(study, before)
     rows = _compare(before, after, args.tolerance)
     if args.json:
-        print_json({"trial": before.id, "same": all(row["same"] for row in rows), "compared": rows})
+        notes = {"recorded": dict(before.notes), "again": dict(after.notes)}
+        print_json({"trial": before.id, "same": all(row["same"] for row in rows), "compared": rows, "notes": notes})
     else:
         show(rows, title=f"trial {before.id} of {args.folder}")
     wrong = [row["what"] for row in rows if not row["same"]]
@@ -77,19 +78,21 @@ def _compare(before: Outcome, after: Outcome, tolerance: float) -> list[dict[str
 
 
 def _prune_task(args: Namespace) -> dict[str, Any]:
-    from autoprune import artifact, trial
+    from autoprune import artifact, methods, trial
     from autoprune.space import load_space
     from autoprune.tasks import load_task
 
     recipe = _recipe(args)
-    bench = trial.Bench(load_task(load_space(args.task).task))
+    bench = trial.Bench(load_task(load_space(args.task, find_method=methods.find).task))
     bench.check(recipe.target, recipe.allocation)
     done = trial.run(recipe, bench)
     if not done.outcome.completed or done.model is None or done.keep is None or done.graph is None:
         raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")
     if args.to is not None:
         artifact.save(args.to, done.model, done.graph, done.keep, info={"outcome": json.loads(done.outcome.to_json())})
-    return {**member_facts(done.outcome), "widths": dict(done.outcome.widths), "seconds": dict(done.outcome.seconds)}
+    outcome = done.outcome
+    told = {"notes": dict(outcome.notes), "seconds": dict(outcome.seconds)}
+    return {**member_facts(outcome), "widths": dict(outcome.widths), **told}
 
 
 def _prune_model(args: Namespace) -> dict[str, Any]:
@@ -158,4 +161,5 @@ def _print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
         {"what": name, "value": value} for name, value in facts.items() if not isinstance(value, Mapping)
     ]
     show(rows)
+    show([{"what": name, "value": value} for name, value in facts.get("notes", {}).items()], title="notes")
     show([{"group": group, "kept": width} for group, width in facts["widths"].items()], title="widths")

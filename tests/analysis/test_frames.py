@@ -32,6 +32,13 @@ class TestTrialsFrame:
         assert row["recipe.training.rungs"] == "[0.0, 0.3, 1.0]"
         assert (row["seconds.fine-tune"], row["duration"], row["images"]) == (4.5, 7.0, 5_000)
 
+    def test_notes_are_flat(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study([build.completed(7, 0.5, 0.8, notes={"gap_after": 13.5}), build.completed(9, 0.4, 0.7)])
+        table = frames.trials_frame(study)
+
+        assert table["notes.gap_after"].fillna(-1).tolist() == [13.5, -1]
+        assert "notes.gap_after" in frames.write_pareto_csv(study, study.folder.pareto).read_text().splitlines()[0]
+
     def test_a_stopped_trial_has_its_last_accuracy(self, make_study: Any, build: SimpleNamespace) -> None:
         row = frames.trials_frame(make_study([build.stopped(7, 0.5, 0.61)])).iloc[0]
 

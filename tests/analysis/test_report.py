@@ -181,6 +181,19 @@ def test_only_what_varies_is_listed(make_study: Any, build: SimpleNamespace) -> 
     assert "batch_size" not in words
 
 
+def test_what_methods_found_stands_beside_their_trials(make_study: Any, build: SimpleNamespace) -> None:
+    notes = {"gap_violated": True, "gap_after": 13.0625}
+    outcomes = [build.completed(1, 0.5, 0.8, notes=notes), build.completed(2, 0.4, 0.7)]
+    words = page_of(make_study(outcomes)).words("trials")
+
+    assert "What the method found" in words
+    assert "gap_violated yes, gap_after 13.06" in words
+
+
+def test_without_notes_there_is_no_column_for_them(make_study: Any, build: SimpleNamespace) -> None:
+    assert "What the method found" not in page_of(make_study([build.completed(1, 0.5, 0.8)])).words("trials")
+
+
 def test_an_unwritable_place(study: Study, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent/report\.html: cannot write: No such file or directory"):
         write_report(study, tmp_path / "absent" / "report.html")
