@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import autoprune
-from autoprune import cli, space
+from autoprune import cli, methods, space
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -178,7 +178,7 @@ def test_yaml_in_the_readme_is_a_search_space() -> None:
     assert blocks
     for block in blocks:
         data = space.parse_yaml(block, "README.md")
-        assert space.StudyConfig.from_plain(data, "README.md").space.methods()
+        assert space.StudyConfig.from_plain(data, "README.md", find_method=methods.find).space.methods()
 
 
 def test_python_in_the_readme_parses() -> None:
