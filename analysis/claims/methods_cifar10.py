@@ -109,6 +109,11 @@ def bench_of(data: Path, split: str) -> Bench:
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
+def label(row: Row) -> str:
+    """The method, with the number of training images where it is not the usual one."""
+    return str(row["method"]) if row["images"] == TRAINING.images else f"{row['method']}, {row['images']:,} images"
+
+
 def table(rows: Sequence[Row]) -> str:
     """The runs of the reported half as Markdown: a table per target, methods by accuracy after fine-tuning."""
     shown = [row for row in rows if row["split"] == "test"]
@@ -116,26 +121,25 @@ def table(rows: Sequence[Row]) -> str:
     pruned = [row for row in shown if row["method"] != "dense"]
     targets = sorted({row["flops"] for row in pruned}, reverse=True)
     tables = (_target(flops, [row for row in pruned if row["flops"] == flops], dense) for flops in targets)
-    return "\n".join([_head(shown), *tables]) + "\n"
+    return "\n".join([_head(), *tables]) + "\n"
 
 
-def _head(rows: Sequence[Row]) -> str:
-    images = sorted({row["images"] for row in rows})
+def _head() -> str:
     return (
         "# Methods on ResNet-20 and CIFAR-10\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, `python -m autoprune.analysis.claims.methods_cifar10`: what is compared.\n"
-        f"{machine()}. {', '.join(f'{n:,}' for n in images)} training images a run, sparsify stage included; uniform "
-        "allocation; default hyper-parameters;\naccuracy on the last 5,000 test images. Before: cut, batch-norm "
-        "statistics re-estimated. Mean and, of several seeds, standard deviation.\n"
+        f"{machine()}. {TRAINING.images:,} training images a run, sparsify stage included,\n"
+        "unless it says otherwise; uniform allocation; default hyper-parameters; accuracy on the last 5,000 test images.\n"
+        "Before: cut, batch-norm statistics re-estimated. Mean and standard deviation over seeds.\n"
     )
 
 
 def _target(flops: float, rows: Sequence[Row], dense: Sequence[Row]) -> str:
-    by_method = {name: [row for row in rows if row["method"] == name] for name in {row["method"] for row in rows}}
+    by_method = {name: [row for row in rows if label(row) == name] for name in {label(row) for row in rows}}
     order = sorted(by_method, key=lambda name: -_mean(by_method[name], "after"))
     lines = [
         f"\n## {flops:.0%} of the FLOPs\n",
-        "| method | seeds | before | after | minutes | pruned as `l1` does | notes |",
+        "| method | seeds | before | after | minutes | of its pruned filters `l1` prunes | notes |",
         "|---|---:|---:|---:|---:|---:|---|",
         *([_line("dense (100 %)", dense, [])] if dense else []),
         *(_line(name, by_method[name], by_method.get("l1", [])) for name in order),
@@ -191,16 +195,17 @@ def main() -> None:
     todo = list(plans(names, dict(args.set), args.flops, args.seeds))[index::parts]
     bench: Bench | None = None
     for plan in todo:
-        if not any(_is(row, plan, training, split) for row in _rows(args.out)):
+        if not any(_is(row, plan, training, split) for row in read_rows(args.out)):
             bench = bench or bench_of(args.data, split)
             row = measure(plan, bench, training, split)
             append_line(args.out, json.dumps(row))
             print(plan.method, plan.flops, plan.seed, row["before"], row["after"], row["notes"], row["error"] or "")
     if args.table:
-        args.table.write_text(table(_rows(args.out)))
+        args.table.write_text(table(read_rows(args.out)))
 
 
-def _rows(file: Path) -> list[Row]:
+def read_rows(file: Path) -> list[Row]:
+    """The runs that a file holds."""
     return [json.loads(line) for _, line in read_lines(file)]
 
 
