@@ -1,0 +1,279 @@
+"""What a step of training under a method's pressure costs beside a plain one, both measured in turns in one run.
+
+    python -m autoprune.analysis.benchmarks.method_overhead [--rounds N] [--model NAME] [--device D] [--table FILE]
+
+Every method with a sparsify stage, as it is by default: ResNet-56, CIFAR-10's shapes (random pixels), batch 128, half
+of the FLOPs. What is timed are whole steps of the loop that trials run, with batches, forward and backward pass, in
+the runtime that `choose_runtime` picks; nothing is compiled.
+
+What makes it fair. A method's stage is that of 50,000 images, 391 steps, and its loop counts them: penalties are
+raised, V-steps made and filters shrunk at the same steps, and so as often, as in such a trial. A round is the next
+tenth of the stage, 39 steps: with the defaults 8 updates of GReg or IncReg, two V-steps of L0-HQS, one moment of soft
+pruning. The next round goes on where the last one ended. Before and after every method a plain loop, stochastic
+gradient descent without any pressure, makes a tenth of its steps; the method is compared with the mean of these two.
+The first round is not counted. Ratios are taken within a round; the table has their medians.
+
+On a machine that is not quiet a few per cent drown in that. So the pressure is timed apart as well: `before_step` and
+`after_step` over all steps of a stage, events included, with the gradients of one batch. Weights and gradients are put
+back before every step, outside of the time: without a loss penalties would shrink them to denormal numbers, which
+are slow. The weights lie in the caches then; among real steps, whose activations drive them out, the same two calls
+took up to 1.6 times as long. On a GPU every step is waited for, so that nothing overlaps: what a step really pays is
+less. A limit is met if both numbers are within it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.analysis.benchmarks.engine_speed import write
+from autoprune.analysis.benchmarks.train_speed import BATCH, machine, open_task
+from autoprune.methods import METHODS, Method, Stage
+from autoprune.recipe import Allocation, Target, Training
+from autoprune.tasks import Task, load_task
+from autoprune.train import Pressure, Runtime, _Loop, choose_runtime, pick_device, steps_of
+from autoprune.trial import Bench
+
+IMAGES = 50_000
+PARTS = 10
+"""Rounds that a stage lasts."""
+PLAIN = Training(batch_size=BATCH)
+LIMITS = {
+    **dict.fromkeys(("greg1", "greg2", "increg", "l0_hqs", "sfp", "asfp", "srfp", "asrfp"), 0.05),
+    "orthoreg": 0.15,
+}
+"""What a method may cost at most, as a share of a plain step; of the others nothing was asked."""
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A method: seconds per step.
+
+    Fields:
+        plain: per round, mean of the plain steps before and after.
+        pressed: per round, with the pressure.
+        alone: the pressure without the step, mean over a stage.
+    """
+
+    method: str
+    plain: list[float]
+    pressed: list[float]
+    alone: float
+
+    @property
+    def whole(self) -> float:
+        """How much longer a step takes, as a share of a plain one: median over the rounds."""
+        return statistics.median(b / a for a, b in zip(self.plain, self.pressed, strict=True)) - 1
+
+    @property
+    def apart(self) -> float:
+        """The pressure alone, as a share of the median plain step."""
+        return self.alone / statistics.median(self.plain)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether both are within the method's limit; None without one."""
+        return max(self.whole, self.apart) <= LIMITS[self.method] if self.method in LIMITS else None
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The task with its dense model, and where it computes."""
+
+    task: Task
+    bench: Bench
+
+    @classmethod
+    def of(cls, model: str, device: str) -> Subject:
+        """A network of the zoo on random images."""
+        task = load_task({**open_task(None).spec, "model": {"name": model, "train": {"images": 0}}})
+        device = pick_device(device)
+        return cls(task, Bench(task, choose_runtime(task.model(), tuple(task.example().shape), BATCH, device)))
+
+    @property
+    def runtime(self) -> Runtime:
+        """As the trials of a study have it."""
+        return self.bench.runtime
+
+    def stage(self, method: Method | None) -> _Loop:
+        """A stage of `IMAGES` images that is about to begin; plain training without a method."""
+        model, training, pressure = self.runtime.place(copy.deepcopy(self.bench.model)), PLAIN, None
+        if method is not None:
+            training = method.stage_training(PLAIN)
+            steps = steps_of(training, IMAGES, len(self.task.train))
+            begins = Stage(Target(flops=0.5), Allocation(), training, steps, weight_decay=PLAIN.weight_decay)
+            pressure = method.sparsify(self.bench.context(model, 0), begins)
+        return _Loop(model, self.task, training, self.runtime, IMAGES, 0, pressure, None)
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.runtime.device.startswith("cuda"):
+            torch.cuda.synchronize(self.runtime.device)
+
+    def seconds(self, act: Callable[[], None]) -> float:
+        """How long it takes."""
+        self.wait()
+        began = time.perf_counter()
+        act()
+        self.wait()
+        return time.perf_counter() - began
+
+
+class Side:
+    """A loop that goes on from round to round; when its stage is over, a new one begins."""
+
+    def __init__(self, subject: Subject, method: Method | None) -> None:
+        self.subject, self.method = subject, method
+        self._begin()
+
+    def _begin(self) -> None:
+        self.loop = self.subject.stage(self.method)
+        self.batches = _batches(self.loop)
+
+    def round(self) -> float:
+        """Seconds per step over the next tenth of the stage."""
+        count = max(1, self.loop.steps // PARTS)
+        if self.loop.step + count > self.loop.steps:
+            self._begin()
+        with self.subject.runtime.limits(), self.subject.runtime.training(self.loop.model), self.loop.randomness():
+            return self.subject.seconds(lambda: self._steps(count)) / count
+
+    def _steps(self, count: int) -> None:
+        for _ in range(count):
+            inputs, targets = next(self.batches)
+            self.loop._one_step(self.subject.runtime.arrange(inputs), targets)
+
+
+def _batches(loop: _Loop) -> Iterator[tuple[Tensor, Tensor]]:
+    """All of its stage, pass after pass over the data, as `_Loop.run` takes them."""
+    while loop.step < loop.steps:
+        yield from loop._epoch()
+
+
+def alone(subject: Subject, method: Method) -> float:
+    """Seconds per step of the pressure, mean over a whole stage."""
+    loop = subject.stage(method)
+    pressure, total = loop.pressure, 0.0
+    assert pressure is not None  # only methods with a stage are measured
+    with subject.runtime.limits():
+        inputs, targets = next(_batches(loop))
+        loop._loss(subject.runtime.arrange(inputs), targets).backward()
+        parameters = [parameter for parameter in loop.model.parameters() if parameter.grad is not None]
+        live = [tensor for parameter in parameters for tensor in (parameter.detach(), parameter.grad)]
+        kept = [tensor.clone() for tensor in live]
+        for step in range(loop.steps):
+            total += subject.seconds(lambda step=step: _press(pressure, loop.model, step, loop.steps))
+            torch._foreach_copy_(live, kept)
+    return total / loop.steps
+
+
+def _press(pressure: Pressure, model: nn.Module, step: int, steps: int) -> None:
+    pressure.before_step(model, step, steps)
+    pressure.after_step(model, step, steps)
+
+
+def staged() -> dict[str, Method]:
+    """All methods that put a pressure on a stage, with their defaults."""
+    return {name: method() for name, method in METHODS.items() if method.sparsify is not Method.sparsify}
+
+
+def measure(subject: Subject, rounds: int) -> list[Row]:
+    """All methods in turns, plain rounds between them."""
+    found = staged()
+    plain, sides = Side(subject, None), {name: Side(subject, method) for name, method in found.items()}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
+    for turn in range(rounds + 1):
+        before = plain.round()
+        for name, side in sides.items():
+            pressed, after = side.round(), plain.round()
+            seconds[name].append((statistics.fmean((before, after)), pressed))
+            before = after
+        print(f"round {turn} of {rounds}: a plain step takes {before * 1e3:.1f} ms", flush=True)
+    return [
+        Row(
+            method=name,
+            plain=[without for without, _ in seconds[name][1:]],
+            pressed=[pressed for _, pressed in seconds[name][1:]],
+            alone=alone(subject, method),
+        )
+        for name, method in found.items()
+    ]
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def line(row: Row) -> str:
+    """One method on one line of the table."""
+    times = [f"{1e3 * statistics.median(side):.1f}" for side in (row.plain, row.pressed)]
+    limit = f"{LIMITS[row.method]:.0%}" if row.method in LIMITS else ""
+    verdict = {True: "met", False: "**not met**", None: ""}[row.met]
+    cells = [*times, f"{row.whole:+.1%}", f"{row.alone * 1e3:.2f}", f"{row.apart:.1%}", limit, verdict]
+    return f"| {row.method} | {' | '.join(cells)} |"
+
+
+def table(rows: Sequence[Row], about: str) -> str:
+    """The measured part of the Markdown file; `about` says where and how it was measured."""
+    columns = ("method", "plain, ms", "with the method", "more", "pressure alone, ms", "of a plain step", "limit", "")
+    return "\n".join(
+        [
+            "# What a pressure costs per step: `python -m autoprune.analysis.benchmarks.method_overhead`",
+            "",
+            f"{datetime.now(UTC):%Y-%m-%d}; its docstring says what is counted.",
+            about,
+            "",
+            f"| {' | '.join(columns)} |",
+            f"|---|{'---:|' * (len(columns) - 1)}",
+            *map(line, rows),
+        ]
+    )
+
+
+def where(subject: Subject, model: str, rounds: int, load: float) -> str:
+    """Machine, versions, network, runtime, rounds."""
+    runtime = subject.runtime
+    name = torch.cuda.get_device_name(runtime.device) if runtime.device.startswith("cuda") else machine()
+    layout = "channels-last" if runtime.channels_last else "NCHW"
+    return (
+        f"{name}; torch {torch.__version__}, Python {platform.python_version()}; load average {load:.1f} before.\n"
+        f"{model}, batch {BATCH}, {runtime.precision}, {layout}; medians of {rounds} rounds."
+    )
+
+
+def main() -> None:
+    """Measure, print the table, write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", default="resnet56", metavar="NAME", help="a network for small images; see the zoo")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write every round's numbers here")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown, in which prose by hand stays")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    subject = Subject.of(options.model, options.device)
+    rows = measure(subject, options.rounds)
+    text = table(rows, where(subject, options.model, options.rounds, load))
+    print(text)
+    if options.table is not None:
+        write(options.table, text)
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+if __name__ == "__main__":
+    main()
