@@ -67,14 +67,9 @@ class Bench:
         """The benches among which an allocation's `grouped` chooses."""
         return [self] * (grouped != "groups") + [self.whole_groups] * (grouped != "offsets")
 
-    def start(self, weights: str) -> nn.Module:
-        """The dense model with its `trained` weights or, from `scratch`, with those that its factory gives it."""
-        return self.model if weights == "trained" else self.fresh
-
-    @cached_property
-    def fresh(self) -> nn.Module:
-        """The dense model before any training."""
-        return self.task.build()
+    def start(self, recipe: Recipe) -> nn.Module:
+        """The dense model with its `trained` weights or, from `scratch`, with weights drawn with the recipe's seed."""
+        return self.model if recipe.weights == "trained" else self.task.build(recipe.seed)
 
     @cached_property
     def dense_cost(self) -> Cost:
@@ -229,13 +224,13 @@ def _stages(job: _Job) -> nn.Module:
     recipe, bench, progress = job.recipe, job.bench, job.progress
     with progress.stage("prepare"):
         method = methods.build(recipe.method)
-        if method.prunes:
+        if not method.is_dense:
             bench.check(recipe.target, recipe.allocation)
     spent = 0
     way = _way(job, method)
-    context = way.context(way.start(recipe.weights), recipe.seed)
-    for cut in range(method.cuts):
-        images = int(recipe.training.images * method.sparsify_share / method.cuts)
+    context = way.context(way.start(recipe), recipe.seed)
+    for cut, share in enumerate(method.stage_shares):
+        images = int(recipe.training.images * share)
         context = _cut(job, way, method, _sparsified(job, method, context, images, cut), cut)
         spent += images
     pruned = bench.runtime.place(context.model)
@@ -248,11 +243,11 @@ def _stages(job: _Job) -> nn.Module:
 def _way(job: _Job, method: Method) -> Bench:
     """Of the ways in which groups may lose channels, the one that can keep most of the scores of the first weights."""
     recipe, ways = job.recipe, job.bench.ways(job.recipe.allocation.grouped)
-    if len(ways) == 1 or not method.prunes:
+    if len(ways) == 1 or method.is_dense:
         return ways[0]
 
     def share(way: Bench) -> tuple[float, Bench]:
-        scores = way.scores(method, way.context(way.start(recipe.weights), recipe.seed))
+        scores = way.scores(method, way.context(way.start(recipe), recipe.seed))
         keep = allocate(way.graph, scores, recipe.target, recipe.allocation)
         return share_kept(way.graph, scores, keep), way
 

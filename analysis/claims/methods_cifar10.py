@@ -56,7 +56,7 @@ class Plan:
         """As a recipe; the dense control has no target."""
         return Recipe(
             method=MethodChoice(name=self.method, params=self.params),
-            target=Target(flops=self.flops) if methods.METHODS[self.method].prunes else Target(),
+            target=Target() if methods.METHODS[self.method].is_dense else Target(flops=self.flops),
             allocation=Allocation(name="uniform"),
             training=training,
             seed=self.seed,
@@ -139,7 +139,7 @@ def _target(flops: float, rows: Sequence[Row], dense: Sequence[Row]) -> str:
     order = sorted(by_method, key=lambda name: -_mean(by_method[name], "after"))
     lines = [
         f"\n## {flops:.0%} of the FLOPs\n",
-        "| method | seeds | before | after | minutes | of its pruned filters `l1` prunes | notes |",
+        "| method | seeds | before | after | minutes | pruned by `l1` too | notes |",
         "|---|---:|---:|---:|---:|---:|---|",
         *([_line("dense (100 %)", dense, [])] if dense else []),
         *(_line(name, by_method[name], by_method.get("l1", [])) for name in order),

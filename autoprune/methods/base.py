@@ -77,18 +77,13 @@ class Method(ABC):
     source: ClassVar[str]
     summary: ClassVar[str]
 
-    #: False for the control that keeps everything, whatever the target says.
-    prunes: ClassVar[bool] = True
+    #: True for the control: nothing is pruned, whatever the target says.
+    is_dense: ClassVar[bool] = False
 
     @property
-    def sparsify_share(self) -> float:
-        """The share of the recipe's training images that goes to sparsify stages; 0 = no such stage."""
-        return 0.0
-
-    @property
-    def cuts(self) -> int:
-        """How often the model is cut; each time after a sparsify stage of its own, all of them equally long."""
-        return 1
+    def stage_shares(self) -> tuple[float, ...]:
+        """The share of the recipe's training images spent in the sparsify stage before each cut; 0 = cut at once."""
+        return (0.0,)
 
     def left_after(self, ratio: float, cut: int) -> float:
         """The ratio of the dense cost that is left after cut number `cut` (from 1); `ratio` after the last."""

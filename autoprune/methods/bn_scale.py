@@ -34,9 +34,9 @@ class BNScale(Method):
     share: float = field(default=0.3, metadata=within(0, 0.9, search=(0.1, 0.7)))
 
     @property
-    def sparsify_share(self) -> float:
-        """The hyper-parameter `share`."""
-        return self.share
+    def stage_shares(self) -> tuple[float, ...]:
+        """One stage, of `share`."""
+        return (self.share,)
 
     def sparsify(self, context: Context, stage: Stage) -> Pressure:
         """L1 pressure on every scale that a prunable unit owns."""

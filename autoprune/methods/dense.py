@@ -17,7 +17,7 @@ class Dense(Method):
     name: ClassVar[str] = "dense"
     source: ClassVar[str] = "control"
     summary: ClassVar[str] = "no pruning, the same training"
-    prunes: ClassVar[bool] = False
+    is_dense: ClassVar[bool] = True
 
     def score(self, context: Context) -> Scores:
         """No group is offered for pruning."""

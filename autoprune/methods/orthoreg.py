@@ -60,9 +60,9 @@ class OrthoReg(Staged):
     images: int = field(default=1024, metadata=within(128, 20_000, log=True, search=(1024, 20_000)))
 
     @property
-    def cuts(self) -> int:
-        """The hyper-parameter `rounds`."""
-        return self.rounds
+    def stage_shares(self) -> tuple[float, ...]:
+        """As many as there are rounds, equally long."""
+        return (self.share / self.rounds,) * self.rounds
 
     def left_after(self, ratio: float, cut: int) -> float:
         """n f / (n f + j (1 - f)) after cut j of n, f the ratio after the last: 1 / left grows by the same each time.

@@ -27,9 +27,9 @@ class Staged(Method):
     scope: str = field(default="coupled", metadata=SCOPES)
 
     @property
-    def sparsify_share(self) -> float:
-        """The hyper-parameter `share`."""
-        return self.share
+    def stage_shares(self) -> tuple[float, ...]:
+        """One stage, of `share`."""
+        return (self.share,)
 
     def units(self, context: Context) -> Units:
         """The filters of the groups in scope."""

@@ -83,8 +83,8 @@ class Task(ABC):
     test: Split
 
     @abstractmethod
-    def build(self) -> nn.Module:
-        """A new dense model with the weights its factory gives it, the same every time; in eval mode, on the CPU."""
+    def build(self, seed: int = 0) -> nn.Module:
+        """A new dense model with the weights its factory draws with this seed; in eval mode, on the CPU."""
 
     @abstractmethod
     def model(self) -> nn.Module:

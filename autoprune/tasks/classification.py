@@ -56,10 +56,10 @@ class Classification(Task):
     pretraining: Pretraining | None
     where: str
 
-    def build(self) -> nn.Module:
+    def build(self, seed: int = 0) -> nn.Module:
         """See `Task.build`."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             model = self._construct()
         if not isinstance(model, nn.Module):
             raise ModelError(
