@@ -17,13 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from autoprune.decompose import decomposed, hollow
 from autoprune.errors import ArtifactError, InputError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
 from autoprune.surgery import copy_with, kept_entries, named_tensors, sizes_after, sync_sizes
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-FORMAT = 2
+FORMAT = 3
 
 
 def save(
@@ -74,7 +75,11 @@ def load(folder: str | Path, model: Callable[[], nn.Module]) -> nn.Module:
     folder = Path(folder)
     description = describe(folder)
     tensors = _read_weights(folder, description)
-    pruned = _cut_like(model(), description, folder)
+    try:
+        dense = hollow(model(), description["decomposed"])
+    except InputError as error:
+        raise ArtifactError(f"the factory's model is another: {error}", where=str(folder)) from error
+    pruned = _cut_like(dense, description, folder)
     _add_parameters(pruned, description["added"], tensors)
     _fill(pruned, tensors, folder)
     return pruned.eval()
@@ -111,6 +116,7 @@ def _write(folder: Path, model: nn.Module, graph: ChannelGraph, keep: Keep, info
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "keep": keep.to_dict(),
         "widths": keep.widths(graph),
+        "decomposed": _ranks(model, graph),
         "cuts": _cuts(graph, stays),
         "attributes": sizes_after(graph, stays),
         "added": sorted(set(tensors) & _added(model, graph)),
@@ -128,6 +134,13 @@ def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in persistent.items():
         first.setdefault(id(tensor), name)
     return {name: persistent[name] for name in first.values()}
+
+
+def _ranks(model: nn.Module, graph: ChannelGraph) -> dict[str, int]:
+    """The layers that are two, and their inner channels before any was cut."""
+    basis = {f"{path}.basis.weight": path for path in decomposed(model)}
+    full = {basis[slot.tensor]: len(slot.units) for slot in graph.slots if slot.tensor in basis and slot.dim == 0}
+    return full | {path: len(model.get_parameter(name)) for name, path in basis.items() if path not in full}
 
 
 def _cuts(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, dict[str, Any]]]:

@@ -29,7 +29,7 @@ ORDER = (
     "meta copying",
     "flow",
     "rules",
-    "surgery",
+    "surgery decompose",
     "masking",
     "attributes",
     "grouping",
