@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from autoprune import methods
 from autoprune.allocate import allocate, check_target, share_kept
 from autoprune.cost import Cost, cost
+from autoprune.decompose import decomposed, recompose, unprofitable
 from autoprune.errors import AutopruneError, TargetError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
@@ -35,6 +36,7 @@ from autoprune.train import Runtime, Teacher, choose_runtime, evaluate, fit, ran
 Report = Callable[[Rung, dict[str, float]], bool]
 
 SCORE_BATCH = 128
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -51,7 +53,8 @@ class Bench:
     def __init__(self, task: Task, runtime: Runtime | None = None) -> None:
         self.task = task
         self.model = task.model()
-        self.graph = trace(self.model, task.example())
+        self.grouped = "offsets"
+        self.graph = self.trace(self.model)
         self.runtime = runtime or choose_runtime(self.model, tuple(task.example().shape), SCORE_BATCH)
         self._scores: dict[str, methods.Scores] = {}
 
@@ -59,9 +62,14 @@ class Bench:
     def whole_groups(self) -> Bench:
         """The same bench with a graph in which grouped convolutions and norms lose whole groups."""
         other = copy.copy(self)
-        other.graph = trace(self.model, self.task.example(), grouped="groups")
+        other.grouped = "groups"
+        other.graph = other.trace(self.model)
         other._scores = {}
         return other
+
+    def trace(self, model: nn.Module) -> ChannelGraph:
+        """The graph of a model for the task's images."""
+        return trace(model, self.task.example().to(next(model.parameters()).device), grouped=self.grouped)
 
     def ways(self, grouped: str) -> list[Bench]:
         """The benches among which an allocation's `grouped` chooses."""
@@ -224,14 +232,12 @@ def _stages(job: _Job) -> nn.Module:
     recipe, bench, progress = job.recipe, job.bench, job.progress
     with progress.stage("prepare"):
         method = methods.build(recipe.method)
-        if not method.is_dense:
-            bench.check(recipe.target, recipe.allocation)
+        start = _start(job, method)
     spent = 0
-    way = _way(job, method)
-    context = way.context(way.start(recipe), recipe.seed)
+    context = start.context
     for cut, share in enumerate(method.stage_shares):
         images = int(recipe.training.images * share)
-        context = _cut(job, way, method, _sparsified(job, method, context, images, cut), cut)
+        context = _cut(job, start, method, _sparsified(job, method, context, images, cut), cut)
         spent += images
     pruned = bench.runtime.place(context.model)
     with progress.stage("recalibrate"):
@@ -240,19 +246,43 @@ def _stages(job: _Job) -> nn.Module:
     return pruned
 
 
-def _way(job: _Job, method: Method) -> Bench:
-    """Of the ways in which groups may lose channels, the one that can keep most of the scores of the first weights."""
-    recipe, ways = job.recipe, job.bench.ways(job.recipe.allocation.grouped)
-    if len(ways) == 1 or method.is_dense:
-        return ways[0]
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Where a trial begins: the bench of one way in which groups lose channels, and what the method works on."""
 
-    def share(way: Bench) -> tuple[float, Bench]:
-        scores = way.scores(method, way.context(way.start(recipe), recipe.seed))
-        keep = allocate(way.graph, scores, recipe.target, recipe.allocation)
-        return share_kept(way.graph, scores, keep), way
+    way: Bench
+    context: Context
 
-    with job.progress.stage("score"):
-        return max(_possible(share, ways), key=lambda found: found[0])[1]
+
+def _start(job: _Job, method: Method) -> _Start:
+    """Of the ways that can meet the target, the one that can keep most of the scores of the first weights."""
+    recipe = job.recipe
+    starts = [_begin(way, method, recipe) for way in job.bench.ways(recipe.allocation.grouped)]
+    if method.is_dense:
+        return starts[0]
+    last = len(method.stage_shares) - 1
+
+    def check(start: _Start) -> _Start:
+        check_target(start.context.graph, _target(job, method, start.context.graph, last), recipe.allocation)
+        return start
+
+    def share(start: _Start) -> tuple[float, _Start]:
+        scores, graph = start.way.scores(method, start.context), start.context.graph
+        keep = allocate(graph, scores, _target(job, method, graph, last), recipe.allocation)
+        return share_kept(graph, scores, keep), start
+
+    possible = _possible(check, starts)
+    if len(starts) == 1:
+        return possible[0]
+    return max(map(share, possible), key=lambda found: found[0])[1]
+
+
+def _begin(way: Bench, method: Method, recipe: Recipe) -> _Start:
+    context = way.context(way.start(recipe), recipe.seed)
+    model = method.prepare(context.model)
+    if model is not context.model:
+        context = replace(context, model=model, graph=way.trace(model))
+    return _Start(way, context)
 
 
 def _target(job: _Job, method: Method, graph: ChannelGraph, cut: int) -> Target:
@@ -262,20 +292,33 @@ def _target(job: _Job, method: Method, graph: ChannelGraph, cut: int) -> Target:
     return Target(**{name: min(1.0, method.left_after(ratio, cut + 1) / now[name]) for name, ratio in limits.items()})
 
 
-def _cut(job: _Job, way: Bench, method: Method, context: Context, cut: int) -> Context:
-    """The smaller model and its graph; what is kept of the dense graph is noted."""
-    progress = job.progress
+def _cut(job: _Job, start: _Start, method: Method, context: Context, cut: int) -> Context:
+    """The smaller model and its graph; what is kept of the first graph is noted."""
+    progress, way = job.progress, start.way
     with progress.stage("score"):
-        scores, target = way.scores(method, context), _target(job, method, context.graph, cut)
-        keep = method.select(context, scores, target, job.recipe.allocation)
-        progress.keep, progress.graph = compose(way.graph, progress.keep or Keep.all(), keep), way.graph
-        progress.ratios = cost(way.graph, progress.keep).ratios(way.dense_cost)
+        context, keep = _selected(job, way, method, context, cut)
+        progress.graph = context.graph if progress.graph is None else progress.graph
+        progress.keep = compose(progress.graph, progress.keep or Keep.all(), keep)
+        progress.ratios = cost(progress.graph, progress.keep).ratios(way.dense_cost)
         progress.notes |= method.notes(context, keep)
     with progress.stage("cut"):
         return replace(context, model=method.rebuild(context, keep), graph=shrink(context.graph, keep))
 
 
-def _possible(act: Callable[[Bench], T], ways: Sequence[Bench]) -> list[T]:
+def _selected(job: _Job, way: Bench, method: Method, context: Context, cut: int) -> tuple[Context, Keep]:
+    """What the method keeps. Layers that it has decomposed for nothing are single again, and it selects anew."""
+    split = set(decomposed(context.model)) - set(decomposed(job.bench.model))
+    while True:
+        scores, target = way.scores(method, context), _target(job, method, context.graph, cut)
+        keep = method.select(context, scores, target, job.recipe.allocation)
+        wasted = split & set(unprofitable(context.model, context.graph, keep))
+        if not wasted:
+            return context, keep
+        model = recompose(context.model, wasted)
+        context, split = replace(context, model=model, graph=way.trace(model)), split - wasted
+
+
+def _possible(act: Callable[[S], T], ways: Sequence[S]) -> list[T]:
     """What the act gives for each way whose widths can meet the target; the last way's `TargetError` if none can."""
     found, refusal = [], None
     for way in ways:

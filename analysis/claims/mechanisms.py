@@ -120,9 +120,9 @@ def increg(bench: Bench, images: int) -> Found:
 
 
 def _recovered(courses: np.ndarray, alive: np.ndarray) -> Found:
-    """Units that stay though their penalty was once above a tenth of the ceiling, and how far it fell again."""
+    """Units that stay though their penalty was once above a hundredth of the ceiling, and how far it fell again."""
     peak = courses.max(1)
-    pressed_on = (peak > 0.1) & alive
+    pressed_on = (peak > 0.01) & alive
     fell = courses[pressed_on, -1] if len(courses) else np.zeros(0)
     highest = np.argsort(-np.where(pressed_on, peak, -1))[:8]
     gone = np.argsort(-np.where(alive, -1, peak))[:8]
@@ -323,7 +323,7 @@ def _claims(known: Found, runs: Sequence[Row]) -> Iterator[tuple[str, str, str]]
     measured = f"geometric mean over groups {_to(*gaps)}"
     yield "L0-HQS: the saliency gap widens at least ten times", measured, _holds(gaps[1] >= 10 * gaps[0])
     fell, of = (known["increg"][name] for name in ("of them under no penalty at the end", "pressed and alive"))
-    measured = f"of {of} units that stay though their penalty was above a tenth of the ceiling, {fell} end without any"
+    measured = f"of {of} units that stay though their penalty was above a hundredth of the ceiling, {fell} end without any"
     yield "IncReg: the penalty of a recovering unit falls again", measured, _holds(of > 0 and fell > of / 2)
 
 

@@ -14,6 +14,7 @@ from autoprune.methods.l0_hqs import L0HQS
 from autoprune.methods.magnitude import FPGM, L1, L2, Random
 from autoprune.methods.orthoreg import OrthoReg
 from autoprune.methods.soft import ASFP, ASRFP, SFP, SRFP
+from autoprune.methods.svd import SVD
 from autoprune.methods.taylor import Taylor
 from autoprune.reading import read
 from autoprune.recipe import MethodChoice
@@ -22,6 +23,7 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(Dense, Random, L1, L2, FPGM, BNScale, Taylor),
+        SVD,
         *(L0HQS, GReg1, GReg2, OrthoReg, IncReg, SFP, ASFP, SRFP, ASRFP),
     )
 }

@@ -85,6 +85,13 @@ class Method(ABC):
         """The share of the recipe's training images spent in the sparsify stage before each cut; 0 = cut at once."""
         return (0.0,)
 
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """A model that computes the same, with layers decomposed that the method wants so; the model stays as it was.
+
+        The trial traces what is returned. Layers whose rank does not pay in the end become single again.
+        """
+        return model
+
     def left_after(self, ratio: float, cut: int) -> float:
         """The ratio of the dense cost that is left after cut number `cut` (from 1); `ratio` after the last."""
         return ratio

@@ -41,6 +41,7 @@ CASES = {
     "asfp": {},
     "srfp": {},
     "asrfp": {},
+    "svd": {"channels": "prune"},
 }
 
 

@@ -1,0 +1,46 @@
+"""Low-rank decomposition: layers become two, and singular values say which inner channels go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import nn
+
+from autoprune.decompose import decomposable, decompose, decomposed
+from autoprune.methods.base import Context, Method, Scores, sum_over_slots
+from autoprune.reading import choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class SVD(Method):
+    """Every layer as a product of two, cut at the rank that the allocation gives it; channels may go as well.
+
+    The matrix of a layer's filters is U S V^T; its inner channel i has the squared singular value S_i^2 as its score:
+    what the layer's outputs lose in the square, per weight, when it goes (Eckart and Young 1936). An inner channel is a
+    unit of a group like any other, named after the layer with `.basis`, so the target, the allocation and `ratios`
+    speak about ranks and channels alike. Where a rank does not pay the layer stays single, and is offered no more.
+
+    Fields:
+        channels: `keep` = ranks alone; `prune` = channels go too, by the squared norm of their filters.
+    """
+
+    name: ClassVar[str] = "svd"
+    source: ClassVar[str] = (
+        "Zhang et al., Accelerating Very Deep Convolutional Networks, TPAMI 2016, section 3.1; its linear part"
+    )
+    summary: ClassVar[str] = "layers become two of lower rank, by singular values; channels may be pruned as well"
+
+    channels: str = field(default="keep", metadata=choices("keep", "prune"))
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """All layers decomposed that can be; already decomposed ones stay as they are."""
+        return decompose(model, decomposable(model))
+
+    def score(self, context: Context) -> Scores:
+        """Per inner channel ||filter||^2 ||column||^2 = S_i^2; per other channel the sum of its filters' squares."""
+        squares = sum_over_slots(context.model, context.graph, ("out",), lambda filters: filters.square().sum(1))
+        columns = sum_over_slots(context.model, context.graph, ("in",), lambda inputs: inputs.square().sum(1))
+        inner = {f"{path}.basis" for path in decomposed(context.model)}
+        ranks = {group: squares[group] * columns[group] for group in squares if group in inner}
+        return ranks if self.channels == "keep" else {**squares, **ranks}
