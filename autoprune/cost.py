@@ -50,10 +50,17 @@ def cost(graph: ChannelGraph, keep: Keep) -> Cost:
 
 def cost_of_counts(graph: ChannelGraph, counts: NDArray[Any]) -> Cost:
     """The cost when `counts` (prunable groups,) units are kept: which ones does not matter."""
-    terms = _terms(graph)
-    widths = np.append(graph.widths.fixed + graph.widths.per_unit @ counts, 1.0)
-    flops, params, activations = widths[terms.rows].prod(axis=1) @ terms.weights
+    flops, params, activations = costs_of_counts(graph, counts[None])[0]
     return Cost(int(flops), int(params), int(activations))
+
+
+def costs_of_counts(graph: ChannelGraph, counts: NDArray[Any]) -> Floats:
+    """FLOPs, parameters and activations, shape (n, 3), of every row of `counts` (n, prunable groups)."""
+    terms = _terms(graph)
+    widths = graph.widths.fixed + counts @ graph.widths.per_unit.T
+    widths = np.concatenate([widths, np.ones((len(widths), 1))], axis=1)
+    costs: Floats = widths[:, terms.rows].prod(axis=2) @ terms.weights
+    return costs
 
 
 def flops_by_layer(graph: ChannelGraph, keep: Keep) -> dict[str, int]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -75,6 +75,19 @@ class Pressure(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """What a pressure is besides if it needs the passes themselves: it hangs hooks on the model, and takes them off."""
+
+    def listening(self, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+        """Within it the passes of the model are heard; afterwards all hooks are gone, even if training has failed."""
+
+
+def listening(pressure: Pressure | None, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """The context in which a model trains under this pressure."""
+    return pressure.listening(model) if isinstance(pressure, Listener) else contextlib.nullcontext()
 
 
 class DivergedError(AutopruneError):
@@ -399,7 +412,7 @@ def fit(
         raise InputError("distillation needs a teacher", where="training.distill", allowed="0 without a teacher")
     began = time.perf_counter()
     loop = _Loop(model, task, training, runtime, images, seed, pressure, teacher)
-    with runtime.limits(), runtime.training(model), loop.randomness():
+    with runtime.limits(), runtime.training(model), loop.randomness(), listening(pressure, model):
         stopped = loop.resume(checkpoint, on_rung) or loop.run(checkpoint, on_rung)
     loop.finish()
     seconds = time.perf_counter() - began
