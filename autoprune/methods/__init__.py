@@ -11,6 +11,7 @@ from autoprune.methods.dense import Dense
 from autoprune.methods.greg import GReg1, GReg2
 from autoprune.methods.increg import IncReg
 from autoprune.methods.l0_hqs import L0HQS
+from autoprune.methods.ldrf import LDRF, ChannelPruning
 from autoprune.methods.magnitude import FPGM, L1, L2, Random
 from autoprune.methods.orthoreg import OrthoReg
 from autoprune.methods.soft import ASFP, ASRFP, SFP, SRFP
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
         *(Dense, Random, L1, L2, FPGM, BNScale, Taylor),
         SVD,
         *(L0HQS, GReg1, GReg2, OrthoReg, IncReg, SFP, ASFP, SRFP, ASRFP),
+        *(LDRF, ChannelPruning),
     )
 }
 

@@ -80,6 +80,9 @@ class Method(ABC):
     #: True for the control: nothing is pruned, whatever the target says.
     is_dense: ClassVar[bool] = False
 
+    #: True if `rebuild` solves for the weights that stay: the cut model then computes something else than the masked.
+    reconstructs: ClassVar[bool] = False
+
     @property
     def stage_shares(self) -> tuple[float, ...]:
         """The share of the recipe's training images spent in the sparsify stage before each cut; 0 = cut at once."""

@@ -87,6 +87,24 @@ MUTATIONS = {
         "self.strength(0) / self.strength(k)",
         "test_l0_hqs.py::test_the_v_step_is_the_exact_hard_threshold",
     ),
+    "ldrf: the layer that is cut is fitted as well as its readers": Mutation(
+        "ldrf.py",
+        "optimizer.step()",
+        "optimizer.zero_grad()",
+        "test_ldrf.py::test_both_factors_beat_one_and_one_beats_none[responses-1]",
+    ),
+    "ldrf: energy is squared singular values": Mutation(
+        "ldrf.py",
+        "energy = values.square()",
+        "energy = values",
+        "test_ldrf.py::test_capacity_is_the_smallest_rank_that_leaves_out_no_more",
+    ),
+    "channel_pruning: readers are fitted": Mutation(
+        "ldrf.py",
+        "return self.start + change,",
+        "return self.start + 0 * change,",
+        "test_ldrf.py::test_without_steps_it_is_channel_pruning_and_for_1x1_the_least_squares_of_the_reader",
+    ),
 }
 
 
