@@ -92,6 +92,15 @@ def check_target(graph: ChannelGraph, target: Target, how: Allocation | None = N
         raise _unreachable(limits, lowest)
 
 
+def excess(graph: ChannelGraph, keep: Keep, target: Target) -> float:
+    """How far the worst limit of the target is overshot, as a share of the dense cost; negative = room left.
+
+    Without a limit it is minus infinity.
+    """
+    found = cost_of_counts(graph, keep.counts(graph)).ratios(cost_of_counts(graph, graph.sizes))
+    return max((found[name] - limit for name, limit in target.ratios().items()), default=-math.inf)
+
+
 def check_prunable(graph: ChannelGraph) -> None:
     """Raise `StudyError` if nothing of the model can be pruned: that must not pass for a result."""
     if all(group.size == 1 for group in graph.prunable):

@@ -8,6 +8,7 @@ from autoprune.errors import check_name
 from autoprune.methods.base import Context, Method, Note, Scores, Stage
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
+from autoprune.methods.epruner import EPruner
 from autoprune.methods.greg import GReg1, GReg2
 from autoprune.methods.increg import IncReg
 from autoprune.methods.l0_hqs import L0HQS
@@ -25,6 +26,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(Dense, Random, L1, L2, FPGM, BNScale, Taylor),
         SVD,
+        EPruner,
         *(L0HQS, GReg1, GReg2, OrthoReg, IncReg, SFP, ASFP, SRFP, ASRFP),
         *(LDRF, ChannelPruning),
     )

@@ -33,6 +33,7 @@ CASES = {
     "fpgm": {},
     "bn_scale": {"penalty": 1e-2, "share": 0.5},
     "taylor": {"images": 6},
+    "epruner": {},
     "greg1": {},
     "greg2": {},
     "l0_hqs": {},

@@ -105,6 +105,12 @@ MUTATIONS = {
         "return self.start + 0 * change,",
         "test_ldrf.py::test_without_steps_it_is_channel_pruning_and_for_1x1_the_least_squares_of_the_reader",
     ),
+    "epruner: the zero of the diagonal counts in the preference": Mutation(
+        "epruner.py",
+        "np.median(similarity, axis=0)",
+        "np.median(np.sort(similarity, axis=0)[:-1], axis=0)",
+        "test_epruner.py::test_the_preference_is_the_median_of_the_column_with_the_zero_of_the_diagonal",
+    ),
 }
 
 
