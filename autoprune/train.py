@@ -473,6 +473,8 @@ class _Loop:
         return False
 
     def _consider_compiling(self, step_seconds: float) -> None:
+        if isinstance(self.pressure, Listener):
+            return  # hooks that keep what they hear break the graph at every layer
         if pays_to_compile(step_seconds, self.steps - self.step):
             self.forward = torch.compile(self.model)
 

@@ -14,6 +14,8 @@ from pressures import build, context, stage
 from torch import distributed, nn
 from torch.nn import functional as F
 
+from autoprune.train import Pressure, listening
+
 
 def stages(rank: int, folder: Path, world: int, names: Sequence[str], steps: int) -> None:
     """One process of `world`: the stage of every method, with the gradients of all and with its own alone.
@@ -34,6 +36,19 @@ def _stage(name: str, rank: int, steps: int, how: str) -> dict[str, Any]:
     begins = stage(method, steps, lr=0.3)  # so high that norms change places in a few steps
     pressure = method.sparsify(begin, begins)
     optimizer = torch.optim.SGD(net.parameters(), lr=begins.training.lr, momentum=begins.training.momentum)
+    with listening(pressure, net):
+        losses = _train(net, pressure, optimizer, rank, steps, how)
+    if how == "together":
+        _send_statistics(net)
+    end = replace(begin, model=net.eval(), pressure=pressure)
+    keep = method.select(end, method.score(end), begins.target, begins.how)
+    return {"loss": losses[0], "state": pressure.state_dict(), "kept": keep.kept}
+
+
+def _train(
+    net: nn.Module, pressure: Pressure, optimizer: torch.optim.Optimizer, rank: int, steps: int, how: str
+) -> list[float]:
+    """The loss of every step."""
     random = torch.Generator().manual_seed(rank)
     losses = []
     for step in range(steps):
@@ -47,11 +62,7 @@ def _stage(name: str, rank: int, steps: int, how: str) -> dict[str, Any]:
         optimizer.step()
         pressure.after_step(net, step, steps)
         losses.append(loss.item())
-    if how == "together":
-        _send_statistics(net)
-    end = replace(begin, model=net.eval(), pressure=pressure)
-    keep = method.select(end, method.score(end), begins.target, begins.how)
-    return {"loss": losses[0], "state": pressure.state_dict(), "kept": keep.kept}
+    return losses
 
 
 def _average(gradients: list[torch.Tensor]) -> None:

@@ -10,6 +10,7 @@ from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
 from autoprune.methods.epruner import EPruner
 from autoprune.methods.greg import GReg1, GReg2
+from autoprune.methods.group_fisher import GroupFisher
 from autoprune.methods.increg import IncReg
 from autoprune.methods.l0_hqs import L0HQS
 from autoprune.methods.ldrf import LDRF, ChannelPruning
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
         *(Dense, Random, L1, L2, FPGM, BNScale, Taylor),
         SVD,
         EPruner,
+        GroupFisher,
         *(L0HQS, GReg1, GReg2, OrthoReg, IncReg, SFP, ASFP, SRFP, ASRFP),
         *(LDRF, ChannelPruning),
     )

@@ -34,6 +34,7 @@ CASES = {
     "bn_scale": {"penalty": 1e-2, "share": 0.5},
     "taylor": {"images": 6},
     "epruner": {},
+    "group_fisher": {"images": 6},
     "greg1": {},
     "greg2": {},
     "l0_hqs": {},

@@ -81,6 +81,25 @@ MUTATIONS = {
         'softer pruning at a rising rate"\n\n    def another_rate(',
         "test_soft.py::test_rate_and_factor_at_the_beginning_the_knee_three_knees_and_the_end",
     ),
+    "group_fisher: readers and positions are added up before the square": Mutation(
+        "group_fisher.py",
+        "gradients = sums.new_zeros(self.count + 1, self.images).index_add_(0, units, sums)",
+        "gradients = sums.new_zeros(self.count + 1, self.images).index_add_(0, units, sums.square()).sqrt()",
+        "test_group_fisher.py::"
+        "test_the_score_is_the_sum_of_squared_per_sample_gradients_of_one_mask_for_all_readers[Residual stream]",
+    ),
+    "group_fisher: what is switched off stays so": Mutation(
+        "group_fisher.py",
+        "        if self.gone:\n            self.units.scale(model, self.factor)",
+        "        if step == 0:\n            self.units.scale(model, self.factor)",
+        "test_group_fisher.py::test_the_masked_model_computes_what_the_cut_one_does[Residual-offsets]",
+    ),
+    "group_fisher: one unit goes at a time, and what was gathered is forgotten": Mutation(
+        "group_fisher.py",
+        "self.sums.zero_()",
+        "self.sums.mul_(0.5)",
+        "test_group_fisher.py::test_one_unit_goes_every_d_steps_and_what_was_gathered_is_forgotten",
+    ),
     "l0_hqs: the threshold is sqrt(2 lambda / beta)": Mutation(
         "l0_hqs.py",
         "math.sqrt(self.strength(0) / self.strength(k))",

@@ -9,7 +9,7 @@ import pytest
 from ranks import stages
 from torch import multiprocessing
 
-NAMES = ("l0_hqs", "greg1", "greg2", "orthoreg", "increg", "sfp", "asfp", "srfp", "asrfp")
+NAMES = ("l0_hqs", "greg1", "greg2", "orthoreg", "increg", "sfp", "asfp", "srfp", "asrfp", "group_fisher")
 pytestmark = pytest.mark.slow
 
 Ends = list[dict[str, dict[str, Any]]]
@@ -36,5 +36,5 @@ def test_every_process_ends_a_stage_with_the_same_state_and_keeps_the_same(ends:
 
 
 def test_without_shared_gradients_they_end_elsewhere(ends: Ends) -> None:
-    """Otherwise the test above could not fail. GReg-1 chooses before the stage."""
-    assert alike(ends, "alone", "state") & alike(ends, "alone", "kept") == {"greg1"}
+    """Otherwise the test above could not fail. GReg-1 chooses before the stage; Fisher adds up its scores itself."""
+    assert alike(ends, "alone", "state") & alike(ends, "alone", "kept") == {"greg1", "group_fisher"}

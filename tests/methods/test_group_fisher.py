@@ -1,0 +1,532 @@
+"""Group Fisher: squared sums of per-sample mask gradients, what units cost, one removal at a time, masks that hold."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from nets import Chain, Depthwise, Grouped, Residual, Shared, image, randomised
+from pressures import build, context, images, stage
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoprune.allocate import TOLERANCE, allowed_widths
+from autoprune.cost import cost
+from autoprune.errors import InputError
+from autoprune.graph import ChannelGraph
+from autoprune.keep import Keep
+from autoprune.methods import Context
+from autoprune.methods.group_fisher import MaskGradients, Removal, read_groups, worths
+from autoprune.recipe import Allocation, Training
+from autoprune.surgery import prune
+from autoprune.trace import trace
+from autoprune.train import Listener, _Loop, listening
+
+#: Per network and group, the inputs at which a unit is masked: layer -> the place of its mask on every input channel.
+MASKED = {
+    "Residual stream": (Residual, "offsets", "stem.0", {name: range(7) for name in ("a1.0", "b1.0", "head")}),
+    "depthwise": (
+        Depthwise,
+        "offsets",
+        "expand.0",
+        {name: range(13) for name in ("depthwise.0", "reduce", "project.0")},
+    ),
+    "grouped, offsets": (Grouped, "offsets", "before.0", {"grouped.0": [*range(5)] * 3}),
+    "grouped, groups": (
+        Grouped,
+        "groups",
+        "before.0",
+        {"grouped.0": np.repeat(range(3), 5), "after.0": np.repeat(range(3), 7)},
+    ),
+    "flatten": (Chain, "offsets", "second.0", {"head": np.repeat(range(11), 4)}),
+    "called twice": (Shared, "offsets", "stem.0", {"shared": range(11), "up": range(11)}),
+}
+
+
+def seen_as(net: nn.Module, grouped: str) -> Context:
+    """The context of a network with a graph of this way."""
+    return Context(net, trace(net, image(), grouped=grouped), images, F.cross_entropy, 0)
+
+
+@contextlib.contextmanager
+def multiplied(net: nn.Module, inputs: dict[str, Tensor]) -> Iterator[None]:
+    """Within it the inputs of these layers are multiplied by numbers of shape (images, channels)."""
+
+    def multiply(layer: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        mask = inputs[names[layer]]
+        ones = [1] * (args[0].dim() - 2)
+        shape = (len(mask), *ones, mask.shape[1]) if isinstance(layer, nn.Linear) else (*mask.shape, *ones)
+        return (args[0] * mask.reshape(shape),)
+
+    names = {net.get_submodule(name): name for name in inputs}
+    handles = [layer.register_forward_pre_hook(multiply) for layer in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def by_autograd(net: nn.Module, masked: dict[str, list[int]], size: int, inputs: Tensor, labels: Tensor) -> Tensor:
+    """dL_n/dm of shape (images, units), one image at a time through masks that are multiplied in."""
+    rows = []
+    for one, label in zip(inputs, labels, strict=True):
+        mask = torch.ones(1, size, requires_grad=True)
+        with multiplied(net, {name: mask[:, list(places)] for name, places in masked.items()}):
+            loss = F.cross_entropy(net(one[None]), label[None])
+        rows.append(torch.autograd.grad(loss, mask)[0][0])
+    return torch.stack(rows)
+
+
+def squared_gradients(case: Context, inputs: Tensor, labels: Tensor) -> Tensor:
+    """What the method hears in one pass, a vector over units."""
+    _, readers = read_groups(case, "coupled")
+    ear = MaskGradients(readers, case.graph.unit_count)
+    with ear.listening(case.model):
+        case.loss(case.model(inputs), labels).backward()
+        return ear.take()[:-1]
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_the_score_is_the_sum_of_squared_per_sample_gradients_of_one_mask_for_all_readers(name: str) -> None:
+    make, grouped, group, masked = MASKED[name]
+    net = randomised(make())
+    case = seen_as(net, grouped)
+    units = case.graph.by_id[group].units
+    inputs, labels = image(batch=5), torch.tensor([0, 1, 2, 3, 4])
+    gradients = by_autograd(net, masked, len(units), inputs, labels)
+    found = squared_gradients(case, inputs, labels)[torch.tensor(units)]
+
+    assert found.tolist() == pytest.approx(gradients.square().sum(0).tolist(), rel=1e-3)
+    assert found.tolist() != pytest.approx(gradients.sum(0).square().tolist(), rel=0.1)  # images apart
+    if len(masked) > 1:
+        parts = [by_autograd(net, {one: masked[one]}, len(units), inputs, labels) for one in masked]
+        apart = sum(part.square().sum(0) for part in parts)
+        assert found.tolist() != pytest.approx(apart.tolist(), rel=0.1)  # readers together
+
+
+def test_layers_that_see_an_image_as_several_rows_or_positions_add_them_up() -> None:
+    ear = MaskGradients({}, 3)
+    ear.images = 2
+    units = torch.tensor([0, 2, 3])  # of three units; the last channel belongs to none
+    ear.heard = [(units, torch.tensor([[1.0, 2, 9], [3, 4, 9], [5, 6, 9], [7, 8, 9]]))]
+
+    assert ear.take().tolist() == [4 * (4**2 + 12**2), 0, 4 * (6**2 + 14**2), 0]
+
+
+class Tokens(nn.Module):
+    """Tokens that a linear layer widens and another one narrows."""
+
+    def __init__(self, hidden: int = 11) -> None:
+        super().__init__()
+        self.embed, self.up, self.down = nn.Conv2d(3, 7, 3, stride=3), nn.Linear(7, hidden), nn.Linear(hidden, 7)
+        self.head = nn.Linear(7, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        return self.head((x + self.down(F.gelu(self.up(x)))).mean(1))
+
+
+class Unheard(Tokens):
+    """The same; the narrowing layer's weights are used without calling it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        return self.head((x + F.linear(F.gelu(self.up(x)), self.down.weight, self.down.bias)).mean(1))
+
+
+def test_tokens_of_an_image_belong_together() -> None:
+    net = randomised(Tokens())
+    case = context(net)
+    inputs, labels = image(batch=3), torch.tensor([0, 1, 2])
+    found = squared_gradients(case, inputs, labels)[torch.tensor(case.graph.by_id["up"].units)]
+    hidden: list[Tensor] = []
+    handle = net.down.register_forward_pre_hook(lambda _, args: hidden.append(args[0]))
+    loss = F.cross_entropy(net(inputs), labels, reduction="sum")
+    handle.remove()
+    (gradient,) = torch.autograd.grad(loss, hidden[0])
+
+    assert found.tolist() == pytest.approx((gradient * hidden[0]).sum(1).square().sum(0).tolist(), rel=1e-3)
+
+
+def test_what_is_read_by_a_layer_that_is_not_called_is_left_whole() -> None:
+    scores = build("group_fisher", images=4).score(context(randomised(Unheard())))
+
+    assert set(scores) == {"embed"}
+    assert set(build("group_fisher", images=4).score(context(randomised(Tokens())))) == {"embed", "up"}
+
+
+class Unread(nn.Module):
+    """Queries and keys, which only meet each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.head = nn.Linear(9, 7), nn.Linear(9, 7), nn.Linear(9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mean(1)
+        return self.head((self.q(x) @ self.k(x).transpose(1, 2)).mean(1))
+
+
+def test_a_model_without_anything_to_mask_is_refused() -> None:
+    with pytest.raises(InputError, match="masked where they are read"):
+        build("group_fisher", images=4).score(context(randomised(Unread())))
+
+
+def test_scores_rank_units_as_the_loss_changes_without_them() -> None:
+    """L_n = (sum_u w_u x_nu)^2 / 2: without u it changes by -g + (w_u x_nu)^2 / 2, and near the optimum g is small."""
+    torch.manual_seed(0)
+    net = randomised(Residual())
+    case = context(net)
+    batch, targets = next(images(2))[0].repeat(50, 1, 1, 1), torch.randint(5, (100,))
+    batch += torch.randn(batch.shape)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(150):  # near a minimum, where first-order changes cancel out over the images
+        optimizer.zero_grad()
+        F.cross_entropy(net(batch), targets).backward()
+        optimizer.step()
+    found = squared_gradients(case, batch, targets)
+    changes = {}
+    with torch.no_grad():
+        whole = F.cross_entropy(net(batch), targets).item()
+        for group in case.graph.prunable:
+            for position, unit in enumerate(group.units.tolist()):
+                rest = [p for p in range(group.size) if p != position]
+                cut = prune(net, case.graph, Keep.of({group.id: rest}))
+                changes[unit] = F.cross_entropy(cut(batch), targets).item() - whole
+
+    assert spearmanr([found[unit].item() for unit in changes], list(changes.values())).statistic > 0.7
+
+
+@pytest.mark.parametrize("grouped", ["offsets", "groups"])
+@pytest.mark.parametrize("make", [Chain, Residual, Depthwise, Grouped, Shared, Tokens])
+def test_the_masked_model_computes_what_the_cut_one_does(make: Callable[[], nn.Module], grouped: str) -> None:
+    net = randomised(make())
+    case = seen_as(net, grouped)
+    method = build("group_fisher", lr=0.05)
+    pressure = method.sparsify(case, stage(method, 12, 0.6, lr=0.05))
+    train(net, pressure, 12)
+    net.eval()
+    keep = pressure.keep()
+    small = prune(net, case.graph, keep)
+
+    assert keep.kept
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in net.parameters())
+    with torch.no_grad():
+        assert torch.allclose(net(image()), small(image()), atol=1e-5)
+    masks = {name: torch.ones(2, len(units)) for name, units in pressure.ear.readers.items()}
+    for name, units in pressure.ear.readers.items():
+        masks[name][:, pressure.factor[units] == 0] = 0
+    with torch.no_grad(), multiplied(net, masks):  # as it was when masks are multiplied in
+        assert torch.allclose(net(image()), small(image()), atol=1e-5)
+
+
+def test_all_that_makes_a_unit_of_a_residual_stream_and_all_that_reads_it_is_switched_off() -> None:
+    net = randomised(Residual(stream=23, inner=31))
+    case = context(net)
+    method = build("group_fisher")
+    pressure = method.sparsify(case, stage(method, 12, 0.5))
+    train(net, pressure, 12)
+    lost = sorted(set(range(23)) - set(dict(pressure.keep().kept)["stem.0"]))
+
+    assert lost
+    for name in ("stem.0", "a2", "b2"):
+        assert not net.get_submodule(name).weight[lost].any()
+        assert net.get_submodule(name).weight[:, :1].flatten().count_nonzero() == 23 - len(lost)
+    for name in ("a1.0", "b1.0", "head"):
+        assert not net.get_submodule(name).weight[:, lost].any()
+
+
+def train(
+    net: nn.Module,
+    pressure: Removal,
+    steps: int,
+    begin: int = 0,
+    end: int | None = None,
+    look: Callable[[int], None] | None = None,
+    momentum: dict | None = None,
+) -> dict:
+    """Steps `begin` to `end` of a stage of `steps`, on batches that follow from the step; the optimiser's state."""
+    optimizer = torch.optim.SGD(net.train().parameters(), lr=0.02, momentum=0.9, weight_decay=1e-3)
+    if momentum is not None:
+        optimizer.load_state_dict(momentum)
+    with listening(pressure, net):
+        for step in range(begin, steps if end is None else end):
+            random = torch.Generator().manual_seed(step)
+            inputs, labels = torch.randn(6, 3, 9, 9, generator=random), torch.randint(5, (6,), generator=random)
+            optimizer.zero_grad()
+            F.cross_entropy(net(inputs), labels).backward()
+            pressure.before_step(net, step, steps)
+            optimizer.step()
+            pressure.after_step(net, step, steps)
+            if look is not None:
+                look(step)
+    return optimizer.state_dict()
+
+
+def start(net: nn.Module, steps: int, flops: float = 0.5, how: Allocation | None = None, **params: float) -> Removal:
+    method, case = build("group_fisher", **params), context(net)
+    begins = stage(method, steps, flops)
+    begins = type(begins)(begins.target, how or Allocation(), begins.training, steps)
+    return method.sparsify(case, begins)
+
+
+def test_one_unit_goes_every_d_steps_and_what_was_gathered_is_forgotten() -> None:
+    net = randomised(Residual(stream=23, inner=31))
+    pressure = start(net, 300, spread=0.9)
+    assert pressure.at_once == 1
+    assert pressure.every == 270 // pressure.choice.estimate() > 1
+    gone: list[int] = []
+    empty: list[bool] = []
+
+    def look(step: int) -> None:
+        gone.append(len(pressure.gone))
+        empty.append(not pressure.sums.any())
+
+    train(net, pressure, 300, end=60, look=look)
+
+    assert gone == [(step + 1) // pressure.every for step in range(60)]
+    assert empty == [(step + 1) % pressure.every == 0 for step in range(60)]
+
+
+def test_a_stage_with_fewer_steps_than_units_removes_several_at_a_time_and_meets_the_target() -> None:
+    net = randomised(Residual(stream=23, inner=31))
+    case = context(net)
+    method, pressure = build("group_fisher", spread=0.5), start(net, 10, spread=0.5)
+    need = pressure.choice.estimate()
+    gone: list[int] = []
+    train(net, pressure, 10, look=lambda _: gone.append(len(pressure.gone)))
+    ratio = cost(case.graph, pressure.keep()).ratios(cost(case.graph, Keep.all()))["flops"]
+    told = method.notes(Context(net, case.graph, images, F.cross_entropy, 0, pressure), pressure.keep())
+
+    assert pressure.at_once == -(-need // 5) > 1
+    assert gone[:3] == [pressure.at_once, 2 * pressure.at_once, 3 * pressure.at_once]
+    assert ratio == pytest.approx(0.5, abs=TOLERANCE)
+    assert told["units_per_event"] == pressure.at_once
+    assert told["removed"] + told["removed_at_end"] == gone[-1]
+
+
+def test_what_is_left_when_the_stage_ends_goes_then() -> None:
+    net = randomised(Residual(stream=23, inner=31))
+    pressure = start(net, 100, spread=1.0)
+    pressure.every = 40  # so far apart that only two go in time
+    train(net, pressure, 100)
+
+    assert len(pressure.gone) - pressure.at_end == 2
+    assert pressure.at_end > 10
+    assert abs(pressure.choice.excess(pressure.choice.counts(pressure.alive)[None])[0]) <= TOLERANCE
+
+
+def test_once_the_target_is_met_nothing_goes_and_nothing_is_gathered() -> None:
+    net = randomised(Residual(stream=23, inner=31))
+    pressure = start(net, 40, flops=0.9, spread=0.2)
+    gone: list[int] = []
+    train(net, pressure, 40, look=lambda _: gone.append(len(pressure.gone)))
+
+    assert gone[20] == gone[-1] > 0
+    assert not pressure.ear.on
+    assert pressure.at_end == 0
+
+
+@pytest.mark.parametrize("normaliser", ["memory", "flops", "none"])
+def test_who_goes_is_the_least_score_over_what_it_costs_at_these_widths(normaliser: str) -> None:
+    """Residual(7, 11) on 9 x 9 images, batch 2: a stream unit is made by 3 maps of 162 elements, an inner one by 1.
+
+    FLOPs of a 1x1 layer: 324 per pair of channels. A stream unit is in stem (3), a1, a2, b1, b2 (11 each) and, 4 per
+    pair, in the head (5). With 4 of a1's units gone, of 7 - those are left in a1 and a2.
+    """
+    net = randomised(Residual())
+    pressure = start(net, 300, normaliser=normaliser)
+    graph = pressure.choice.graph
+    stream, a1 = graph.by_id["stem.0"].units, graph.by_id["a1.0"].units
+    worth = {
+        "memory": (3 * 162, 162),
+        "flops": (324 * (3 + 7 + 7 + 11 + 11) + 4 * 5, 324 * (7 + 7)),
+        "none": (1, 1),
+    }[normaliser]
+    scores = np.full(graph.unit_count, 1e9)
+    alive = np.ones(graph.unit_count, dtype=bool)
+    alive[a1[:4]] = False
+    scores[stream[5]], scores[a1[6]] = 2.0 * worth[0], 2.0 * worth[1]
+    scores[a1[:4]] = 0
+
+    for factor, first in ((0.99, stream[5]), (1.01, a1[6])):
+        scores[stream[5]] = factor * 2 * worth[0]
+        assert pressure.choice.next(scores, alive).tolist() == [first]
+
+
+def test_twice_the_pixels_of_what_makes_a_unit_halve_its_normalised_score() -> None:
+    """A pool behind the parent keeps everything else as it is; padding with copies keeps the scores as well."""
+
+    def graph_of(size: tuple[int, int]) -> ChannelGraph:
+        net = nn.Sequential(nn.Conv2d(3, 7, 1), nn.AdaptiveAvgPool2d(1), nn.Conv2d(7, 5, 1), nn.Flatten())
+        return trace(randomised(net), torch.zeros(2, 3, *size))
+
+    small, large = (worths(graph_of(size), "memory")[0] for size in ((9, 9), (9, 18)))
+
+    assert small == 2 * 81
+    assert large == 2 * small
+
+
+def test_a_block_that_would_leave_the_target_behind_is_passed_over() -> None:
+    net = randomised(Residual(stream=7, inner=31))
+    pressure = start(net, 300, flops=0.97)
+    graph = pressure.choice.graph
+    scores = np.full(graph.unit_count, 1.0)
+    scores[graph.by_id["stem.0"].units] = 0  # one of these is worth a seventh of the FLOPs
+
+    assert pressure.choice.next(scores, pressure.alive)[0] in graph.by_id["a1.0"].units
+
+
+@pytest.mark.parametrize("name", ["global", "uniform"])
+def test_widths_are_those_that_the_allocation_allows(name: str) -> None:
+    net = randomised(Residual(stream=40, inner=48))
+    case = context(net)
+    how = Allocation(name=name, round_to=8, min_channels=16)
+    pressure = start(net, 30, 0.6, how)
+    train(net, pressure, 30)
+    allowed = allowed_widths(case.graph, how, case.graph.by_id)
+    widths = pressure.keep().widths(case.graph)
+
+    assert pressure.at_once >= 8
+    assert any(width < case.graph.by_id[group].size for group, width in widths.items())
+    assert all(widths[group] in allowed[group] and widths[group] >= 16 for group in widths)
+    assert cost(case.graph, pressure.keep()).ratios(cost(case.graph, Keep.all()))["flops"] == pytest.approx(
+        0.6, abs=TOLERANCE
+    )
+
+
+def test_where_units_are_too_coarse_for_the_target_others_come_back() -> None:
+    net = randomised(Residual(stream=5, inner=7))
+    case = context(net)
+    how = Allocation(max_ratio=0.9)
+    pressure = start(net, 30, 0.33, how)
+    dearest = case.graph.by_id["stem.0"].units
+    pressure._remember([])
+    scores = np.ones(case.graph.unit_count)
+    scores[dearest] = 1e6
+    pressure._finish(scores)
+    ratio = cost(case.graph, pressure.keep()).ratios(cost(case.graph, Keep.all()))["flops"]
+
+    assert ratio == pytest.approx(0.33, abs=TOLERANCE)
+
+
+def test_an_interrupted_stage_ends_with_the_same_bits() -> None:
+    def make() -> tuple[nn.Module, Removal]:
+        net = randomised(Residual(stream=23, inner=31))
+        return net, start(net, 60, spread=0.7)
+
+    one, whole = make()
+    train(one, whole, 60)
+    for at in (13, 50):
+        first, before = make()
+        momentum = train(first, before, 60, end=at)
+        state = json.loads(json.dumps(before.state_dict()))
+        second, after = make()
+        second.load_state_dict(first.state_dict())
+        after.load_state_dict(state)
+        train(second, after, 60, begin=at, momentum=copy.deepcopy(momentum))
+
+        assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in one.state_dict().items())
+        assert whole.state_dict() == after.state_dict()
+        assert whole.keep() == after.keep()
+
+
+def hooks(net: nn.Module) -> int:
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) + len(m._backward_hooks) for m in net.modules())
+
+
+def test_hooks_are_there_while_it_trains_and_gone_when_it_ends_or_fails() -> None:
+    net = randomised(Residual())
+    pressure = start(net, 60)
+    seen: list[int] = []
+    keys = list(net.state_dict())
+
+    def look(step: int) -> None:
+        seen.append(hooks(net))
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(net, pressure, 60, look=look)
+
+    assert isinstance(pressure, Listener)
+    assert seen == [6] * 4  # five readers and the model
+    assert hooks(net) == 0
+    assert list(net.state_dict()) == keys
+
+
+def test_without_being_listened_to_it_complains() -> None:
+    net = randomised(Residual())
+    pressure = start(net, 60)
+
+    with pytest.raises(AssertionError, match="not heard"):
+        pressure.before_step(net, 0, 60)
+
+
+def test_a_model_comes_out_of_listening_and_scoring_as_it_went_in() -> None:
+    net, case = randomised(Residual()).train(), None
+    case = context(net)
+    before, outputs = copy.deepcopy(net.state_dict()), net(image())
+    net.load_state_dict(before)
+    read_groups(case, "coupled")
+
+    assert net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    _, readers = read_groups(case, "coupled")
+    with MaskGradients(readers, case.graph.unit_count).listening(net):
+        assert torch.equal(net(image()), outputs)
+    assert hooks(net) == 0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_bfloat16_and_channels_last_give_nearly_the_same_scores(layout: torch.memory_format) -> None:
+    net = randomised(Depthwise())
+    case = context(net)
+    inputs, labels = image(size=17, batch=7), torch.arange(7) % 5
+    exact = squared_gradients(case, inputs, labels)
+    _, readers = read_groups(case, "coupled")
+    ear = MaskGradients(readers, case.graph.unit_count)
+    net.to(memory_format=layout)
+    with ear.listening(net):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = net(inputs.contiguous(memory_format=layout))
+        F.cross_entropy(outputs.float(), labels).backward()
+        found = ear.take()[:-1]
+
+    assert found.dtype == torch.float32
+    units = torch.cat([torch.tensor(group.units) for group in case.graph.prunable])
+    assert (found[units] - exact[units]).abs().sum() < 0.1 * exact[units].sum()
+
+
+def test_frozen_layers_in_front_do_not_silence_a_reader() -> None:
+    net = randomised(Residual())
+    case = context(net)
+    inputs, labels = image(batch=3), torch.tensor([0, 1, 2])
+    exact = squared_gradients(case, inputs, labels)
+    net.stem.requires_grad_(False)
+
+    assert squared_gradients(case, inputs, labels).tolist() == pytest.approx(exact.tolist(), rel=1e-4)
+
+
+def test_steps_that_are_heard_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(torch, "compile", compiled.append)
+    for pressure in (start(randomised(Residual()), 60), None):
+        loop = object.__new__(_Loop)
+        loop.pressure, loop.steps, loop.step, loop.model = pressure, 10**6, 0, nn.Identity()
+        loop._consider_compiling(1.0)
+
+        assert len(compiled) == (pressure is None)
+
+
+def test_the_stage_trains_at_its_own_constant_rate() -> None:
+    training = build("group_fisher", lr=0.003).stage_training(Training(lr=0.1, schedule="cosine", warmup=0.1))
+
+    assert (training.lr, training.schedule, training.warmup) == (0.003, "constant", 0.0)
