@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from autoprune.allocate import allocate
 from autoprune.errors import InputError
-from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
 from autoprune.methods.base import Context, Method, Scores
 from autoprune.methods.magnitude import Random
-from autoprune.methods.sites import Reader, Site, given_to, second_moments, sites
+from autoprune.methods.sites import Reader, Site, again, given_to, second_moments, sites
 from autoprune.reading import choices, within
 from autoprune.recipe import Allocation, Target
 from autoprune.shrink import shrink
@@ -65,7 +64,7 @@ class Reconstructing(Method):
         Raises:
             InputError: no group has one.
         """
-        places = _places(context, context.model, context.graph, self.images)
+        places = sites(context.model, context.graph, _batch(context, self.images))
         if not places:
             why = "no prunable channels are made by one layer and read behind channel-wise operations only"
             raise InputError(why, where="method.name", allowed="a method for coupled channels, such as l1")
@@ -83,12 +82,13 @@ class Reconstructing(Method):
         """
         pruned = prune(context.model, context.graph, keep, fold=False)
         wanted = {group for group, _ in keep.kept}
-        before = [s for s in _places(context, context.model, context.graph, self.images) if s.group.id in wanted]
-        after = {s.group.id: s for s in _places(context, pruned, shrink(context.graph, keep), self.images)}
+        inputs = _batch(context, self.images)
+        before = [site for site in sites(context.model, context.graph, inputs) if site.group.id in wanted]
+        after = again(before, pruned, shrink(context.graph, keep), inputs)
         moments = second_moments(context.model, before, _inputs(context, self.images))
         walk = _Walk(self, context, keep, pruned)
-        for site, moment in zip(before, moments, strict=True):
-            walk.visit(site, after[site.group.id], moment)
+        for one, other, moment in zip(before, after, moments, strict=True):
+            walk.visit(one, other, moment)
         return pruned
 
 
@@ -155,19 +155,24 @@ class LDRF(Reconstructing):
         """By the allocation, or by one multiple of every layer's rank."""
         if self.budget == "allocation":
             return super().select(context, scores, target, how)
-        places = _places(context, context.model, context.graph, self.images)
-        moments = second_moments(context.model, places, _inputs(context, self.images))
-        fit, how = self.fit, replace(how, name="global", normalise="none")
+        spectra, eps = self._spectra(context), self.eps
+        how = replace(how, name="global", normalise="none")
         while True:
-            ranks = {
-                site.group.id: _Decomposition.of(context.model, site, moment, fit).rank
-                for site, moment in zip(places, moments, strict=True)
-            }
+            ranks = {name: capacity(values, eps) for name, values in spectra.items()}
             multiples = {name: by_multiple(scores[name], rank) for name, rank in ranks.items()}
             keep = allocate(context.graph, multiples, target, how)
             if all(len(kept) >= ranks[name] for name, kept in keep.kept) or max(ranks.values()) == 1:
                 return keep
-            fit = replace(fit, eps=max(2 * fit.eps, 1e-6))
+            eps = max(2 * eps, 1e-6)
+
+    def _spectra(self, context: Context) -> dict[str, Tensor]:
+        """Per group, the singular values of what its readers make of it."""
+        places = sites(context.model, context.graph, _batch(context, self.images))
+        moments = second_moments(context.model, places, _inputs(context, self.images))
+        return {
+            site.group.id: torch.linalg.svdvals(_weighed(_matrix(context.model, site), moment, self.basis))
+            for site, moment in zip(places, moments, strict=True)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,9 +208,9 @@ def _inputs(context: Context, images: int) -> Iterator[Tensor]:
         yield inputs
 
 
-def _places(context: Context, model: nn.Module, graph: ChannelGraph, images: int) -> tuple[Site, ...]:
-    """The sites, recorded for batches of `BATCH` of the images or as many as there are."""
-    return sites(model, graph, torch.cat(list(_inputs(context, min(images, BATCH))))[:BATCH])
+def _batch(context: Context, images: int) -> Tensor:
+    """The first `BATCH` of the images, or as many as there are."""
+    return torch.cat(list(_inputs(context, min(images, BATCH))))[:BATCH]
 
 
 # ---- decomposition ---------------------------------------------------------------------------------------------------
@@ -225,10 +230,8 @@ class _Decomposition:
     @classmethod
     def of(cls, model: nn.Module, site: Site, moment: Tensor, fit: Fit) -> _Decomposition:
         """Q = M X and R = X^T, with X the leading right singular vectors of M or of E[y y^T]^(1/2) M."""
-        weights = [r.rows(model.get_parameter(r.weight).detach()).double().cpu() for r in site.readers]
-        matrix = torch.cat(weights, 1)
-        weighed = root(lifted(moment)) @ matrix if fit.basis == "responses" else matrix
-        _, values, right = torch.linalg.svd(weighed, full_matrices=False)
+        matrix = _matrix(model, site)
+        _, values, right = torch.linalg.svd(_weighed(matrix, moment, fit.basis), full_matrices=False)
         loadings = right[: capacity(values, fit.eps)]
         return cls(matrix @ loadings.T, loadings, moment.diagonal())
 
@@ -240,6 +243,16 @@ class _Decomposition:
     def scores(self) -> np.ndarray:
         """||row i of Q||_2 sqrt(E[y_i^2])."""
         return (self.mix.norm(dim=1) * self.power.clamp_min(0).sqrt()).numpy()
+
+
+def _matrix(model: nn.Module, site: Site) -> Tensor:
+    """M: the readers' weights side by side, (units, columns), float64, on the CPU."""
+    return torch.cat([r.rows(model.get_parameter(r.weight).detach()).double().cpu() for r in site.readers], 1)
+
+
+def _weighed(matrix: Tensor, moment: Tensor, basis: str) -> Tensor:
+    """What has the singular values that count: E[y y^T]^(1/2) M or M."""
+    return root(lifted(moment)) @ matrix if basis == "responses" else matrix
 
 
 def lifted(moment: Tensor) -> Tensor:

@@ -160,14 +160,35 @@ def sites(model: nn.Module, graph: ChannelGraph, inputs: Tensor) -> tuple[Site, 
     Args:
         inputs: the batch that is run to record what lies between.
     """
-    tensors, modules = dict(named_tensors(model)), dict(model.named_modules())
+    modules = dict(model.named_modules())
     drafts = [d for group in graph.prunable if (d := _draft(group, graph, modules)) is not None]
+    return tuple(_recorded(model, drafts, inputs))
+
+
+def again(found: Iterable[Site], model: nn.Module, graph: ChannelGraph, inputs: Tensor) -> tuple[Site, ...]:
+    """The same sites in a model that has been cut, whose graph is `graph`.
+
+    They are not looked for: a depthwise convolution that is left with one channel looks like any other.
+    """
+    modules, drafts = dict(model.named_modules()), []
+    for site in found:
+        group = graph.by_id[site.group.id]
+        slots = [s for r in site.readers for s in graph.slots_by_tensor[r.weight] if s.dim == r.dim]
+        readers = tuple(r for s in slots if (r := _reader(group, s, modules[_path(s)])) is not None)
+        drafts.append(_Draft(group, site.maker, readers, site.trained))
+    return tuple(_recorded(model, drafts, inputs))
+
+
+def _recorded(model: nn.Module, drafts: Sequence[_Draft], inputs: Tensor) -> Iterator[Site]:
+    """Those of the drafts that are sites when the model runs."""
+    tensors, modules = dict(named_tensors(model)), dict(model.named_modules())
     recorder = _Recorder({t.data_ptr(): name for name, t in tensors.items() if t.numel()})
     seen = {path: _Seen() for draft in drafts for path in draft.paths}
     with torch.no_grad(), _watching(modules, seen, recorder), recorder:
         model(inputs)
-    found = (_finished(draft, seen, recorder) for draft in drafts)
-    return tuple(site for site in found if site is not None and _holds(model, site, seen, tensors))
+    for site in (_finished(draft, seen, recorder) for draft in drafts):
+        if site is not None and _holds(model, site, seen, tensors):
+            yield site
 
 
 def owners(model: nn.Module) -> dict[str, int]:

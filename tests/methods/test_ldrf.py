@@ -282,6 +282,23 @@ def test_too_high_a_rate_is_no_worse_than_none() -> None:
     assert error(net, rebuilt(net, keep, steps=101, lr=1.0)) <= error(net, rebuilt(net, keep, steps=0)) * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_channel_may_be_all_that_stays(name: str) -> None:
+    """A depthwise convolution of one channel looks like any other."""
+    net = randomised(NETWORKS[name]())
+    context = case(net)
+    keep = {site.group.id: [2] for site in sites(net, context.graph, image())}
+    pruned = LDRF(images=20, steps=3).rebuild(context, Keep.of(keep))
+    sliced = prune(net, context.graph, Keep.of(keep), fold=False)
+
+    assert {k: v.shape for k, v in pruned.state_dict().items()} == {k: v.shape for k, v in sliced.state_dict().items()}
+    assert not any(torch.equal(pruned.get_parameter(w), sliced.get_parameter(w)) for w in read_weights(net, context))
+
+
+def read_weights(net: nn.Module, context: Context) -> list[str]:
+    return [reader.weight for site in sites(net, context.graph, image()) for reader in site.readers]
+
+
 def test_layers_that_lose_nothing_stay_as_they_are() -> None:
     net = randomised(Padded())
     pruned = rebuilt(net, {"one": range(5)}, steps=3)
