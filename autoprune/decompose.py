@@ -85,7 +85,8 @@ def recompose(model: nn.Module, layers: Iterable[str]) -> nn.Module:
             )
         basis, mix = pair.basis, pair.mix
         weight = _matrix(mix) @ _matrix(basis)
-        _put(result, path, _like(basis, weight.reshape(len(weight), *basis.weight.shape[1:]), mix.bias))  # type: ignore[union-attr,operator,arg-type]
+        weight = weight.reshape(len(weight), *basis.weight.shape[1:])  # type: ignore[union-attr,operator,arg-type]
+        _put(result, path, _like(basis, weight, _joint_bias(basis, mix)))
     return result
 
 
@@ -127,6 +128,16 @@ def _matrix(layer: nn.Module) -> Tensor:
     """The filters, (filters, weights of each), detached."""
     weight: Tensor = layer.weight.detach()  # type: ignore[operator,union-attr,assignment]
     return weight.reshape(len(weight), -1)
+
+
+def _joint_bias(basis: nn.Module, mix: nn.Module) -> Tensor | None:
+    """What the two add to every output; a basis has a bias if constants of pruned channels were folded into it."""
+    inner: Tensor | None = basis.bias  # type: ignore[assignment]
+    outer: Tensor | None = mix.bias  # type: ignore[assignment]
+    if inner is None:
+        return outer
+    through = _matrix(mix) @ inner.detach()
+    return through if outer is None else outer.detach() + through
 
 
 def _svd(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,11 @@ class Units:
         )
         return cls(groups, slots, graph.unit_count)
 
+    def within(self, tensors: Iterable[str]) -> Units:
+        """The same units in these tensors alone."""
+        names = set(tensors)
+        return Units(self.groups, tuple(slot for slot in self.slots if slot[0] in names), self.count)
+
     @cached_property
     def device(self) -> torch.device:
         """Where the model is."""

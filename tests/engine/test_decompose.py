@@ -112,3 +112,11 @@ def test_what_cannot_be_decomposed_is_refused_with_the_names_that_can() -> None:
     assert "1" not in decomposable(
         nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.ConvTranspose2d(4, 4, 1))
     )
+
+
+def test_constants_that_were_folded_into_a_basis_stay_when_the_layer_is_single_again() -> None:
+    net = decompose(randomised(Residual(stream=23, inner=31)), ["a2"])
+    small = prune(net, trace(net, image()), Keep.of({"a1.0": range(5, 31)}))
+    assert small.a2.basis.bias is not None
+
+    assert torch.allclose(answers(small), answers(recompose(small, ["a2"])), atol=1e-5)
