@@ -59,7 +59,9 @@ class GroupFisher(Decided):
     """
 
     name: ClassVar[str] = "group_fisher"
-    source: ClassVar[str] = "Liu et al., Group Fisher Pruning, ICML 2021, equations 5 to 8; lengths scaled"
+    source: ClassVar[str] = (
+        "Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021, algorithm 1; lengths scaled"
+    )
     summary: ClassVar[str] = "one mask per coupled channel; the one of least squared gradient per memory goes, again"
 
     spread: float = field(default=0.8, metadata=within(0.05, 1, search=(0.4, 1)))
@@ -86,14 +88,16 @@ class GroupFisher(Decided):
     def score(self, context: Context) -> Scores:
         """s(u) / what the unit costs, mean over `images` images, all masks at 1."""
         groups, readers = read_groups(context, self.scope)
-        ear, total, seen = MaskGradients(readers, context.graph.unit_count), torch.zeros(()), 0
+        ear, seen = MaskGradients(readers, context.graph.unit_count), 0
+        total: Tensor | float = 0.0
         with ear.listening(context.model):
             for inputs, labels in context.batches(self.images):
                 context.model.zero_grad(set_to_none=True)
                 context.loss(context.model(inputs), labels).backward()
-                total, seen = ear.take() + total.to(labels.device), seen + ear.images
+                total, seen = ear.take() + total, seen + ear.images
         context.model.zero_grad(set_to_none=True)
-        values, worth = (total / seen).double().cpu().numpy(), worths(context.graph, self.normaliser)
+        values = torch.as_tensor(total / seen).double().cpu().numpy()
+        worth = worths(context.graph, self.normaliser)
         return {group.id: values[group.units] / worth[context.graph.column[group.id]] for group in groups}
 
     def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
