@@ -6,6 +6,9 @@ import contextlib
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,12 +24,14 @@ from autoprune.cost import cost
 from autoprune.errors import InputError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
-from autoprune.methods import Context
+from autoprune.methods import Context, Stage
 from autoprune.methods.group_fisher import MaskGradients, Removal, read_groups, worths
-from autoprune.recipe import Allocation, Training
+from autoprune.recipe import Allocation, Target, Training
 from autoprune.surgery import prune
+from autoprune.tasks import load_task
 from autoprune.trace import trace
-from autoprune.train import Listener, _Loop, listening
+from autoprune.train import Listener, OnRung, Runtime, _Loop, fit, listening
+from autoprune.trial import Bench
 
 #: Per network and group, the inputs at which a unit is masked: layer -> the place of its mask on every input channel.
 MASKED = {
@@ -272,9 +277,7 @@ def train(
 
 def start(net: nn.Module, steps: int, flops: float = 0.5, how: Allocation | None = None, **params: float) -> Removal:
     method, case = build("group_fisher", **params), context(net)
-    begins = stage(method, steps, flops)
-    begins = type(begins)(begins.target, how or Allocation(), begins.training, steps)
-    return method.sparsify(case, begins)
+    return method.sparsify(case, replace(stage(method, steps, flops), how=how or Allocation()))
 
 
 def test_one_unit_goes_every_d_steps_and_what_was_gathered_is_forgotten() -> None:
@@ -436,6 +439,36 @@ def test_an_interrupted_stage_ends_with_the_same_bits() -> None:
         assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in one.state_dict().items())
         assert whole.state_dict() == after.state_dict()
         assert whole.keep() == after.keep()
+
+
+def test_fit_goes_on_from_a_checkpoint_to_the_same_bits_and_leaves_no_hooks(data_folder: Path, tmp_path: Path) -> None:
+    assert data_folder.is_dir()
+    task = load_task({"data": {"name": "digits"}, "model": {"name": "digits_net", "train": {"images": 0}}})
+    method, bench = build("group_fisher", lr=0.01), Bench(task, Runtime(threads=1))
+    training = method.stage_training(Training(batch_size=16, rungs=(0.5,)))
+
+    def interrupt(images: int, accuracy: float) -> bool:
+        raise KeyboardInterrupt
+
+    def go(checkpoint: Path | None, on_rung: OnRung) -> tuple[nn.Module, Removal]:
+        model = copy.deepcopy(bench.model)
+        models.append(model)
+        begins = Stage(Target(flops=0.5), Allocation(), training, steps=20)
+        pressure = method.sparsify(bench.context(model, 0), begins)
+        fitted = partial(fit, model, task, training, bench.runtime, images=320, seed=0, pressure=pressure)
+        fitted(on_rung=on_rung, checkpoint=checkpoint)
+        return model, pressure
+
+    models: list[nn.Module] = []
+    one, whole = go(None, lambda *_: True)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "stage.pt", interrupt)
+    two, resumed = go(tmp_path / "stage.pt", lambda *_: True)
+
+    assert len(whole.gone) > 20
+    assert whole.state_dict() == resumed.state_dict()
+    assert all(torch.equal(tensor, two.state_dict()[name]) for name, tensor in one.state_dict().items())
+    assert [hooks(model) for model in models] == [0, 0, 0]
 
 
 def hooks(net: nn.Module) -> int:
