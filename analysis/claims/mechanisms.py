@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune import methods
+from autoprune.allocate import allocate
 from autoprune.analysis.benchmarks.train_speed import machine
 from autoprune.analysis.claims.methods_cifar10 import TRAINING, Row, bench_of, label, read_rows
 from autoprune.keep import Keep
@@ -39,6 +40,7 @@ from autoprune.trial import Bench
 HERE = Path(__file__).parent
 DATA = HERE / "mechanisms.json"
 Found = dict[str, Any]
+HALF, UNIFORM = Target(flops=0.5), Allocation(name="uniform")
 Look = Callable[[int, nn.Module, Any], None]
 
 
@@ -72,7 +74,7 @@ def pressed(bench: Bench, method: Method, images: int, look: Look, instead: Any 
     training = method.stage_training(replace(TRAINING, images=images))
     steps = steps_of(training, images, len(bench.task.train))
     context = bench.context(bench.runtime.place(copy.deepcopy(bench.model)), 0)
-    stage = Stage(Target(flops=0.5), Allocation(name="uniform"), training, steps)
+    stage = Stage(HALF, UNIFORM, training, steps)
     pressure = instead or method.sparsify(context, stage)
     watched = _Watched(pressure, look)
     fit(context.model, bench.task, training, bench.runtime, images=images, seed=0, pressure=watched)
@@ -106,32 +108,40 @@ def greg(bench: Bench, images: int) -> Found:
 
 
 def increg(bench: Bench, images: int) -> Found:
-    """The penalty of every unit after each update, as shares of the ceiling; who was removed."""
+    """Penalties as shares of the ceiling at every update, at the default rate and at one at which ranks change."""
+    return {f"rate {lr:g}": _penalties(bench, build("increg", lr=lr), images) for lr in (0.01, 0.1)}
+
+
+def _penalties(bench: Bench, method: Method, images: int) -> Found:
     seen: list[list[float]] = []
 
     def look(step: int, _model: nn.Module, pressure: Any) -> None:
         if step % pressure.every == 0:
             seen.append((pressure.penalty[:-1] / pressure.ceiling).tolist())
 
-    _, pressure = pressed(bench, build("increg"), images, look)
-    courses = np.array(seen).T
-    alive = ~pressure.removed[:-1].numpy()
-    return {"every": pressure.every, "steps": len(seen) * pressure.every, **_recovered(courses, alive)}
+    _, pressure = pressed(bench, method, images, look)
+    weakest = allocate(bench.graph, method.score(bench.context(bench.model, 0)), HALF, UNIFORM)
+    as_at_first = pressure.units.outside(weakest) & pressure.removed
+    found = _recovered(np.array(seen).T, ~pressure.removed[:-1].numpy())
+    return {"every": pressure.every, "chosen as l1 would": float(as_at_first.sum() / pressure.removed.sum()), **found}
 
 
 def _recovered(courses: np.ndarray, alive: np.ndarray) -> Found:
     """Units that stay though their penalty was once above a hundredth of the ceiling, and how far it fell again."""
     peak = courses.max(1)
-    pressed_on = (peak > 0.01) & alive
-    fell = courses[pressed_on, -1] if len(courses) else np.zeros(0)
-    highest = np.argsort(-np.where(pressed_on, peak, -1))[:8]
-    gone = np.argsort(-np.where(alive, -1, peak))[:8]
+    spared = np.flatnonzero((peak > 0.01) & alive)
+    gone = np.flatnonzero(~alive)
     return {
-        "pressed and alive": int(pressed_on.sum()),
-        "of them under no penalty at the end": int((fell == 0).sum()),
-        "recovering": [[round(x, 4) for x in courses[unit]] for unit in highest if pressed_on[unit]],
-        "removed": [[round(x, 4) for x in courses[unit]] for unit in gone if not alive[unit]],
+        "pressed and alive": len(spared),
+        "of them under no penalty at the end": int((courses[spared, -1] == 0).sum()),
+        "recovering": _highest(courses, spared),
+        "removed": _highest(courses, gone),
     }
+
+
+def _highest(courses: np.ndarray, units: np.ndarray) -> list[list[float]]:
+    order = units[np.argsort(-courses[units].max(1))][:8] if len(units) else units
+    return [[round(x, 4) for x in courses[unit]] for unit in order]
 
 
 def l0_hqs(bench: Bench, images: int) -> Found:
@@ -140,7 +150,7 @@ def l0_hqs(bench: Bench, images: int) -> Found:
     context, pressure = pressed(bench, method, images, lambda step, model, pressure: None)
     assert isinstance(pressure, Splitting)
     scores = method.score(context)
-    keep = method.select(context, scores, Target(flops=0.5), Allocation(name="uniform"))
+    keep = method.select(context, scores, HALF, UNIFORM)
     both = {group: [sorted(values[group].tolist()) for values in (pressure.before, scores)] for group in scores}
     lost = {group: len(scores[group]) - len(kept) for group, kept in keep.kept}
     return {"groups": both, "lost": lost, **method.notes(context, keep)}
@@ -255,10 +265,11 @@ def _draw_methods(axis: Any, runs: Sequence[Row], names: Sequence[str], title: s
 
 
 def _draw_increg(axes: Any, found: Found, _runs: Sequence[Row]) -> None:
+    high = found["rate 0.1"]
     for axis, name in zip(axes, ("recovering", "removed"), strict=True):
-        for course in found[name]:
-            axis.plot(np.arange(len(course)) * found["every"], course)
-        axis.set(xlabel="step of the stage", ylabel="penalty / ceiling", title=f"IncReg: units {name}")
+        for course in high[name]:
+            axis.plot(np.arange(len(course)) * high["every"], course)
+        axis.set(xlabel="step of the stage", ylabel="penalty / ceiling", title=f"IncReg, rate 0.1: units {name}")
 
 
 def _draw_l0_hqs(axes: Any, found: Found, _runs: Sequence[Row]) -> None:
@@ -322,9 +333,18 @@ def _claims(known: Found, runs: Sequence[Row]) -> Iterator[tuple[str, str, str]]
     gaps = known["l0_hqs"]["gap_before"], known["l0_hqs"]["gap_after"]
     measured = f"geometric mean over groups {_to(*gaps)}"
     yield "L0-HQS: the saliency gap widens at least ten times", measured, _holds(gaps[1] >= 10 * gaps[0])
-    fell, of = (known["increg"][name] for name in ("of them under no penalty at the end", "pressed and alive"))
-    measured = f"of {of} units that stay though their penalty was above a hundredth of the ceiling, {fell} end without any"
-    yield "IncReg: the penalty of a recovering unit falls again", measured, _holds(of > 0 and fell > of / 2)
+    for rate, found in known["increg"].items():
+        if rate.startswith("rate"):
+            yield _increg_claim(rate, found)
+
+
+def _increg_claim(rate: str, found: Found) -> tuple[str, str, str]:
+    fell, of = found["of them under no penalty at the end"], found["pressed and alive"]
+    measured = (
+        f"of {of} units that stay though their penalty was above a hundredth of the ceiling, {fell} end without any; "
+        f"{found['chosen as l1 would']:.1%} of the removed are those that `l1` removes"
+    )
+    return f"IncReg, {rate}: the penalty of a recovering unit falls again", measured, _holds(of > 0 and fell > of / 2)
 
 
 #: One-shot removal that is fine-tuned as long as GReg is after its stage.

@@ -1,7 +1,8 @@
 """Every method on ResNet-20 and CIFAR-10: same widths, same number of training images, accuracy before and after.
 
     python -m autoprune.analysis.claims.methods_cifar10 DATA --out RUNS.jsonl [--methods NAME ...] [--part I/N]
-        [--flops 0.5 --seeds 0 1 2] [--images 100000] [--validation] [--set key=value ...] [--table FILE.md]
+        [--flops 0.5 --seeds 0 1 2] [--images 100000] [--weights scratch] [--validation] [--set key=value ...]
+        [--table FILE.md]
 
 DATA is a folder with cifar10.npz and weights/resnet20_cifar10.safetensors. Every run starts from the pretrained weights
 and trains on the same number of images, sparsify stage included; allocation is uniform, so that at one target all
@@ -51,11 +52,13 @@ class Plan:
     params: Mapping[str, Any]
     flops: float
     seed: int
+    weights: str = "trained"
 
     def recipe(self, training: Training) -> Recipe:
         """As a recipe; the dense control has no target."""
         return Recipe(
             method=MethodChoice(name=self.method, params=self.params),
+            weights=self.weights,
             target=Target() if methods.METHODS[self.method].is_dense else Target(flops=self.flops),
             allocation=Allocation(name="uniform"),
             training=training,
@@ -63,11 +66,13 @@ class Plan:
         )
 
 
-def plans(names: Iterable[str], params: Mapping[str, Any], flops: float, seeds: Iterable[int]) -> Iterator[Plan]:
+def plans(
+    names: Iterable[str], params: Mapping[str, Any], flops: float, seeds: Iterable[int], weights: str
+) -> Iterator[Plan]:
     """Seed by seed, so that an unfinished table has something of every method."""
     for seed in seeds:
         for name in names:
-            yield Plan(name, params, flops, seed)
+            yield Plan(name, params, flops, seed, weights)
 
 
 def measure(plan: Plan, bench: Bench, training: Training, split: str) -> Row:
@@ -79,6 +84,7 @@ def measure(plan: Plan, bench: Bench, training: Training, split: str) -> Row:
         "params": dict(plan.params),
         "flops": plan.flops,
         "seed": plan.seed,
+        "weights": plan.weights,
         "split": split,
         "images": training.images,
         "lr": training.lr,
@@ -110,17 +116,23 @@ def bench_of(data: Path, split: str) -> Bench:
 
 
 def label(row: Row) -> str:
-    """The method, with the number of training images where it is not the usual one."""
-    return str(row["method"]) if row["images"] == TRAINING.images else f"{row['method']}, {row['images']:,} images"
+    """The method, with what of weights, hyper-parameters and training images is not the usual."""
+    unusual = [
+        *(["from scratch"] if row.get("weights") == "scratch" else []),
+        *(f"{key} {value}" for key, value in row["params"].items()),
+        *([f"{row['images']:,} images"] if row["images"] != TRAINING.images else []),
+    ]
+    return ", ".join([row["method"], *unusual])
 
 
 def table(rows: Sequence[Row]) -> str:
     """The runs of the reported half as Markdown: a table per target, methods by accuracy after fine-tuning."""
     shown = [row for row in rows if row["split"] == "test"]
     dense = [row for row in shown if row["method"] == "dense"]
+    controls = {name: [row for row in dense if label(row) == name] for name in sorted(map(label, dense))}
     pruned = [row for row in shown if row["method"] != "dense"]
     targets = sorted({row["flops"] for row in pruned}, reverse=True)
-    tables = (_target(flops, [row for row in pruned if row["flops"] == flops], dense) for flops in targets)
+    tables = (_target(flops, [row for row in pruned if row["flops"] == flops], controls) for flops in targets)
     return "\n".join([_head(), *tables]) + "\n"
 
 
@@ -129,19 +141,20 @@ def _head() -> str:
         "# Methods on ResNet-20 and CIFAR-10\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, `python -m autoprune.analysis.claims.methods_cifar10`: what is compared.\n"
         f"{machine()}. {TRAINING.images:,} training images a run, sparsify stage included,\n"
-        "unless it says otherwise; uniform allocation; default hyper-parameters; accuracy on the last 5,000 test images.\n"
+        "unless it says otherwise; uniform allocation; default hyper-parameters; accuracy on the last 5,000 test\n"
+        "images. Pruned by `l1` too: the share of a method's pruned filters, same seed.\n"
         "Before: cut, batch-norm statistics re-estimated. Mean and standard deviation over seeds.\n"
     )
 
 
-def _target(flops: float, rows: Sequence[Row], dense: Sequence[Row]) -> str:
+def _target(flops: float, rows: Sequence[Row], dense: Mapping[str, Sequence[Row]]) -> str:
     by_method = {name: [row for row in rows if label(row) == name] for name in {label(row) for row in rows}}
     order = sorted(by_method, key=lambda name: -_mean(by_method[name], "after"))
     lines = [
         f"\n## {flops:.0%} of the FLOPs\n",
         "| method | seeds | before | after | minutes | pruned by `l1` too | notes |",
         "|---|---:|---:|---:|---:|---:|---|",
-        *([_line("dense (100 %)", dense, [])] if dense else []),
+        *(_line(f"{name} (100 %)", of, []) for name, of in dense.items()),
         *(_line(name, by_method[name], by_method.get("l1", [])) for name in order),
     ]
     failed = [f"\n{row['method']}, seed {row['seed']}: {row['error']}" for row in rows if row["status"] != "completed"]
@@ -192,7 +205,7 @@ def main() -> None:
     split = "validation" if args.validation else "test"
     training = replace(TRAINING, images=args.images)
     index, parts = (int(number) for number in args.part.split("/"))
-    todo = list(plans(names, dict(args.set), args.flops, args.seeds))[index::parts]
+    todo = list(plans(names, dict(args.set), args.flops, args.seeds, args.weights))[index::parts]
     bench: Bench | None = None
     for plan in todo:
         if not any(_is(row, plan, training, split) for row in read_rows(args.out)):
@@ -210,8 +223,8 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def _is(row: Row, plan: Plan, training: Training, split: str) -> bool:
-    wanted = (plan.method, dict(plan.params), plan.flops, plan.seed, split, training.images, training.lr)
-    return wanted == tuple(row[key] for key in ("method", "params", "flops", "seed", "split", "images", "lr"))
+    wanted = {**vars(plan), "params": dict(plan.params), "split": split, "images": training.images, "lr": training.lr}
+    return {"weights": "trained", **row}.items() >= wanted.items()
 
 
 def _arguments() -> argparse.Namespace:
@@ -222,6 +235,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--part", default="0/1", help="I/N: every N-th run, from the I-th on")
     parser.add_argument("--flops", type=float, default=0.5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--weights", choices=("trained", "scratch"), default="trained")
     parser.add_argument("--images", type=int, default=TRAINING.images)
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--set", nargs="+", type=_assignment, default=[], metavar="KEY=VALUE")

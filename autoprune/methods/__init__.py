@@ -9,8 +9,10 @@ from autoprune.methods.base import Context, Method, Note, Scores, Stage
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
 from autoprune.methods.epruner import EPruner
+from autoprune.methods.fuzzy import Fuzzy
 from autoprune.methods.greg import GReg1, GReg2
 from autoprune.methods.group_fisher import GroupFisher
+from autoprune.methods.hinge import Hinge
 from autoprune.methods.increg import IncReg
 from autoprune.methods.l0_hqs import L0HQS
 from autoprune.methods.ldrf import LDRF, ChannelPruning
@@ -26,8 +28,8 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(Dense, Random, L1, L2, FPGM, BNScale, Taylor),
-        SVD,
-        EPruner,
+        *(SVD, Hinge),
+        *(EPruner, Fuzzy),
         GroupFisher,
         *(L0HQS, GReg1, GReg2, OrthoReg, IncReg, SFP, ASFP, SRFP, ASRFP),
         *(LDRF, ChannelPruning),

@@ -34,6 +34,7 @@ CASES = {
     "bn_scale": {"penalty": 1e-2, "share": 0.5},
     "taylor": {"images": 6},
     "epruner": {},
+    "fuzzy": {},
     "group_fisher": {"images": 6},
     "greg1": {},
     "greg2": {},
@@ -45,6 +46,7 @@ CASES = {
     "srfp": {},
     "asrfp": {},
     "svd": {"channels": "prune"},
+    "hinge": {},
     "ldrf": {"images": 6, "steps": 3},
     "channel_pruning": {"images": 6},
 }
@@ -150,7 +152,7 @@ class TestMethod:
         method = methods.build(MethodChoice(name=name, params=CASES[name]))
         pressure = method.sparsify(case, stage(method))
 
-        assert (pressure is not None) == (sum(method.stage_shares) > 0)
+        assert (pressure is not None) == (method.stage_shares[0] > 0)  # later stages may be plain training
         if pressure is not None:
             pressure.load_state_dict(json.loads(json.dumps(pressure.state_dict())))
 

@@ -106,6 +106,12 @@ MUTATIONS = {
         "self.strength(0) / self.strength(k)",
         "test_l0_hqs.py::test_the_v_step_is_the_exact_hard_threshold",
     ),
+    "epruner: the zero of the diagonal counts in the preference": Mutation(
+        "epruner.py",
+        "np.median(similarity, axis=0)",
+        "np.median(np.sort(similarity, axis=0)[:-1], axis=0)",
+        "test_epruner.py::test_the_preference_is_the_median_of_the_column_with_the_zero_of_the_diagonal",
+    ),
     "ldrf: the layer that is cut is fitted as well as its readers": Mutation(
         "ldrf.py",
         "optimizer.step()",
@@ -124,11 +130,11 @@ MUTATIONS = {
         "return self.start + 0 * change,",
         "test_ldrf.py::test_without_steps_it_is_channel_pruning_and_for_1x1_the_least_squares_of_the_reader",
     ),
-    "epruner: the zero of the diagonal counts in the preference": Mutation(
-        "epruner.py",
-        "np.median(similarity, axis=0)",
-        "np.median(np.sort(similarity, axis=0)[:-1], axis=0)",
-        "test_epruner.py::test_the_preference_is_the_median_of_the_column_with_the_zero_of_the_diagonal",
+    "fuzzy: what is important stays though it is unimportant too": Mutation(
+        "fuzzy.py",
+        "1 - looseness) & ~important",
+        "1 - looseness)",
+        "test_fuzzy.py::test_strict_takes_what_is_unimportant_and_not_important",
     ),
 }
 
