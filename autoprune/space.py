@@ -554,7 +554,7 @@ def declared(method: type[Any]) -> dict[str, dict[str, Any] | None]:
 
 
 def _parameter_of(kind: Any, limits: Mapping[str, Any]) -> dict[str, Any] | None:
-    if "choices" in limits:
+    if kind is str and "choices" in limits:
         return {"choice": list(limits["choices"])}
     if kind not in (int, float) or "low" not in limits:
         return None

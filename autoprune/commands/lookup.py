@@ -64,10 +64,14 @@ def _method_row(name: str) -> dict[str, Any]:
     kind = METHODS[name]
     searched = declared(kind)
     fields = {
-        field.name: {"default": field.default, **field.metadata, "search": searched[field.name]}
+        field.name: {"default": _default(field), **field.metadata, "search": searched[field.name]}
         for field in dataclasses.fields(kind)
     }
     return {"name": name, "summary": kind.summary, "source": kind.source, "params": fields}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _wrapped(head: str, source: str) -> str:
@@ -81,7 +85,7 @@ def _parameter_row(name: str, limits: Mapping[str, Any]) -> dict[str, str]:
     default = limits["default"]
     return {
         "hyper-parameter": name,
-        "default": default if isinstance(default, str) else f"{default:g}",
+        "default": f"{default:g}" if isinstance(default, (int, float)) else str(default),
         "allowed": _allowed(limits),
         "searched by `range`": _searched(limits["search"]),
     }
