@@ -129,7 +129,7 @@ class LDRF(Reconstructing):
         basis: energy of `responses` to the images, or of `weights` as they are.
         steps: of Adam, per layer.
         lr: of Adam.
-        budget: `allocation` = the recipe's. `relu_range` = in place of its strategy, within its limits, a layer keeps
+        budget: `allocation` = the recipe's. `relu` = in place of its strategy, within its limits, a layer keeps
             g times the rank of its embedding, one g for all. A ReLU passes on d dimensions with 2 d channels and not
             with fewer than d: if g would fall below 1, eps is doubled; above 2 it goes only to meet the target.
     """
@@ -144,7 +144,7 @@ class LDRF(Reconstructing):
     basis: str = field(default="responses", metadata=choices("responses", "weights"))
     steps: int = field(default=500, metadata=within(0, 10**6, log=True, search=(200, 3000)))
     lr: float = field(default=1e-3, metadata=within(0, 1, open_low=True, log=True, search=(1e-4, 1e-2)))
-    budget: str = field(default="allocation", metadata=choices("allocation", "relu_range"))
+    budget: str = field(default="allocation", metadata=choices("allocation", "relu"))
 
     @property
     def fit(self) -> Fit:

@@ -366,7 +366,7 @@ def test_a_budget_by_the_range_of_relu_keeps_one_multiple_of_every_rank() -> Non
         left, values, right = torch.linalg.svd(rows.flatten(1), full_matrices=False)
         low = (left[:, :rank] * values[:rank]) @ right[:rank]
         layer.weight.data.copy_(low.reshape(rows.shape).movedim(0, 1))
-    context, method = case(net), LDRF(images=40, eps=1e-6, budget="relu_range")
+    context, method = case(net), LDRF(images=40, eps=1e-6, budget="relu")
     scores = method.score(context)
     widths = method.select(context, scores, Target(flops=0.15), Allocation()).widths(context.graph)
     g = widths["one"] / 23
@@ -379,7 +379,7 @@ def test_a_budget_by_the_range_of_relu_keeps_one_multiple_of_every_rank() -> Non
 
 def test_a_target_below_all_ranks_leaves_more_energy_out() -> None:
     net = randomised(Padded(61, 47))
-    context, method = case(net), LDRF(images=40, eps=1e-6, budget="relu_range")
+    context, method = case(net), LDRF(images=40, eps=1e-6, budget="relu")
     keep = method.select(context, method.score(context), Target(flops=0.2), Allocation())
     found = keep.widths(context.graph)
     found = [found["one"], found["two"]]
