@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from autoprune import methods
+from autoprune.analysis.benchmarks.engine_speed import write
 from autoprune.analysis.benchmarks.train_speed import machine
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
@@ -214,7 +215,7 @@ def main() -> None:
             append_line(args.out, json.dumps(row))
             print(plan.method, plan.flops, plan.seed, row["before"], row["after"], row["notes"], row["error"] or "")
     if args.table:
-        args.table.write_text(table(read_rows(args.out)))
+        write(args.table, table(read_rows(args.out)))
 
 
 def read_rows(file: Path) -> list[Row]:
