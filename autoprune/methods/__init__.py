@@ -1,10 +1,18 @@
-"""Pruning methods: the registry. Adding one = a file, a line here, a line in the contract test."""
+"""Pruning methods: the registry. Adding one = a file, a line here, a line in the contract test.
+
+A package of its own adds one by an entry point, in its pyproject.toml:
+
+    [project.entry-points."autoprune.methods"]
+    thinnest = "my_package:Thinnest"          # a subclass of autoprune.methods.Method with name = "thinnest"
+"""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
-from autoprune.errors import check_name
+from autoprune.errors import InputError, check_name
 from autoprune.methods.base import Context, Method, Note, Scores, Stage
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
@@ -39,8 +47,16 @@ METHODS: dict[str, type[Method]] = {
 __all__ = ["METHODS", "Context", "Method", "Note", "Scores", "Stage", "build", "find", "names"]
 
 
+ENTRY_POINTS = "autoprune.methods"
+
+
 def names() -> list[str]:
-    """All methods, controls first."""
+    """All methods, controls first, those of other packages last.
+
+    Raises:
+        InputError: an installed package announces a method that is none, or under a name that is taken.
+    """
+    _add_installed()
     return list(METHODS)
 
 
@@ -48,8 +64,9 @@ def find(name: str, where: str = "method") -> type[Method]:
     """The class of a method.
 
     Raises:
-        InputError: unknown method; names what is allowed.
+        InputError: unknown method; names what is allowed. As for `names`.
     """
+    _add_installed()
     return METHODS[check_name(name, METHODS, kind="method", where=where)]
 
 
@@ -65,3 +82,27 @@ def build(choice: MethodChoice, where: str = "method") -> Method:
             key, [field.name for field in fields(method)], kind=f"hyper-parameter of {choice.name!r}", where=where
         )
     return read(method, dict(choice.params), where)
+
+
+@cache  # once in a process: not at import, since the packages import this module
+def _add_installed() -> None:
+    for point in entry_points(group=ENTRY_POINTS):
+        method = _load(point)
+        if METHODS.setdefault(point.name, method) is not method:
+            raise InputError("there is a method of that name already", where=_said(point), allowed="another name")
+
+
+def _load(point: EntryPoint) -> type[Method]:
+    try:
+        method = point.load()
+    except Exception as error:  # the package's code may raise anything
+        raise InputError(f"cannot be loaded: {type(error).__name__}: {error}", where=_said(point)) from error
+    if not (isinstance(method, type) and issubclass(method, Method) and method.name == point.name):
+        allowed = f"a subclass of autoprune.methods.Method with name = {point.name!r}"
+        raise InputError(f"{point.value} is no such method", where=_said(point), allowed=allowed)
+    return method
+
+
+def _said(point: EntryPoint) -> str:
+    package = point.dist.name if point.dist is not None else "an unknown package"
+    return f"entry point {point.name!r} of {package}"
