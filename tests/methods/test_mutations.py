@@ -130,6 +130,18 @@ MUTATIONS = {
         "return self.start + 0 * change,",
         "test_ldrf.py::test_without_steps_it_is_channel_pruning_and_for_1x1_the_least_squares_of_the_reader",
     ),
+    "svd: an inner channel scores the square of its singular value": Mutation(
+        "svd.py",
+        "inputs.square().sum(1)",
+        "inputs.abs().sum(1)",
+        "test_svd.py::test_an_inner_channel_scores_its_squared_singular_value",
+    ),
+    "hinge: what the penalty would turn over is zero": Mutation(
+        "hinge.py",
+        "soft = (norms - weights).clamp_min(0)",
+        "soft = norms - weights",
+        "test_hinge.py::test_a_proximal_operator_is_the_best_of_all_values",
+    ),
     "fuzzy: what is important stays though it is unimportant too": Mutation(
         "fuzzy.py",
         "1 - looseness) & ~important",
