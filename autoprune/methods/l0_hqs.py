@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.allocate import TOLERANCE, allocate, allowed_widths
-from autoprune.cost import cost
+from autoprune.allocate import TOLERANCE, allocate, allowed_widths, excess
 from autoprune.graph import ChannelGraph, Floats
 from autoprune.keep import Keep
 from autoprune.methods.base import Context, Note, Scores, Stage
@@ -168,13 +167,7 @@ def _at_gaps(
             return None
         kept[group] = np.argsort(scores[group], kind="stable")[size - narrower[ratios.argmax()] :]
     keep = Keep.of({group: positions.tolist() for group, positions in kept.items()})
-    return keep if not pulled or abs(_excess(graph, keep, target)) <= TOLERANCE else None
-
-
-def _excess(graph: ChannelGraph, keep: Keep, target: Target) -> float:
-    """How far the worst limit of the target is overshot, as a share of the dense cost; negative = room left."""
-    ratios = cost(graph, keep).ratios(cost(graph, Keep.all()))
-    return max(ratios[name] - limit for name, limit in target.ratios().items())
+    return keep if not pulled or abs(excess(graph, keep, target)) <= TOLERANCE else None
 
 
 # ---- the penalty -----------------------------------------------------------------------------------------------------
