@@ -39,7 +39,6 @@ from autoprune.trial import Bench, run
 
 Row = dict[str, Any]
 
-CONTROLS = ("dense", "random", "l1")
 #: Two epochs; the rate of the ready space's better recipes, warmed up since the cut has just changed everything.
 TRAINING = Training(images=100_000, lr=0.03, warmup=0.05, rungs=(0.0, 1.0))
 SPACE = "cifar10_resnet20"
