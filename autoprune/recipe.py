@@ -84,8 +84,9 @@ class Training:
     """SGD with Nesterov momentum, in units that mean the same for every batch size and data set.
 
     `images` counts every training image the trial sees, sparsify stage included, so that methods with and without such
-    a stage spend the same budget. `warmup` is a share of a stage's steps. `rungs` are shares of the fine-tuning
-    images after which validation accuracy is measured; 0 is right after the cut, and 1 (the end) is always measured.
+    a stage spend the same budget. `warmup` is a share of a stage's steps. `rungs` are shares of `images` after which
+    validation accuracy is measured, so far as the pruned model is there by then; 0 is right after the cut, whatever
+    came before it, and 1 (the end) is always measured.
     """
 
     images: int = field(default=50_000, metadata=within(0, 10**12))

@@ -13,16 +13,31 @@ from autoprune.errors import InputError
 from autoprune.reading import choices, read, to_plain
 from autoprune.recipe import Recipe
 
-STATUSES = ("completed", "stopped", "failed")
+STATUSES = ("completed", "stopped", "failed", "paused")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """Validation accuracy after `images` images of fine-tuning; `seconds` since the trial began."""
+    """Validation accuracy on the way.
 
+    Fields:
+        share: which of the recipe's `rungs` it is; 0 = right after the cut, 1 = the end.
+        images: training images seen by then, sparsify stage included.
+        seconds: spent by then; what a paused trial waited does not count.
+    """
+
+    share: float
     images: int
     accuracy: float
     seconds: float
+
+    @property
+    def comparable(self) -> bool:
+        """Whether all that were measured at this share have seen as many images.
+
+        Right after the cut some have seen none and some their whole sparsify stage.
+        """
+        return self.share > 0 or self.images == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +46,8 @@ class Outcome:
 
     Fields:
         id: the proposal's number in the study; trials run without a study have 0.
-        status: `completed`, `stopped` (ended early by the search) or `failed` (with `error`).
+        status: `completed`, `stopped` (ended early by the search) or `failed` (with `error`); in `paused.jsonl`
+            also `paused`: it waits at its last rung, and may go on.
         accuracy: on the validation split, in [0, 1]; None unless completed.
         flops_ratio, params_ratio, activations_ratio: relative to the dense model; None if the cut was never reached.
         widths: kept units per group id of the graph.
@@ -122,6 +138,16 @@ class StudyFolder:
         return self.path / "outcomes.jsonl"
 
     @property
+    def paused(self) -> Path:
+        """Recipes that wait at a rung, or waited, one JSON object a line and rung."""
+        return self.path / "paused.jsonl"
+
+    @property
+    def states(self) -> Path:
+        """What paused recipes go on from, one folder each."""
+        return self.path / "states"
+
+    @property
     def models(self) -> Path:
         """One artefact folder per completed trial that was on the front when it ended."""
         return self.path / "models"
@@ -139,12 +165,13 @@ class StudyFolder:
 
 @dataclass(frozen=True)
 class Study:
-    """A study folder as it was when it was read: its configuration and both logs, in the order they were written."""
+    """A study folder as it was when it was read: its configuration and its logs, in the order they were written."""
 
     folder: StudyFolder
     config: Mapping[str, Any]
     proposals: tuple[Proposal, ...]
     outcomes: tuple[Outcome, ...]
+    paused: tuple[Outcome, ...] = ()
 
     def unfinished(self) -> tuple[Proposal, ...]:
         """Proposals without an outcome: what a resumed search runs again."""
@@ -205,5 +232,8 @@ def load_study(folder: str | Path) -> Study:
         )
     config = yaml.safe_load(paths.config.read_text())
     proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}") for n, line in read_lines(paths.proposals))
-    outcomes = tuple(Outcome.from_json(line, f"{paths.outcomes}:{n}") for n, line in read_lines(paths.outcomes))
-    return Study(paths, config, proposals, outcomes)
+    outcomes, paused = (
+        tuple(Outcome.from_json(line, f"{log}:{n}") for n, line in read_lines(log))
+        for log in (paths.outcomes, paths.paused)
+    )
+    return Study(paths, config, proposals, outcomes, paused)

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from autoprune import methods
+from autoprune import methods, midway
 from autoprune.allocate import allocate, check_target, share_kept
 from autoprune.cost import Cost, cost
-from autoprune.decompose import decomposed, recompose, unprofitable
+from autoprune.decompose import decompose, decomposed, recompose, unprofitable
 from autoprune.errors import AutopruneError, TargetError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
@@ -145,6 +145,11 @@ class _Progress:
     notes: dict[str, methods.Note] = field(default_factory=dict)
     stopped: bool = False
 
+    def take_over(self, past: midway.Past) -> None:
+        """Go on counting where an earlier process ended."""
+        self.began -= past.elapsed
+        self.seconds, self.rungs = dict(past.seconds), list(past.rungs)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
@@ -166,6 +171,7 @@ class _Job:
     report: Report
     scratch: Path | None
     progress: _Progress
+    started: float
 
     def checkpoint(self, stage: str) -> Path | None:
         """Where a stage's training is resumed from."""
@@ -176,12 +182,28 @@ class _Job:
         with self.progress.stage("evaluate"):
             return evaluate(model, self.bench.task.validation, self.bench.task, runtime)
 
-    def rung(self, images: int, accuracy: float) -> bool:
+    def passed(self, share: float) -> bool:
+        """Whether this rung was measured, and reported, by an earlier process."""
+        return any(rung.share == share for rung in self.progress.rungs)
+
+    def rung(self, share: float, images: int, accuracy: float) -> bool:
         """Note a rung and ask whether to go on."""
-        rung = Rung(images=images, accuracy=accuracy, seconds=self.progress.elapsed())
-        self.progress.rungs.append(rung)
-        self.progress.stopped = not self.report(rung, self.progress.ratios)
-        return not self.progress.stopped
+        progress = self.progress
+        progress.rungs.append(Rung(share=share, images=images, accuracy=accuracy, seconds=progress.elapsed()))
+        if self.scratch is not None:
+            midway.save_past(self.scratch, self.past())
+        progress.stopped = not self.report(progress.rungs[-1], progress.ratios)
+        return not progress.stopped
+
+    def past(self) -> midway.Past:
+        """What the trial has behind it."""
+        progress = self.progress
+        return midway.Past(
+            started=self.started,
+            elapsed=progress.elapsed(),
+            seconds=dict(progress.seconds),
+            rungs=tuple(progress.rungs),
+        )
 
 
 def run_trial(recipe: Recipe, task: Task, report: Report | None = None) -> Outcome:
@@ -208,14 +230,21 @@ def run(
         id: copied into the outcome.
         control: copied into the outcome.
         clock: seconds since the study began; default: since the trial began.
-        scratch: folder for training checkpoints; with it, a trial that is run again goes on where it was interrupted.
+        scratch: folder for what the trial may go on from; with it, a trial that is run again, on this or another
+            machine, goes on where it was interrupted or stopped. Rungs before that are not reported again.
     """
     progress = _Progress()
     now = clock or progress.elapsed
-    started = now()
+    past, started = midway.load_past(scratch), now()
+    if past is not None:
+        progress.take_over(past)
+        started = past.started
+    job = _Job(recipe, bench, report or _go_on, scratch, progress, started)
     model, error = None, None
     try:
-        model = _stages(_Job(recipe, bench, report or _go_on, scratch, progress))
+        model = _stages(job)
+        if scratch is not None:
+            midway.save_past(scratch, job.past())  # once more: the stage that a rung ended is timed only now
     except Exception as failure:  # noqa: BLE001 - a failing recipe is data: the search learns from it and goes on
         error = _one_line(failure)
         if torch.cuda.is_available():
@@ -229,9 +258,18 @@ def _go_on(_rung: Rung, _ratios: dict[str, float]) -> bool:
 
 
 def _stages(job: _Job) -> nn.Module:
+    with job.progress.stage("prepare"):
+        method = methods.build(job.recipe.method)
+        found = _found(job)
+    pruned, spent = found or _pruned(job, method)
+    _finetune(job, method, pruned, spent)
+    return pruned
+
+
+def _pruned(job: _Job, method: Method) -> tuple[nn.Module, int]:
+    """The cut and recalibrated model, and the training images spent on the way."""
     recipe, bench, progress = job.recipe, job.bench, job.progress
     with progress.stage("prepare"):
-        method = methods.build(recipe.method)
         start = _start(job, method)
     spent = 0
     context = start.context
@@ -242,8 +280,24 @@ def _stages(job: _Job) -> nn.Module:
     pruned = bench.runtime.place(context.model)
     with progress.stage("recalibrate"):
         recalibrate(pruned, bench.task, bench.runtime, seed=recipe.seed)
-    _finetune(job, pruned, recipe.training.images - spent)
-    return pruned
+    if job.scratch is not None and progress.graph is not None and progress.keep is not None:
+        cut_now = midway.Cut(spent=spent, grouped=start.way.grouped, ratios=progress.ratios, notes=progress.notes)
+        midway.save_cut(job.scratch, pruned, progress.graph, progress.keep, cut_now)
+    return pruned, spent
+
+
+def _found(job: _Job) -> tuple[nn.Module, int] | None:
+    """The pruned model that an earlier process left, and the training images spent on it."""
+    bench, progress = job.bench, job.progress
+    found = midway.load_cut(job.scratch, lambda: bench.start(job.recipe))
+    if found is None:
+        return None
+    cut, start = found.cut, bench.start(job.recipe)
+    way = bench if cut.grouped == bench.grouped else bench.whole_groups
+    split = [layer for layer in found.ranks if layer not in decomposed(start)]
+    progress.keep, progress.graph = found.keep, way.trace(decompose(start, split)) if split else way.graph
+    progress.ratios, progress.notes = dict(cut.ratios), dict(cut.notes)
+    return bench.runtime.place(found.model), cut.spent
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,24 +412,34 @@ def _sparsified(job: _Job, method: Method, context: Context, images: int, cut: i
     return replace(context, pressure=pressure)
 
 
-def _finetune(job: _Job, model: nn.Module, images: int) -> None:
+def _finetune(job: _Job, method: Method, model: nn.Module, spent: int) -> None:
     recipe, bench = job.recipe, job.bench
-    if 0.0 in recipe.training.rungs and not job.rung(0, job.measure(model, bench.runtime)):
+    whole = recipe.training
+    first = 0.0 in whole.rungs and method.judged_at_cut and not job.passed(0.0)
+    if first and not job.rung(0.0, spent, job.measure(model, bench.runtime)):
         return
+    left = max(0, whole.images - spent)
+    shares = [share for share in whole.rungs if spent < share * whole.images < whole.images]
+    rungs = {(share * whole.images - spent) / left: share for share in shares}
+
+    def on_rung(images: int, accuracy: float) -> bool:
+        share = min(shares, key=lambda share: abs(share * whole.images - spent - images))
+        return job.passed(share) or job.rung(share, spent + images, accuracy)
+
     with job.progress.stage("finetune"):
         log = fit(
             model,
             bench.task,
-            recipe.training,
+            replace(whole, rungs=tuple(rungs)),
             bench.runtime,
-            images=images,
+            images=left,
             seed=recipe.seed,
-            teacher=bench.teacher if recipe.training.distill > 0 else None,
-            on_rung=job.rung,
+            teacher=bench.teacher if whole.distill > 0 else None,
+            on_rung=on_rung,
             checkpoint=job.checkpoint("finetune"),
         )
     if not log.stopped:
-        job.rung(log.images, job.measure(model, bench.exact))
+        job.rung(1.0, spent + log.images, job.measure(model, bench.exact))
         job.progress.stopped = False  # nothing was left to stop
 
 

@@ -37,6 +37,7 @@ ORDER = (
     "labelled",
     "trace",
     "artifact",
+    "midway",
     "norm",
     "train",
     "methods",

@@ -24,6 +24,7 @@ from autoprune.results import (
 
 RECIPE = Recipe(method=MethodChoice(name="bn_scale", params={"penalty": 1e-4}), target=Target(flops=0.3))
 share = st.floats(0, 1)
+rungs = st.builds(Rung, share=share, images=st.integers(0, 10**9), accuracy=share, seconds=share)
 outcomes = st.builds(
     Outcome,
     id=st.integers(0, 999),
@@ -31,7 +32,9 @@ outcomes = st.builds(
     status=st.sampled_from(STATUSES),
     accuracy=st.none() | share,
     flops_ratio=st.none() | share,
-    rungs=st.lists(st.builds(Rung, images=st.integers(0, 10**9), accuracy=share, seconds=share), max_size=3).map(tuple),
+    rungs=st.lists(
+        st.builds(Rung, share=share, images=st.integers(0, 10**9), accuracy=share, seconds=share), max_size=3
+    ).map(tuple),
     widths=st.dictionaries(st.text(max_size=5), st.integers(1, 99), max_size=3),
     seconds=st.dictionaries(st.text(max_size=5), share, max_size=3),
     error=st.none() | st.text(),

@@ -13,6 +13,7 @@ from autoprune import trial
 from autoprune.allocate import TOLERANCE
 from autoprune.cost import cost
 from autoprune.errors import TargetError
+from autoprune.graph import ChannelGraph
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.results import Outcome, Rung
 from autoprune.tasks import Task, load_task
@@ -136,7 +137,7 @@ def test_the_sparsify_stage_is_paid_from_the_same_images(bench: Bench) -> None:
     method = MethodChoice(name="bn_scale", params={"share": 0.5})
     outcome = run(Recipe(method=method, target=Target(flops=0.5), training=recipe().training), bench).outcome
 
-    assert outcome.rungs[-1].images == 1280
+    assert outcome.rungs[-1].images == 2560
     assert outcome.seconds["sparsify"] > 0
 
 
@@ -226,6 +227,55 @@ def test_an_interrupted_trial_goes_on_where_it_was(task: Task, tmp_path: Path) -
     resumed = run(halves, Bench(task, Runtime(threads=1)), scratch=tmp_path).outcome
 
     assert resumed.accuracy == whole.accuracy
+
+
+@pytest.mark.parametrize("name", ["l1", "bn_scale", "svd", "fuzzy"])
+def test_a_trial_that_is_stopped_at_every_rung_ends_as_one_that_is_not(task: Task, tmp_path: Path, name: str) -> None:
+    wanted = recipe(name, images=1920, rungs=(0.0, 0.3, 0.7))
+    bench = Bench(task, Runtime(threads=1))
+    whole = run(wanted, bench)
+    legs = []
+    while not legs or legs[-1].outcome.status == "stopped":
+        moment = 7.0 + len(legs)
+        legs.append(run(wanted, bench, lambda rung, ratios: False, scratch=tmp_path, clock=lambda at=moment: at))  # type: ignore[misc]
+    *stopped, last = legs
+
+    assert whole.outcome.completed
+    assert last.outcome.accuracy == whole.outcome.accuracy
+    assert len(stopped) == len(whole.outcome.rungs) - 1
+    assert {leg.outcome.started for leg in legs} == {7.0}
+    for one, two in zip(last.outcome.rungs, whole.outcome.rungs, strict=True):
+        assert (one.share, one.images, one.accuracy) == (two.share, two.images, two.accuracy)
+    for what in ("keep", "graph"):
+        assert _said(getattr(last, what)) == _said(getattr(whole, what))
+    assert (last.outcome.widths, last.outcome.notes) == (whole.outcome.widths, whole.outcome.notes)
+    assert last.outcome.flops_ratio == whole.outcome.flops_ratio
+    assert set(last.outcome.seconds) == set(whole.outcome.seconds)
+    assert last.model is not None
+    assert whole.model is not None
+    for key, tensor in whole.model.state_dict().items():
+        assert torch.equal(last.model.state_dict()[key], tensor), key
+
+
+def _said(value: object) -> object:
+    """A graph by what can be compared of it."""
+    return [(g.id, g.size, g.stage) for g in value.groups] if isinstance(value, ChannelGraph) else value
+
+
+def test_rungs_are_shares_of_all_images_and_those_before_the_cut_are_skipped(bench: Bench) -> None:
+    method = MethodChoice(name="bn_scale", params={"share": 0.5})
+    training = recipe(rungs=(0.0, 0.25, 0.75)).training
+    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=training), bench).outcome
+
+    assert [(rung.share, rung.images) for rung in outcome.rungs] == [(0, 1280), (0.75, 1920), (1, 2560)]
+    assert [rung.comparable for rung in outcome.rungs] == [False, True, True]
+
+
+def test_a_method_that_starts_layers_anew_is_not_judged_at_the_cut(bench: Bench) -> None:
+    method = MethodChoice(name="epruner", params={"inherit_bn": "no"})
+    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=recipe().training), bench).outcome
+
+    assert [rung.share for rung in outcome.rungs] == [1]
 
 
 def test_an_unreachable_target_is_refused_before_any_training(bench: Bench) -> None:

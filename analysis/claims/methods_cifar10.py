@@ -91,7 +91,7 @@ def measure(plan: Plan, bench: Bench, training: Training, split: str) -> Row:
         "status": outcome.status,
         "error": outcome.error,
         "flops_ratio": outcome.flops_ratio,
-        "before": next((rung.accuracy for rung in outcome.rungs if rung.images == 0), None),
+        "before": next((rung.accuracy for rung in outcome.rungs if rung.share == 0), None),
         "after": outcome.accuracy,
         "seconds": dict(outcome.seconds),
         "notes": dict(outcome.notes),

@@ -84,6 +84,11 @@ class Method(ABC):
     reconstructs: ClassVar[bool] = False
 
     @property
+    def judged_at_cut(self) -> bool:
+        """Whether accuracy right after the cut says anything; no if the method starts layers anew."""
+        return True
+
+    @property
     def stage_shares(self) -> tuple[float, ...]:
         """The share of the recipe's training images spent in the sparsify stage before each cut; 0 = cut at once."""
         return (0.0,)

@@ -64,6 +64,11 @@ class EPruner(Method):
     inherit_bn: str = field(default="yes", metadata=choices("yes", "no"))
     scope: str = field(default="coupled", metadata=SCOPES)
 
+    @property
+    def judged_at_cut(self) -> bool:
+        """Not with batch norms that start anew."""
+        return self.inherit_bn == "yes"
+
     def score(self, context: Context) -> Scores:
         """s(u) = w / (1 + w), w = `worth` at the authors' b, and 1 more for exemplars."""
         return self._field(context).ranks(BETA)

@@ -102,8 +102,8 @@ def completed(number: int, flops: float, accuracy: float, method: str = "l1", **
         "activations_ratio": flops * 1.1,
         "widths": {} if method == "dense" else widths(flops**0.5),
         "rungs": (
-            Rung(images=0, accuracy=accuracy * 0.7, seconds=1.0),
-            Rung(images=5_000, accuracy=accuracy, seconds=6.0),
+            Rung(share=0.0, images=0, accuracy=accuracy * 0.7, seconds=1.0),
+            Rung(share=1.0, images=5_000, accuracy=accuracy, seconds=6.0),
         ),
         "started": 7.0 * number,
         "finished": 7.0 * number + 7.0,
@@ -121,7 +121,10 @@ def failed(number: int, error: str, method: str = "taylor", **fields: Any) -> Ou
 
 
 def stopped(number: int, flops: float, accuracy: float, method: str = "l2", **fields: Any) -> Outcome:
-    rungs = (Rung(images=0, accuracy=accuracy - 0.1, seconds=1.0), Rung(images=1_500, accuracy=accuracy, seconds=2.0))
+    rungs = (
+        Rung(share=0.0, images=0, accuracy=accuracy - 0.1, seconds=1.0),
+        Rung(share=0.3, images=1_500, accuracy=accuracy, seconds=2.0),
+    )
     values = {"started": 7.0 * number, "finished": 7.0 * number + 3.0, "worker": "worker-0", "rungs": rungs, **fields}
     choice = recipe(method, flops)
     return Outcome(id=number, recipe=choice, status="stopped", flops_ratio=flops, widths=widths(flops**0.5), **values)

@@ -57,7 +57,7 @@ class Fake:
         self._fail(self.trouble.get(proposal.id))
         time.sleep(self.seconds)
         fields = {"started": started, "finished": self.clock.now()}
-        if not report(Rung(images=0, accuracy=0.5, seconds=0.1), {"flops": 0.5}):
+        if not report(Rung(share=0.0, images=0, accuracy=0.5, seconds=0.1), {"flops": 0.5}):
             return Evaluation(outcome=completed(proposal, **fields, status="stopped", accuracy=0.5))
         accuracy = float("nan") if self.trouble.get(proposal.id) == "nan" else None
         return Evaluation(outcome=completed(proposal, accuracy, **fields), files={"model.json": b"%d" % proposal.id})
