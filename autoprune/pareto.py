@@ -81,6 +81,27 @@ def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
     return mask
 
 
+def ranked(points: ArrayLike) -> NDArray[np.int64]:
+    """Rows in order of rank: front by front, in each the most isolated first (Deb et al. 2002, NSGA-II, sections III A
+    and B), equal ones as they come; all columns minimised, rows with a NaN last.
+
+    Args:
+        points: (n, d).
+
+    Returns:
+        (n,) of indices.
+    """
+    rows = _as_rows(points)
+    left, order = np.arange(len(rows)), np.zeros(0, dtype=np.int64)
+    while len(left):
+        best = nondominated(rows[left])
+        front_now = left[best] if best.any() else left  # nothing but NaNs
+        alone = _crowding(rows[front_now])
+        order = np.concatenate([order, front_now[np.argsort(-alone, kind="stable")]])
+        left = left[~best] if best.any() else left[:0]
+    return order
+
+
 def hypervolume(points: ArrayLike, reference: Sequence[float] = REFERENCE) -> float:
     """Volume of the space that the points dominate, bounded by `reference`; exact; all columns minimised.
 
@@ -186,6 +207,18 @@ def pick(members: Sequence[M], max_flops: float | None = None, min_accuracy: flo
     if max_flops is None:
         return min(fitting, key=lambda o: (o.flops_ratio or 0.0, -(o.accuracy or 0.0)))
     return max(fitting, key=lambda o: (o.accuracy or 0.0, -(o.flops_ratio or 0.0)))
+
+
+def _crowding(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Per row the sum over columns of the distance between its two neighbours, in spans; ends are infinitely alone."""
+    alone = np.zeros(len(rows))
+    for column in rows.T:
+        order = np.argsort(column, kind="stable")
+        gaps = np.full(len(rows), np.inf)
+        span = column[order[-1]] - column[order[0]]
+        gaps[1:-1] = (column[order[2:]] - column[order[:-2]]) / (span or 1.0)
+        alone[order] += gaps
+    return alone
 
 
 def _as_rows(points: ArrayLike, columns: int | None = None) -> NDArray[np.float64]:

@@ -223,10 +223,31 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Who proposes recipes, once `startup` recipes have been spread over the space, every method in turn."""
+    """Who proposes recipes, and what is tried before.
 
-    name: str = field(default="tpe", metadata=choices("tpe", "nsga2", "random"))
+    Fields:
+        name: Optuna's multi-objective TPE, Gaussian process, genetic algorithms NSGA-II and NSGA-III, or random.
+        startup: recipes after the controls and before the sampler takes over; also the population of the genetic ones.
+        warm_start: whether plain ways to prune at several targets are among them; the others are spread over the
+            space, every method in turn.
+        first: what comes before all of these, parameter -> value as in `proposals.jsonl`; `--warm-start` fills it in.
+    """
+
+    name: str = field(default="tpe", metadata=choices("tpe", "gp", "nsga2", "nsga3", "random"))
     startup: int = field(default=16, metadata=within(0, 10**6))
+    warm_start: bool = True
+    first: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """How recipes are ended early: at every rung of their training (`training.rungs`) they pause, and the best go on.
+
+    Fields:
+        keep: share of the recipes measured at a rung that go on; 1 = nothing is ended early.
+    """
+
+    keep: float = field(default=1.0, metadata=within(0, 1, open_low=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +268,7 @@ class StudyConfig:
     budget: Budget = field(default_factory=Budget)
     resources: Resources = field(default_factory=Resources)
     sampler: Sampler = field(default_factory=Sampler)
+    cascade: Cascade = field(default_factory=Cascade)
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
 
     @classmethod
@@ -258,7 +280,8 @@ class StudyConfig:
         check_method: CheckMethod | None = None,
         find_method: FindMethod | None = None,
     ) -> StudyConfig:
-        """Read plain data with the top keys `task`, `space`, `objectives`, `budget`, `resources`, `sampler`, `seed`.
+        """Read plain data with the top keys `task`, `space`, `objectives`, `budget`, `resources`, `sampler`,
+        `cascade`, `seed`.
 
         Raises:
             InputError: naming `where`, the path inside it and what is allowed.

@@ -27,6 +27,8 @@ def search(
     overrides: Sequence[str] = (),
     in_process: bool = False,
     view: View | None = None,
+    sampler: str | None = None,
+    warm_start: str | Path | None = None,
 ) -> Study:
     """Search a space until the budget is used up.
 
@@ -39,13 +41,15 @@ def search(
         overrides: `space.target.flops=0.5`.
         in_process: one recipe after the other in this process, without Ray.
         view: is told of the progress.
+        sampler: who proposes recipes (`space.Sampler`); given, it replaces the one of the space file.
+        warm_start: folder of an earlier study, whose front is tried first, as far as this space can express it.
 
     Returns:
         The study as the folder holds it.
 
     Raises:
         InputError: something handed in is wrong; nothing was written.
-        StudyError: nothing can be pruned, or no trial completed.
+        StudyError: nothing can be pruned, the earlier study has no front, or no trial completed.
         SearchInterrupted: Ctrl-C or SIGTERM; what had finished is kept.
     """
     from autoprune import methods
@@ -55,16 +59,17 @@ def search(
     folder = StudyFolder(Path(out))
     steps.check_new_folder(folder.path)
     config = load_space(space, overrides=overrides, check_method=methods.build, find_method=methods.find)
-    config = steps.with_budget(config, trials, minutes)
+    config = steps.with_sampler(steps.with_budget(config, trials, minutes), sampler)
+    earlier = None if warm_start is None else load_study(warm_start)
     with ExitStack() as stack:
         cluster = None if in_process else stack.enter_context(_cluster(config, address))
-        prepared = steps.prepare(config)
+        prepared = steps.warm_started(steps.prepare(config), earlier)
         if cluster is not None:
             cluster.ready()
         steps.create_folder(folder, prepared)
         stack.enter_context(steps.lock(folder))
         limits = Limits.of(config.budget)
-        _run(Session(config, prepared.space, folder, limits=limits, view=view), prepared, cluster)
+        _run(Session(prepared.config, prepared.space, folder, limits=limits, view=view), prepared, cluster)
     return load_study(folder.path)
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +36,30 @@ Report = Callable[[Rung, Mapping[str, float]], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Leg:
+    """A part of a recipe's way, from its start or the rung where it paused, that one worker runs.
+
+    Fields:
+        until: the rung at which it pauses, as a share of the training images; 1 = nowhere.
+        resumed: it goes on from what is in `states/<id>`.
+    """
+
+    proposal: Proposal
+    until: float = 1.0
+    resumed: bool = False
+
+    def to_plain(self) -> dict[str, Any]:
+        """What a worker is sent; `Leg.from_plain(leg.to_plain()) == leg`."""
+        return {"proposal": self.proposal.to_json(), "pause": self.until, "resumed": self.resumed}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Leg:
+        """The inverse of `to_plain`; other keys are left alone."""
+        proposal = Proposal.from_json(data["proposal"])
+        return cls(proposal=proposal, until=data["pause"], resumed=data["resumed"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What became of a recipe: its outcome and, if it completed, the files of the pruned model by name."""
 
@@ -46,15 +70,43 @@ class Evaluation:
 class Evaluator(Protocol):
     """Runs recipes, one after the other, in one process."""
 
-    def run(self, proposal: Proposal, report: Report) -> Evaluation:
-        """Run one recipe to its end; a recipe that fails is an outcome with status `failed`."""
+    def run(self, proposal: Proposal, report: Report, scratch: Path | None) -> Evaluation:
+        """Run one recipe until its end or until `report` says no; one that fails is an outcome with status `failed`.
+
+        In `scratch` lies what it goes on from, if it paused before, and what it leaves to go on from; None = it will
+        not pause.
+        """
 
 
-def run_safely(evaluator: Evaluator, proposal: Proposal, report: Report, clock: StudyClock) -> Evaluation:
+def run_leg(evaluator: Evaluator, leg: Leg, report: Report, clock: StudyClock, scratch: Path) -> Evaluation:
+    """Run one leg; a recipe that comes as far as its rung has the status `paused`.
+
+    Args:
+        report: hears of every rung; False = stop for good.
+        scratch: holds the files of `states/<id>` if the leg is resumed, else nothing.
+    """
+    paused = False
+
+    def heard(rung: Rung, ratios: Mapping[str, float]) -> bool:
+        nonlocal paused
+        goes_on = report(rung, ratios)
+        paused = goes_on and rung.comparable and leg.until <= rung.share < 1
+        return goes_on and not paused
+
+    needed = leg.resumed or leg.until < 1
+    evaluation = run_safely(evaluator, leg.proposal, heard, clock, scratch if needed else None)
+    if paused and evaluation.outcome.status == "stopped":
+        return replace(evaluation, outcome=replace(evaluation.outcome, status="paused"))
+    return evaluation
+
+
+def run_safely(
+    evaluator: Evaluator, proposal: Proposal, report: Report, clock: StudyClock, scratch: Path | None = None
+) -> Evaluation:
     """Run one recipe; whatever goes wrong becomes an outcome, and so does an accuracy that is NaN."""
     started = clock.now()
     try:
-        evaluation = evaluator.run(proposal, report)
+        evaluation = evaluator.run(proposal, report, scratch)
     except Exception as error:  # noqa: BLE001 - the search goes on whatever a method does
         return failed(proposal, describe(error), started=started, finished=clock.now())
     accuracy = evaluation.outcome.accuracy
@@ -127,12 +179,18 @@ class BenchEvaluator:
     def __init__(self, bench: Bench, clock: StudyClock) -> None:
         self.bench, self.clock = bench, clock
 
-    def run(self, proposal: Proposal, report: Report) -> Evaluation:
-        """Run one recipe to its end."""
+    def run(self, proposal: Proposal, report: Report, scratch: Path | None) -> Evaluation:
+        """Run one recipe until its end or until `report` says no."""
         from autoprune import trial
 
         done = trial.run(
-            proposal.recipe, self.bench, report, id=proposal.id, control=proposal.control, clock=self.clock.now
+            proposal.recipe,
+            self.bench,
+            report,
+            id=proposal.id,
+            control=proposal.control,
+            clock=self.clock.now,
+            scratch=scratch,
         )
         if done.model is None or done.keep is None or not done.outcome.completed:
             return Evaluation(outcome=done.outcome)
@@ -151,12 +209,22 @@ class BenchEvaluator:
             shutil.rmtree(folder)
 
 
-def write_model(models: Path, number: int, files: Mapping[str, bytes]) -> None:
-    """Write `models/<number>/`, whole or not at all; replaces what a lost attempt left there."""
-    target, beside = models / str(number), models / f".{number}.{os.getpid()}"
+def write_files(folder: Path, number: int, files: Mapping[str, bytes]) -> None:
+    """Write `folder/<number>/`, whole or not at all; replaces what was there."""
+    target, beside = folder / str(number), folder / f".{number}.{os.getpid()}"
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, content in files.items():
-        (beside / name).write_bytes(content)
+    fill(beside, files)
     shutil.rmtree(target, ignore_errors=True)
     beside.replace(target)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """What `write_files` wrote: path inside the folder -> content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def fill(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, which is made if it is new; names may hold folders."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)

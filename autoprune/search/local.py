@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from autoprune.results import Rung
-from autoprune.search.evaluate import Evaluator, run_safely, write_model
+from autoprune.search.evaluate import Evaluator, Leg, fill, read_files, run_leg, write_files
 from autoprune.search.session import Session
 
 
@@ -20,20 +22,28 @@ def run(session: Session, evaluator: Evaluator, *, trial_timeout: float) -> None
     """
     try:
         with _signals_interrupt():
-            while (proposal := session.next()) is not None:
+            while (leg := session.next()) is not None:
                 session.refresh(force=True)
-                until = session.clock.now() + trial_timeout
-
-                def report(_rung: Rung, _ratios: Mapping[str, float], until: float = until) -> bool:
-                    session.refresh()
-                    return not session.overrun() and session.clock.now() < until
-
-                evaluation = run_safely(evaluator, proposal, report, session.clock)
-                if evaluation.files:
-                    write_model(session.folder.models, proposal.id, evaluation.files)
-                session.ended(evaluation.outcome)
+                _run(session, evaluator, leg, session.clock.now() + trial_timeout)
     except KeyboardInterrupt:
         session.interrupted = True
+
+
+def _run(session: Session, evaluator: Evaluator, leg: Leg, until: float) -> None:
+    def report(_rung: Rung, _ratios: Mapping[str, float]) -> bool:
+        session.refresh()
+        return not session.overrun() and session.clock.now() < until
+
+    number, states = leg.proposal.id, session.folder.states
+    with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
+        if leg.resumed:
+            fill(Path(folder), read_files(states / str(number)))
+        evaluation = run_leg(evaluator, leg, report, session.clock, Path(folder))
+        if evaluation.outcome.status == "paused":
+            write_files(states, number, read_files(Path(folder)))
+    if evaluation.files:
+        write_files(session.folder.models, number, evaluation.files)
+    session.ended(evaluation.outcome)
 
 
 @contextmanager

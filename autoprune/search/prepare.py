@@ -16,13 +16,15 @@ import yaml
 
 from autoprune import methods
 from autoprune.allocate import check_prunable
-from autoprune.errors import InputError, ModelError, TargetError
+from autoprune.errors import InputError, ModelError, TargetError, check_name
 from autoprune.pareto import DENSE
 from autoprune.reading import to_plain
 from autoprune.recipe import Recipe
 from autoprune.results import Study, StudyFolder
+from autoprune.search import plan
+from autoprune.search.cascade import pauses
 from autoprune.search.evaluate import OpenBench
-from autoprune.space import Budget, Resources, Space, StudyConfig
+from autoprune.space import Budget, Resources, Sampler, Space, StudyConfig
 from autoprune.tasks import load_task
 from autoprune.train import Runtime, choose_runtime
 from autoprune.trial import Bench
@@ -50,15 +52,18 @@ def prepare(config: StudyConfig) -> Prepared:
     """Load the task, trace the model, and see that the space's lowest target can be met.
 
     Raises:
-        InputError: data, checkpoint, model or target are wrong.
+        InputError: data, checkpoint, model, target or the sampler's first recipes are wrong.
         StudyError: nothing of the model can be pruned.
     """
     recipes = config.space.corners()
+    if config.cascade.keep < 1:
+        pauses(config.space)
     task = load_task(config.task)
     bench = Bench(task, _runtime(task.model(), tuple(task.example().shape), recipes[0], config.resources))
     check_prunable(bench.graph)
     space = config.space.bind([(group.id, group.stage) for group in bench.graph.prunable])
     check_targets(space, bench)
+    plan.check_first(space, config.sampler)
     measured_here = bench.runtime.device != "cpu" or not config.resources.gpus_per_trial
     opener = OpenBench(
         task=to_plain(config.task),
@@ -147,6 +152,32 @@ def with_budget(config: StudyConfig, trials: int | None, minutes: float | None) 
     if budget == Budget():
         raise InputError("no end is given", where="budget", allowed="trials, minutes or both")
     return replace(config, budget=budget)
+
+
+def with_sampler(config: StudyConfig, name: str | None) -> StudyConfig:
+    """The configuration with another sampler, if one is given; raises `InputError` if there is none of that name."""
+    if name is None:
+        return config
+    names = Sampler.__dataclass_fields__["name"].metadata["choices"]
+    check_name(name, names, kind="sampler")
+    return replace(config, sampler=replace(config.sampler, name=name))
+
+
+def warm_started(prepared: Prepared, earlier: Study | None) -> Prepared:
+    """The same study, with the front of an earlier one among its first recipes; at most half of all that come first.
+
+    The other half is for what the earlier study did not have. The recipes become part of the configuration, so a
+    resumed search does not need the folder they came from.
+
+    Raises:
+        InputError, StudyError: as for `plan.from_front`.
+    """
+    if earlier is None:
+        return prepared
+    sampler = prepared.config.sampler
+    taken = plan.from_front(earlier, prepared.space, most=max(-(-sampler.startup // 2), 1))
+    sampler = replace(sampler, first=(*sampler.first, *taken))
+    return replace(prepared, config=replace(prepared.config, sampler=sampler))
 
 
 @contextmanager

@@ -3,43 +3,51 @@
 Ray's own `OptunaSearch` leaves trials running for ever when an accuracy is missing, and tells the values of stopped
 trials as if they were complete; and a study in a data base outlives a killed driver in another state than the trials.
 So the logs are the only truth, and this study is a view of them.
+
+Every proposal has a sampler of its own, seeded with the study's seed and the proposal's number, so that what it
+proposes depends on these and on what was told before, not on how often the search was killed. With one worker a search
+that is killed and resumed therefore proposes what it would have proposed anyway.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from autoprune.pareto import DENSE
 from autoprune.recipe import Recipe
 from autoprune.results import Outcome, Proposal
-from autoprune.space import Branch, Choice, Float, Int, Sampler, Scalar, Space
+from autoprune.search.plan import Middle, Params, first_recipes
+from autoprune.space import Sampler, Space
 
 RANDOM = "random"
-#: Where in the range of the target the warm starts lie.
-WARM_STARTS = (0.15, 0.5, 0.85)
-
-Params = Mapping[str, Any]
+CONTROLS = 2
+#: So many results a model needs before it is asked; until then recipes are drawn at random.
+ENOUGH = 4
+_FOR_EVER = 2**31
 
 
 class Proposer:
     """Hands out recipes and learns from their outcomes; not thread-safe, no input or output.
 
     The order: recipes that were handed out before a crash and have no outcome; the controls (`dense` and `random`);
-    uniform L1 at three targets; recipes spread over methods and targets; then the sampler's own.
+    the plan (`plan.first_recipes`); then the sampler's own.
 
     Args:
         space: bound to the model.
         objectives: accuracy and the cost ratios to trade off.
-        sampler: which one, and after how many recipes it takes over.
+        sampler: which one, after how many recipes it takes over, and what comes before.
         seed: of the sampler and of recipes whose space has no seed.
         proposals, outcomes: the logs of an earlier run, in the order they were written.
     """
@@ -55,16 +63,14 @@ class Proposer:
         outcomes: Iterable[Outcome] = (),
     ) -> None:
         self.space, self.objectives, self.seed = space, tuple(objectives), seed
-        past, ended = list(proposals), {outcome.id: outcome for outcome in outcomes}
-        sampler = sampler or Sampler()
-        self._plan = [*_warm_starts(space), *_spread(space, sampler.startup - len(WARM_STARTS), seed)]
-        self._study = _create_study(self.objectives, sampler, seed=_mix(seed, len(past)))
+        self._sampler = sampler or Sampler()
+        self._plan = first_recipes(space, self._sampler, seed)
+        self._study = _create_study(self.objectives)
         self._numbers: dict[int, int] = {}
         self._repeats: dict[str, int] = {}
         self._again: deque[Proposal] = deque()
         self._count = 0
-        for proposal in past:
-            self._replay(proposal, ended.get(proposal.id))
+        self._replay(list(proposals), deque(outcomes))
 
     @property
     def handed_out(self) -> int:
@@ -76,6 +82,10 @@ class Proposer:
         """Recipes of an earlier run that will be handed out again."""
         return len(self._again)
 
+    def waits(self, number: int) -> None:
+        """A recipe of an earlier run need not be handed out again: it goes on from where it paused."""
+        self._again = deque(proposal for proposal in self._again if proposal.id != number)
+
     @property
     def optuna_study(self) -> optuna.Study:
         """The sampler's view, for reading: trial states and values."""
@@ -86,27 +96,29 @@ class Proposer:
         if self._again:
             return self._again.popleft()
         number, self._count = self._count, self._count + 1
-        if number < 2:
+        if number < CONTROLS:
             return self._control(number, now)
-        planned = number - 2
-        if planned < len(self._plan):
-            self._study.enqueue_trial(dict(self._plan[planned]))
-        trial = self._study.ask()
-        recipe = self._recipe(self.space.walk(trial))
-        self._numbers[number] = trial.number
-        words = {name: json.loads(distribution_to_json(kind)) for name, kind in trial.distributions.items()}
-        return Proposal(id=number, recipe=recipe, params=trial.params, distributions=words, proposed=now)
+        planned = number - CONTROLS
+        return self._ask(number, now, self._plan[planned] if planned < len(self._plan) else None)
 
     def tell(self, outcome: Outcome) -> None:
         """Learn from an outcome; one that the sampler does not know (a control outside the space) is left alone."""
         number = self._numbers.pop(outcome.id, None)
-        if number is None:
-            return
+        if number is not None:
+            self._study.tell(number, **self._told(outcome))
+
+    def _told(self, outcome: Outcome) -> dict[str, Any]:
+        """The outcome in Optuna's words.
+
+        A recipe that lost a comparison with others is `PRUNED`: TPE counts it among the bad ones, the other samplers
+        pass over it. One that something else cut short (`error` says what) or that failed says nothing about its
+        parameters: `FAIL`, which every sampler passes over.
+        """
         values = self._values(outcome)
-        if values is None:
-            self._study.tell(number, state=TrialState.FAIL)
-        else:
-            self._study.tell(number, values)
+        if values is not None:
+            return {"state": TrialState.COMPLETE, "values": values}
+        compared = outcome.status == "stopped" and outcome.error is None
+        return {"state": TrialState.PRUNED if compared else TrialState.FAIL}
 
     def _values(self, outcome: Outcome) -> list[float] | None:
         """The objectives in order; None unless the recipe ran to its end and every one is a number."""
@@ -119,21 +131,31 @@ class Proposer:
     def _control(self, number: int, now: float) -> Proposal:
         """The dense model with the same training (0), and random pruning at the middle target (1)."""
         wanted = {"allocation": "uniform"} | ({"method": RANDOM} if number == 1 else {})
-        middle = _Middle(wanted)
+        middle = Middle(wanted)
         plain = self.space.walk(middle)
-        if number == 0:
-            plain = {**plain, "method": {"name": DENSE}, "target": {}}
-        inside = plain["method"]["name"] == RANDOM
-        plain = plain if inside or number == 0 else {**plain, "method": {"name": RANDOM}}
-        recipe = self._recipe(plain)
-        if not inside:
-            return Proposal(id=number, recipe=recipe, proposed=now, control=True)
-        self._study.enqueue_trial(middle.params)
+        if number == 1 and plain["method"]["name"] == RANDOM:
+            return self._ask(number, now, middle.params, control=True)
+        plain |= {"method": {"name": RANDOM}} if number == 1 else {"method": {"name": DENSE}, "target": {}}
+        return Proposal(id=number, recipe=self._recipe(plain), proposed=now, control=True)
+
+    def _ask(self, number: int, now: float, planned: Params | None, *, control: bool = False) -> Proposal:
+        """A recipe that the sampler knows of; what `planned` leaves open is the sampler's choice."""
+        if planned is not None:
+            self._study.enqueue_trial(dict(planned))
+        self._study.sampler = self._sampler_of(number)
         trial = self._study.ask()
-        self.space.walk(trial)
+        recipe = self._recipe(self.space.walk(trial))
         self._numbers[number] = trial.number
         words = {name: json.loads(distribution_to_json(kind)) for name, kind in trial.distributions.items()}
-        return Proposal(id=number, recipe=recipe, params=trial.params, distributions=words, proposed=now, control=True)
+        return Proposal(
+            id=number, recipe=recipe, params=trial.params, distributions=words, proposed=now, control=control
+        )
+
+    def _sampler_of(self, number: int) -> BaseSampler:
+        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        # Recipes that are still to come say nothing yet; what the plan leaves open is drawn at random to the end of it.
+        wait = ENOUGH if number >= CONTROLS + len(self._plan) else _FOR_EVER
+        return _SAMPLERS[self._sampler.name](seed, wait, max(self._sampler.startup, 4))
 
     def _recipe(self, plain: dict[str, Any]) -> Recipe:
         """A recipe that comes a second time gets another seed: a repetition that says something, not the same run."""
@@ -147,21 +169,33 @@ class Proposer:
         self._repeats[key] = self._repeats.get(key, -1) + 1
         return self._repeats[key]
 
-    def _replay(self, proposal: Proposal, outcome: Outcome | None) -> None:
+    def _replay(self, proposals: Sequence[Proposal], outcomes: deque[Outcome]) -> None:
+        """Ask and tell once more what the logs say, in the order in which it happened: genetic samplers count it."""
+        ended = {outcome.id for outcome in outcomes}
+        known: set[int] = set()
+        for proposal in proposals:
+            while outcomes and outcomes[0].id in known and outcomes[0].finished <= proposal.proposed:
+                self.tell(outcomes.popleft())
+            known.add(proposal.id)
+            self._restore(proposal)
+            if proposal.id not in ended:
+                self._again.append(proposal)
+        for outcome in outcomes:
+            self.tell(outcome)
+
+    def _restore(self, proposal: Proposal) -> None:
+        """A proposal as the study held it once it had been asked for."""
         self._count = max(self._count, proposal.id + 1)
         self._note(proposal.recipe)
-        if outcome is None:
-            self._again.append(proposal)
         if proposal.control and not proposal.distributions:
             return
-        values = self._values(outcome) if outcome is not None else None
-        state = TrialState.RUNNING if outcome is None else TrialState.FAIL if values is None else TrialState.COMPLETE
         kinds = {name: json_to_distribution(json.dumps(kind)) for name, kind in proposal.distributions.items()}
-        self._study.add_trial(
-            create_trial(state=state, values=values, params=dict(proposal.params), distributions=kinds)
-        )
-        if outcome is None:
-            self._numbers[proposal.id] = len(self._study.get_trials(deepcopy=False)) - 1
+        self._study.add_trial(create_trial(state=TrialState.RUNNING, params=dict(proposal.params), distributions=kinds))
+        trial = self._study.get_trials(deepcopy=False)[-1]
+        self._numbers[proposal.id] = trial.number
+        sampler = self._sampler_of(proposal.id)
+        if isinstance(sampler, NSGAIISampler | NSGAIIISampler):  # both note in the study who is of which generation
+            sampler.get_parent_population(self._study, sampler.get_trial_generation(self._study, trial))
 
 
 def cost_ratios(outcome: Outcome) -> dict[str, float | None]:
@@ -173,96 +207,47 @@ def cost_ratios(outcome: Outcome) -> dict[str, float | None]:
     }
 
 
-class _Middle:
-    """Fills every parameter with what is wanted of it, else with the middle of its range or the first option.
-
-    A wanted share in [0, 1] of a numeric parameter is given as `_Share`. `params` is what was filled in.
-    """
-
-    def __init__(self, wanted: Params) -> None:
-        self.wanted = wanted
-        self.params: dict[str, Any] = {}
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """The wanted or the middle share of the range, on a log scale if `log`."""
-        return self._note(name, _at(Float(low, high, log), self.wanted.get(name, 0.5)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """The same, on the grid."""
-        return self._note(name, _at(Int(low, high, log, step), self.wanted.get(name, 0.5)))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
-        """The wanted option if there is one of that name, else the first."""
-        option = self.wanted.get(name)
-        return self._note(name, option if option in choices else choices[0])
-
-    def _note(self, name: str, value: Any) -> Any:
-        self.params[name] = value
-        return value
-
-
-def _at(kind: Float | Int, share: float) -> Any:
-    """The number at a share in [0, 1] of the range."""
-    if kind.log:
-        number = math.exp(math.log(kind.low) + share * (math.log(kind.high) - math.log(kind.low)))
-    else:
-        number = kind.low + share * (kind.high - kind.low)
-    number = min(max(number, kind.low), kind.high)
-    if isinstance(kind, Int):
-        return kind.low + kind.step * round((number - kind.low) / kind.step)
-    return number
-
-
-def _targets(space: Space) -> dict[str, Float | Int]:
-    """The numeric parameters of the target; usually one, `target.flops`."""
-    found = space.parameters().items()
-    return {name: kind for name, kind in found if name.startswith("target.") and isinstance(kind, (Float, Int))}
-
-
-def _warm_starts(space: Space) -> list[Params]:
-    """The plainest way to prune, uniform L1, at a low, a middle and a high target; nothing where L1 is not searched."""
-    if "l1" not in space.methods():
-        return []
-    starts = []
-    for share in WARM_STARTS:
-        middle = _Middle({"method": "l1", "allocation": "uniform"} | dict.fromkeys(_targets(space), share))
-        space.walk(middle)
-        starts.append(middle.params)
-    return starts
-
-
-def _spread(space: Space, count: int, seed: int) -> list[Params]:
-    """Partial recipes that visit every method in turn and every slice of the target's range once (Latin hypercube).
-
-    What they leave open, the sampler fills in at random. Random sampling alone leaves out one of six methods in a
-    third of all starts of twelve (1 - (5/6)^12 = 0.89 per method).
-    """
-    random = np.random.default_rng([seed, 0x5F])
-    methods = space.parameters().get("method")
-    options = list(methods.options) if isinstance(methods, (Branch, Choice)) else []
-    options = [str(name) for name in random.permutation(options)]
-    slices = {name: random.permutation(max(count, 0)) for name in _targets(space)}
-    starts: list[Params] = []
-    for index in range(count):
-        shares = {name: (order[index] + random.random()) / count for name, order in slices.items()}
-        targets = {name: _at(kind, shares[name]) for name, kind in _targets(space).items()}
-        starts.append({**targets, **({"method": options[index % len(options)]} if options else {})})
-    return starts
-
-
-def _create_study(objectives: Sequence[str], sampler: Sampler, *, seed: int) -> optuna.Study:
+def _create_study(objectives: Sequence[str]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directions = ["maximize" if name == "accuracy" else "minimize" for name in objectives]
-    return optuna.create_study(directions=directions, sampler=_SAMPLERS[sampler.name](sampler.startup, seed))
+    return optuna.create_study(directions=directions)
 
 
-_SAMPLERS = {
-    "tpe": lambda startup, seed: optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed),
-    "nsga2": lambda startup, seed: optuna.samplers.NSGAIISampler(population_size=max(startup, 4), seed=seed),
-    "random": lambda _, seed: optuna.samplers.RandomSampler(seed=seed),
+def _tpe(seed: int, wait: int, _population: int) -> BaseSampler:
+    """Every parameter by itself: so it learns about conditional ones from the recipes that have them."""
+    return TPESampler(n_startup_trials=wait, seed=seed, multivariate=False)
+
+
+def _gp(seed: int, wait: int, population: int) -> BaseSampler:
+    """A Gaussian process cannot compare recipes of different parameters: it models those that every recipe has.
+
+    Left alone Optuna draws the others, all that hang on a method or an allocation, at random; here TPE proposes them.
+    """
+    conditional = _tpe(seed, wait, population)
+    return GPSampler(n_startup_trials=wait, seed=seed, independent_sampler=conditional, warn_independent_sampling=False)
+
+
+def _nsga2(seed: int, _wait: int, population: int) -> BaseSampler:
+    """Crosses and mutates parameters that every recipe has; those that hang on a method are always drawn at random."""
+    return NSGAIISampler(population_size=population, seed=seed)
+
+
+def _nsga3(seed: int, _wait: int, population: int) -> BaseSampler:
+    """The same with reference directions in place of crowding distances, for three objectives and more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return NSGAIIISampler(population_size=population, seed=seed)
+
+
+def _random(seed: int, _wait: int, _population: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+#: Name -> (seed, results it waits for, size of a generation) -> sampler.
+_SAMPLERS: Mapping[str, Callable[[int, int, int], BaseSampler]] = {
+    "tpe": _tpe,
+    "gp": _gp,
+    "nsga2": _nsga2,
+    "nsga3": _nsga3,
+    "random": _random,
 }
-
-
-def _mix(seed: int, count: int) -> int:
-    """Another stream for every resume: with the same one the sampler would propose its first recipes again."""
-    return int(np.random.SeedSequence([seed, count]).generate_state(1)[0])

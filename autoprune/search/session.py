@@ -6,14 +6,16 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from autoprune.errors import AutopruneError, StudyError
 from autoprune.pareto import candidates, front
 from autoprune.results import Outcome, Proposal, Study, StudyFolder, append_line, load_study, repair_tail
-from autoprune.search.evaluate import StudyClock
-from autoprune.search.searcher import Proposer
+from autoprune.search.cascade import Cascade, pauses
+from autoprune.search.evaluate import Leg, StudyClock
+from autoprune.search.pace import Pace
+from autoprune.search.searcher import Proposer, cost_ratios
 from autoprune.space import Budget, Space, StudyConfig
 
 #: Running trials may overrun the search by this share of its minutes, but at least by these seconds.
@@ -76,6 +78,7 @@ class StudyProgress:
 
     Fields:
         done: outcomes with status completed.
+        paused: recipes that wait at a rung.
         seconds: since the study began.
         eta: seconds until the budget is used up, as far as one can tell; None = not yet.
         trials, minutes: the budget.
@@ -85,6 +88,7 @@ class StudyProgress:
 
     done: int
     running: int
+    paused: int
     stopped: int
     failed: int
     seconds: float
@@ -144,6 +148,12 @@ class Session:
             proposals=study.proposals,
             outcomes=study.outcomes,
         )
+        self.cascade = Cascade(pauses(space) if config.cascade.keep < 1 else (), config.cascade.keep)
+        self.pace = Pace()
+        self.paused: dict[int, Outcome] = {}  # those that wait, as they were at their last rung
+        self._past: dict[int, Outcome] = {}  # the same, and those that went on and have not ended
+        self._proposals = {proposal.id: proposal for proposal in study.proposals}
+        self._replay(study)
         self.clock = StudyClock(time.time() - last_time(study))
         self.started = self.clock.now()
         self.running: dict[int, float] = {}  # proposal id -> when it was handed out by this session
@@ -151,30 +161,81 @@ class Session:
         self._latest: list[Outcome] = []
         self._shown = 0.0
         self._before = len(self.outcomes)
-        for torn in folder.models.glob(".*"):
+        for torn in (*folder.models.glob(".*"), *folder.states.glob(".*")):
             shutil.rmtree(torn)
         self._tidy_models()
 
-    def next(self) -> Proposal | None:
-        """The next recipe, or None when the session hands out no more."""
+    def next(self) -> Leg | None:
+        """What to run next; None when there is nothing, or nothing yet: see `finished_handing_out`."""
         if self.finished_handing_out():
             return None
-        again = self.proposer.waiting > 0
-        proposal = self.proposer.next(self.clock.now())
-        if not again:
-            append_line(self.folder.proposals, proposal.to_json())
-        self.running[proposal.id] = self.clock.now()
-        return proposal
+        leg = self._next()
+        if leg is not None:
+            self.running[leg.proposal.id] = self.clock.now()
+        return leg
 
     def finished_handing_out(self) -> bool:
-        """Whether no more recipes will come."""
+        """Whether nothing more will come."""
         if self.interrupted or self.hopeless():
             return True
         if self.proposer.waiting:
             return False
-        limits = self.limits
-        enough = limits.trials is not None and self.proposer.handed_out >= limits.trials
-        return enough or (limits.deadline is not None and self.clock.now() >= limits.deadline)
+        if self._late():
+            return True
+        may_pause = bool(self.cascade.rungs) and bool(self.running)
+        return not (self._may_begin() or may_pause or self._promotable() is not None)
+
+    def _next(self) -> Leg | None:
+        """Recipes of an earlier run first; then one that may go on, from the highest rung down; then a new one."""
+        if self.proposer.waiting:
+            return self._begin(log=False)
+        number = self._promotable()
+        if number is not None:
+            return self._resume(number)
+        return self._begin() if self._may_begin() else None
+
+    def _begin(self, *, log: bool = True) -> Leg:
+        proposal = self.proposer.next(self.clock.now())
+        if log:
+            append_line(self.folder.proposals, proposal.to_json())
+        self._proposals[proposal.id] = proposal
+        return Leg(proposal=proposal, until=1.0 if proposal.control else self.cascade.next_share())
+
+    def _resume(self, number: int) -> Leg:
+        """A paused recipe goes on to the next rung or, when there is no time for new ones, to the end."""
+        past = self.paused.pop(number)
+        self.cascade.go_on(number)
+        ending = self.limits.deadline is not None and not self._may_begin()
+        until = 1.0 if ending else self.cascade.next_share(past.rungs[-1].share)
+        return Leg(proposal=self._proposals[number], until=until, resumed=True)
+
+    def _late(self) -> bool:
+        return self.limits.deadline is not None and self.clock.now() >= self.limits.deadline
+
+    def _may_begin(self) -> bool:
+        """Whether a new recipe may start: the budget has one, and time for its whole way."""
+        enough = self.limits.trials is not None and self.proposer.handed_out >= self.limits.trials
+        return not enough and not self._late() and self._in_time(self.pace.whole())
+
+    def _promotable(self) -> int | None:
+        """The paused recipe that goes on: by the cascade's rule or, with no time for a new one, the best that fits."""
+        number = self.cascade.promotable()
+        if number is not None and self._in_time(self._rest(number)):
+            return number
+        if self.limits.deadline is None or self._may_begin():
+            return None
+        return next((left for left in self.cascade.leftovers() if self._in_time(self._rest(left))), None)
+
+    def _rest(self, number: int) -> float:
+        """Seconds that a paused recipe needs to its end."""
+        last = self.paused[number].rungs[-1]
+        return self.pace.rest(self.paused[number].recipe.training.images - last.images)
+
+    def _in_time(self, seconds: float) -> bool:
+        """Whether so many seconds are left; what runs over is stopped by the grace."""
+        return (
+            self.limits.deadline is None or not self.cascade.rungs or self.clock.now() + seconds <= self.limits.deadline
+        )
 
     def overrun(self) -> bool:
         """Whether running trials should stop at their next rung."""
@@ -195,13 +256,41 @@ class Session:
         return max(self.limits.trials - self.proposer.handed_out, 0) + self.proposer.waiting
 
     def ended(self, outcome: Outcome) -> None:
-        """Note an outcome; its model, if any, is in the folder already."""
+        """Note how a leg ended; its model, or what it goes on from, is in the folder already."""
         if self.running.pop(outcome.id, None) is None:
             return
+        self.pace.note(outcome)
+        if outcome.status == "paused":
+            append_line(self.folder.paused, outcome.to_json())
+            self._pause(outcome)
+            self.refresh()
+            return
+        self._measured(outcome)
+        self._end(outcome)
+
+    def _pause(self, outcome: Outcome) -> None:
+        self._measured(outcome)
+        self.paused[outcome.id] = self._past[outcome.id] = outcome
+        self.cascade.pause(outcome.id, outcome.rungs[-1].share)
+
+    def _measured(self, outcome: Outcome) -> None:
+        """Let the cascade know of the rungs that a recipe has passed."""
+        shares = {rung.share for rung in self.cascade.rungs}
+        costs = cost_ratios(outcome)
+        cheap = [costs[name] for name in self.config.objectives if name != "accuracy"]
+        if outcome.control or any(value is None for value in cheap):
+            return
+        for rung in outcome.rungs:
+            if rung.share in shares and rung.comparable:
+                self.cascade.measured(outcome.id, rung.share, (*cheap, -rung.accuracy))  # type: ignore[arg-type]
+
+    def _end(self, outcome: Outcome) -> None:
         append_line(self.folder.outcomes, outcome.to_json())
         self.outcomes.append(outcome)
         self._latest.append(outcome)
+        self._past.pop(outcome.id, None)
         self.proposer.tell(outcome)
+        shutil.rmtree(self.folder.states / str(outcome.id), ignore_errors=True)
         if outcome.completed:
             self._tidy_models()
         self.refresh()
@@ -210,18 +299,15 @@ class Session:
         """Note the outcome of a recipe whose worker cannot report any more."""
         if proposal.id not in self.running:
             return
-        self.ended(
-            Outcome(
-                id=proposal.id,
-                recipe=proposal.recipe,
-                status=status,
-                error=error,
-                started=self.running[proposal.id],
-                finished=self.clock.now(),
-                seed=proposal.recipe.seed,
-                control=proposal.control,
-            )
+        past = self._past.get(proposal.id) or Outcome(
+            id=proposal.id,
+            recipe=proposal.recipe,
+            status=status,
+            started=self.running[proposal.id],
+            seed=proposal.recipe.seed,
+            control=proposal.control,
         )
+        self.ended(replace(past, status=status, error=error, finished=self.clock.now()))
 
     def refresh(self, *, force: bool = False) -> None:
         """Show the progress, at most twice a second."""
@@ -246,6 +332,7 @@ class Session:
         return StudyProgress(
             done=counts["completed"],
             running=len(self.running),
+            paused=len(self.paused),
             stopped=counts["stopped"],
             failed=counts["failed"],
             seconds=self.clock.now(),
@@ -258,12 +345,16 @@ class Session:
         )
 
     def close(self) -> None:
-        """Show the end.
+        """Settle what still waits, and show the end.
 
         Raises:
             SearchInterrupted: the user ended the session.
             StudyError: nothing that was pruned ran to its end.
         """
+        if not self.interrupted:
+            for outcome in list(self.paused.values()):
+                self._end(replace(outcome, status="stopped", finished=self.clock.now()))
+            self.paused.clear()
         self.refresh(force=True)
         if self.interrupted:
             count = len(self.outcomes)
@@ -272,6 +363,17 @@ class Session:
             )
         if not candidates(self.outcomes):
             raise StudyError(_why_nothing(self.outcomes), where=str(self.folder.path))
+
+    def _replay(self, study: Study) -> None:
+        """Take over what the logs say: what ended, and what waits. What waits without its files begins anew."""
+        ended = {outcome.id for outcome in study.outcomes}
+        for outcome in study.outcomes:
+            self.pace.note(outcome)
+            self._measured(outcome)
+        for outcome in {past.id: past for past in study.paused if past.id not in ended}.values():
+            if self.cascade.rungs and (self.folder.states / str(outcome.id)).is_dir():
+                self._pause(outcome)
+                self.proposer.waits(outcome.id)
 
     def _eta(self) -> float | None:
         """By time if the budget has a deadline, by the pace of this session if it has a number of trials."""
@@ -298,7 +400,7 @@ class Session:
 def last_time(study: Study) -> float:
     """The latest moment the logs speak of, in seconds since the study began."""
     proposed = [proposal.proposed for proposal in study.proposals]
-    return max([0.0, *proposed, *(outcome.finished for outcome in study.outcomes)])
+    return max([0.0, *proposed, *(outcome.finished for outcome in (*study.outcomes, *study.paused))])
 
 
 def _why_nothing(outcomes: Sequence[Outcome]) -> str:

@@ -28,8 +28,20 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from autoprune.errors import InputError
-from autoprune.results import Outcome, Proposal, Rung
-from autoprune.search.evaluate import OpenEvaluator, StudyClock, describe, failed, run_safely, write_model
+from autoprune.results import Outcome, Proposal, Rung, StudyFolder
+from autoprune.search.evaluate import (
+    Evaluation,
+    Evaluator,
+    Leg,
+    OpenEvaluator,
+    StudyClock,
+    describe,
+    failed,
+    fill,
+    read_files,
+    run_leg,
+    write_files,
+)
 from autoprune.space import Resources
 
 if TYPE_CHECKING:
@@ -163,7 +175,7 @@ def _tune(session: Session, open_evaluator: OpenEvaluator, resources: Resources,
         RecipeTrainable,
         open_evaluator=open_evaluator,
         clock=session.clock,
-        desk=_open_desk(session.folder.models, workers),
+        desk=_open_desk(session.folder, workers),
         trial_timeout=60 * resources.trial_timeout_minutes,
     )
     tuner = tune.Tuner(
@@ -190,21 +202,21 @@ def _tune(session: Session, open_evaluator: OpenEvaluator, resources: Resources,
         warnings.simplefilter("ignore")
         tuner.fit()
     if not session.interrupted:
-        for proposal in list(adapter.live.values()):
-            session.lost(proposal, "stopped", "the search's time was over")
+        for leg in list(adapter.live.values()):
+            session.lost(leg.proposal, "stopped", "the search's time was over")
 
 
 # -- in the workers ------------------------------------------------------------------------------------------------
 
 
 class Desk:
-    """A small actor on the driver's machine that the workers talk to: start barrier, attempts, models.
+    """A small actor on the driver's machine that the workers talk to: start barrier, attempts, models, paused recipes.
 
-    Models come as bytes, so driver and workers need no file system in common.
+    Files come and go as bytes, so driver and workers need no file system in common.
     """
 
-    def __init__(self, models: str, workers: int) -> None:
-        self.models, self.workers = Path(models), workers
+    def __init__(self, folder: str, workers: int) -> None:
+        self.folder, self.workers = StudyFolder(Path(folder)), workers
         self.arrived = 0
         self.expired: set[int] = set()
 
@@ -230,7 +242,15 @@ class Desk:
 
     def store(self, number: int, files: Mapping[str, bytes]) -> None:
         """Write a model into the study folder."""
-        write_model(self.models, number, files)
+        write_files(self.folder.models, number, files)
+
+    def pause(self, number: int, files: Mapping[str, bytes]) -> None:
+        """Write what a paused recipe goes on from into the study folder."""
+        write_files(self.folder.states, number, files)
+
+    def paused(self, number: int) -> dict[str, bytes]:
+        """What a paused recipe goes on from."""
+        return read_files(self.folder.states / str(number))
 
 
 class RecipeTrainable(tune.Trainable):
@@ -263,17 +283,27 @@ class RecipeTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run the recipe; models go to the desk before the outcome goes to the driver."""
-        proposal = Proposal.from_json(self.request["proposal"])
+        leg = Leg.from_plain(self.request)
+        proposal = leg.proposal
         if self.refusal or self.evaluator is None:
             return self._refuse(proposal, self.refusal)
         if ray.get(self.desk.has_expired.remote(proposal.id)):
             minutes = self.trial_timeout / 60
             return self._refuse(proposal, f"no end after {minutes:g} minutes (resources.trial_timeout_minutes)")
         with self._watchdog(proposal.id):
-            evaluation = run_safely(self.evaluator, proposal, self._report, self.clock)
-            if evaluation.files:
-                ray.get(self.desk.store.remote(proposal.id, dict(evaluation.files)))
-        return self._result(evaluation.outcome)
+            return self._result(self._run(self.evaluator, leg).outcome)
+
+    def _run(self, evaluator: Evaluator, leg: Leg) -> Evaluation:
+        number = leg.proposal.id
+        with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
+            if leg.resumed:
+                fill(Path(folder), ray.get(self.desk.paused.remote(number)))
+            evaluation = run_leg(evaluator, leg, self._report, self.clock, Path(folder))
+            if evaluation.outcome.status == "paused":
+                ray.get(self.desk.pause.remote(number, read_files(Path(folder))))
+        if evaluation.files:
+            ray.get(self.desk.store.remote(number, dict(evaluation.files)))
+        return evaluation
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: a recipe that is cut short starts again."""
@@ -338,7 +368,7 @@ class _Adapter(Searcher):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.live: dict[str, Proposal] = {}
+        self.live: dict[str, Leg] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -348,11 +378,12 @@ class _Adapter(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        proposal = self.session.next()
-        if proposal is None:
-            return Searcher.FINISHED  # final: Tune waits for the running trials, and that is all
-        self.live[trial_id] = proposal
-        return {"proposal": proposal.to_json(), "until": self.session.limits.until}
+        leg = self.session.next()
+        if leg is not None:
+            self.live[trial_id] = leg
+            return {**leg.to_plain(), "until": self.session.limits.until}
+        # final: Tune waits for the running trials, and that is all; None: there may be more when one of them pauses
+        return Searcher.FINISHED if self.session.finished_handing_out() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error or not result or "outcome" not in result:
@@ -362,9 +393,9 @@ class _Adapter(Searcher):
 
     def crashed(self, trial_id: str, reason: str) -> None:
         """Tune has given up on a trial. What a method raises is an outcome, so the process itself came to its end."""
-        proposal = self.live.pop(trial_id, None)
-        if proposal is not None and not self.session.interrupted:
-            self.session.lost(proposal, "failed", f"the worker process died {ATTEMPTS} times: {reason}")
+        leg = self.live.pop(trial_id, None)
+        if leg is not None and not self.session.interrupted:
+            self.session.lost(leg.proposal, "failed", f"the worker process died {ATTEMPTS} times: {reason}")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the logs in the study folder are the only truth."""
@@ -411,9 +442,9 @@ def _why_dead(error_file: str) -> str:
     return said[-1][:300] if said else "it crashed, was killed for lack of memory, or its node went away"
 
 
-def _open_desk(models: Path, workers: int) -> Any:
+def _open_desk(folder: StudyFolder, workers: int) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(str(models.resolve()), workers)
+    return ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(str(folder.path.resolve()), workers)
 
 
 def _slots(resources: Resources, address: str | None) -> int:

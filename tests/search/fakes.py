@@ -2,13 +2,13 @@
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autoprune.results import Outcome, Rung, StudyFolder
 from autoprune.search.evaluate import Evaluation
 from autoprune.search.session import Limits, Session
-from autoprune.space import Budget, Resources, Sampler, Space, StudyConfig
+from autoprune.space import Budget, Cascade, Resources, Sampler, Space, StudyConfig
 
 GROUPS = [("stem", 0), ("layer1.0.conv1", 0), ("layer2.0.conv1", 1)]
 METHODS = ("l1", "l2", "fpgm", "bn_scale", "taylor")
@@ -48,8 +48,9 @@ class Fake:
     seconds: float
     ran: Path | None
     trouble: dict = field(default_factory=dict)
+    rungs: tuple[float, ...] = (0.0,)
 
-    def run(self, proposal, report):
+    def run(self, proposal, report, scratch):
         started = self.clock.now()
         if self.ran is not None:
             with self.ran.open("a") as file:
@@ -57,10 +58,33 @@ class Fake:
         self._fail(self.trouble.get(proposal.id))
         time.sleep(self.seconds)
         fields = {"started": started, "finished": self.clock.now()}
-        if not report(Rung(share=0.0, images=0, accuracy=0.5, seconds=0.1), {"flops": 0.5}):
-            return Evaluation(outcome=completed(proposal, **fields, status="stopped", accuracy=0.5))
+        *passed, stopped = self._climb(proposal, report, scratch)
+        if stopped:
+            short = completed(proposal, **fields, rungs=tuple(passed), status="stopped")
+            return Evaluation(outcome=replace(short, accuracy=None))
         accuracy = float("nan") if self.trouble.get(proposal.id) == "nan" else None
-        return Evaluation(outcome=completed(proposal, accuracy, **fields), files={"model.json": b"%d" % proposal.id})
+        done = completed(proposal, accuracy, **fields, rungs=tuple(passed))
+        return Evaluation(outcome=done, files={"model.json": b"%d" % proposal.id})
+
+    def _climb(self, proposal, report, scratch):
+        """The rungs so far, those of earlier legs included, and whether the last one stopped it.
+
+        The number of passed rungs is all there is to go on from.
+        """
+        state = scratch / "deep" / "state" if scratch else None
+        known = int(state.read_text()) if state and state.exists() else 0
+        final = completed(proposal).accuracy
+        rungs = [
+            Rung(share=share, images=round(1000 * share), accuracy=final * (1 + share) / 2, seconds=0.1 + share)
+            for share in self.rungs
+        ]
+        for number, rung in enumerate(rungs[known:], known + 1):
+            if state:
+                state.parent.mkdir(exist_ok=True)
+                state.write_text(str(number))
+            if not report(rung, {"flops": 0.5}):
+                return *rungs[:number], True
+        return *rungs, False
 
     def _fail(self, trouble):
         match trouble:
@@ -82,11 +106,12 @@ class OpenFake:
     ran: Path | None = None
     trouble: dict = field(default_factory=dict)
     broken: bool = False
+    rungs: tuple[float, ...] = (0.0,)
 
     def __call__(self, clock):
         if self.broken:
             raise OSError("no data here")
-        return Fake(clock, self.seconds, self.ran, self.trouble)
+        return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs)
 
 
 class Notes:
@@ -102,10 +127,12 @@ class Notes:
         pass
 
 
-def study_config(*, trials=6, workers=2, timeout=10.0, startup=4):
+def study_config(*, trials=6, workers=2, timeout=10.0, startup=4, rungs=(0.0, 1.0), keep=1.0):
+    training = {**SPACE["training"], "images": 1000, "rungs": list(rungs)}
     return StudyConfig(
         task={},
-        space=Space.read(SPACE),
+        space=Space.read({**SPACE, "training": training}),
+        cascade=Cascade(keep=keep),
         budget=Budget(trials=trials),
         resources=Resources(workers=workers, trial_timeout_minutes=timeout),
         sampler=Sampler(startup=startup),

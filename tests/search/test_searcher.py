@@ -1,5 +1,7 @@
 """Proposer: a contract that holds with every sampler, and a study that the two logs can rebuild."""
 
+from dataclasses import replace
+
 import fakes
 import numpy as np
 import pytest
@@ -10,14 +12,14 @@ from autoprune.results import Outcome, Proposal
 from autoprune.search.searcher import Proposer
 from autoprune.space import Sampler, Space
 
-SAMPLERS = ("tpe", "nsga2", "random")
+SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
 
 
-def failed(proposal, status="failed"):
-    return Outcome(id=proposal.id, recipe=proposal.recipe, status=status, error="no")
+def failed(proposal, status="failed", error="no"):
+    return Outcome(id=proposal.id, recipe=proposal.recipe, status=status, error=error)
 
 
-def play(proposer, count, *, lose=(), fail=(), stop=()):
+def play(proposer, count, *, lose=(), fail=(), stop=(), beaten=()):
     """Ask and tell; the proposals, and the outcomes of those that were not lost."""
     proposals, outcomes = [], []
     for _ in range(count):
@@ -25,11 +27,18 @@ def play(proposer, count, *, lose=(), fail=(), stop=()):
         proposals.append(proposal)
         if proposal.id in lose:
             continue
-        status = "failed" if proposal.id in fail else "stopped" if proposal.id in stop else ""
-        outcome = failed(proposal, status) if status else fakes.completed(proposal)
+        outcome = fakes.completed(proposal)
+        if proposal.id in (*fail, *stop):
+            outcome = failed(proposal, "failed" if proposal.id in fail else "stopped")
+        elif proposal.id in beaten:
+            outcome = failed(proposal, "stopped", error=None)
         proposer.tell(outcome)
         outcomes.append(outcome)
     return proposals, outcomes
+
+
+def without_times(proposals):
+    return [replace(proposal, proposed=0.0) for proposal in proposals]
 
 
 def trials(proposer):
@@ -42,9 +51,9 @@ class TestContract:
         return Proposer(fakes.bound_space(), sampler=Sampler(name=sampler, startup=8), seed=3, **options)
 
     def test_ids_count_up_and_every_line_comes_back(self, sampler):
-        proposals, _ = play(self.proposer(sampler), 23, fail=(5,), stop=(6,))
+        proposals, _ = play(self.proposer(sampler), 13, fail=(5,), stop=(6,))
 
-        assert [proposal.id for proposal in proposals] == list(range(23))
+        assert [proposal.id for proposal in proposals] == list(range(13))
         assert [Proposal.from_json(proposal.to_json()) for proposal in proposals] == proposals
 
     def test_controls_come_first(self, sampler):
@@ -70,13 +79,14 @@ class TestContract:
 
     def test_only_completed_outcomes_have_values(self, sampler):
         proposer = self.proposer(sampler)
-        play(proposer, 16, fail=(4, 9), stop=(11,), lose=(12,))
+        play(proposer, 14, fail=(4, 9), stop=(11,), lose=(12,), beaten=(10,))
         states = [t.state for t in proposer.optuna_study.trials]
 
         # Both controls are outside this space: trial n of Optuna is proposal n + 2.
         assert [n + 2 for n, state in enumerate(states) if state == TrialState.FAIL] == [4, 9, 11]
+        assert [n + 2 for n, state in enumerate(states) if state == TrialState.PRUNED] == [10]
         assert [n + 2 for n, state in enumerate(states) if state == TrialState.RUNNING] == [12]
-        assert len(states) == 14
+        assert len(states) == 12
 
     @pytest.mark.parametrize("accuracy", [None, float("nan"), float("inf")])
     def test_an_accuracy_that_is_no_number_never_reaches_optuna(self, sampler, accuracy):
@@ -90,13 +100,13 @@ class TestContract:
 
     def test_a_rebuilt_proposer_knows_what_the_old_one_knew(self, sampler):
         old = self.proposer(sampler)
-        proposals, outcomes = play(old, 20, lose=(4, 17), fail=(6,), stop=(8,))
+        proposals, outcomes = play(old, 14, lose=(4, 12), fail=(6,), stop=(8,), beaten=(9,))
         new = self.proposer(sampler, proposals=proposals, outcomes=outcomes)
 
         assert trials(new) == trials(old)
         assert new.waiting == 2
-        assert [new.next(), new.next()] == [proposals[4], proposals[17]]
-        assert new.next().id == 20
+        assert [new.next(), new.next()] == [proposals[4], proposals[12]]
+        assert new.next().id == 14
 
     def test_a_recipe_that_runs_again_is_told_once(self, sampler):
         proposals, outcomes = play(self.proposer(sampler), 9, lose=(6,))
@@ -105,6 +115,32 @@ class TestContract:
         new.tell(failed(proposals[6]))
 
         assert [t.state for t in new.optuna_study.trials] == [TrialState.COMPLETE] * 7
+
+    @pytest.mark.parametrize(("killed", "in_flight"), [(5, True), (11, True), (12, False)])
+    def test_killed_and_resumed_proposes_the_same_as_uninterrupted(self, sampler, killed, in_flight):
+        special = {"fail": (6, 10), "beaten": (7,)}
+        whole, _ = play(self.proposer(sampler), 14, **special)
+        first, outcomes = play(self.proposer(sampler), killed, lose=(killed - 1,) if in_flight else (), **special)
+        logs = [Proposal.from_json(proposal.to_json()) for proposal in first]
+        told = [Outcome.from_json(outcome.to_json()) for outcome in outcomes]
+        rest, _ = play(self.proposer(sampler, proposals=logs, outcomes=told), 14 - killed + in_flight, **special)
+
+        assert without_times([*first[: killed - in_flight], *rest]) == without_times(whole)
+
+    def test_a_seed_is_a_sequence(self, sampler):
+        one, same = (play(self.proposer(sampler), 12)[0] for _ in range(2))
+        other = play(Proposer(fakes.bound_space(), sampler=Sampler(name=sampler, startup=8), seed=4), 12)[0]
+
+        assert one == same
+        assert not {p.recipe.training.lr for p in one[5:]} & {p.recipe.training.lr for p in other[5:]}
+
+    def test_a_recipe_has_the_parameters_of_its_branches_and_no_others(self, sampler):
+        for proposal in play(self.proposer(sampler), 14)[0][2:]:
+            ratios = {f"allocation.ratios.ratios.stage{n}" for n in range(2)}
+            wanted = {"method", "target.flops", "allocation", "training.lr"}
+            wanted |= {"method.bn_scale.penalty"} if proposal.recipe.method.name == "bn_scale" else set()
+            wanted |= ratios if proposal.recipe.allocation.name == "ratios" else set()
+            assert set(proposal.params) == wanted
 
     def test_a_crash_in_the_first_recipes_keeps_the_order_of_the_others(self, sampler):
         whole = play(self.proposer(sampler), 10)[0]
@@ -149,13 +185,32 @@ def test_objectives_are_told_in_their_order(objectives, values):
     assert proposer.optuna_study.trials[-1].values == values
 
 
-def test_a_resumed_sampler_does_not_repeat_its_first_draws():
-    space, random = fakes.bound_space(), Sampler(name="random", startup=0)
-    proposals, outcomes = play(Proposer(space, sampler=random), 9)
-    again = play(Proposer(space, sampler=random, proposals=proposals, outcomes=outcomes), 4)[0]
+def test_generations_are_replayed_in_the_order_of_events():
+    """Recipes that ran side by side: who was asked before whose outcome decides who is of which generation."""
+    space, sampler = fakes.bound_space(), Sampler(name="nsga2", startup=4)
+    old, proposals, outcomes = Proposer(space, sampler=sampler), [], []
+    for step in range(30):
+        proposals.append(old.next(now=step))
+        if step >= 3:  # four workers
+            outcomes.append(fakes.completed(proposals[step - 3], finished=step + 0.5))
+            old.tell(outcomes[-1])
+    new = Proposer(space, sampler=sampler, proposals=proposals, outcomes=outcomes)
 
-    seen = {proposal.recipe.training.lr for proposal in proposals[5:]}
-    assert not seen & {proposal.recipe.training.lr for proposal in again}
+    def generations(proposer):
+        return [trial.system_attrs["NSGAIISampler:generation"] for trial in proposer.optuna_study.trials]
+
+    assert generations(new) == generations(old)
+    assert max(generations(old)) >= 4
+    assert new.optuna_study.system_attrs == old.optuna_study.system_attrs
+
+
+def test_a_recipe_of_the_last_session_may_end_after_younger_ones():
+    proposer = Proposer(fakes.bound_space(), sampler=Sampler(startup=6))
+    proposals = [proposer.next(now=now) for now in (0, 1, 2, 3, 4)]
+    ended = [fakes.completed(proposals[n], finished=10.0 - n) for n in (4, 2, 3)]
+    new = Proposer(fakes.bound_space(), sampler=Sampler(startup=6), proposals=proposals, outcomes=ended)
+
+    assert [trial.state for trial in new.optuna_study.trials] == [TrialState.COMPLETE] * 3
 
 
 def test_tpe_learns():

@@ -10,7 +10,7 @@ import pytest
 from autoprune.errors import StudyError
 from autoprune.results import Outcome, load_study
 from autoprune.search import local
-from autoprune.search.evaluate import StudyClock, write_model
+from autoprune.search.evaluate import StudyClock, write_files
 from autoprune.search.session import HOPELESS, Limits, SearchInterrupted
 from autoprune.space import Budget
 
@@ -46,8 +46,8 @@ def test_models_of_the_front_and_of_the_controls_stay(tmp_path):
 
 
 def test_a_model_is_replaced_as_a_whole(tmp_path):
-    write_model(tmp_path, 3, {"a": b"1", "b": b"2"})
-    write_model(tmp_path, 3, {"a": b"7"})
+    write_files(tmp_path, 3, {"a": b"1", "b": b"2"})
+    write_files(tmp_path, 3, {"a": b"7"})
 
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "3").iterdir()] == [("a", b"7")]
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
@@ -91,12 +91,12 @@ def test_the_deadline_ends_handing_out_and_the_grace_stops_what_runs(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=9), limits=limits)
 
     class Slow(fakes.Fake):
-        def run(self, proposal, report):
+        def run(self, proposal, report, scratch):
             if proposal.id == 2:
                 session.clock = StudyClock(session.clock.origin - 1050)
             if proposal.id == 3:
                 session.clock = StudyClock(session.clock.origin - 1050)
-            return super().run(proposal, report)
+            return super().run(proposal, report, scratch)
 
     local.run(session, Slow(session.clock, 0.0, None), trial_timeout=1e4)
 
@@ -176,7 +176,7 @@ def test_progress_counts_and_tells_every_outcome_once(tmp_path):
 def test_the_time_left_is_the_shorter_of_the_two_budgets(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(), limits=Limits(trials=1000, deadline=40.0))
     first = session.progress()
-    session.ended(fakes.completed(session.next()))
+    session.ended(fakes.completed(session.next().proposal))
 
     assert first.eta == pytest.approx(40, abs=1)
     assert session.progress().eta < 40
@@ -194,10 +194,10 @@ def ctrl_c_interrupts():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_what_it_has_and_says_how_to_go_on(tmp_path, number):
     class Interrupting(fakes.Fake):
-        def run(self, proposal, report):
+        def run(self, proposal, report, scratch):
             if proposal.id == 3:
                 os.kill(os.getpid(), number)
-            return super().run(proposal, report)
+            return super().run(proposal, report, scratch)
 
     session = fakes.open_session(tmp_path, fakes.study_config(trials=9))
     local.run(session, Interrupting(session.clock, 0.0, None), trial_timeout=60.0)
@@ -209,7 +209,7 @@ def test_an_interrupted_search_keeps_what_it_has_and_says_how_to_go_on(tmp_path,
 
 def test_an_outcome_nobody_waits_for_is_not_logged(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config())
-    proposal = session.next()
+    proposal = session.next().proposal
     session.ended(fakes.completed(proposal))
     session.ended(fakes.completed(proposal))
     session.lost(proposal, "failed", "gone")

@@ -179,3 +179,17 @@ def test_ctrl_c_ends_the_search_at_once_and_says_how_to_go_on(tmp_path):
     assert len(said.splitlines()) == 1
     assert 3 <= ended(tmp_path) < 14
     assert SearchInterrupted.exit_code == 1
+
+
+def test_recipes_that_paused_go_on_where_they_were(tmp_path):
+    config = fakes.study_config(trials=20, rungs=(0.0, 0.25, 1.0), keep=0.34)
+    session = fakes.open_session(tmp_path / "study", config)
+    run(session, rungs=(0.0, 0.25), ran=tmp_path / "ran")
+    legs = Counter(int(line.split()[0]) for line in (tmp_path / "ran").read_text().splitlines())
+    searched = [outcome for outcome in load_study(tmp_path / "study").outcomes if not outcome.control]
+
+    assert len(searched) == 18
+    assert {outcome.status for outcome in searched} == {"completed", "stopped"}
+    # one leg to every rung, and one more to the end; nothing is run twice
+    assert all(legs[o.id] == (3 if o.completed else len(o.rungs)) for o in searched)
+    assert list(session.folder.states.iterdir()) == []

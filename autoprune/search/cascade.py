@@ -1,0 +1,94 @@
+"""Cascade: which paused recipe goes on. Multi-objective asynchronous successive halving, without clock, disk or Ray.
+
+Every rung below the end is a place where recipes pause. Of those measured at a rung so far, the best `keep` may go on;
+asynchronous, as in ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"): whenever a worker is
+free the best recipe that may go on does, from the highest rung down, and if there is none a new one starts. Best is by
+non-dominated sorting, within a front by crowding distance (Deb et al. 2002, NSGA-II), as the cost of a recipe is known
+and accuracy only compares among similar costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autoprune.errors import InputError
+from autoprune.pareto import ranked
+from autoprune.space import Space
+
+
+@dataclass
+class Rung:
+    """The results at one rung: id -> point, everything minimised; and who waits here."""
+
+    share: float
+    points: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)
+
+    def order(self) -> list[int]:
+        """All ids that were measured here, the best first; of equal ones, the earlier number."""
+        ids = sorted(self.points)
+        return [ids[index] for index in ranked(np.array([self.points[i] for i in ids]))] if ids else []
+
+
+class Cascade:
+    """Who waits where, and who may go on.
+
+    Args:
+        shares: of the training images, at which recipes pause; ascending, all below 1.
+        keep: share of a rung's recipes that may go on.
+    """
+
+    def __init__(self, shares: Sequence[float], keep: float) -> None:
+        self.rungs = [Rung(share) for share in sorted(shares)]
+        self.keep = keep
+
+    def next_share(self, share: float | None = None) -> float:
+        """Where a recipe pauses next that has paused at `share` (None: that is new); 1 = nowhere."""
+        after = (rung.share for rung in self.rungs if share is None or rung.share > share)
+        return next(after, 1.0)
+
+    def measured(self, number: int, share: float, point: Sequence[float]) -> None:
+        """A recipe has come as far as a rung; it may wait there or not."""
+        self._rung(share).points[number] = tuple(point)
+
+    def pause(self, number: int, share: float) -> None:
+        """A recipe waits at the rung where it was measured last."""
+        self._rung(share).waiting.add(number)
+
+    def go_on(self, number: int) -> None:
+        """A recipe waits no more."""
+        for rung in self.rungs:
+            rung.waiting.discard(number)
+
+    def promotable(self) -> int | None:
+        """The recipe that may go on: in the highest rung that has one, the best of those that wait."""
+        for rung in reversed(self.rungs):
+            best = rung.order()[: math.floor(self.keep * len(rung.points))]
+            found = next((number for number in best if number in rung.waiting), None)
+            if found is not None:
+                return found
+        return None
+
+    def leftovers(self) -> list[int]:
+        """All that wait, the highest rung first, in each the best: who goes on if there is time left in the end."""
+        return [number for rung in reversed(self.rungs) for number in rung.order() if number in rung.waiting]
+
+    def _rung(self, share: float) -> Rung:
+        return next(rung for rung in self.rungs if rung.share == share)
+
+
+def pauses(space: Space) -> tuple[float, ...]:
+    """The shares of the training images at which recipes of a space pause: their rungs below the end.
+
+    Raises:
+        InputError: not all recipes have the same, or there are none.
+    """
+    found = {tuple(sorted(share for share in recipe.training.rungs if share < 1)) for recipe in space.corners()}
+    if len(found) != 1 or () in found:
+        allowed = "one list for all recipes, with a rung below 1, for instance [0, 0.25, 1]"
+        raise InputError("a cascade ends recipes at their rungs", where="space.training.rungs", allowed=allowed)
+    return found.pop()
