@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autoprune import methods
 from autoprune.analysis.claims.mechanisms_common import HALF, Claim, Found, build, rounded, staged, verdict
 from autoprune.analysis.claims.methods_cifar10 import Row
 from autoprune.cost import cost
@@ -43,16 +44,16 @@ def group_fisher(bench: Bench, images: int) -> Found:
 
 def _at_once(bench: Bench) -> Found:
     context = bench.context(bench.model, 0)
-    methods = {name: build("group_fisher", normaliser=name) for name in NORMALISERS}
+    scored = {name: build("group_fisher", normaliser=name) for name in NORMALISERS}
     return {
         name: _costs(bench, method.select(context, method.score(context), HALF, GLOBAL))
-        for name, method in methods.items()
+        for name, method in scored.items()
     }
 
 
 def _bench(bench: Bench, network: str) -> Bench:
     """The network with its pretrained weights, in the runtime of `bench`."""
-    return Bench(load_task(load_space(SPACES[network]).task), bench.runtime)
+    return Bench(load_task(load_space(SPACES[network], find_method=methods.find).task), bench.runtime)
 
 
 def _costs(bench: Bench, keep: Keep) -> Found:
