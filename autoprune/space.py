@@ -198,10 +198,29 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When a search ends: after `trials` recipes or when `minutes` are over, whichever comes first."""
+    """When a search ends, whichever comes first.
+
+    Fields:
+        trials: recipes.
+        minutes: since it began.
+        gpu_hours: of all trials together, with `resources.gpus_per_trial`.
+        images: training images of all trials together.
+        until: `hypervolume` = when `patience` completed recipes together have not raised the front's hypervolume by
+            `gain`, as a share.
+    """
 
     trials: int | None = field(default=None, metadata=within(1, 10**9))
     minutes: float | None = field(default=None, metadata=within(0, 10**6, open_low=True))
+    gpu_hours: float | None = field(default=None, metadata=within(0, 10**7, open_low=True))
+    images: int | None = field(default=None, metadata=within(1, 10**15))
+    until: str | None = field(default=None, metadata=choices("hypervolume"))
+    patience: int = field(default=20, metadata=within(1, 10**6))
+    gain: float = field(default=0.002, metadata=within(0, 1))
+
+    @property
+    def endless(self) -> bool:
+        """Whether nothing ends the search."""
+        return all(getattr(self, name) is None for name in ("trials", "minutes", "gpu_hours", "images", "until"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,8 @@ def search(
     """
     from autoprune import methods
     from autoprune.search import prepare as steps
-    from autoprune.search.session import Limits, Session
+    from autoprune.search.limits import Limits
+    from autoprune.search.session import Session
 
     folder = StudyFolder(Path(out))
     steps.check_new_folder(folder.path)
@@ -100,7 +101,8 @@ def resume(
         StudyError, SearchInterrupted: as for `search`.
     """
     from autoprune.search import prepare as steps
-    from autoprune.search.session import Limits, Session, last_time
+    from autoprune.search.limits import Limits
+    from autoprune.search.session import Session, last_time
 
     paths = StudyFolder(Path(folder))
     load_study(folder)

@@ -5,6 +5,9 @@ asynchronous, as in ASHA (Li et al. 2020, "A System for Massively Parallel Hyper
 free the best recipe that may go on does, from the highest rung down, and if there is none a new one starts. Best is by
 non-dominated sorting, within a front by crowding distance (Deb et al. 2002, NSGA-II), as the cost of a recipe is known
 and accuracy only compares among similar costs.
+
+Unlike ASHA no more than the share `keep` ever go on. Each newcomer changes who is crowded, and with it who is among the
+best: a third that changes all the time let half of all recipes go on in a search of a hundred.
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ from autoprune.space import Space
 
 @dataclass
 class Rung:
-    """The results at one rung: id -> point, everything minimised; and who waits here."""
+    """The results at one rung: id -> point, everything minimised; who waits here, and who went on from here."""
 
     share: float
     points: dict[int, tuple[float, ...]] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
+    went_on: set[int] = field(default_factory=set)
 
     def order(self) -> list[int]:
         """All ids that were measured here, the best first; of equal ones, the earlier number."""
@@ -54,6 +58,12 @@ class Cascade:
     def measured(self, number: int, share: float, point: Sequence[float]) -> None:
         """A recipe has come as far as a rung; it may wait there or not."""
         self._rung(share).points[number] = tuple(point)
+        self._went_on(number, share)
+
+    def completed(self, number: int) -> None:
+        """A recipe has come to its end."""
+        self.go_on(number)
+        self._went_on(number, 1.0)
 
     def pause(self, number: int, share: float) -> None:
         """A recipe waits at the rung where it was measured last."""
@@ -62,20 +72,25 @@ class Cascade:
     def go_on(self, number: int) -> None:
         """A recipe waits no more."""
         for rung in self.rungs:
-            rung.waiting.discard(number)
+            if number in rung.waiting:
+                rung.waiting.remove(number)
+                rung.went_on.add(number)
 
     def promotable(self) -> int | None:
         """The recipe that may go on: in the highest rung that has one, the best of those that wait."""
         for rung in reversed(self.rungs):
-            best = rung.order()[: math.floor(self.keep * len(rung.points))]
-            found = next((number for number in best if number in rung.waiting), None)
-            if found is not None:
-                return found
+            if len(rung.went_on) < math.floor(self.keep * len(rung.points)) and rung.waiting:
+                return next(number for number in rung.order() if number in rung.waiting)
         return None
 
     def leftovers(self) -> list[int]:
         """All that wait, the highest rung first, in each the best: who goes on if there is time left in the end."""
         return [number for rung in reversed(self.rungs) for number in rung.order() if number in rung.waiting]
+
+    def _went_on(self, number: int, share: float) -> None:
+        for rung in self.rungs:
+            if rung.share < share and number in rung.points:
+                rung.went_on.add(number)
 
     def _rung(self, share: float) -> Rung:
         return next(rung for rung in self.rungs if rung.share == share)

@@ -11,55 +11,22 @@ from typing import Protocol
 
 from autoprune.errors import AutopruneError, StudyError
 from autoprune.pareto import candidates, front
+from autoprune.recipe import Recipe
 from autoprune.results import Outcome, Proposal, Study, StudyFolder, append_line, load_study, repair_tail
 from autoprune.search.cascade import Cascade, pauses
 from autoprune.search.evaluate import Leg, StudyClock
+from autoprune.search.limits import Limits, Spent, on_plateau
 from autoprune.search.pace import Pace
 from autoprune.search.searcher import Proposer, cost_ratios
-from autoprune.space import Budget, Space, StudyConfig
+from autoprune.space import Space, StudyConfig
 
-#: Running trials may overrun the search by this share of its minutes, but at least by these seconds.
-GRACE_SHARE, GRACE_SECONDS = 0.1, 30.0
 #: A search whose first outcomes all failed is given up: the reason is not in the recipes.
 HOPELESS = 10
 UPDATE_SECONDS = 0.5
-CUT_OFF_SECONDS = 10.0
 
 
 class SearchInterrupted(AutopruneError):  # noqa: N818 - what happened is no error of anyone's
     """The user ended the search; everything that had finished is kept."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When a session ends.
-
-    Fields:
-        trials: recipes of the whole study; None = no limit.
-        deadline: no recipe is handed out for the first time from then on, in seconds since the study began.
-        grace: seconds after the deadline in which running trials may finish; then they are stopped.
-    """
-
-    trials: int | None = None
-    deadline: float | None = None
-    grace: float = GRACE_SECONDS
-
-    @classmethod
-    def of(cls, budget: Budget, *, start: float = 0.0) -> Limits:
-        """The budget as limits of a session that begins at `start`."""
-        seconds = None if budget.minutes is None else 60 * budget.minutes
-        deadline = None if seconds is None else start + seconds
-        return cls(trials=budget.trials, deadline=deadline, grace=max(GRACE_SECONDS, GRACE_SHARE * (seconds or 0)))
-
-    @property
-    def until(self) -> float | None:
-        """When running trials are asked to stop, in seconds since the study began."""
-        return None if self.deadline is None else self.deadline + self.grace
-
-    @property
-    def at_last(self) -> float | None:
-        """When trials that did not listen are cut off."""
-        return None if self.until is None else self.until + CUT_OFF_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +102,7 @@ class Session:
         view: View | None = None,
     ) -> None:
         self.config, self.folder, self.limits, self.view = config, folder, limits, view
-        for log in (folder.proposals, folder.outcomes):
+        for log in (folder.proposals, folder.outcomes, folder.paused):
             repair_tail(log)
         study = study or load_study(folder.path)
         self.outcomes = list(study.outcomes)
@@ -149,7 +116,7 @@ class Session:
             outcomes=study.outcomes,
         )
         self.cascade = Cascade(pauses(space) if config.cascade.keep < 1 else (), config.cascade.keep)
-        self.pace = Pace()
+        self.pace, self.spent = Pace(), Spent(config.resources.gpus_per_trial)
         self.paused: dict[int, Outcome] = {}  # those that wait, as they were at their last rung
         self._past: dict[int, Outcome] = {}  # the same, and those that went on and have not ended
         self._proposals = {proposal.id: proposal for proposal in study.proposals}
@@ -157,10 +124,11 @@ class Session:
         self.clock = StudyClock(time.time() - last_time(study))
         self.started = self.clock.now()
         self.running: dict[int, float] = {}  # proposal id -> when it was handed out by this session
+        self._looked = 0, False  # how many outcomes there were when it was looked at, and whether they lie on a plateau
+        self._lanes = 1  # legs that ran at the same time, at most
         self.interrupted = False
         self._latest: list[Outcome] = []
         self._shown = 0.0
-        self._before = len(self.outcomes)
         for torn in (*folder.models.glob(".*"), *folder.states.glob(".*")):
             shutil.rmtree(torn)
         self._tidy_models()
@@ -171,7 +139,11 @@ class Session:
             return None
         leg = self._next()
         if leg is not None:
-            self.running[leg.proposal.id] = self.clock.now()
+            number = leg.proposal.id
+            self.running[number] = self.clock.now()
+            self._lanes = max(self._lanes, len(self.running))
+            images = _images_left(leg.proposal.recipe, self._past.get(number))
+            self.spent.begins(number, images, self.pace.rest(images))
         return leg
 
     def finished_handing_out(self) -> bool:
@@ -205,36 +177,54 @@ class Session:
         """A paused recipe goes on to the next rung or, when there is no time for new ones, to the end."""
         past = self.paused.pop(number)
         self.cascade.go_on(number)
-        ending = self.limits.deadline is not None and not self._may_begin()
+        ending = self.limits.consumes and not self._may_begin()
         until = 1.0 if ending else self.cascade.next_share(past.rungs[-1].share)
         return Leg(proposal=self._proposals[number], until=until, resumed=True)
 
     def _late(self) -> bool:
-        return self.limits.deadline is not None and self.clock.now() >= self.limits.deadline
+        """Whether the budget is used up."""
+        limits, spent = self.limits, self.spent
+        return (
+            (limits.deadline is not None and self.clock.now() >= limits.deadline)
+            or (limits.images is not None and spent.images(ahead=False) >= limits.images)
+            or (limits.gpu_seconds is not None and spent.gpu_seconds(ahead=False) >= limits.gpu_seconds)
+            or self._flat()
+        )
+
+    def _flat(self) -> bool:
+        """Whether the front has stopped to grow; looked at once per outcome, as that takes a while."""
+        if self._looked[0] != len(self.outcomes):
+            self._looked = len(self.outcomes), on_plateau(self.outcomes, self.limits)
+        return self._looked[1]
 
     def _may_begin(self) -> bool:
-        """Whether a new recipe may start: the budget has one, and time for its whole way."""
+        """Whether a new recipe may start: the budget has one, and enough for its whole way."""
         enough = self.limits.trials is not None and self.proposer.handed_out >= self.limits.trials
-        return not enough and not self._late() and self._in_time(self.pace.whole())
+        return not enough and not self._late() and self._affords(self.pace.whole(), self.pace.images())
 
     def _promotable(self) -> int | None:
-        """The paused recipe that goes on: by the cascade's rule or, with no time for a new one, the best that fits."""
+        """The paused recipe that goes on: by the cascade's rule or, if a new one cannot end, the best that can."""
         number = self.cascade.promotable()
-        if number is not None and self._in_time(self._rest(number)):
+        if number is not None and self._fits(number):
             return number
-        if self.limits.deadline is None or self._may_begin():
+        if not self.limits.consumes or self._may_begin():
             return None
-        return next((left for left in self.cascade.leftovers() if self._in_time(self._rest(left))), None)
+        return next((left for left in self.cascade.leftovers() if self._fits(left)), None)
 
-    def _rest(self, number: int) -> float:
-        """Seconds that a paused recipe needs to its end."""
-        last = self.paused[number].rungs[-1]
-        return self.pace.rest(self.paused[number].recipe.training.images - last.images)
+    def _fits(self, number: int) -> bool:
+        """Whether a paused recipe can still be brought to its end."""
+        left = _images_left(self.paused[number].recipe, self.paused[number])
+        return self._affords(self.pace.rest(left), left)
 
-    def _in_time(self, seconds: float) -> bool:
-        """Whether so many seconds are left; what runs over is stopped by the grace."""
+    def _affords(self, seconds: float, images: int) -> bool:
+        """Whether so much of the budget is left. Without a cascade recipes begin until its end; the grace is theirs."""
+        if not self.cascade.rungs:
+            return True
+        limits, spent = self.limits, self.spent
         return (
-            self.limits.deadline is None or not self.cascade.rungs or self.clock.now() + seconds <= self.limits.deadline
+            (limits.deadline is None or self.clock.now() + seconds <= limits.deadline)
+            and (limits.images is None or spent.images() + images <= limits.images)
+            and (limits.gpu_seconds is None or spent.gpu_seconds() + spent.gpus * seconds <= limits.gpu_seconds)
         )
 
     def overrun(self) -> bool:
@@ -260,6 +250,7 @@ class Session:
         if self.running.pop(outcome.id, None) is None:
             return
         self.pace.note(outcome)
+        self.spent.ends(outcome)
         if outcome.status == "paused":
             append_line(self.folder.paused, outcome.to_json())
             self._pause(outcome)
@@ -283,6 +274,8 @@ class Session:
         for rung in outcome.rungs:
             if rung.share in shares and rung.comparable:
                 self.cascade.measured(outcome.id, rung.share, (*cheap, -rung.accuracy))  # type: ignore[arg-type]
+        if outcome.completed:
+            self.cascade.completed(outcome.id)
 
     def _end(self, outcome: Outcome) -> None:
         append_line(self.folder.outcomes, outcome.to_json())
@@ -367,8 +360,10 @@ class Session:
     def _replay(self, study: Study) -> None:
         """Take over what the logs say: what ended, and what waits. What waits without its files begins anew."""
         ended = {outcome.id for outcome in study.outcomes}
-        for outcome in study.outcomes:
+        for outcome in (*study.paused, *study.outcomes):
             self.pace.note(outcome)
+            self.spent.ends(outcome)
+        for outcome in study.outcomes:
             self._measured(outcome)
         for outcome in {past.id: past for past in study.paused if past.id not in ended}.values():
             if self.cascade.rungs and (self.folder.states / str(outcome.id)).is_dir():
@@ -376,14 +371,18 @@ class Session:
                 self.proposer.waits(outcome.id)
 
     def _eta(self) -> float | None:
-        """By time if the budget has a deadline, by the pace of this session if it has a number of trials."""
-        now, times = self.clock.now(), []
-        if self.limits.deadline is not None:
-            times.append(max(self.limits.deadline - now, 0.0))
-        done, left = len(self.outcomes) - self._before, self.remaining()
-        if left is not None and done:
-            times.append((left + len(self.running)) * (now - self.started) / done)
-        return min(times) if times else None
+        """The shortest of what the limits say: the clock's, and what is left of the others at the pace so far."""
+        limits, now, spent = self.limits, self.clock.now(), self.spent
+        times = [] if limits.deadline is None else [limits.deadline - now]
+        work = self.pace.expected([rung.share for rung in self.cascade.rungs], self.cascade.keep)
+        if work is None and self.outcomes:
+            work = now * self._lanes / len(self.outcomes)
+        left = self.remaining()
+        if left is not None and work is not None:
+            times.append((left + len(self.running) / 2) * work / self._lanes)
+        used = ((limits.images, spent.images(ahead=False)), (limits.gpu_seconds, spent.gpu_seconds(ahead=False)))
+        times += [now * (limit / amount - 1) for limit, amount in used if limit is not None and amount]
+        return max(0.0, min(times)) if times else None
 
     def _tidy_models(self) -> None:
         """Keep the models of the front and of the controls; the disk stays bounded."""
@@ -395,6 +394,11 @@ class Session:
             # then the recipe runs again and writes it anew.
             if int(path.name) in ended - wanted:
                 shutil.rmtree(path)
+
+
+def _images_left(recipe: Recipe, past: Outcome | None) -> int:
+    """Training images that a recipe needs to its end."""
+    return recipe.training.images - (past.rungs[-1].images if past else 0)
 
 
 def last_time(study: Study) -> float:

@@ -2,12 +2,16 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autoprune.results import Outcome, Rung, StudyFolder
+from autoprune.recipe import MethodChoice, Recipe, Target, Training
+from autoprune.results import Outcome, Proposal, Rung, StudyFolder
+from autoprune.search import local
 from autoprune.search.evaluate import Evaluation
-from autoprune.search.session import Limits, Session
+from autoprune.search.limits import Limits
+from autoprune.search.session import Session
 from autoprune.space import Budget, Cascade, Resources, Sampler, Space, StudyConfig
 
 GROUPS = [("stem", 0), ("layer1.0.conv1", 0), ("layer2.0.conv1", 1)]
@@ -40,6 +44,11 @@ def completed(proposal, accuracy=None, **rest):
     return Outcome(id=proposal.id, recipe=recipe, control=proposal.control, **{**fields, **rest})
 
 
+def proposal(number, *, flops=0.5, images=1000, control=False):
+    recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=flops), training=Training(images=images))
+    return Proposal(id=number, recipe=recipe, control=control)
+
+
 @dataclass(frozen=True)
 class Fake:
     """Sleeps, writes a line that says that it ran, and answers by formula, or fails as `trouble` says."""
@@ -57,8 +66,8 @@ class Fake:
                 file.write(f"{proposal.id} {proposal.recipe.key()} {os.getpid()}\n")
         self._fail(self.trouble.get(proposal.id))
         time.sleep(self.seconds)
-        fields = {"started": started, "finished": self.clock.now()}
         *passed, stopped = self._climb(proposal, report, scratch)
+        fields = {"started": started, "finished": self.clock.now(), "seconds": {"all": passed[-1].seconds}}
         if stopped:
             short = completed(proposal, **fields, rungs=tuple(passed), status="stopped")
             return Evaluation(outcome=replace(short, accuracy=None))
@@ -114,6 +123,26 @@ class OpenFake:
         return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs)
 
 
+@dataclass(frozen=True)
+class Handed:
+    """A clock that somebody else winds."""
+
+    now: Callable[[], float]
+
+
+def run_here(session, *, after=None, **options):
+    """Run a session to its end in this process; `after` is called after every leg."""
+    ended = session.ended
+
+    def count(outcome):
+        ended(outcome)
+        if after is not None:
+            after()
+
+    session.ended = count
+    local.run(session, OpenFake(**options)(session.clock), trial_timeout=60.0)
+
+
 class Notes:
     """A view that keeps what it was shown."""
 
@@ -127,14 +156,14 @@ class Notes:
         pass
 
 
-def study_config(*, trials=6, workers=2, timeout=10.0, startup=4, rungs=(0.0, 1.0), keep=1.0):
+def study_config(*, trials=6, workers=2, timeout=10.0, startup=4, rungs=(0.0, 1.0), keep=1.0, gpus=0.0):
     training = {**SPACE["training"], "images": 1000, "rungs": list(rungs)}
     return StudyConfig(
         task={},
         space=Space.read({**SPACE, "training": training}),
         cascade=Cascade(keep=keep),
         budget=Budget(trials=trials),
-        resources=Resources(workers=workers, trial_timeout_minutes=timeout),
+        resources=Resources(workers=workers, trial_timeout_minutes=timeout, gpus_per_trial=gpus),
         sampler=Sampler(startup=startup),
     )
 

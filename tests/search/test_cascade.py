@@ -11,7 +11,8 @@ from autoprune.pareto import front, ranked
 from autoprune.results import load_study
 from autoprune.search import local
 from autoprune.search.cascade import Cascade, pauses
-from autoprune.search.session import Limits, SearchInterrupted
+from autoprune.search.limits import Limits
+from autoprune.search.session import SearchInterrupted
 from autoprune.space import Space
 
 RUNGS = (0.0, 0.25, 1.0)

@@ -189,6 +189,40 @@ def build():
 """
 
 
+def test_the_front_of_an_earlier_study_comes_first_and_is_written_down(study, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(study.folder.path, old)
+    # A resume builds the plan anew: that it needs no recipe of the old study shows in its folder being gone.
+    options = {"overrides": [*SMALL, "sampler.startup=8"], "in_process": True}
+    search("digits_demo", out=tmp_path / "new", trials=3, sampler="random", warm_start=old, **options)
+    shutil.rmtree(old)
+    after = resume(tmp_path / "new", trials=4, in_process=True)
+
+    first = after.config["sampler"]["first"]
+    params = {proposal.id: proposal.params for proposal in study.proposals}
+    assert first == [params[member.id] for member in front(study.outcomes)][: len(first)]
+    assert 1 <= len(first) <= 4
+    assert after.config["sampler"]["name"] == "random"
+    began = [after.proposals[number].params for number in (2, 3)]
+    assert began[: len(first)] == first[:2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"warm_start": "nowhere"}, "no study in 'nowhere'"),
+        ({"sampler": "tpee"}, r"unknown sampler 'tpee' \(did you mean 'tpe'\?\)"),
+        ({"overrides": ["sampler.first=[{method: l9}]"]}, r"sampler\.first\[0\]\.method: 'l9' is not in the space"),
+    ],
+)
+def test_a_start_that_makes_no_sense_leaves_nothing_behind(tmp_path, options, message):
+    overrides = [*SMALL, *options.pop("overrides", [])]
+    with pytest.raises(InputError, match=message):
+        search("digits_demo", out=tmp_path / "study", overrides=overrides, in_process=True, **options)
+
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_model_of_which_nothing_can_go_ends_the_search_with_the_reason(tmp_path, monkeypatch):
     (tmp_path / "one_layer.py").write_text(ONE_LAYER)
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,8 @@ from autoprune.errors import StudyError
 from autoprune.results import Outcome, load_study
 from autoprune.search import local
 from autoprune.search.evaluate import StudyClock, write_files
-from autoprune.search.session import HOPELESS, Limits, SearchInterrupted
+from autoprune.search.limits import Limits
+from autoprune.search.session import HOPELESS, SearchInterrupted
 from autoprune.space import Budget
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from autoprune.errors import InputError, StudyError
 from autoprune.results import load_study
-from autoprune.search.session import CUT_OFF_SECONDS, Limits, SearchInterrupted
+from autoprune.search.limits import CUT_OFF_SECONDS, Limits
+from autoprune.search.session import SearchInterrupted
 from autoprune.search.tune import Cluster
 from autoprune.space import Resources
 
