@@ -122,6 +122,12 @@ def _search(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="new study folder (default: runs/SPACE)")
     _add_budget(parser)
     parser.add_argument(
+        "--sampler", metavar="NAME", help="who proposes: tpe, gp, nsga2, nsga3 or random (default: the space's)"
+    )
+    parser.add_argument(
+        "--warm-start", type=Path, metavar="DIR", help="try the front of this earlier study first, as far as it fits"
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],

@@ -21,7 +21,8 @@ def search(args: Namespace) -> None:
     from autoprune.search import search as start
 
     out = args.out or Path("runs") / Path(args.space).stem
-    _watch(start, args.space, out=out, overrides=args.set, **_budget(args))
+    chosen = {"overrides": args.set, "sampler": args.sampler, "warm_start": args.warm_start}
+    _watch(start, args.space, out=out, **chosen, **_budget(args))
 
 
 def resume(args: Namespace) -> None:
@@ -49,7 +50,7 @@ def report(args: Namespace) -> None:
 
 
 def study_facts(study: Study) -> dict[str, Any]:
-    """A study in plain data: counts by status, dense model, front, the best at half the FLOPs, hypervolume."""
+    """A study in plain data: counts by status, what it began with, front, the best at half the FLOPs, hypervolume."""
     from autoprune import pareto
 
     members = pareto.front(study.outcomes)
@@ -59,12 +60,18 @@ def study_facts(study: Study) -> dict[str, Any]:
         "study": str(study.folder.path),
         "trials": {name: sum(outcome.status == name for outcome in study.outcomes) for name in names},
         "unfinished": len(study.unfinished()),
+        "taken_over": _taken_over(study),
         "dense": study.config.get("dense"),
         "front": [member_facts(member) for member in members],
         "best_under_half": member_facts(under_half[-1]) if under_half else None,
         "hypervolume": pareto.hypervolume(pareto.objectives(members)),
         "report": str(study.folder.report) if study.folder.report.is_file() else None,
     }
+
+
+def _taken_over(study: Study) -> int:
+    """Recipes that the study began with, from the front of an earlier one or from its space file."""
+    return len(study.config.get("sampler", {}).get("first", ()))
 
 
 def _budget(args: Namespace) -> dict[str, Any]:
@@ -101,3 +108,5 @@ def _print_study(study: Study) -> None:
     show(front_table(study), title=f"front of {study.folder.path}")
     for line in (summary.headline, *summary.facts):
         print(line)
+    if _taken_over(study):
+        print(f"it began with {_taken_over(study)} recipes that were handed in")

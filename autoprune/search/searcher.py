@@ -142,10 +142,11 @@ class Proposer:
         """A recipe that the sampler knows of; what `planned` leaves open is the sampler's choice."""
         if planned is not None:
             self._study.enqueue_trial(dict(planned))
-        self._study.sampler = self._sampler_of(number)
+        sampler = self._study.sampler = self._sampler_of(number)
         trial = self._study.ask()
-        recipe = self._recipe(self.space.walk(trial))
         self._numbers[number] = trial.number
+        self._enrol(number, sampler)
+        recipe = self._recipe(self.space.walk(trial))
         words = {name: json.loads(distribution_to_json(kind)) for name, kind in trial.distributions.items()}
         return Proposal(
             id=number, recipe=recipe, params=trial.params, distributions=words, proposed=now, control=control
@@ -170,7 +171,7 @@ class Proposer:
         return self._repeats[key]
 
     def _replay(self, proposals: Sequence[Proposal], outcomes: deque[Outcome]) -> None:
-        """Ask and tell once more what the logs say, in the order in which it happened: genetic samplers count it."""
+        """Ask and tell once more what the logs say, in the order in which it happened: generations depend on it."""
         ended = {outcome.id for outcome in outcomes}
         known: set[int] = set()
         for proposal in proposals:
@@ -191,10 +192,17 @@ class Proposer:
             return
         kinds = {name: json_to_distribution(json.dumps(kind)) for name, kind in proposal.distributions.items()}
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=dict(proposal.params), distributions=kinds))
-        trial = self._study.get_trials(deepcopy=False)[-1]
-        self._numbers[proposal.id] = trial.number
-        sampler = self._sampler_of(proposal.id)
-        if isinstance(sampler, NSGAIISampler | NSGAIIISampler):  # both note in the study who is of which generation
+        self._numbers[proposal.id] = len(self._study.get_trials(deepcopy=False)) - 1
+        self._enrol(proposal.id, self._sampler_of(proposal.id))
+
+    def _enrol(self, number: int, sampler: BaseSampler) -> None:
+        """Genetic samplers note in the study who is of which generation, and who its parents are.
+
+        Optuna does so when it draws a parameter: a recipe of the plan that leaves nothing open would be of none, and so
+        nobody's parent.
+        """
+        if isinstance(sampler, NSGAIISampler | NSGAIIISampler):
+            trial = self._study.get_trials(deepcopy=False)[self._numbers[number]]
             sampler.get_parent_population(self._study, sampler.get_trial_generation(self._study, trial))
 
 
