@@ -48,7 +48,8 @@ class Hinge(Staged):
 
     Fields:
         strength: how many times over the penalty would use up a group of average norm by the end, if nothing
-            resisted and the penalty was l1; up to 3 in the paper.
+            resisted and the penalty was l1; up to 3 in the paper. On the pretrained ResNet-20 at half of the FLOPs,
+            400 steps and as many after the cut, 3 gave 79.9 %, 1 gave 83.2 %, 0.3 gave 86.6 %, 0.1 gave 86.5 %.
         penalty: of the group norms n: `l1` n, `half` sqrt(n), `l1-2` sum n - sqrt(sum n^2) over a layer,
             `logsum` log(n + 1e-8).
         rest: learning rate of everything but A, relative to A's.
@@ -65,7 +66,7 @@ class Hinge(Staged):
     source: ClassVar[str] = "Li et al., Group Sparsity: The Hinge Between Filter Pruning and Decomposition, CVPR 2020"
     summary: ClassVar[str] = "group sparsity in a matrix behind each layer: its columns prune, its rows decompose"
 
-    strength: float = field(default=3.0, metadata=within(0.01, 1000, log=True, search=(0.3, 30)))
+    strength: float = field(default=0.3, metadata=within(0.01, 1000, log=True, search=(0.03, 3)))
     penalty: str = field(default="l1", metadata=PENALTIES)
     rest: float = field(default=0.1, metadata=within(1e-4, 1, log=True, search=(1e-2, 1)))
     direction: str = field(default="either", metadata=DIRECTIONS)

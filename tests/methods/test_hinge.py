@@ -95,7 +95,9 @@ def test_whole_groups_become_zero_never_single_entries(penalty: str) -> None:
 
 
 def test_a_zeroed_row_can_be_cut_and_the_stream_keeps_its_width() -> None:
-    case, pressure = sparsity(randomised(Residual(stream=23, inner=31)), direction="decompose", annealing=1.0)
+    case, pressure = sparsity(
+        randomised(Residual(stream=23, inner=31)), direction="decompose", annealing=1.0, strength=3.0
+    )
     drive(case.model, pressure, 25)
     dead = [i for i in range(23) if not case.model.a2.mix.weight[:, i].any()]
     assert dead
