@@ -55,6 +55,8 @@ class Outcome:
         seconds: wall time per stage of the trial.
         notes: what the method had to tell about its cuts, such as `gap_violated`.
         control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).
+        member: of a finalist, the number of the trial whose recipe it trains again; None for trials of a search.
+        test_accuracy: of a finalist, on the test split, in [0, 1]; no trial of a search looks at that.
     """
 
     id: int
@@ -74,6 +76,8 @@ class Outcome:
     control: bool = False
     worker: str = ""
     error: str | None = None
+    member: int | None = None
+    test_accuracy: float | None = None
 
     @property
     def completed(self) -> bool:
@@ -153,6 +157,16 @@ class StudyFolder:
         return self.path / "models"
 
     @property
+    def finalists(self) -> Path:
+        """Members of the front that were trained again, one JSON object a line: see `finalists.py`."""
+        return self.path / "finalists.jsonl"
+
+    @property
+    def final_models(self) -> Path:
+        """One artefact folder per member, by the number of its finalist with the best validation accuracy."""
+        return self.path / "finalists"
+
+    @property
     def pareto(self) -> Path:
         """The front as a table."""
         return self.path / "pareto.csv"
@@ -172,6 +186,7 @@ class Study:
     proposals: tuple[Proposal, ...]
     outcomes: tuple[Outcome, ...]
     paused: tuple[Outcome, ...] = ()
+    finalists: tuple[Outcome, ...] = ()
 
     def unfinished(self) -> tuple[Proposal, ...]:
         """Proposals without an outcome: what a resumed search runs again."""
@@ -232,8 +247,8 @@ def load_study(folder: str | Path) -> Study:
         )
     config = yaml.safe_load(paths.config.read_text())
     proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}") for n, line in read_lines(paths.proposals))
-    outcomes, paused = (
+    outcomes, paused, finalists = (
         tuple(Outcome.from_json(line, f"{log}:{n}") for n, line in read_lines(log))
-        for log in (paths.outcomes, paths.paused)
+        for log in (paths.outcomes, paths.paused, paths.finalists)
     )
-    return Study(paths, config, proposals, outcomes, paused)
+    return Study(paths, config, proposals, outcomes, paused, finalists)

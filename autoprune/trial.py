@@ -144,6 +144,7 @@ class _Progress:
     ratios: dict[str, float] = field(default_factory=dict)
     notes: dict[str, methods.Note] = field(default_factory=dict)
     stopped: bool = False
+    tested: float | None = None
 
     def take_over(self, past: midway.Past) -> None:
         """Go on counting where an earlier process ended."""
@@ -181,6 +182,11 @@ class _Job:
         """Validation accuracy."""
         with self.progress.stage("evaluate"):
             return evaluate(model, self.bench.task.validation, self.bench.task, runtime)
+
+    def test(self, model: nn.Module) -> None:
+        """Note the accuracy on the test split: nothing is decided any more."""
+        with self.progress.stage("test"):
+            self.progress.tested = evaluate(model, self.bench.task.test, self.bench.task, self.bench.exact)
 
     def passed(self, share: float) -> bool:
         """Whether this rung was measured, and reported, by an earlier process."""
@@ -220,6 +226,7 @@ def run(
     control: bool = False,
     clock: Callable[[], float] | None = None,
     scratch: Path | None = None,
+    final: bool = False,
 ) -> Trial:
     """Run one recipe; never raises for a failing recipe.
 
@@ -232,6 +239,7 @@ def run(
         clock: seconds since the study began; default: since the trial began.
         scratch: folder for what the trial may go on from; with it, a trial that is run again, on this or another
             machine, goes on where it was interrupted or stopped. Rungs before that are not reported again.
+        final: once it has ended, the model is also measured on the test split.
     """
     progress = _Progress()
     now = clock or progress.elapsed
@@ -243,6 +251,8 @@ def run(
     model, error = None, None
     try:
         model = _stages(job)
+        if final and not progress.stopped:
+            job.test(model)
         if scratch is not None:
             midway.save_past(scratch, job.past())  # once more: the stage that a rung ended is timed only now
     except Exception as failure:  # noqa: BLE001 - a failing recipe is data: the search learns from it and goes on
@@ -457,6 +467,7 @@ def _outcome(recipe: Recipe, progress: _Progress, error: str | None) -> Outcome:
         notes=progress.notes,
         seed=recipe.seed,
         error=error,
+        test_accuracy=progress.tested if status == "completed" else None,
         **ratios,
     )
 

@@ -150,12 +150,14 @@ class OpenBench:
         runtime: how to train, as the driver measured it, so that all workers train the same way; None = measure here.
         cpus: threads of a trial.
         batch_size: to measure with.
+        final: see `BenchEvaluator`.
     """
 
     task: Mapping[str, Any]
     runtime: Runtime | None
     cpus: int
     batch_size: int
+    final: bool = False
 
     def __call__(self, clock: StudyClock) -> Evaluator:
         """Load the task in this process."""
@@ -170,14 +172,18 @@ class OpenBench:
         task = load_task(self.task)
         shape = tuple(task.example().shape)
         runtime = self.runtime or choose_runtime(task.model(), shape, self.batch_size, threads=self.cpus)
-        return BenchEvaluator(Bench(task, runtime), clock)
+        return BenchEvaluator(Bench(task, runtime), clock, final=self.final)
 
 
 class BenchEvaluator:
-    """Runs recipes on a bench; completed ones come back with their model."""
+    """Runs recipes on a bench; completed ones come back with their model.
 
-    def __init__(self, bench: Bench, clock: StudyClock) -> None:
-        self.bench, self.clock = bench, clock
+    Args:
+        final: what it runs are finalists, which are measured on the test split as well.
+    """
+
+    def __init__(self, bench: Bench, clock: StudyClock, *, final: bool = False) -> None:
+        self.bench, self.clock, self.final = bench, clock, final
 
     def run(self, proposal: Proposal, report: Report, scratch: Path | None) -> Evaluation:
         """Run one recipe until its end or until `report` says no."""
@@ -191,6 +197,7 @@ class BenchEvaluator:
             control=proposal.control,
             clock=self.clock.now,
             scratch=scratch,
+            final=self.final,
         )
         if done.model is None or done.keep is None or not done.outcome.completed:
             return Evaluation(outcome=done.outcome)
