@@ -12,7 +12,7 @@ import bisect
 import heapq
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
@@ -24,6 +24,7 @@ from autoprune.errors import InputError, StudyError, TargetError, check_name
 from autoprune.graph import ChannelGraph, Floats, Group, Ints
 from autoprune.keep import Keep
 from autoprune.recipe import Allocation, Target
+from autoprune.shape import weights as weights_by_features
 
 Scores = Mapping[str, ArrayLike]
 
@@ -44,7 +45,7 @@ def allocate(graph: ChannelGraph, scores: Scores, target: Target, how: Allocatio
 
     Raises:
         InputError: unknown or frozen group, wrong number of scores, a score that is not finite, a ratio key that
-            matches no group.
+            matches no group; `features` with a coefficient of `sensitivity`, which only a trial can measure.
         TargetError: the target is below what can be reached, or no widths come within 1 % of it.
     """
     how = how or Allocation()
@@ -69,7 +70,7 @@ def share_kept(graph: ChannelGraph, scores: Scores, keep: Keep) -> float:
 def smallest(graph: ChannelGraph, how: Allocation | None = None) -> Cost:
     """The cost when everything that `how` allows is pruned."""
     how = how or Allocation()
-    return cost_of_counts(graph, _widths(graph, how, _weights(graph, how, graph.by_id)).lowest)
+    return cost_of_counts(graph, _reach(graph, how, graph.by_id).lowest)
 
 
 def allowed_widths(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object]) -> dict[str, Ints]:
@@ -78,7 +79,7 @@ def allowed_widths(graph: ChannelGraph, how: Allocation, scored: Mapping[str, ob
     Args:
         scored: holds the groups that may be pruned as keys.
     """
-    widths = _widths(graph, how, _weights(graph, how, scored))
+    widths = _reach(graph, how, scored)
     rows = zip(graph.prunable, widths.lowest, widths.dense, widths.step, strict=True)
     return {group.id: np.append(np.arange(lowest, dense, step), dense) for group, lowest, dense, step in rows}
 
@@ -87,7 +88,7 @@ def check_target(graph: ChannelGraph, target: Target, how: Allocation | None = N
     """Raise `TargetError` if the target is out of reach, whatever the scores."""
     how = how or Allocation()
     limits = _limits(graph, target)
-    lowest = _widths(graph, how, _weights(graph, how, graph.by_id)).lowest
+    lowest = _reach(graph, how, graph.by_id).lowest
     if limits.ratios and limits.excess(lowest) > 0:
         raise _unreachable(limits, lowest)
 
@@ -111,7 +112,7 @@ def check_prunable(graph: ChannelGraph) -> None:
 def held_up_by(graph: ChannelGraph, how: Allocation | None = None, most: int = 3) -> dict[str, float]:
     """The layers that cost most when everything that `how` allows is pruned: name -> share of the FLOPs left."""
     how = how or Allocation()
-    return _largest(graph, _widths(graph, how, _weights(graph, how, graph.by_id)).lowest, most)
+    return _largest(graph, _reach(graph, how, graph.by_id).lowest, most)
 
 
 def shares(graph: ChannelGraph, how: Allocation) -> dict[str, float]:
@@ -178,9 +179,21 @@ def _widths(graph: ChannelGraph, how: Allocation, weights: Floats) -> _Widths:
     return _Widths(graph.sizes, np.where(weights > 0, lowest, graph.sizes), step)
 
 
+def _reach(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object]) -> _Widths:
+    """The widths that `how` allows. By `features` every group may go: how eagerly does not matter here."""
+    how = replace(how, name="uniform") if how.name == "features" else how
+    return _widths(graph, how, _weights(graph, how, scored))
+
+
 def _weights(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object]) -> Floats:
-    """How eagerly each group is pruned, shape (prunable groups,): 1 or what `ratios` say; 0 where it stays whole."""
-    given = shares(graph, how) if how.name == "ratios" else dict.fromkeys(graph.by_id, 1.0)
+    """How eagerly each group is pruned, shape (prunable groups,): 1 or as said; 0 where it stays whole."""
+    match how.name:
+        case "ratios":
+            given = shares(graph, how)
+        case "features":
+            given = weights_by_features(graph, how)
+        case _:
+            given = dict.fromkeys(graph.by_id, 1.0)
     return np.array([given[group.id] if group.id in scored else 0.0 for group in graph.prunable])
 
 

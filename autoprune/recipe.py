@@ -48,10 +48,14 @@ class Allocation:
 
     Fields:
         name: `uniform` prunes the same share of every group; `ratios` prunes shares in proportion to `ratios`;
-            `global` ranks the units of all groups together by normalised score.
+            `global` ranks the units of all groups together by normalised score; `features` is `ratios` with weights
+            that follow from a few coefficients, so that a search has the same numbers for every network.
         normalise: `global` only: what a group's scores are divided by before they are compared with other groups'.
         ratios: `ratios` only: weight per group id, `stageN` or glob pattern; the target scales them all by one scalar.
             The most specific key wins (id, stage, then the first pattern that fits); unlisted groups are not pruned.
+        depth, flops, stream, sensitivity: `features` only: coefficients (`shape.py`), all 0 = uniform. With a positive
+            one more goes of later groups; of those that save more FLOPs; of those that more layers write to, as to a
+            residual stream; of those whose weaker half the loss misses more, which a trial measures once per study.
         max_ratio: largest share of a group that may go.
         min_channels: smallest number of channels of a group; a narrower group is not pruned.
         round_to: channels of a pruned group are a multiple of this (4, 8, 16, ... for hardware that likes them). The
@@ -64,9 +68,13 @@ class Allocation:
     them: with 32 groups, `round_to` 8 asks for nothing more than what is so anyway.
     """
 
-    name: str = field(default="global", metadata=choices("uniform", "ratios", "global"))
+    name: str = field(default="global", metadata=choices("uniform", "ratios", "global", "features"))
     normalise: str = field(default="mean", metadata=choices("none", "mean", "max", "std"))
     ratios: Mapping[str, float] = field(default_factory=dict, metadata=within(0, 1))
+    depth: float = field(default=0.0, metadata=within(-5, 5))
+    flops: float = field(default=0.0, metadata=within(-5, 5))
+    stream: float = field(default=0.0, metadata=within(-5, 5))
+    sensitivity: float = field(default=0.0, metadata=within(-5, 5))
     max_ratio: float = field(default=0.95, metadata=within(0, 1, open_low=True))
     min_channels: int = field(default=1, metadata=within(1, 2**20))
     round_to: int = field(default=1, metadata=within(1, 512))

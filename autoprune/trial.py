@@ -27,6 +27,8 @@ from autoprune.keep import Keep
 from autoprune.methods import Context, Method, Stage
 from autoprune.recipe import Allocation, Recipe, Target, stable_hash
 from autoprune.results import Outcome, Rung
+from autoprune.sensitivity import loss_rises
+from autoprune.shape import as_ratios
 from autoprune.shrink import compose, shrink
 from autoprune.tasks import Task
 from autoprune.trace import trace
@@ -57,6 +59,7 @@ class Bench:
         self.graph = self.trace(self.model)
         self.runtime = runtime or choose_runtime(self.model, tuple(task.example().shape), SCORE_BATCH)
         self._scores: dict[str, methods.Scores] = {}
+        self._rises: dict[str, float] = {}
 
     @cached_property
     def whole_groups(self) -> Bench:
@@ -64,7 +67,7 @@ class Bench:
         other = copy.copy(self)
         other.grouped = "groups"
         other.graph = other.trace(self.model)
-        other._scores = {}
+        other._scores, other._rises = {}, {}
         return other
 
     def trace(self, model: nn.Module) -> ChannelGraph:
@@ -116,6 +119,17 @@ class Bench:
         if key not in self._scores:
             self._scores[key] = method.score(context)
         return self._scores[key]
+
+    def allocation(self, how: Allocation, graph: ChannelGraph) -> Allocation:
+        """What a method sees of an allocation: for `features`, the weights of this graph's groups as `ratios`.
+
+        Sensitivity is that of the trained dense model, whatever weights the recipe starts from, measured once.
+        """
+        if how.name == "features" and how.sensitivity and not self._rises:
+            model = self.runtime.place(copy.deepcopy(self.model))
+            with self.runtime.limits():
+                self._rises = loss_rises(self.context(model, seed=0))
+        return as_ratios(graph, how, self._rises)
 
     def _batches(self, images: int, seed: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.task.train), generator=random_stream(seed, 1))[:images]
@@ -285,7 +299,7 @@ def _pruned(job: _Job, method: Method) -> tuple[nn.Module, int]:
     context = start.context
     for cut, share in enumerate(method.stage_shares):
         images = int(recipe.training.images * share)
-        context = _cut(job, start, method, _sparsified(job, method, context, images, cut), cut)
+        context = _cut(job, start, method, _sparsified(job, start.way, method, context, images, cut), cut)
         spent += images
     pruned = bench.runtime.place(context.model)
     with progress.stage("recalibrate"):
@@ -332,7 +346,8 @@ def _start(job: _Job, method: Method) -> _Start:
 
     def share(start: _Start) -> tuple[float, _Start]:
         scores, graph = start.way.scores(method, start.context), start.context.graph
-        keep = allocate(graph, scores, _target(job, method, graph, last), recipe.allocation)
+        how = start.way.allocation(recipe.allocation, graph)
+        keep = allocate(graph, scores, _target(job, method, graph, last), how)
         return share_kept(graph, scores, keep), start
 
     possible = _possible(check, starts)
@@ -374,7 +389,7 @@ def _selected(job: _Job, way: Bench, method: Method, context: Context, cut: int)
     split = set(decomposed(context.model)) - set(decomposed(job.bench.model))
     while True:
         scores, target = way.scores(method, context), _target(job, method, context.graph, cut)
-        keep = method.select(context, scores, target, job.recipe.allocation)
+        keep = method.select(context, scores, target, way.allocation(job.recipe.allocation, context.graph))
         wasted = split & set(unprofitable(context.model, context.graph, keep))
         if not wasted:
             return context, keep
@@ -395,7 +410,7 @@ def _possible(act: Callable[[S], T], ways: Sequence[S]) -> list[T]:
     return found
 
 
-def _sparsified(job: _Job, method: Method, context: Context, images: int, cut: int) -> Context:
+def _sparsified(job: _Job, way: Bench, method: Method, context: Context, images: int, cut: int) -> Context:
     """The model that is scored: as it was, or a copy trained under the method's pressure."""
     bench, recipe = job.bench, job.recipe
     with job.progress.stage("sparsify"):
@@ -405,7 +420,8 @@ def _sparsified(job: _Job, method: Method, context: Context, images: int, cut: i
         training = method.stage_training(recipe.training)
         steps = steps_of(training, images, len(bench.task.train))
         target = _target(job, method, context.graph, cut)
-        stage = Stage(target, recipe.allocation, training, steps, cut, recipe.training.weight_decay)
+        how = way.allocation(recipe.allocation, context.graph)
+        stage = Stage(target, how, training, steps, cut, recipe.training.weight_decay)
         # the model may have moved to another device, and its batches with it
         context = replace(context, model=model, batches=bench.context(model, recipe.seed).batches)
         pressure = method.sparsify(context, stage)

@@ -23,7 +23,9 @@ recipes = st.builds(
     target=st.builds(Target, flops=st.none() | ratio, params=st.none() | ratio),
     allocation=st.builds(
         Allocation,
-        name=st.sampled_from(["uniform", "ratios", "global"]),
+        name=st.sampled_from(["uniform", "ratios", "global", "features"]),
+        depth=ratio,
+        sensitivity=ratio,
         ratios=st.dictionaries(st.text(min_size=1, max_size=5), ratio, max_size=3),
         max_ratio=ratio,
         min_channels=st.integers(1, 99),
@@ -48,7 +50,7 @@ def test_keys_tell_recipes_apart(one: Recipe, two: Recipe) -> None:
 
 
 def test_a_key_is_the_same_on_every_machine() -> None:
-    assert Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.5)).key() == "add582eeeb69"
+    assert Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.5)).key() == "d09d6a9afd85"
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,7 @@ def test_a_key_is_the_same_on_every_machine() -> None:
         ({"training": {"rungs": [0, 2]}}, r"recipe.training.rungs\[1\]: 2.0 is out of range; allowed: \[0, 1\]"),
         ({"allocation": {"ratios": {"a": -1}}}, r"recipe.allocation.ratios.a: -1.0 is out of range"),
         ({"allocation": {"round_to": 0}}, r"recipe.allocation.round_to: 0 is out of range; allowed: \[1, 512\]"),
+        ({"allocation": {"stream": 6}}, r"recipe.allocation.stream: 6.0 is out of range; allowed: \[-5, 5\]"),
         ({"allocation": {"round_to": 2.5}}, "recipe.allocation.round_to: expected a whole number, found 2.5"),
     ],
 )

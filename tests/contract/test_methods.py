@@ -22,6 +22,7 @@ from autoprune.keep import Keep
 from autoprune.masking import mask
 from autoprune.methods import Context, Method, Stage
 from autoprune.recipe import Allocation, MethodChoice, Target, Training
+from autoprune.shape import as_ratios
 from autoprune.surgery import prune
 from autoprune.trace import trace
 
@@ -146,6 +147,18 @@ class TestMethod:
             assert shapes(cut) == shapes(prune(case.model, case.graph, keep, fold=False))
         else:
             assert torch.allclose(masked(image()), cut(image()), atol=1e-5)
+
+    def test_an_allocation_by_features_is_the_one_by_the_ratios_they_stand_for(self, name: str) -> None:
+        case = context(randomised(Residual(stream=23, inner=31)))
+        method = methods.build(MethodChoice(name=name, params=CASES[name]))
+        scores, how = method.score(case), Allocation(name="features", depth=1.5, stream=-1.5)
+        one, two = (
+            method.select(case, scores, Target(flops=0.5), allocation)
+            for allocation in (how, as_ratios(case.graph, how, {}))
+        )
+
+        assert one == two
+        assert name == "dense" or one != Keep.all()
 
     def test_pressure_state_survives_json_like_round_trip(self, name: str) -> None:
         case = context(randomised(Residual()))

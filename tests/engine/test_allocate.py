@@ -1,8 +1,9 @@
-"""The target contract and the three strategies."""
+"""The target contract and the strategies."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import re
 
@@ -29,6 +30,7 @@ STRATEGIES = (
     Allocation(name="global", normalise="mean"),
     Allocation(name="global", normalise="none"),
     Allocation(name="ratios", ratios={"stage0": 0.3, "*": 1.0}),
+    Allocation(name="features", depth=1.0, flops=-0.5, stream=0.7),
 )
 
 
@@ -336,7 +338,7 @@ def assert_kept(graph: ChannelGraph, scores: dict[str, np.ndarray], keep: Keep, 
 )
 def test_multiples_keep_the_contract(name: str, how: Allocation, round_to: int, flops: float, seed: int) -> None:
     graph = GRAPHS[name]
-    how = Allocation(name=how.name, normalise=how.normalise, ratios=how.ratios, round_to=round_to)
+    how = dataclasses.replace(how, round_to=round_to)
     scores = {group.id: np.random.default_rng(seed).random(group.size) for group in graph.prunable}
     try:
         keep = allocate(graph, scores, Target(flops=flops), how)
