@@ -6,6 +6,8 @@ A trial that fails (an exception, a loss that is not finite, no memory) is an Ou
 from __future__ import annotations
 
 import copy
+import io
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +33,7 @@ from autoprune.results import Outcome, Rung
 from autoprune.sensitivity import loss_rises
 from autoprune.shape import as_ratios
 from autoprune.shrink import compose, shrink
+from autoprune.store import Store
 from autoprune.tasks import Task
 from autoprune.trace import trace
 from autoprune.train import Runtime, Teacher, choose_runtime, evaluate, fit, random_stream, recalibrate, steps_of
@@ -48,12 +52,13 @@ class Bench:
     Args:
         task: the problem; its model is loaded once.
         runtime: where and how to compute; measured on the dense model if not given.
+        store: what other processes have found already, and will want to know.
 
     In `graph` grouped convolutions and norms lose offsets.
     """
 
-    def __init__(self, task: Task, runtime: Runtime | None = None) -> None:
-        self.task = task
+    def __init__(self, task: Task, runtime: Runtime | None = None, store: Store | None = None) -> None:
+        self.task, self.store = task, store
         self.model = task.model()
         self.grouped = "offsets"
         self.graph = self.trace(self.model)
@@ -115,10 +120,23 @@ class Bench:
         """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed)."""
         if context.model is not self.model or context.graph is not self.graph:
             return method.score(context)
-        key = stable_hash([method.name, method, context.seed])
+        key = stable_hash(["scores", method.name, method, context.seed, self.grouped])
         if key not in self._scores:
-            self._scores[key] = method.score(context)
+            self._scores[key] = self._shared(key, lambda: method.score(context))
         return self._scores[key]
+
+    def _shared(self, key: str, score: Callable[[], methods.Scores]) -> methods.Scores:
+        """Scores from the store, if somebody has put them there."""
+        known = self.store.get(key) if self.store is not None else None
+        if known is not None:
+            with np.load(io.BytesIO(known)) as arrays:
+                return {group.id: arrays[group.id] for group in self.graph.groups if group.id in arrays}
+        scores = score()
+        if self.store is not None:
+            content = io.BytesIO()
+            np.savez(content, **{group: np.asarray(values) for group, values in scores.items()})
+            self.store.put(key, content.getvalue())
+        return scores
 
     def allocation(self, how: Allocation, graph: ChannelGraph) -> Allocation:
         """What a method sees of an allocation: for `features`, the weights of this graph's groups as `ratios`.
@@ -419,23 +437,49 @@ def _sparsified(job: _Job, way: Bench, method: Method, context: Context, images:
         model = bench.runtime.place(copy.deepcopy(context.model))
         training = method.stage_training(recipe.training)
         steps = steps_of(training, images, len(bench.task.train))
-        target = _target(job, method, context.graph, cut)
-        how = way.allocation(recipe.allocation, context.graph)
-        stage = Stage(target, how, training, steps, cut, recipe.training.weight_decay)
+        stage = Stage(Target(), Allocation(), training, steps, cut, recipe.training.weight_decay)
+        if method.stage_aims:
+            how = way.allocation(recipe.allocation, context.graph)
+            stage = replace(stage, target=_target(job, method, context.graph, cut), how=how)
         # the model may have moved to another device, and its batches with it
         context = replace(context, model=model, batches=bench.context(model, recipe.seed).batches)
         pressure = method.sparsify(context, stage)
-        fit(
-            model,
-            bench.task,
-            training,
-            bench.runtime,
-            images=images,
-            seed=recipe.seed + cut * 2**32,
-            pressure=pressure,
-            checkpoint=job.checkpoint(f"sparsify-{cut}"),
+        seed = recipe.seed + cut * 2**32
+        # Stages that aim at nothing are the same for all targets; those after a first cut depend on where it aimed.
+        share = not method.stage_aims and cut == 0
+        key = stable_hash(
+            ["sparsified", recipe.weights, method.name, method, stage, images, seed, len(bench.task.train)]
         )
+        with _resumable(job, f"sparsify-{cut}", key if share else None) as checkpoint:
+            fit(
+                model,
+                bench.task,
+                training,
+                bench.runtime,
+                images=images,
+                seed=seed,
+                pressure=pressure,
+                checkpoint=checkpoint,
+                keep_last=share,
+            )
     return replace(context, pressure=pressure)
+
+
+@contextmanager
+def _resumable(job: _Job, stage: str, key: str | None) -> Iterator[Path | None]:
+    """The file that a stage's training is resumed from; with a key it comes from the store, and goes there."""
+    store = job.bench.store
+    if store is None or key is None:
+        yield job.checkpoint(stage)
+        return
+    with tempfile.TemporaryDirectory(prefix="autoprune-stage-") as folder:
+        file = job.checkpoint(stage) or Path(folder) / f"{stage}.pt"
+        known = store.get(key)
+        if known is not None and not file.exists():
+            file.write_bytes(known)
+        yield file
+        if known is None:
+            store.put(key, file.read_bytes())
 
 
 def _finetune(job: _Job, method: Method, model: nn.Module, spent: int) -> None:

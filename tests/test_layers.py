@@ -24,7 +24,7 @@ ORDER = (
     "shape",
     "allocate",
     "pareto",
-    "results",
+    "results store",
     "analysis card",
     "labels",
     "meta copying",
@@ -68,6 +68,7 @@ TORCH_FREE = (
     "allocate",
     "pareto",
     "results",
+    "store",
     "card",
 )
 HEAVY = ("torch", "torchvision", "ray", "optuna", "timm", "onnx", "onnxruntime")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,10 @@ from autoprune.allocate import TOLERANCE
 from autoprune.cost import cost
 from autoprune.errors import TargetError
 from autoprune.graph import ChannelGraph
+from autoprune.methods.bn_scale import ScalePressure
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.results import Outcome, Rung
+from autoprune.store import FolderStore
 from autoprune.tasks import Task, load_task
 from autoprune.train import Runtime
 from autoprune.trial import Bench, run
@@ -276,6 +280,44 @@ def test_a_method_that_starts_layers_anew_is_not_judged_at_the_cut(bench: Bench)
     outcome = run(Recipe(method=method, target=Target(flops=0.5), training=recipe().training), bench).outcome
 
     assert [rung.share for rung in outcome.rungs] == [1]
+
+
+def test_a_stage_that_aims_at_nothing_is_trained_once_for_all_targets(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sparse(flops: float) -> Recipe:
+        method = MethodChoice(name="bn_scale", params={"share": 0.5, "penalty": 1e-3})
+        return replace(recipe("bn_scale", flops), method=method)
+
+    steps = 0
+    before = ScalePressure.before_step
+
+    def count(self: ScalePressure, *args: Any) -> None:
+        nonlocal steps
+        steps += 1
+        before(self, *args)
+
+    monkeypatch.setattr(ScalePressure, "before_step", count)
+    alone = run(sparse(0.3), Bench(task, Runtime(threads=1))).outcome
+    assert steps == 20
+    store = FolderStore(tmp_path / "shared")
+    run(sparse(0.5), Bench(task, Runtime(threads=1), store))
+    assert steps == 40
+    shared = run(sparse(0.3), Bench(task, Runtime(threads=1), store), scratch=tmp_path).outcome
+
+    assert steps == 40
+    assert (shared.accuracy, shared.widths) == (alone.accuracy, alone.widths)
+
+
+def test_scores_are_shared_with_other_processes(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, method = FolderStore(tmp_path), trial.methods.build(MethodChoice(name="taylor"))
+    one, two = (Bench(task, Runtime(threads=1), store) for _ in range(2))
+    found = one.scores(method, one.context(one.model, 7))
+    monkeypatch.setattr(type(method), "score", lambda *_: pytest.fail("computed twice"))
+    again = two.scores(method, two.context(two.model, 7))
+
+    assert list(again) == list(found)
+    assert all((again[group] == np.asarray(found[group])).all() for group in found)
 
 
 def test_an_unreachable_target_is_refused_before_any_training(bench: Bench) -> None:

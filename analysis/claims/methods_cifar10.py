@@ -106,7 +106,7 @@ def _pruned(keep: Keep, graph: ChannelGraph) -> dict[str, list[int]]:
 def bench_of(data: Path, split: str) -> Bench:
     """ResNet-20 on CIFAR-10, measured on one half of the test images; one runtime for all runs."""
     os.environ["AUTOPRUNE_DATA"] = str(data)
-    task: Task = load_task(load_space(SPACE).task)
+    task: Task = load_task(load_space(SPACE, find_method=methods.find).task)
     if split == "test":
         task = replace(task, validation=task.test)
     return Bench(task, Runtime(precision="bf16", channels_last=True, threads=torch.get_num_threads()))

@@ -83,6 +83,9 @@ class Method(ABC):
     #: True if `rebuild` solves for the weights that stay: the cut model then computes something else than the masked.
     reconstructs: ClassVar[bool] = False
 
+    #: False if the sparsify stage is the same for all targets and allocations; then it is not told of them.
+    stage_aims: ClassVar[bool] = True
+
     @property
     def judged_at_cut(self) -> bool:
         """Whether accuracy right after the cut says anything; no if the method starts layers anew."""

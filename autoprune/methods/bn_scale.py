@@ -29,6 +29,7 @@ class BNScale(Method):
     name: ClassVar[str] = "bn_scale"
     source: ClassVar[str] = "Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017"
     summary: ClassVar[str] = "absolute batch-norm scale after training with an L1 penalty on it"
+    stage_aims: ClassVar[bool] = False
 
     penalty: float = field(default=1e-3, metadata=within(0, 1, log=True, search=(1e-5, 1e-2)))
     share: float = field(default=0.3, metadata=within(0, 0.9, search=(0.1, 0.7)))

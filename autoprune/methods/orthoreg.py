@@ -52,6 +52,7 @@ class OrthoReg(Staged):
         "Lubana et al., OrthoReg: Robust Network Pruning Using Orthonormality Regularization, arXiv 2009.05014"
     )
     summary: ClassVar[str] = "squared change of the loss when a filter goes, after training filters to be orthonormal"
+    stage_aims: ClassVar[bool] = False
 
     share: float = field(default=0.4, metadata=within(0.05, 0.95, search=(0.1, 0.8)))
     strength: float = field(default=1e-2, metadata=within(1e-5, 1e-1, log=True))
