@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import InputError
+from autoprune.pareto import OBJECTIVES
 from autoprune.reading import choices, read, to_plain
 from autoprune.recipe import Recipe
+
+#: How the error of an outcome begins that a constraint of the study has ended.
+BROKEN = "constraint: "
 
 STATUSES = ("completed", "stopped", "failed", "paused")
 
@@ -46,10 +50,13 @@ class Outcome:
 
     Fields:
         id: the proposal's number in the study; trials run without a study have 0.
-        status: `completed`, `stopped` (ended early by the search) or `failed` (with `error`); in `paused.jsonl`
+        status: `completed`, `stopped` (ended early by the search, or right after the cut by a constraint, which
+            `error` names) or `failed` (with `error`); in `paused.jsonl`
             also `paused`: it waits at its last rung, and may go on.
         accuracy: on the validation split, in [0, 1]; None unless completed.
         flops_ratio, params_ratio, activations_ratio: relative to the dense model; None if the cut was never reached.
+        latency_ratio: the same of the measured latency, and latency_ms the milliseconds of a forward pass (see
+            `latency`); None unless the study asks for latency.
         widths: kept units per group id of the graph.
         started, finished: seconds since the study began.
         seconds: wall time per stage of the trial.
@@ -66,6 +73,8 @@ class Outcome:
     flops_ratio: float | None = None
     params_ratio: float | None = None
     activations_ratio: float | None = None
+    latency_ratio: float | None = None
+    latency_ms: float | None = None
     rungs: tuple[Rung, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
     started: float = 0.0
@@ -83,6 +92,17 @@ class Outcome:
     def completed(self) -> bool:
         """Whether the outcome may enter a front: it ran to the end of its recipe."""
         return self.status == "completed"
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether a constraint of the study has ended it."""
+        return self.status == "stopped" and (self.error or "").startswith(BROKEN)
+
+    @property
+    def costs(self) -> dict[str, float | None]:
+        """The known costs: relative to the dense model by the name of the objective, and `latency_ms`."""
+        ratios = {name: getattr(self, f"{name}_ratio") for name in ("flops", "params", "activations", "latency")}
+        return {**ratios, "latency_ms": self.latency_ms}
 
     def to_json(self) -> str:
         """One line of JSON, without the newline; NaN and infinity are refused."""
@@ -152,6 +172,11 @@ class StudyFolder:
         return self.path / "states"
 
     @property
+    def shared(self) -> Path:
+        """What several trials need, see `store`; may be removed at any time."""
+        return self.path / "shared"
+
+    @property
     def models(self) -> Path:
         """One artefact folder per completed trial that was on the front when it ended."""
         return self.path / "models"
@@ -187,6 +212,11 @@ class Study:
     outcomes: tuple[Outcome, ...]
     paused: tuple[Outcome, ...] = ()
     finalists: tuple[Outcome, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the study trades off: accuracy and the names of costs."""
+        return tuple(self.config.get("objectives", OBJECTIVES))
 
     def unfinished(self) -> tuple[Proposal, ...]:
         """Proposals without an outcome: what a resumed search runs again."""

@@ -277,6 +277,7 @@ class StudyConfig:
         task: what `tasks.load_task` takes.
         objectives: what the sampler trades off; accuracy and any of the cost ratios.
         seed: of the sampler, and of every recipe unless the space has a `seed` of its own.
+        share: whether trials share what several of them need; False measures what that is worth.
     """
 
     task: Mapping[str, Any]
@@ -289,6 +290,7 @@ class StudyConfig:
     sampler: Sampler = field(default_factory=Sampler)
     cascade: Cascade = field(default_factory=Cascade)
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
+    share: bool = True
 
     @classmethod
     def from_plain(
@@ -300,7 +302,7 @@ class StudyConfig:
         find_method: FindMethod | None = None,
     ) -> StudyConfig:
         """Read plain data with the top keys `task`, `space`, `objectives`, `budget`, `resources`, `sampler`,
-        `cascade`, `seed`.
+        `cascade`, `seed`, `share`.
 
         Raises:
             InputError: naming `where`, the path inside it and what is allowed.

@@ -53,12 +53,15 @@ class Bench:
         task: the problem; its model is loaded once.
         runtime: where and how to compute; measured on the dense model if not given.
         store: what other processes have found already, and will want to know.
+        share: False = every trial finds everything itself, to measure what sharing is worth.
 
     In `graph` grouped convolutions and norms lose offsets.
     """
 
-    def __init__(self, task: Task, runtime: Runtime | None = None, store: Store | None = None) -> None:
-        self.task, self.store = task, store
+    def __init__(
+        self, task: Task, runtime: Runtime | None = None, store: Store | None = None, *, share: bool = True
+    ) -> None:
+        self.task, self.store, self.share = task, store, share
         self.model = task.model()
         self.grouped = "offsets"
         self.graph = self.trace(self.model)
@@ -100,7 +103,7 @@ class Bench:
     @cached_property
     def teacher(self) -> Teacher:
         """The dense model to distil from; all trials share its answers."""
-        return Teacher(copy.deepcopy(self.model))
+        return Teacher(copy.deepcopy(self.model), **({} if self.share else {"memory": 0}))
 
     def dense_accuracy(self) -> float:
         """Validation accuracy of the dense model as it was handed in."""
@@ -118,7 +121,7 @@ class Bench:
 
     def scores(self, method: Method, context: Context) -> methods.Scores:
         """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed)."""
-        if context.model is not self.model or context.graph is not self.graph:
+        if context.model is not self.model or context.graph is not self.graph or not self.share:
             return method.score(context)
         key = stable_hash(["scores", method.name, method, context.seed, self.grouped])
         if key not in self._scores:

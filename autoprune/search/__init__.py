@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoprune.results import Study, StudyFolder, load_study
 from autoprune.space import StudyConfig, load_space
+from autoprune.store import FolderStore
 
 # Workers import this package too: what only the driver needs (Optuna, 0.2 s) is imported where it is used.
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ def _run(session: Session, prepared: Prepared, cluster: Cluster | None) -> None:
 
         resources = session.config.resources
         torch.set_num_threads(resources.cpus_per_trial)
-        evaluator = BenchEvaluator(prepared.bench, session.clock)
+        bench = prepared.bench
+        bench.store = FolderStore(session.folder.shared) if bench.share else None
+        evaluator = BenchEvaluator(bench, session.clock)
         local.run(session, evaluator, trial_timeout=60 * resources.trial_timeout_minutes)
     session.close()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.results import Outcome, Proposal, Rung
+from autoprune.store import Store
 
 if TYPE_CHECKING:
     from autoprune.train import Runtime
@@ -138,7 +139,7 @@ def describe(error: BaseException) -> str:
 
 
 #: Builds an evaluator where it will work; must be picklable, as Ray sends it to the workers.
-OpenEvaluator = Callable[[StudyClock], Evaluator]
+OpenEvaluator = Callable[[StudyClock, Store], Evaluator]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,7 @@ class OpenBench:
         cpus: threads of a trial.
         batch_size: to measure with.
         final: see `BenchEvaluator`.
+        share: see `Bench`.
     """
 
     task: Mapping[str, Any]
@@ -158,8 +160,9 @@ class OpenBench:
     cpus: int
     batch_size: int
     final: bool = False
+    share: bool = True
 
-    def __call__(self, clock: StudyClock) -> Evaluator:
+    def __call__(self, clock: StudyClock, store: Store) -> Evaluator:
         """Load the task in this process."""
         os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # before torch starts its threads; Ray sets a guess of its own
         import torch
@@ -172,7 +175,8 @@ class OpenBench:
         task = load_task(self.task)
         shape = tuple(task.example().shape)
         runtime = self.runtime or choose_runtime(task.model(), shape, self.batch_size, threads=self.cpus)
-        return BenchEvaluator(Bench(task, runtime), clock, final=self.final)
+        bench = Bench(task, runtime, store if self.share else None, share=self.share)
+        return BenchEvaluator(bench, clock, final=self.final)
 
 
 class BenchEvaluator:

@@ -11,10 +11,10 @@ from types import FrameType
 
 from autoprune.results import Rung
 from autoprune.search.evaluate import Evaluator, Leg, fill, read_files, run_leg, write_files
-from autoprune.search.session import Session
+from autoprune.search.runs import Runs
 
 
-def run(session: Session, evaluator: Evaluator, *, trial_timeout: float) -> None:
+def run(session: Runs, evaluator: Evaluator, *, trial_timeout: float) -> None:
     """Run recipes until the session hands out no more.
 
     A hung recipe cannot be ended from inside its own process: a trial that takes longer than `trial_timeout` seconds is
@@ -29,12 +29,12 @@ def run(session: Session, evaluator: Evaluator, *, trial_timeout: float) -> None
         session.interrupted = True
 
 
-def _run(session: Session, evaluator: Evaluator, leg: Leg, until: float) -> None:
+def _run(session: Runs, evaluator: Evaluator, leg: Leg, until: float) -> None:
     def report(_rung: Rung, _ratios: Mapping[str, float]) -> bool:
         session.refresh()
         return not session.overrun() and session.clock.now() < until
 
-    number, states = leg.proposal.id, session.folder.states
+    number, states = leg.proposal.id, session.states
     with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
         if leg.resumed:
             fill(Path(folder), read_files(states / str(number)))
@@ -42,7 +42,7 @@ def _run(session: Session, evaluator: Evaluator, leg: Leg, until: float) -> None
         if evaluation.outcome.status == "paused":
             write_files(states, number, read_files(Path(folder)))
     if evaluation.files:
-        write_files(session.folder.models, number, evaluation.files)
+        write_files(session.models, number, evaluation.files)
     session.ended(evaluation.outcome)
 
 

@@ -113,7 +113,7 @@ def from_front(study: Study, space: Space, most: int) -> list[Params]:
     """
     where = str(study.folder.path)
     proposals = {proposal.id: proposal for proposal in study.proposals}
-    members = [proposals[member.id] for member in front(study.outcomes) if member.id in proposals]
+    members = [proposals[member.id] for member in front(study.outcomes, study.objectives) if member.id in proposals]
     if not members:
         raise StudyError("it has no front: nothing that was pruned ran to its end", where=where)
     known = space.parameters()

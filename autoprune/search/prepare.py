@@ -59,7 +59,8 @@ def prepare(config: StudyConfig) -> Prepared:
     if config.cascade.keep < 1:
         pauses(config.space)
     task = load_task(config.task)
-    bench = Bench(task, _runtime(task.model(), tuple(task.example().shape), recipes[0], config.resources))
+    runtime = _runtime(task.model(), tuple(task.example().shape), recipes[0], config.resources)
+    bench = Bench(task, runtime, share=config.share)
     check_prunable(bench.graph)
     space = config.space.bind([(group.id, group.stage) for group in bench.graph.prunable])
     check_targets(space, bench)
@@ -70,6 +71,7 @@ def prepare(config: StudyConfig) -> Prepared:
         runtime=bench.runtime if measured_here else None,
         cpus=config.resources.cpus_per_trial,
         batch_size=recipes[0].training.batch_size,
+        share=config.share,
     )
     return Prepared(config, space, bench, opener)
 

@@ -17,12 +17,12 @@ from autoprune.search.cascade import Cascade, pauses
 from autoprune.search.evaluate import Leg, StudyClock
 from autoprune.search.limits import Limits, Spent, on_plateau
 from autoprune.search.pace import Pace
+from autoprune.search.runs import Runs
 from autoprune.search.searcher import Proposer, cost_ratios
 from autoprune.space import Space, StudyConfig
 
 #: A search whose first outcomes all failed is given up: the reason is not in the recipes.
 HOPELESS = 10
-UPDATE_SECONDS = 0.5
 
 
 class SearchInterrupted(AutopruneError):  # noqa: N818 - what happened is no error of anyone's
@@ -77,7 +77,7 @@ class View(Protocol):
         """The search is over, or has failed."""
 
 
-class Session:
+class Session(Runs):
     """Hands out recipes and takes in outcomes; what it was told is on the disk before it answers.
 
     Only one process may hold a session on a folder.
@@ -101,7 +101,8 @@ class Session:
         study: Study | None = None,
         view: View | None = None,
     ) -> None:
-        self.config, self.folder, self.limits, self.view = config, folder, limits, view
+        super().__init__(config, models=folder.models, states=folder.states, limits=limits, view=view)
+        self.folder = folder
         for log in (folder.proposals, folder.outcomes, folder.paused):
             repair_tail(log)
         study = study or load_study(folder.path)
@@ -123,18 +124,14 @@ class Session:
         self._replay(study)
         self.clock = StudyClock(time.time() - last_time(study))
         self.started = self.clock.now()
-        self.running: dict[int, float] = {}  # proposal id -> when it was handed out by this session
         self._looked = 0, False  # how many outcomes there were when it was looked at, and whether they lie on a plateau
         self._lanes = 1  # legs that ran at the same time, at most
-        self.interrupted = False
-        self._latest: list[Outcome] = []
-        self._shown = 0.0
         for torn in (*folder.models.glob(".*"), *folder.states.glob(".*")):
             shutil.rmtree(torn)
         self._tidy_models()
 
     def next(self) -> Leg | None:
-        """What to run next; None when there is nothing, or nothing yet: see `finished_handing_out`."""
+        """See `Runs.next`."""
         if self.finished_handing_out():
             return None
         leg = self._next()
@@ -147,7 +144,7 @@ class Session:
         return leg
 
     def finished_handing_out(self) -> bool:
-        """Whether nothing more will come."""
+        """See `Runs.finished_handing_out`."""
         if self.interrupted or self.hopeless():
             return True
         if self.proposer.waiting:
@@ -227,26 +224,18 @@ class Session:
             and (limits.gpu_seconds is None or spent.gpu_seconds() + spent.gpus * seconds <= limits.gpu_seconds)
         )
 
-    def overrun(self) -> bool:
-        """Whether running trials should stop at their next rung."""
-        return self.limits.until is not None and self.clock.now() >= self.limits.until
-
-    def over(self) -> bool:
-        """Whether the session ends at once, whatever still runs."""
-        return self.interrupted or (self.limits.at_last is not None and self.clock.now() >= self.limits.at_last)
-
     def hopeless(self) -> bool:
         """Whether so many recipes failed, and nothing else happened, that the search is given up."""
         return len(self.outcomes) >= HOPELESS and all(outcome.status == "failed" for outcome in self.outcomes)
 
     def remaining(self) -> int | None:
-        """Recipes that may still be handed out; None = as many as there is time for."""
+        """See `Runs.remaining`."""
         if self.limits.trials is None:
             return None
         return max(self.limits.trials - self.proposer.handed_out, 0) + self.proposer.waiting
 
     def ended(self, outcome: Outcome) -> None:
-        """Note how a leg ended; its model, or what it goes on from, is in the folder already."""
+        """See `Runs.ended`."""
         if self.running.pop(outcome.id, None) is None:
             return
         self.pace.note(outcome)
@@ -289,7 +278,7 @@ class Session:
         self.refresh()
 
     def lost(self, proposal: Proposal, status: str, error: str) -> None:
-        """Note the outcome of a recipe whose worker cannot report any more."""
+        """See `Runs.lost`."""
         if proposal.id not in self.running:
             return
         past = self._past.get(proposal.id) or Outcome(
@@ -301,14 +290,6 @@ class Session:
             control=proposal.control,
         )
         self.ended(replace(past, status=status, error=error, finished=self.clock.now()))
-
-    def refresh(self, *, force: bool = False) -> None:
-        """Show the progress, at most twice a second."""
-        if self.view is None or (not force and time.monotonic() - self._shown < UPDATE_SECONDS):
-            return
-        self._shown = time.monotonic()
-        latest, self._latest = tuple(self._latest), []
-        self.view.update(self.progress(latest))
 
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:
         """The search at this moment."""

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from autoprune.errors import InputError
-from autoprune.results import Outcome, Proposal, Rung, StudyFolder
+from autoprune.results import Outcome, Proposal, Rung
 from autoprune.search.evaluate import (
     Evaluation,
     Evaluator,
@@ -43,9 +43,10 @@ from autoprune.search.evaluate import (
     write_files,
 )
 from autoprune.space import Resources
+from autoprune.store import FolderStore
 
 if TYPE_CHECKING:
-    from autoprune.search.session import Session  # brings Optuna, which the workers can do without
+    from autoprune.search.runs import Runs
 
 # Ray and Tune read these when they are imported or started.
 _SETTINGS = {
@@ -115,7 +116,7 @@ class Cluster:
             raise self._error
         _slots(self.resources, self.address)
 
-    def run(self, session: Session, open_evaluator: OpenEvaluator) -> None:
+    def run(self, session: Runs, open_evaluator: OpenEvaluator) -> None:
         """Run recipes until the session hands out no more.
 
         Args:
@@ -126,7 +127,7 @@ class Cluster:
         slots, left = _slots(self.resources, self.address), session.remaining()
         workers = max(1, min(slots, self.resources.workers or slots, slots if left is None else left))
         with _signals_interrupt(session):
-            _tune(session, open_evaluator, self.resources, workers, self.folder)
+            _tune(session, open_evaluator, workers, self.folder)
 
     def _hold(self) -> None:
         """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
@@ -168,14 +169,15 @@ def _start_here(folder: Path, resources: Resources) -> None:
     )
 
 
-def _tune(session: Session, open_evaluator: OpenEvaluator, resources: Resources, workers: int, folder: Path) -> None:
+def _tune(session: Runs, open_evaluator: OpenEvaluator, workers: int, folder: Path) -> None:
+    resources = session.config.resources
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
     adapter = _Adapter(session)
     bound = tune.with_parameters(
         RecipeTrainable,
         open_evaluator=open_evaluator,
         clock=session.clock,
-        desk=_open_desk(session.folder, workers),
+        desk=_open_desk(session.models, session.states, session.folder.shared, workers),
         trial_timeout=60 * resources.trial_timeout_minutes,
     )
     tuner = tune.Tuner(
@@ -190,7 +192,7 @@ def _tune(session: Session, open_evaluator: OpenEvaluator, resources: Resources,
         ),
         run_config=tune.RunConfig(
             name="search",
-            storage_path=str(folder / "tune"),
+            storage_path=tempfile.mkdtemp(prefix="tune-", dir=folder),
             verbose=0,
             callbacks=[_Watcher(adapter)],
             stop=_Stopper(session),
@@ -215,8 +217,9 @@ class Desk:
     Files come and go as bytes, so driver and workers need no file system in common.
     """
 
-    def __init__(self, folder: str, workers: int) -> None:
-        self.folder, self.workers = StudyFolder(Path(folder)), workers
+    def __init__(self, models: str, states: str, shared: str, workers: int) -> None:
+        self.models, self.states, self.shared = Path(models), Path(states), FolderStore(Path(shared))
+        self.workers = workers
         self.arrived = 0
         self.expired: set[int] = set()
 
@@ -242,15 +245,39 @@ class Desk:
 
     def store(self, number: int, files: Mapping[str, bytes]) -> None:
         """Write a model into the study folder."""
-        write_files(self.folder.models, number, files)
+        write_files(self.models, number, files)
 
     def pause(self, number: int, files: Mapping[str, bytes]) -> None:
         """Write what a paused recipe goes on from into the study folder."""
-        write_files(self.folder.states, number, files)
+        write_files(self.states, number, files)
 
     def paused(self, number: int) -> dict[str, bytes]:
         """What a paused recipe goes on from."""
-        return read_files(self.folder.states / str(number))
+        return read_files(self.states / str(number))
+
+    def get(self, key: str) -> bytes | None:
+        """What some worker found, see `store`."""
+        return self.shared.get(key)
+
+    def put(self, key: str, content: bytes) -> None:
+        """A worker has found something that others will need."""
+        self.shared.put(key, content)
+
+
+class DeskStore:
+    """The study's store, from a worker."""
+
+    def __init__(self, desk: Any) -> None:
+        self.desk = desk
+
+    def get(self, key: str) -> bytes | None:
+        """What was put under the key, by whichever worker."""
+        found: bytes | None = ray.get(self.desk.get.remote(key))
+        return found
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep it for the others."""
+        ray.get(self.desk.put.remote(key, content))
 
 
 class RecipeTrainable(tune.Trainable):
@@ -268,7 +295,7 @@ class RecipeTrainable(tune.Trainable):
         self.request, self.clock, self.desk, self.trial_timeout = config, clock, desk, trial_timeout
         self.evaluator, self.refusal = None, ""
         try:
-            self.evaluator = open_evaluator(clock)
+            self.evaluator = open_evaluator(clock, DeskStore(desk))
         except Exception as error:  # noqa: BLE001 - a worker that raises here is started again and again, without end
             self.refusal = f"the worker on {socket.gethostname()} cannot load the task: {describe(error)}"
         ray.get(desk.arrive.remote())
@@ -365,7 +392,7 @@ class NewestFirst(FIFOScheduler):
 class _Adapter(Searcher):
     """The session as a Tune searcher. Tune pickles its searchers into its own snapshot, where this one has no state."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Runs) -> None:
         super().__init__()
         self.session = session
         self.live: dict[str, Leg] = {}
@@ -420,7 +447,7 @@ class _Watcher(tune.Callback):
 class _Stopper(tune.Stopper):
     """Ends everything at once when the user says so, and when running trials had their grace and do not report."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Runs) -> None:
         self.session = session
 
     def __getstate__(self) -> dict[str, Any]:
@@ -442,9 +469,10 @@ def _why_dead(error_file: str) -> str:
     return said[-1][:300] if said else "it crashed, was killed for lack of memory, or its node went away"
 
 
-def _open_desk(folder: StudyFolder, workers: int) -> Any:
+def _open_desk(models: Path, states: Path, shared: Path, workers: int) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(str(folder.path.resolve()), workers)
+    desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here)
+    return desk.remote(str(models.resolve()), str(states.resolve()), str(shared.resolve()), workers)
 
 
 def _slots(resources: Resources, address: str | None) -> int:
@@ -546,7 +574,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_interrupt(session: Session) -> Iterator[None]:
+def _signals_interrupt(session: Runs) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the session; a second one ends the process as usual."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

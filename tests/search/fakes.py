@@ -117,7 +117,7 @@ class OpenFake:
     broken: bool = False
     rungs: tuple[float, ...] = (0.0,)
 
-    def __call__(self, clock):
+    def __call__(self, clock, _store=None):
         if self.broken:
             raise OSError("no data here")
         return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs)
