@@ -1,0 +1,293 @@
+"""A search of ours beside a loop of Torch-Pruning and Optuna, and beside itself with parts left out.
+
+    python -m autoprune.analysis.benchmarks.search_efficiency DATA --glue GLUE.py --out RUNS.jsonl
+        [--network resnet20] [--minutes 10] [--seeds 0 1 2] [--sides ours glue ...] [--table FILE.md]
+
+DATA is a folder with cifar10.npz and weights/NETWORK_cifar10.safetensors; GLUE.py is the loop, which takes `--arch`,
+`--weights`, `--minutes`, `--seed`, `--fast` and `--out` and writes seconds, accuracy and cost ratio of every trial.
+Both sides start from the same weights, train on the same images, are scored on the same 5,000 test images, and run
+as processes of their own on the same machine, one after the other, seed by seed. Both clocks start when data and model
+are loaded and the dense model is scored; ours runs while Ray and its workers start. A run is a line of RUNS.jsonl as
+soon as it has ended, and is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.analysis.benchmarks.engine_speed import write
+from autoprune.analysis.benchmarks.train_speed import machine
+from autoprune.pareto import hypervolume
+from autoprune.results import Study, append_line, load_study, read_lines
+
+GLUE = "glue --fast"
+#: Our side, whole and with parts left out: what is set on the command line beside the ready space.
+SIDES: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "without cascade": ("cascade.keep=1",),
+    "without warm start": ("sampler.warm_start=false",),
+    "random sampler": ("sampler.name=random",),
+    "without sharing": ("share=false",),
+}
+LIMITS = (0.5, 0.3)
+POINTS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One process.
+
+    Fields:
+        points: (seconds, cost ratio, accuracy) of every trial that ran to its end, in that order.
+        wall: seconds of the whole process.
+        busy: share of the workers' time spent inside trials, from the first start to the last end; None for the loop.
+        counts: trials by how they ended.
+        load: of the machine in the minute before.
+    """
+
+    side: str
+    network: str
+    minutes: float
+    seed: int
+    points: tuple[tuple[float, float, float], ...]
+    wall: float
+    busy: float | None
+    counts: dict[str, int]
+    machine: str
+    date: str
+    load: float
+
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """(seconds, hypervolume so far) after every trial."""
+        rows = [(flops, -accuracy) for _, flops, accuracy in self.points]
+        return [(second, hypervolume(rows[: n + 1])) for n, (second, _, _) in enumerate(self.points)]
+
+    @property
+    def volume(self) -> float:
+        """Hypervolume at the end, against cost ratio 1 and accuracy 0."""
+        return self.curve[-1][1] if self.points else 0.0
+
+    def best(self, limit: float) -> float:
+        """The highest accuracy at most at this cost ratio."""
+        return max((accuracy for _, flops, accuracy in self.points if flops <= limit), default=0.0)
+
+    def reaches(self, volume: float) -> float | None:
+        """Seconds until the hypervolume is that large; None = never."""
+        return next((second for second, now in self.curve if now >= volume), None)
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def run_ours(side: str, data: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
+    """A search by its command; what it found."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "study"
+        settings = [f"seed={seed}", *SIDES[side]]
+        command = [sys.executable, "-m", "autoprune", "search", f"cifar10_{network}", "--minutes", str(minutes)]
+        command += ["--out", str(out), *(word for setting in settings for word in ("--set", setting))]
+        _call(command, {"AUTOPRUNE_DATA": str(data)})
+        return describe(load_study(out))
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """Points, counts and the share of busy time of a study."""
+    searched = [outcome for outcome in study.outcomes if outcome.recipe.method.name != "dense"]
+    ended = sorted((outcome for outcome in searched if outcome.completed), key=lambda outcome: outcome.finished)
+    points = [(outcome.finished, outcome.flops_ratio, outcome.accuracy) for outcome in ended]
+    counts = {status: sum(o.status == status for o in study.outcomes) for status in ("completed", "stopped", "failed")}
+    workers = {outcome.worker for outcome in study.outcomes if outcome.worker}
+    span = max(o.finished for o in study.outcomes if o.completed) - min(o.started for o in study.outcomes)
+    inside = sum(sum(outcome.seconds.values()) for outcome in study.outcomes)
+    return {"points": points, "counts": counts, "busy": inside / (span * max(1, len(workers)))}
+
+
+def run_glue(glue: Path, data: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
+    """The loop by its command; what it found."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows.csv"
+        command = [
+            sys.executable,
+            str(glue),
+            "--arch",
+            network,
+            "--minutes",
+            str(minutes),
+            "--seed",
+            str(seed),
+            "--fast",
+        ]
+        command += ["--weights", str(data / "weights" / f"{network}_cifar10.safetensors"), "--out", str(out)]
+        _call(command, {})
+        with out.open() as file:
+            rows = [(float(r["seconds"]), float(r["macs_ratio"]), float(r["accuracy"])) for r in csv.DictReader(file)]
+    return {"points": rows, "counts": {"completed": len(rows)}, "busy": None}
+
+
+def _call(command: Sequence[str], environment: dict[str, str]) -> None:
+    result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)}\nfailed with {result.returncode}:\n{result.stderr[-2000:]}")
+
+
+def measure(side: str, options: argparse.Namespace, seed: int) -> Run:
+    """One run of one side."""
+    load, began = os.getloadavg()[0], time.monotonic()
+    where = (options.data, options.network, options.minutes, seed)
+    found = run_glue(options.glue, *where) if side == GLUE else run_ours(side, *where)
+    return Run(
+        side=side,
+        network=options.network,
+        minutes=options.minutes,
+        seed=seed,
+        wall=time.monotonic() - began,
+        machine=machine(),
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        load=load,
+        **found,
+    )
+
+
+def read_runs(file: Path) -> list[Run]:
+    """The runs that a file holds."""
+    plain = [json.loads(line) for _, line in read_lines(file)]
+    return [Run(**{**row, "points": tuple(map(tuple, row["points"]))}) for row in plain]
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def page(runs: Sequence[Run]) -> str:
+    """All runs as Markdown: per network what every side reached, and how long it took to reach the loop's end."""
+    lines = ["# A search beside an evening's loop, and beside itself with parts left out", "", _how(runs)]
+    for network in dict.fromkeys(run.network for run in runs):
+        of_network = [run for run in runs if run.network == network]
+        lines += ["", f"## {network}, {of_network[0].minutes:g} minutes a run", "", *_table(of_network)]
+        lines += ["", f"![hypervolume over time, {network}](search_efficiency_{network}.svg)"]
+    return "\n".join(lines)
+
+
+def _how(runs: Sequence[Run]) -> str:
+    loads = [run.load for run in runs]
+    return (
+        f"`python -m autoprune.analysis.benchmarks.search_efficiency`; {runs[0].machine}; "
+        f"{min(run.date for run in runs)} to {max(run.date for run in runs)} UTC; load before a run "
+        f"{min(loads):.1f} to {max(loads):.1f}.\nAccuracy on the 5,000 images that recipes are selected by; "
+        "hypervolume against FLOPs ratio 1 and accuracy 0.\nMean and range over seeds. Reached: seconds until the "
+        "hypervolume was what the loop of the same seed had at its\nend, and as a share of the loop's own time for it. "
+        "Busy: share of workers' time inside trials, from the first start to\nthe last end."
+    )
+
+
+def _table(runs: Sequence[Run]) -> list[str]:
+    glue = {run.seed: run for run in runs if run.side == GLUE}
+    limits = "".join(f" at <= {limit:.0%} FLOPs |" for limit in LIMITS)
+    lines = [f"| side | seeds | completed | stopped | hypervolume |{limits} reached | of the loop's time | busy |"]
+    lines += ["|---|---:|---:|---:|---:|" + "---:|" * len(LIMITS) + "---:|---:|---:|"]
+    for side in dict.fromkeys(run.side for run in runs):
+        lines.append(_line(side, [run for run in runs if run.side == side], glue))
+    return lines
+
+
+def _line(side: str, runs: Sequence[Run], glue: dict[int, Run]) -> str:
+    pairs = [(run, glue[run.seed]) for run in runs if run.seed in glue]
+    times = [(run.reaches(loop.volume), loop.reaches(loop.volume)) for run, loop in pairs]
+    reached = [(ours, ours / theirs) for ours, theirs in times if ours is not None and theirs]
+    missed = f", {len(times) - len(reached)} never" if len(times) > len(reached) else ""
+    cells = [
+        side,
+        ", ".join(str(run.seed) for run in runs),
+        _spread([run.counts.get("completed", 0) for run in runs], "{:.0f}"),
+        _spread([run.counts.get("stopped", 0) for run in runs], "{:.0f}"),
+        _spread([run.volume for run in runs], "{:.4f}"),
+        *(_spread([100 * run.best(limit) for run in runs], "{:.2f} %") for limit in LIMITS),
+        (_spread([seconds for seconds, _ in reached], "{:.0f} s") + missed) if times else "",
+        _spread([share for _, share in reached], "{:.0%}") if times else "",
+        _spread([run.busy for run in runs if run.busy is not None], "{:.1%}"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return ""
+    mean = form.format(statistics.mean(values))
+    return mean if len(values) == 1 else f"{mean} ({form.format(min(values))} to {form.format(max(values))})"
+
+
+def draw(runs: Sequence[Run], folder: Path) -> None:
+    """A figure per network: hypervolume over time, a line per run."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    mpl.use("svg")
+    plt.rcParams.update({"svg.hashsalt": "autoprune", "svg.fonttype": "none", "figure.figsize": (9, 4.2)})
+    for network in dict.fromkeys(run.network for run in runs):
+        figure, axis = plt.subplots(layout="constrained")
+        sides = list(dict.fromkeys(run.side for run in runs if run.network == network))
+        for number, side in enumerate(sides):
+            for turn, run in enumerate(run for run in runs if (run.network, run.side) == (network, side)):
+                seconds, volumes = np.array([(0.0, 0.0), *run.curve]).T
+                style = {"color": f"C{number}", "linestyle": "--" if side == GLUE else "-", "where": "post"}
+                axis.step(seconds / 60, volumes, label=side if turn == 0 else None, **style)
+        axis.set(xlabel="minutes", ylabel="hypervolume", title=f"{network}, CIFAR-10")
+        axis.legend()
+        figure.savefig(folder / f"search_efficiency_{network}.svg", metadata={"Date": None})
+        plt.close(figure)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run what is missing, and write page and figures."""
+    options = _arguments()
+    for seed in options.seeds:
+        for side in options.sides:
+            wanted = (side, options.network, options.minutes, seed)
+            known = read_runs(options.out) if options.out.exists() else []
+            if wanted in [(run.side, run.network, run.minutes, run.seed) for run in known]:
+                continue
+            run = measure(side, options, seed)
+            append_line(options.out, json.dumps(asdict(run)))
+            print(f"{side}, seed {seed}: hypervolume {run.volume:.4f}, {run.counts}, busy {run.busy}", flush=True)
+    if options.table is not None:
+        runs = read_runs(options.out)
+        write(options.table, page(runs))
+        draw(runs, options.table.parent)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--glue", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--network", default="resnet20", choices=("resnet20", "resnet56"))
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--sides", nargs="+", choices=(*SIDES, GLUE), default=["ours", GLUE])
+    parser.add_argument("--table", type=Path)
+    options = parser.parse_args()
+    if GLUE in options.sides and options.glue is None:
+        parser.error("the loop needs --glue GLUE.py")
+    return options
+
+
+if __name__ == "__main__":
+    main()
