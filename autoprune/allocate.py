@@ -197,15 +197,21 @@ def _weights(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object])
     return np.array([given[group.id] if group.id in scored else 0.0 for group in graph.prunable])
 
 
+def _names(group: Group) -> tuple[str, ...]:
+    """What a ratio key may call a group: its id, the layer it was before that became two, or its stage."""
+    layer = group.id.removesuffix(".mix").removesuffix(".basis")
+    return group.id, layer, f"stage{group.stage}"
+
+
 def _matches(key: str, group: Group) -> bool:
-    return key in (group.id, f"stage{group.stage}") or fnmatchcase(group.id, key)
+    return any(fnmatchcase(name, key) for name in _names(group)[:2]) or key in _names(group)
 
 
 def _share(group: Group, ratios: Mapping[str, float]) -> float:
-    for key in (group.id, f"stage{group.stage}"):
+    for key in _names(group):
         if key in ratios:
             return ratios[key]
-    return next((ratio for key, ratio in ratios.items() if fnmatchcase(group.id, key)), 0.0)
+    return next((ratio for key, ratio in ratios.items() if _matches(key, group)), 0.0)
 
 
 # ---- orders of removal -----------------------------------------------------------------------------------------------

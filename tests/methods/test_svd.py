@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune import artifact
-from autoprune.allocate import TOLERANCE
+from autoprune.allocate import TOLERANCE, shares
 from autoprune.decompose import decomposed
 from autoprune.methods import Context
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
@@ -51,6 +51,14 @@ def trial(bench: Bench, flops: float, **params: str) -> Trial:
 
 def context(net: nn.Module) -> Context:
     return Context(net, trace(net, image()), images, F.cross_entropy, 0)
+
+
+def test_ratios_may_call_both_parts_by_the_name_of_the_layer() -> None:
+    case = context(build("svd").prepare(randomised(Residual(stream=23, inner=31))))
+    found = shares(case.graph, Allocation(name="ratios", ratios={"a1.0": 0.5, "a?.basis": 0.25}))
+    inside = {group: weight for group, weight in found.items() if group.startswith("a")}
+
+    assert inside == {"a1.0.basis": 0.5, "a1.0.mix": 0.5, "a2.basis": 0.25}
 
 
 def test_an_inner_channel_scores_its_squared_singular_value() -> None:
