@@ -63,8 +63,8 @@ def _costs(bench: Bench, keep: Keep) -> Found:
 # ---- latency ---------------------------------------------------------------------------------------------------------
 
 #: Batch size -> passes of which the fastest counts; in all rounds models take turns.
-PASSES = {1: 20, 128: 3}
-ROUNDS = 30
+PASSES = {1: 20, 128: 2}
+ROUNDS = 20
 
 
 def latency(bench: Bench, found: Found) -> Found:
