@@ -22,7 +22,7 @@ from autoprune.results import Outcome, Study
 INK = "ink"
 
 BINS = tuple(round(0.1 * i, 1) for i in range(11))
-"""Edges of the FLOPs ratios that methods are compared in; a bin holds its upper edge, not its lower one."""
+"""Edges of the cost ratios that methods are compared in; a bin holds its upper edge, not its lower one."""
 
 _GREY = "#888888"
 _COLOURS = (
@@ -38,22 +38,24 @@ def method_colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def measured(study: Study) -> list[Outcome]:
-    """The outcomes that a plot of accuracy against FLOPs can show: they did not fail, and have both numbers."""
-    alive = [outcome for outcome in study.outcomes if outcome.status != "failed" and outcome.flops_ratio is not None]
+    """The outcomes that a plot of accuracy against cost can show: they did not fail, and have both numbers."""
+    alive = [o for o in study.outcomes if o.status != "failed" and frames.cost(study, o) is not None]
     return [outcome for outcome in alive if frames.last_accuracy(outcome) is not None]
 
 
 def front_figure(study: Study) -> go.Figure:
-    """Accuracy against FLOPs of every trial that was measured: colour is the method, symbol says how the trial ended.
+    """Accuracy against the main cost of every trial that was measured: colour is the method, symbol how it ended.
 
-    Stopped trials lie at the accuracy they were stopped with; failed ones are not drawn. `layout.meta.ranges` has the
-    y ranges of `front` (the members and the dense model) and of `all`; `customdata` is the trial's number.
+    The line joins the members of the front that no other beats in the two that are drawn: all, if there are no more
+    objectives. Stopped trials lie at the accuracy they were stopped with; failed ones are not drawn.
+    `layout.meta.ranges` has the y ranges of `front` (the members and the dense model) and of `all`; `customdata` is
+    the trial's number.
     """
-    members = pareto.front(study.outcomes)
+    members, cost = frames.members(study), frames.main_cost(study)
     colours = _colours(study)
-    figure = go.Figure(layout=_layout("FLOPs relative to the dense model", "Validation accuracy"))
+    figure = go.Figure(layout=_layout(_axis(study), "Validation accuracy"))
     figure.add_trace(_dense_line(study))
-    figure.add_trace(_staircase(members))
+    figure.add_trace(_staircase(pareto.front(members, ("accuracy", cost)), cost))
     kinds = _by_kind(study, members)
     sizes = {group.id: group.size for group in frames.groups(study)}
     order = sorted(kinds, key=lambda key: (_DRAW_ORDER.index(key[1]), key[0]))
@@ -62,17 +64,18 @@ def front_figure(study: Study) -> go.Figure:
     ranks = {method: _AFTER_THE_LINES + i for i, method in enumerate(sorted(legend))}
     for method, kind in order:
         rank = ranks[method] if legend[method] == kind else None
-        figure.add_trace(_points(kinds[method, kind], kind, colours[method], sizes, rank))
+        figure.add_trace(_points(kinds[method, kind], kind, colours[method], sizes, rank, cost))
     ranges = accuracy_ranges(study, members)
     figure.update_layout(meta={"ranges": ranges})
-    figure.update_xaxes(range=[0, 1.04], tickformat=".0%")
+    widest = max([1.0, *(frames.cost(study, outcome) or 0.0 for outcome in measured(study))])  # a cut may cost time
+    figure.update_xaxes(range=[0, 1.04 * widest], tickformat=".0%")
     figure.update_yaxes(range=ranges["front"], tickformat=".1~%")
     return figure
 
 
 def hypervolume_figure(study: Study) -> go.Figure:
     """Hypervolume of the front so far against the time since the study began, a step per trial that widened it."""
-    rows = pareto.hypervolume_over_time(study.outcomes)
+    rows = pareto.hypervolume_over_time(study.outcomes, study.objectives)
     scale, unit = _time_unit(float(rows[-1, 0]) if len(rows) else 0.0)
     figure = go.Figure(layout=_layout(f"Time since the study began ({unit})", "Hypervolume"))
     line = {"shape": "hv", "width": 2}
@@ -86,14 +89,15 @@ def hypervolume_figure(study: Study) -> go.Figure:
 
 
 def methods_figure(study: Study) -> go.Figure:
-    """Best accuracy per method in each tenth of the FLOPs range; counts and medians are in the hover text."""
+    """Best accuracy per method in each tenth of the main cost's range; counts and medians are in the hover text."""
     colours = _colours(study)
-    figure = go.Figure(layout=_layout("FLOPs relative to the dense model", "Best validation accuracy"))
+    figure, objectives = go.Figure(layout=_layout(_axis(study), "Best validation accuracy")), study.objectives
     figure.add_trace(_dense_in_bins(study))
     for row in summary.method_rows(study):
-        cells = _bins(pareto.candidates(o for o in study.outcomes if o.recipe.method.name == row.name))
+        own = pareto.candidates((o for o in study.outcomes if o.recipe.method.name == row.name), objectives)
+        cells = _bins(own, frames.main_cost(study))
         if cells:
-            figure.add_trace(_best_per_bin(row.name, cells, colours[row.name]))
+            figure.add_trace(_best_per_bin(row.name, cells, colours[row.name], frames.COSTS[frames.main_cost(study)]))
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=_bin_names())
     figure.update_yaxes(tickformat=".1~%")
     return figure
@@ -169,12 +173,9 @@ def accuracy_ranges(study: Study, members: Sequence[Outcome]) -> dict[str, list[
 def hover_text(outcome: Outcome, sizes: Mapping[str, int]) -> str:
     """Everything that matters of a trial, in lines for a plotly hover box; text from outside is escaped."""
     accuracy = frames.last_accuracy(outcome)
-    ratios = {
-        "FLOPs": outcome.flops_ratio,
-        "parameters": outcome.params_ratio,
-        "activations": outcome.activations_ratio,
-    }
-    costs = ", ".join(f"{name} {summary.percent(ratio)}" for name, ratio in ratios.items() if ratio is not None)
+    ratios = {text: ratio for name, text in frames.COSTS.items() if (ratio := outcome.costs[name]) is not None}
+    costs = ", ".join(f"{text} {summary.percent(ratio)}" for text, ratio in ratios.items())
+    costs += "" if outcome.latency_ms is None else f" ({summary.milliseconds(outcome.latency_ms)})"
     lines = [
         f"<b>trial {outcome.id}</b>, {html.escape(outcome.recipe.method.name)}" + " (control)" * outcome.control,
         f"accuracy {summary.percent(accuracy, 2) if accuracy is not None else 'not measured'}{_when_stopped(outcome)}",
@@ -234,6 +235,12 @@ def _layout(x: str, y: str) -> go.Layout:
     )
 
 
+def _axis(study: Study) -> str:
+    """`Latency relative to the dense model`."""
+    name = frames.COSTS[frames.main_cost(study)]
+    return f"{name[0].upper()}{name[1:]} relative to the dense model"
+
+
 def _dense_line(study: Study) -> go.Scatter:
     accuracy = frames.dense(study).accuracy
     name = f"dense {summary.percent(accuracy)}"
@@ -242,10 +249,10 @@ def _dense_line(study: Study) -> go.Scatter:
     return go.Scatter(x=[0, 1.04], y=[accuracy] * 2, mode="lines", line=line, name=name, meta=INK, hovertemplate=hover)
 
 
-def _staircase(members: Sequence[Outcome]) -> go.Scatter:
+def _staircase(members: Sequence[Outcome], cost: str) -> go.Scatter:
     """What the front promises between its members: the accuracy of the next cheaper one."""
     return go.Scatter(
-        x=[member.flops_ratio for member in members],
+        x=[member.costs[cost] for member in members],
         y=[member.accuracy for member in members],
         mode="lines",
         line={"shape": "hv", "width": 1.5},
@@ -266,12 +273,12 @@ def _by_kind(study: Study, members: Sequence[Outcome]) -> dict[tuple[str, str], 
 
 
 def _points(
-    outcomes: Sequence[Outcome], kind: str, colour: str, sizes: Mapping[str, int], rank: int | None
+    outcomes: Sequence[Outcome], kind: str, colour: str, sizes: Mapping[str, int], rank: int | None, cost: str
 ) -> go.Scatter:
     """Outcomes of one method that ended alike; `rank` is their place in the legend, if they have one."""
     method = html.escape(outcomes[0].recipe.method.name)
     return go.Scatter(
-        x=[outcome.flops_ratio for outcome in outcomes],
+        x=[outcome.costs[cost] for outcome in outcomes],
         y=[frames.last_accuracy(outcome) for outcome in outcomes],
         mode="markers",
         name=method,
@@ -302,15 +309,15 @@ def _bin_names() -> list[str]:
     return [f"{100 * low:.0f} to {100 * high:.0f} %" for low, high in pairwise(BINS)]
 
 
-def _bins(outcomes: Sequence[Outcome]) -> dict[int, list[Outcome]]:
+def _bins(outcomes: Sequence[Outcome], cost: str) -> dict[int, list[Outcome]]:
     cells: dict[int, list[Outcome]] = {}
     for outcome in outcomes:
-        index = int(np.searchsorted(BINS, outcome.flops_ratio or 0.0, side="left")) - 1
+        index = int(np.searchsorted(BINS, outcome.costs[cost] or 0.0, side="left")) - 1
         cells.setdefault(min(max(index, 0), len(BINS) - 2), []).append(outcome)
     return dict(sorted(cells.items()))
 
 
-def _best_per_bin(method: str, cells: Mapping[int, Sequence[Outcome]], colour: str) -> go.Scatter:
+def _best_per_bin(method: str, cells: Mapping[int, Sequence[Outcome]], colour: str, cost: str) -> go.Scatter:
     names = _bin_names()
     return go.Scatter(
         x=[names[index] for index in cells],
@@ -319,18 +326,18 @@ def _best_per_bin(method: str, cells: Mapping[int, Sequence[Outcome]], colour: s
         name=html.escape(method),
         line={"color": colour, "width": 1.5, "dash": "dot" if method in summary.ALWAYS else "solid"},
         marker={"size": 8, "symbol": "diamond" if method in summary.ALWAYS else "circle"},
-        hovertext=[_bin_text(method, names[index], cell) for index, cell in cells.items()],
+        hovertext=[_bin_text(method, names[index], cell, cost) for index, cell in cells.items()],
         hoverinfo="text",
     )
 
 
-def _bin_text(method: str, name: str, cell: Sequence[Outcome]) -> str:
+def _bin_text(method: str, name: str, cell: Sequence[Outcome], cost: str) -> str:
     accuracies = [outcome.accuracy or 0.0 for outcome in cell]
     best = max(cell, key=lambda outcome: outcome.accuracy or 0.0)
     numbers = (
         f"best {summary.percent(max(accuracies), 2)} (trial {best.id}), median {summary.percent(median(accuracies), 2)}"
     )
-    return f"<b>{html.escape(method)}</b> at {name} FLOPs<br>{numbers}<br>{summary.plural(len(cell), 'trial')}"
+    return f"<b>{html.escape(method)}</b> at {name} {cost}<br>{numbers}<br>{summary.plural(len(cell), 'trial')}"
 
 
 def _dense_in_bins(study: Study) -> go.Scatter:

@@ -17,6 +17,9 @@ from autoprune.results import Outcome, Study
 RECIPE = "recipe."
 """Columns of `trials_frame` that hold a value of the recipe begin with this: `recipe.training.lr`."""
 
+COSTS = {"flops": "FLOPs", "params": "parameters", "activations": "activations", "latency": "latency"}
+"""What the costs that a study may trade off are called in sentences."""
+
 SECONDS = "seconds."
 """Columns of `trials_frame` that hold the seconds of one stage begin with this: `seconds.cut`."""
 
@@ -67,6 +70,21 @@ def kept(outcome: Outcome, among: Iterable[GroupInfo]) -> list[int]:
     return [outcome.widths.get(group.id, group.size) for group in among]
 
 
+def members(study: Study) -> list[Outcome]:
+    """The front in the study's objectives, cheapest first."""
+    return pareto.front(study.outcomes, study.objectives)
+
+
+def main_cost(study: Study) -> str:
+    """The cost that accuracy is drawn against: the first among the objectives."""
+    return pareto.costs_of(study.objectives)[0]
+
+
+def cost(study: Study, outcome: Outcome) -> float | None:
+    """The main cost of an outcome relative to the dense model; None if it was not measured."""
+    return outcome.costs[main_cost(study)]
+
+
 def last_accuracy(outcome: Outcome) -> float | None:
     """The accuracy of a completed trial; else the one measured last, which a stopped trial was judged by; else None."""
     if outcome.accuracy is not None:
@@ -76,8 +94,8 @@ def last_accuracy(outcome: Outcome) -> float | None:
 
 def trials_frame(study: Study) -> pd.DataFrame:
     """One row per outcome, in the order they ended; recipe, stage seconds and notes become dotted columns."""
-    members = {outcome.id for outcome in pareto.front(study.outcomes)}
-    rows = [_trial_row(outcome, outcome.id in members) for outcome in study.outcomes]
+    on_front = {outcome.id for outcome in members(study)}
+    rows = [_trial_row(outcome, outcome.id in on_front) for outcome in study.outcomes]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=_FIXED_COLUMNS)
 
 
@@ -105,17 +123,19 @@ def rungs_frame(study: Study) -> pd.DataFrame:
 def write_pareto_csv(study: Study, path: str | Path) -> Path:
     """Write the front of `study` as CSV to `path` (usually `study.folder.pareto`) and return the path.
 
-    A row per member by rising FLOPs; nothing but the header while the front is empty.
+    A row per member, cheapest first; nothing but the header while the front is empty.
 
     Raises:
         InputError: `path` cannot be written to.
     """
     table = trials_frame(study)
-    members = table[table["on_front"].astype(bool)].sort_values("flops_ratio").dropna(axis="columns", how="all")
-    columns = [name for name in _CSV_COLUMNS if name in members] if len(members) else list(_CSV_COLUMNS)
-    recipe = [name for name in members if name.startswith(RECIPE) and name != f"{RECIPE}method.name"]
-    notes = [name for name in members if name.startswith(NOTES)]
-    return write_atomically(path, members.reindex(columns=columns + recipe + notes).to_csv(index=False))
+    front = table[table["on_front"].astype(bool)]
+    by_cost = [f"{name}_ratio" for name in pareto.costs_of(study.objectives)]
+    front = front.sort_values([*by_cost, "finished"]).dropna(axis="columns", how="all")
+    columns = [name for name in _CSV_COLUMNS if name in front] if len(front) else list(_CSV_COLUMNS)
+    recipe = [name for name in front if name.startswith(RECIPE) and name != f"{RECIPE}method.name"]
+    notes = [name for name in front if name.startswith(NOTES)]
+    return write_atomically(path, front.reindex(columns=columns + recipe + notes).to_csv(index=False))
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -131,12 +151,13 @@ def flatten(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 _FIXED_COLUMNS = (
     *("id", "method", "status", "control", "on_front", "accuracy", "last_accuracy", "flops_ratio", "params_ratio"),
-    *("activations_ratio", "images", "duration", "started", "finished", "worker", "seed", "error"),
+    *("activations_ratio", "latency_ratio", "latency_ms", "images", "duration", "started", "finished", "worker"),
+    *("seed", "error"),
 )
 
 _CSV_COLUMNS = (
-    *("id", "method", "accuracy", "flops_ratio", "params_ratio", "activations_ratio", "images", "duration"),
-    *("finished", "seed", "control"),
+    *("id", "method", "accuracy", "flops_ratio", "params_ratio", "activations_ratio", "latency_ratio", "latency_ms"),
+    *("images", "duration", "finished", "seed", "control"),
 )
 
 

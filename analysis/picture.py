@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _context(study: Study) -> dict[str, Any]:
-    members = pareto.front(study.outcomes)
+    members = pareto.front(study.outcomes)  # whatever else was an objective, the picture is accuracy against FLOPs
     low, high = figures.accuracy_ranges(study, members)["front"]
     frame = Frame(low=low, high=high)
     candidates = pareto.candidates(study.outcomes)

@@ -39,19 +39,23 @@ def write_report(study: Study, path: str | Path) -> Path:
     """
     environment = templates()
     environment.filters |= {"percent": summary.percent, "points": summary.points, "duration": summary.duration}
-    environment.filters |= {"plural": summary.plural}
+    environment.filters |= {"plural": summary.plural, "milliseconds": summary.milliseconds}
     page = environment.get_template("report.html").render(_context(study, environment))
     return write_atomically(path, page)
 
 
 def _context(study: Study, environment: Environment) -> dict[str, Any]:
-    members = pareto.front(study.outcomes)
+    members = frames.members(study)
     return {
         "title": summary.title(study),
         "folder": str(study.folder.path),
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "summary": summary.summarise(study),
         "dense": frames.dense(study),
+        "cost": frames.COSTS[frames.main_cost(study)],
+        "objectives": ["accuracy", *(frames.COSTS[name] for name in pareto.costs_of(study.objectives))],
+        "timed": _timed(study),
+        "latency_batch": (study.config.get("latency") or {}).get("batch"),
         "dense_control": next(
             (o for o in study.outcomes if o.completed and o.recipe.method.name == pareto.DENSE), None
         ),
@@ -65,10 +69,10 @@ def _context(study: Study, environment: Environment) -> dict[str, Any]:
         "chosen": _chosen(study, members),
         "shown_trials": _shown_trials(study, members),
         "methods": summary.method_rows(study),
-        "hypervolume": pareto.hypervolume(pareto.objectives(members)),
+        "hypervolume": summary.hypervolume(study),
         "shares": summary.shares(study),
         "failures": summary.failures(study),
-        "columns": [name for name, _ in _COLUMNS],
+        "columns": [name for name, _ in _columns(study)],
         "rows": list(_rows(study)),
         "noted": any(outcome.notes for outcome in study.outcomes),
         "frozen": [group for group in frames.groups(study) if group.frozen is not None],
@@ -113,7 +117,7 @@ def _widths(study: Study) -> dict[int, dict[str, Any]]:
         outcome.id: {
             "kept": frames.kept(outcome, groups),
             "colour": colours[outcome.recipe.method.name],
-            "label": _trial_label(outcome),
+            "label": _trial_label(study, outcome),
         }
         for outcome in _with_widths(study)
     }
@@ -126,8 +130,10 @@ def _with_widths(study: Study) -> list[Outcome]:
 def _chosen(study: Study, members: Sequence[Outcome]) -> Outcome | None:
     """Whose widths are shown first: the headline's member, else the cheapest one, else any trial that was cut."""
     cut = [member for member in members if member.widths]
-    affordable = [member for member in cut if (member.flops_ratio or 0.0) <= summary.BUDGET]
-    return next(iter([*affordable[::-1][:1], *cut, *_with_widths(study)]), None)
+    affordable = summary.most_accurate(
+        member for member in cut if (frames.cost(study, member) or 0.0) <= summary.BUDGET
+    )
+    return next((shown for shown in (affordable, *cut, *_with_widths(study)) if shown is not None), None)
 
 
 def _shown_trials(study: Study, members: Sequence[Outcome]) -> dict[str, list[tuple[int, str]]]:
@@ -135,15 +141,18 @@ def _shown_trials(study: Study, members: Sequence[Outcome]) -> dict[str, list[tu
     on_front = {member.id for member in members}
     cut = _with_widths(study)
     return {
-        "On the front": [(o.id, _trial_label(o)) for o in members if o.widths],
-        "Other trials": [(o.id, _trial_label(o)) for o in sorted(cut, key=lambda o: o.id) if o.id not in on_front],
+        "On the front": [(o.id, _trial_label(study, o)) for o in members if o.widths],
+        "Other trials": [
+            (o.id, _trial_label(study, o)) for o in sorted(cut, key=lambda o: o.id) if o.id not in on_front
+        ],
     }
 
 
-def _trial_label(outcome: Outcome) -> str:
+def _trial_label(study: Study, outcome: Outcome) -> str:
     accuracy = frames.last_accuracy(outcome)
     measured = f"{summary.percent(accuracy)} accuracy" if accuracy is not None else "no accuracy"
-    cost = f" at {summary.percent(outcome.flops_ratio)} FLOPs" if outcome.flops_ratio is not None else ""
+    ratio = frames.cost(study, outcome)
+    cost = f" at {summary.percent(ratio)} {frames.COSTS[frames.main_cost(study)]}" if ratio is not None else ""
     ended = "" if outcome.completed else f" ({outcome.status})"
     return f"trial {outcome.id}, {outcome.recipe.method.name}: {measured}{cost}{ended}"
 
@@ -170,9 +179,18 @@ def _rows(study: Study) -> Iterator[dict[str, Any]]:
     table = frames.trials_frame(study)
     recipes = _varying_recipe(table)
     for outcome, row, recipe in zip(study.outcomes, table.itertuples(), recipes, strict=True):
-        cells = [make(row) for _, make in _COLUMNS[1:-1]]
+        cells = [make(row) for _, make in _columns(study)[1:-1]]
         notes = ", ".join(_setting(name, value) for name, value in outcome.notes.items())
         yield {"id": outcome.id, "cut": bool(outcome.widths), "cells": cells, "recipe": recipe, "notes": notes}
+
+
+def _columns(study: Study) -> list[tuple[str, Any]]:
+    """The columns of the trials table; those of the latency only where it was measured."""
+    return [column for column in _COLUMNS if _timed(study) or column[0] not in _TIMES]
+
+
+def _timed(study: Study) -> bool:
+    return any(outcome.latency_ms is not None for outcome in study.outcomes)
 
 
 def _varying_recipe(table: pd.DataFrame) -> list[str]:
@@ -204,6 +222,7 @@ def _number(name: str, show: Any) -> Any:
 
 def _status(row: Any) -> Cell:
     text = "on the front" if row.on_front else row.status
+    text += f" ({row.error})" if row.status == "stopped" and isinstance(row.error, str) else ""
     return Cell(text=f"{text} (control)" if row.control else text, key=text)
 
 
@@ -215,6 +234,7 @@ def _accuracy(row: Any) -> Cell:
 
 
 _NONE = "\N{EN DASH}"
+_TIMES = ("Latency", "ms")
 
 _COLUMNS = (
     ("Trial", None),
@@ -223,6 +243,9 @@ _COLUMNS = (
     ("Accuracy", _accuracy),
     ("FLOPs", _number("flops_ratio", summary.percent)),
     ("Parameters", _number("params_ratio", summary.percent)),
+    ("Activations", _number("activations_ratio", summary.percent)),
+    ("Latency", _number("latency_ratio", summary.percent)),
+    ("ms", _number("latency_ms", lambda value: f"{value:,.2f}")),
     ("Images", _number("images", lambda value: f"{value:,.0f}")),
     ("Seconds", _number("duration", lambda value: f"{value:,.1f}")),
     ("Finished", _number("finished", summary.duration)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -12,7 +12,7 @@ from autoprune.analysis import frames
 from autoprune.results import Outcome, Study
 
 BUDGET = 0.5
-"""The share of the dense FLOPs that the headline asks for."""
+"""The share of the dense model's cost, of its FLOPs if nothing else was asked for, that the headline is about."""
 
 NEAR_DENSE = 0.01
 """How far below the dense accuracy still counts as near: one percentage point."""
@@ -81,10 +81,9 @@ def title(study: Study) -> str:
 def method_rows(study: Study) -> list[MethodRow]:
     """One row per method that was tried, best under the budget first; the controls come last and are always there."""
     names = {outcome.recipe.method.name for outcome in study.outcomes} - set(ALWAYS)
-    members = {outcome.id for outcome in pareto.front(study.outcomes)}
-    rows = [_method_row(name, study.outcomes, members) for name in sorted(names)]
+    rows = [_method_row(name, study) for name in sorted(names)]
     rows.sort(key=lambda row: (row.best_in_budget or 0.0, row.best or 0.0), reverse=True)
-    return rows + [_method_row(name, study.outcomes, members) for name in reversed(ALWAYS)]
+    return rows + [_method_row(name, study) for name in reversed(ALWAYS)]
 
 
 def shares(study: Study) -> list[Share]:
@@ -125,13 +124,36 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def cost_text(name: str, outcome: Outcome) -> str:
+    """One cost of an outcome: `49.3 % FLOPs`, `61.0 % latency (3.2 ms)`."""
+    ratio = outcome.costs[name]
+    time = outcome.latency_ms if name == "latency" else None
+    return f"{percent(ratio or 0.0)} {frames.COSTS[name]}" + ("" if time is None else f" ({milliseconds(time)})")
+
+
+def milliseconds(time: float) -> str:
+    """5.0417 -> `5.04 ms`."""
+    return f"{time:.3g}\N{NO-BREAK SPACE}ms"
+
+
+def most_accurate(outcomes: Iterable[Outcome]) -> Outcome | None:
+    """The outcome with the highest accuracy, the first of equal ones; None of none."""
+    return max(outcomes, key=lambda outcome: outcome.accuracy or 0.0, default=None)
+
+
+def hypervolume(study: Study) -> float:
+    """Of the front, in the study's objectives."""
+    found = pareto.points(frames.members(study), study.objectives)
+    return pareto.hypervolume(found, pareto.reference(study.objectives))
+
+
 def _headline(study: Study) -> str:
-    members = pareto.front(study.outcomes)
-    affordable = [member for member in members if (member.flops_ratio or 0.0) <= BUDGET]
-    if affordable:
-        return f"Best model at ≤ {percent(BUDGET, 0)} FLOPs: {_describe(affordable[-1], study)}."
+    members, cost = frames.members(study), frames.COSTS[frames.main_cost(study)]
+    affordable = most_accurate(member for member in members if (frames.cost(study, member) or 0.0) <= BUDGET)
+    if affordable is not None:
+        return f"Best model at ≤ {percent(BUDGET, 0)} {cost}: {_describe(affordable, study)}."
     if members:
-        return f"No model came down to ≤ {percent(BUDGET, 0)} FLOPs; the cheapest: {_describe(members[0], study)}."
+        return f"No model came down to ≤ {percent(BUDGET, 0)} {cost}; the cheapest: {_describe(members[0], study)}."
     if not study.outcomes:
         return "No trial has ended yet."
     if all(outcome.status == "failed" for outcome in study.outcomes):
@@ -145,13 +167,18 @@ def _describe(outcome: Outcome, study: Study) -> str:
     dense = frames.dense(study).accuracy
     accuracy = outcome.accuracy or 0.0
     against = f"dense {percent(dense)}, {points(accuracy - dense)}"
-    return f"{percent(accuracy)} accuracy ({against}) at {percent(outcome.flops_ratio or 0.0)} FLOPs, {_name(outcome)}"
+    return f"{percent(accuracy)} accuracy ({against}) at {_costs(outcome, study)}, {_name(outcome)}"
 
 
 def _describe_briefly(outcome: Outcome, study: Study) -> str:
     accuracy = outcome.accuracy or 0.0
     against = points(accuracy - frames.dense(study).accuracy)
-    return f"{percent(accuracy)} ({against}) at {percent(outcome.flops_ratio or 0.0)} FLOPs, {_name(outcome)}"
+    return f"{percent(accuracy)} ({against}) at {_costs(outcome, study)}, {_name(outcome)}"
+
+
+def _costs(outcome: Outcome, study: Study) -> str:
+    """`49.3 % FLOPs and 61.0 % latency (3.2 ms)`: what the study trades off."""
+    return " and ".join(cost_text(name, outcome) for name in pareto.costs_of(study.objectives))
 
 
 def _name(outcome: Outcome) -> str:
@@ -166,6 +193,8 @@ def _counts_fact(study: Study) -> str:
     elapsed = duration(max(outcome.finished for outcome in study.outcomes))
     controls = sum(outcome.control for outcome in study.outcomes)
     among = f" ({plural(controls, 'control')} among them)" if controls else ""
+    broken = sum(outcome.infeasible for outcome in study.outcomes)
+    ended += f" ({broken:,} of them by a constraint)" if broken else ""
     return " ".join(f"{ended}, {counts['failed']:,} failed in {elapsed}{among}. {_waiting(study)}".split())
 
 
@@ -175,17 +204,18 @@ def _waiting(study: Study) -> str:
 
 
 def _knee_fact(study: Study) -> str:
-    members = pareto.front(study.outcomes)
-    # A front without a bend has its knee at an end, and that is no news.
-    if len(members) < 3 or pareto.knee(members) in (members[0], members[-1]):
+    members = frames.members(study)
+    if len(members) < 3:
         return ""
-    return (
-        f"Knee of the front, where a further cut begins to cost most: {_describe_briefly(pareto.knee(members), study)}."
-    )
+    knee = pareto.knee(members, study.objectives)
+    # A front without a bend has its knee at an end, and that is no news.
+    if len(study.objectives) == 2 and knee in (members[0], members[-1]):
+        return ""
+    return f"Knee of the front, where a further cut begins to cost most: {_describe_briefly(knee, study)}."
 
 
 def _near_dense_fact(study: Study) -> str:
-    members = pareto.front(study.outcomes)
+    members = frames.members(study)
     if not members:
         return ""
     dense = frames.dense(study).accuracy
@@ -196,15 +226,17 @@ def _near_dense_fact(study: Study) -> str:
 
 
 def _hypervolume_fact(study: Study) -> str:
-    value = pareto.hypervolume(pareto.objectives(pareto.front(study.outcomes)))
-    return f"Hypervolume {value:.4f} against accuracy 0 and FLOPs ratio 1." if value else ""
+    value, costs = hypervolume(study), [frames.COSTS[name] for name in pareto.costs_of(study.objectives)]
+    against = f"{' and '.join(costs)} ratio{'s' * (len(costs) > 1)} 1"
+    return f"Hypervolume {value:.4f} against accuracy 0 and {against}." if value else ""
 
 
-def _method_row(name: str, outcomes: Sequence[Outcome], members: set[int]) -> MethodRow:
-    own = [outcome for outcome in outcomes if outcome.recipe.method.name == name]
+def _method_row(name: str, study: Study) -> MethodRow:
+    own = [outcome for outcome in study.outcomes if outcome.recipe.method.name == name]
+    members = {outcome.id for outcome in frames.members(study)}
     done = [outcome for outcome in own if outcome.completed and outcome.accuracy is not None]
     accuracies = [outcome.accuracy or 0.0 for outcome in done]
-    in_budget = [outcome.accuracy or 0.0 for outcome in done if (outcome.flops_ratio or 1.0) <= BUDGET]
+    in_budget = [outcome.accuracy or 0.0 for outcome in done if (frames.cost(study, outcome) or 1.0) <= BUDGET]
     return MethodRow(
         name=name,
         counts=Counter(outcome.status for outcome in own),

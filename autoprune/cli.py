@@ -209,12 +209,18 @@ def _export(commands: Any) -> None:
         card. Every file is loaded again, run and compared with the model before the folder appears. Without a
         choice of yours it is the knee of the front.""",
         "autoprune export runs/digits_demo --max-flops 0.5 --to small",
+        "autoprune export runs/timed --max-latency 5ms --to fast",
         "autoprune export runs/digits_demo --trial 17 --to seventeen",
     )
     _add_study(parser)
     parser.add_argument("--trial", type=int, metavar="ID", help="this trial")
     parser.add_argument("--knee", action="store_true", help="where the front bends most (default)")
     parser.add_argument("--max-flops", type=_ratio, metavar="R", help="the most accurate with at most this FLOPs ratio")
+    parser.add_argument("--max-params", type=_ratio, metavar="R", help="the same for parameters")
+    parser.add_argument("--max-activations", type=_ratio, metavar="R", help="the same for activations")
+    parser.add_argument(
+        "--max-latency", type=_latency, metavar="T", help="the same for latency: 5ms, or a ratio such as 0.5"
+    )
     parser.add_argument(
         "--min-accuracy", type=_number(0, 1), metavar="A", help="the cheapest with at least this accuracy"
     )
@@ -346,6 +352,15 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=_positive(float), metavar="M", help="end after M minutes (default: the space's)"
     )
+    parser.add_argument(
+        "--gpu-hours", type=_positive(float), metavar="H", help="end when all trials together have used H hours of a GPU"
+    )
+    parser.add_argument(
+        "--images", type=_positive(int), metavar="N", help="end when all trials together have trained on N images"
+    )
+    parser.add_argument(
+        "--until", choices=("hypervolume",), help="end as well when the front has stopped to grow (budget.patience)"
+    )
     parser.add_argument("--address", metavar="A", help="a running Ray cluster, or auto (default: this machine alone)")
     parser.add_argument("--in-process", action="store_true", help="one trial after the other, without Ray")
 
@@ -375,6 +390,13 @@ def _ratio(text: str) -> float:
     if value == 0:
         raise argparse.ArgumentTypeError("0 is out of range; allowed: (0, 1]")
     return value
+
+
+def _latency(text: str) -> tuple[str, float]:
+    """The name of the cost and its limit: milliseconds or, without a unit, the ratio to the dense model."""
+    if text.endswith("ms"):
+        return "latency_ms", _positive(float)(text.removesuffix("ms"))
+    return "latency", _positive(float)(text)
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:

@@ -1,12 +1,13 @@
-"""Which trials are worth keeping: the front of accuracy against FLOPs, its hypervolume, its knee, the pick for export.
+"""Which trials are worth keeping: the front of accuracy against cost, its hypervolume, its knee, the pick for export.
 
 Arrays of points hold one row per point and one column per objective, and every objective is minimised. Outcomes
-become the points (flops_ratio, -accuracy).
+become points whose columns are the cost ratios of the study's objectives, in their order, and -accuracy at the end:
+(flops_ratio, -accuracy) unless a study says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -14,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from autoprune.errors import InputError
 from autoprune.recipe import Recipe
+
+OBJECTIVES = ("accuracy", "flops")
+"""What a study trades off if it does not say: accuracy against FLOPs."""
 
 REFERENCE = (1.0, 0.0)
 """What the hypervolume of outcomes is measured against: flops_ratio 1 and accuracy 0."""
@@ -42,8 +46,8 @@ class Measured(Protocol):
         """In [0, 1]."""
 
     @property
-    def flops_ratio(self) -> float | None:
-        """Relative to the dense model."""
+    def costs(self) -> Mapping[str, float | None]:
+        """Relative to the dense model, by the name of the objective (`flops`); `latency_ms` is absolute."""
 
     @property
     def finished(self) -> float:
@@ -117,96 +121,114 @@ def hypervolume(points: ArrayLike, reference: Sequence[float] = REFERENCE) -> fl
     return _volume(rows[(rows < limit).all(axis=1)], limit)
 
 
-def objectives(outcomes: Iterable[Measured]) -> NDArray[np.float64]:
-    """(n, 2) of (flops_ratio, -accuracy); NaN where an outcome did not complete or has no number."""
-    nan = float("nan")
-
-    def row(outcome: Measured) -> tuple[float, float]:
-        if not outcome.completed or outcome.flops_ratio is None or outcome.accuracy is None:
-            return nan, nan
-        return outcome.flops_ratio, -outcome.accuracy
-
-    return np.array([row(outcome) for outcome in outcomes], dtype=np.float64).reshape(-1, 2)
+def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
+    """The objectives but for accuracy, in their order."""
+    return tuple(name for name in objectives if name != "accuracy")
 
 
-def candidates(outcomes: Iterable[M]) -> list[M]:
-    """The outcomes that may be on a front: completed, with both numbers, and pruned at all.
+def reference(objectives: Sequence[str] = OBJECTIVES) -> tuple[float, ...]:
+    """What the hypervolume of outcomes is measured against: 1 for every cost ratio, and accuracy 0."""
+    return (*(1.0 for _ in costs_of(objectives)), 0.0)
+
+
+def points(outcomes: Iterable[Measured], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
+    """(n, d) of the cost ratios and -accuracy; NaN where an outcome did not complete or lacks a number."""
+    nan, names = float("nan"), costs_of(objectives)
+
+    def row(outcome: Measured) -> list[float]:
+        numbers = [outcome.costs[name] for name in names]
+        known = [number for number in numbers if number is not None]
+        if not outcome.completed or outcome.accuracy is None or len(known) < len(names):
+            return [nan] * (len(names) + 1)
+        return [*known, -outcome.accuracy]
+
+    return np.array([row(outcome) for outcome in outcomes], dtype=np.float64).reshape(-1, len(names) + 1)
+
+
+def candidates(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> list[M]:
+    """The outcomes that may be on a front: completed, with all numbers, and pruned at all.
 
     The `random` control is one of them: a randomly pruned model that nothing beats is a result, and worth seeing. The
     `dense` control is not.
     """
     known = [outcome for outcome in outcomes if outcome.recipe.method.name != DENSE]
-    missing = np.isnan(objectives(known))
+    missing = np.isnan(points(known, objectives))
     return [outcome for outcome, numbers in zip(known, missing, strict=True) if not numbers.any()]
 
 
-def front(outcomes: Iterable[M]) -> list[M]:
-    """The candidates that no other candidate dominates, by rising flops_ratio (and so by rising accuracy).
+def front(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> list[M]:
+    """The candidates that no other candidate dominates, by rising cost: of the first cost objective, then the others.
 
-    Of several with the same two numbers the one that finished first stays.
+    With two objectives that is by rising accuracy too. Of several with the same numbers the one that finished first
+    stays.
     """
-    pool = candidates(outcomes)
-    members = [outcome for outcome, stays in zip(pool, nondominated(objectives(pool)), strict=True) if stays]
-    first: dict[tuple[float | None, float | None], M] = {}
-    for outcome in sorted(members, key=lambda o: (o.flops_ratio or 0.0, o.finished, o.id)):
-        first.setdefault((outcome.flops_ratio, outcome.accuracy), outcome)
+    pool = candidates(outcomes, objectives)
+    rows = points(pool, objectives)
+    members = [
+        (tuple(row), outcome) for outcome, row, stays in zip(pool, rows, nondominated(rows), strict=True) if stays
+    ]
+    first: dict[tuple[float, ...], M] = {}
+    for row, outcome in sorted(members, key=lambda member: (member[0], member[1].finished, member[1].id)):
+        first.setdefault(row, outcome)
     return list(first.values())
 
 
-def hypervolume_over_time(outcomes: Iterable[M]) -> NDArray[np.float64]:
+def hypervolume_over_time(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
     """(n, 2) of (seconds since the study began, hypervolume of the front so far): a row per finished candidate."""
-    pool = sorted(candidates(outcomes), key=lambda o: (o.finished, o.id))
-    points = objectives(pool)
+    pool = sorted(candidates(outcomes, objectives), key=lambda o: (o.finished, o.id))
+    found = points(pool, objectives)
     rows = np.zeros((len(pool), 2))
-    so_far, value = points[:0], 0.0
-    for index, (outcome, point) in enumerate(zip(pool, points, strict=True)):
+    so_far, value = found[:0], 0.0
+    for index, (outcome, point) in enumerate(zip(pool, found, strict=True)):
         if not (so_far <= point).all(axis=1).any():
             so_far = np.vstack([so_far[~(point <= so_far).all(axis=1)], point])
-            value = hypervolume(so_far)
+            value = hypervolume(so_far, reference(objectives))
         rows[index] = outcome.finished, value
     return rows
 
 
-def knee(members: Sequence[M]) -> M:
+def knee(members: Sequence[M], objectives: Sequence[str] = OBJECTIVES) -> M:
     """The member of a front that lies farthest from the line between the front's two ends, on its better side.
 
-    Both objectives are first scaled to [0, 1] over the front (Das 1999, "On characterizing the knee of the Pareto
-    curve"). Where no member lies on the better side, or two are equally far, the more accurate one is taken.
+    All objectives are first scaled to [0, 1] over the front (Das 1999, "On characterizing the knee of the Pareto
+    curve"); with three of them the line is the plane through the three corners where one is worst and the others best.
+    Where no member lies on the better side, or two are equally far, the more accurate one is taken.
 
     Raises:
         InputError: the front is empty.
     """
     _expect_members(members)
-    points = objectives(members)
-    low, span = points.min(axis=0), np.ptp(points, axis=0)
-    scaled = (points - low) / np.where(span > 0, span, 1.0)
+    rows = points(members, objectives)
+    low, span = rows.min(axis=0), np.ptp(rows, axis=0)
+    scaled = (rows - low) / np.where(span > 0, span, 1.0)
     farthest = (1 - scaled.sum(axis=1)).round(12)
-    return members[max(range(len(members)), key=lambda i: (farthest[i], -points[i, 1]))]
+    return members[max(range(len(members)), key=lambda i: (farthest[i], -rows[i, -1]))]
 
 
-def pick(members: Sequence[M], max_flops: float | None = None, min_accuracy: float | None = None) -> M:
-    """The member of a front to hand over: the most accurate one within `max_flops`, else the cheapest one that reaches
-    `min_accuracy`. With both limits it is the most accurate one that keeps both.
+def pick(members: Sequence[M], limits: Mapping[str, float], objectives: Sequence[str] = OBJECTIVES) -> M:
+    """The member of a front to hand over: the most accurate one within the limits; if accuracy alone is limited, the
+    cheapest one that reaches it.
 
     Args:
         members: as `front` returns them; the dense model is never among them, so it is never picked.
-        max_flops: largest flops_ratio.
-        min_accuracy: smallest accuracy, in [0, 1].
+        limits: name -> number: `accuracy` at least, any of `Measured.costs` at most.
+        objectives: of the study; the first cost among them says what is cheapest.
 
     Raises:
-        InputError: no limit is given, the front is empty, or no member fits (the nearest one is named).
+        InputError: no limit is given, the front is empty, a limit is on what was not measured, or no member fits (the
+            nearest one is named).
     """
-    if max_flops is None and min_accuracy is None:
-        raise InputError("nothing to pick by", allowed="max_flops, min_accuracy or both")
+    if not limits:
+        raise InputError("nothing to pick by", allowed="a largest cost, a smallest accuracy or several")
     _expect_members(members)
-    points = objectives(members)
-    over = np.maximum(points - _limits(max_flops, min_accuracy), 0.0).sum(axis=1)
+    over = [_excess(member, limits) for member in members]
     fitting = [member for member, excess in zip(members, over, strict=True) if excess == 0]
     if not fitting:
-        raise _nothing_fits(members[int(over.argmin())], max_flops, min_accuracy)
-    if max_flops is None:
-        return min(fitting, key=lambda o: (o.flops_ratio or 0.0, -(o.accuracy or 0.0)))
-    return max(fitting, key=lambda o: (o.accuracy or 0.0, -(o.flops_ratio or 0.0)))
+        raise _nothing_fits(members[int(np.argmin(over))], limits, objectives)
+    cheapest = {member.id: row for member, row in zip(members, points(members, objectives), strict=True)}
+    if set(limits) == {"accuracy"}:
+        return min(fitting, key=lambda o: tuple(cheapest[o.id]))
+    return min(fitting, key=lambda o: (-(o.accuracy or 0.0), *cheapest[o.id]))
 
 
 def _crowding(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -254,14 +276,27 @@ def _expect_members(members: Sequence[M]) -> None:
         raise InputError("the front is empty: no trial that pruned something completed")
 
 
-def _limits(max_flops: float | None, min_accuracy: float | None) -> NDArray[np.float64]:
-    """The two limits as a point: what a member may have at most, everything minimised."""
-    nothing = float("inf")
-    return np.array([nothing if max_flops is None else max_flops, nothing if min_accuracy is None else -min_accuracy])
+def _excess(member: Measured, limits: Mapping[str, float]) -> float:
+    """By how much a member breaks the limits, summed; milliseconds as a share of their limit."""
+    total = 0.0
+    for name, limit in limits.items():
+        value = member.accuracy if name == "accuracy" else member.costs[name]
+        if value is None:
+            raise InputError(f"{name} of trial {member.id} was not measured", allowed="a study that searched for it")
+        over = max(limit - value if name == "accuracy" else value - limit, 0.0)
+        total += over / limit if name == "latency_ms" else over
+    return total
 
 
-def _nothing_fits(nearest: Measured, max_flops: float | None, min_accuracy: float | None) -> InputError:
-    wishes = [] if max_flops is None else [f"flops_ratio <= {max_flops:g}"]
-    wishes += [] if min_accuracy is None else [f"accuracy >= {min_accuracy:g}"]
-    found = f"trial {nearest.id} with flops_ratio {nearest.flops_ratio:.4g} and accuracy {nearest.accuracy:.4g}"
-    return InputError(f"no model on the front has {' and '.join(wishes)}; the nearest is {found}")
+def _nothing_fits(nearest: Measured, limits: Mapping[str, float], objectives: Sequence[str]) -> InputError:
+    values = {**nearest.costs, "accuracy": nearest.accuracy}
+    wishes = [f"{_said(name)} {'>=' if name == 'accuracy' else '<='} {limit:g}" for name, limit in limits.items()]
+    shown = [name for name in limits if name != "accuracy"] or list(costs_of(objectives)[:1])
+    found = ", ".join(f"{_said(name)} {values[name]:.4g}" for name in shown)
+    named = f"trial {nearest.id} with {found} and accuracy {nearest.accuracy:.4g}"
+    return InputError(f"no model on the front has {' and '.join(wishes)}; the nearest is {named}")
+
+
+def _said(name: str) -> str:
+    """A limit's name as the logs have it."""
+    return name if name in ("accuracy", "latency_ms") else f"{name}_ratio"

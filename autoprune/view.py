@@ -130,8 +130,9 @@ def front_table(study: Study) -> list[dict[str, Any]]:
             "flops": member.flops_ratio,
             "params": member.params_ratio,
             "activations": member.activations_ratio,
+            **({} if member.latency_ms is None else {"latency": member.latency_ratio, "ms": member.latency_ms}),
         }
-        for member in pareto.front(study.outcomes)
+        for member in pareto.front(study.outcomes, study.objectives)
     ]
 
 
@@ -151,17 +152,15 @@ def _cell(value: Any) -> str:
 
 def _counts(progress: StudyProgress) -> Text:
     text = f"{progress.done} trials done, {progress.running} running, {progress.stopped} stopped early"
+    text += f", {progress.paused} waiting" if progress.paused else ""
     text += f", {progress.failed} failed" if progress.failed else ""
     left = "" if progress.eta is None else f"   about {_duration(progress.eta)} left"
     return Text(f"{text}   {_duration(progress.seconds)}{left}")
 
 
 def _bar(progress: StudyProgress) -> ProgressBar:
-    """How much of the budget is used: the larger share of trials and of minutes."""
-    ended = progress.done + progress.stopped + progress.failed
-    shares = [ended / progress.trials] if progress.trials else []
-    shares += [progress.seconds / (60 * progress.minutes)] if progress.minutes else []
-    return ProgressBar(total=1.0, completed=min(max(shares, default=0.0), 1.0), width=60)
+    """How much of the budget is used; a pulse if nobody can tell."""
+    return ProgressBar(total=None if progress.used is None else 1.0, completed=progress.used or 0.0, width=60)
 
 
 def _front(progress: StudyProgress) -> Table:

@@ -92,6 +92,7 @@ def outcome(number: int, accuracy: float, flops: float, method: str = "l1") -> O
     """A completed trial."""
     recipe = Recipe(method=MethodChoice(name=method), target=Target(flops=flops), training=Training(images=640))
     ratios = {"flops_ratio": flops, "params_ratio": flops, "activations_ratio": flops}
+    ratios |= {"latency_ratio": flops / 2, "latency_ms": 10 * flops}
     return Outcome(
         id=number,
         recipe=recipe,
@@ -122,6 +123,8 @@ OUTCOMES = (outcome(3, 0.71, 0.31), outcome(5, 0.89, 0.47, "taylor"), outcome(7,
         (["export", "runs/x"], "required: --to"),
         (["export", "runs/x", "--max-flops", "1.5", "--to", "o"], "argument --max-flops: 1.5 is out of range"),
         (["export", "runs/x", "--max-flops", "0", "--to", "o"], "allowed: (0, 1]"),
+        (["export", "runs/x", "--max-latency", "5s", "--to", "o"], "argument --max-latency: '5s' is not a number"),
+        (["export", "runs/x", "--max-latency", "0ms", "--to", "o"], "argument --max-latency: 0 is out of range"),
         (["prune", "resnet20", "--method", "l1", "--flops", "1.5"], "argument --flops: 1.5 is out of range"),
         (["inspect", "resnet20", "--input", "3x32"], "'3x32' is no shape; allowed: CxHxW"),
         (["inspect", "resnet20", "--input", "3x0x32"], "'3x0x32' is no shape"),
@@ -304,6 +307,9 @@ def test_an_unknown_trial(command: list[str], capsys: Capture, here: Path) -> No
     [
         (["--max-flops", "0.5"], 5),
         (["--max-flops", "0.4"], 3),
+        (["--max-params", "0.4"], 3),
+        (["--max-flops", "0.9", "--max-latency", "6ms"], 5),
+        (["--max-latency", "0.2"], 3),
         (["--min-accuracy", "0.9"], 7),
         (["--min-accuracy", "0.8"], 5),
         (["--trial", "9"], 9),
@@ -324,6 +330,9 @@ def test_the_choice_of_a_model(options: list[str], chosen: int, here: Path) -> N
         (["--max-flops", "0.2"], "the nearest is trial 3"),
         (["--min-accuracy", "0.99"], "the nearest is trial 7"),
         (["--trial", "5", "--knee"], "more than one choice"),
+        (["--max-latency", "3ms", "--knee"], "more than one choice"),
+        (["--max-latency", "3ms"], "no model on the front has latency_ms <= 3; the nearest is trial 3"),
+        (["--max-latency", "0.1", "--trial", "5"], "more than one choice"),
         (["--trial", "9"], "the model of trial 9 was not kept"),
     ],
 )
@@ -356,7 +365,7 @@ def test_status_as_text(capsys: Capture, here: Path) -> None:
     text = works(capsys, "status", write_study(here / "study", OUTCOMES))
 
     rows = [line.split() for line in text.splitlines()]
-    assert ["5", "taylor", "0.8900", "0.4700", "0.4700", "0.4700"] in rows
+    assert ["5", "taylor", "0.8900", "0.4700", "0.4700", "0.4700", "0.2350", "4.7000"] in rows
     assert "trial 5" in text
 
 
@@ -491,8 +500,8 @@ def progress(*latest: Outcome, **changes: Any) -> StudyProgress:
         "failed": 4,
         "seconds": 61.0,
         "eta": 3700.0,
-        "trials": 17,
-        "minutes": None,
+        "paused": 7,
+        "used": 0.31,
     }
     points = tuple(FrontPoint(id=n, method="l1", flops_ratio=n / 50, accuracy=n / 100) for n in range(1, 31))
     return StudyProgress(**{**plain, "dense_accuracy": 0.97, "front": points, "latest": latest, **changes})
@@ -532,7 +541,7 @@ def test_on_a_terminal_it_is_a_picture() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
 
     for part in (
-        "2 trials done, 1 running, 3 stopped early, 4 failed",
+        "2 trials done, 1 running, 3 stopped early, 7 waiting, 4 failed",
         "about 1 h 01 min left",
         "dense: 97.00%",
         "60.0%",

@@ -206,7 +206,7 @@ class TestHypervolumeOverTime:
         values = pareto.hypervolume_over_time(trials)[:, 1]
 
         assert (np.diff(values) >= -1e-15).all()
-        assert values[-1:].sum() == pytest.approx(pareto.hypervolume(pareto.objectives(trials)))
+        assert values[-1:].sum() == pytest.approx(pareto.hypervolume(pareto.points(trials)))
 
 
 class TestKnee:
@@ -231,20 +231,20 @@ class TestPick:
     members = (outcome(11, 0.2, 0.71), outcome(13, 0.45, 0.83), outcome(17, 0.7, 0.91))
 
     def test_most_accurate_within_the_flops(self) -> None:
-        assert pareto.pick(self.members, max_flops=0.5).id == 13
+        assert pareto.pick(self.members, {"flops": 0.5}).id == 13
 
     def test_the_limit_itself_is_within(self) -> None:
-        assert pareto.pick(self.members, max_flops=0.7).id == 17
+        assert pareto.pick(self.members, {"flops": 0.7}).id == 17
 
     def test_cheapest_that_reaches_the_accuracy(self) -> None:
-        assert pareto.pick(self.members, min_accuracy=0.72).id == 13
+        assert pareto.pick(self.members, {"accuracy": 0.72}).id == 13
 
     def test_most_accurate_within_both(self) -> None:
-        assert pareto.pick(self.members, max_flops=0.99, min_accuracy=0.5).id == 17
+        assert pareto.pick(self.members, {"flops": 0.99, "accuracy": 0.5}).id == 17
 
     def test_too_small_a_budget_names_the_nearest(self) -> None:
         with pytest.raises(InputError) as caught:
-            pareto.pick(self.members, max_flops=0.1)
+            pareto.pick(self.members, {"flops": 0.1})
 
         wish, nearest = str(caught.value).split("; ")
         assert wish == "no model on the front has flops_ratio <= 0.1"
@@ -253,18 +253,92 @@ class TestPick:
     def test_both_limits_name_the_nearest(self) -> None:
         # Trial 13 is 0.05 over the budget, trial 11 is 0.11 below the accuracy, trial 17 is 0.3 over the budget.
         with pytest.raises(InputError, match=r"flops_ratio <= 0.4 and accuracy >= 0.82; the nearest is trial 13"):
-            pareto.pick(self.members, max_flops=0.4, min_accuracy=0.82)
+            pareto.pick(self.members, {"flops": 0.4, "accuracy": 0.82})
 
     def test_dense_is_no_answer_to_a_wish_that_nothing_else_meets(self) -> None:
         trials = [*self.members, outcome(1, 1.0, 0.95, method="dense", control=True)]
 
         with pytest.raises(InputError, match="nearest is trial 17"):
-            pareto.pick(pareto.front(trials), min_accuracy=0.94)
+            pareto.pick(pareto.front(trials), {"accuracy": 0.94})
 
     def test_no_limit(self) -> None:
-        with pytest.raises(InputError, match="nothing to pick by; allowed: max_flops, min_accuracy or both"):
-            pareto.pick(self.members)
+        with pytest.raises(
+            InputError, match="nothing to pick by; allowed: a largest cost, a smallest accuracy or several"
+        ):
+            pareto.pick(self.members, {})
 
     def test_empty(self) -> None:
         with pytest.raises(InputError, match="the front is empty"):
-            pareto.pick([], max_flops=0.5)
+            pareto.pick([], {"flops": 0.5})
+
+
+COSTLY = ("accuracy", "flops", "latency")
+
+
+def timed(number: int, flops: float, latency: float | None, accuracy: float, **fields: object) -> Outcome:
+    """As fast as the dense model's 20 ms times its latency ratio."""
+    milliseconds = None if latency is None else 20 * latency
+    return outcome(number, flops, accuracy, latency_ratio=latency, latency_ms=milliseconds, **fields)
+
+
+class TestThreeObjectives:
+    members = (timed(11, 0.25, 0.75, 0.5), timed(13, 0.5, 0.25, 0.5), timed(17, 0.75, 0.5, 0.75))
+
+    def test_points_hold_the_costs_in_the_order_of_the_objectives(self) -> None:
+        assert pareto.points(self.members[:1], COSTLY).tolist() == [[0.25, 0.75, -0.5]]
+        assert pareto.points(self.members[:1], ("latency", "accuracy", "flops")).tolist() == [[0.75, 0.25, -0.5]]
+        assert pareto.reference(COSTLY) == (1.0, 1.0, 0.0)
+
+    def test_who_is_beaten_in_two_may_be_on_a_front_of_three(self) -> None:
+        # 13 costs more FLOPs than 11 for the same accuracy, but less time; 19 is beaten by 11 in all three.
+        trials = [*self.members, timed(19, 0.25, 0.8, 0.4)]
+
+        assert ids(pareto.front(trials, COSTLY)) == [11, 13, 17]
+        assert ids(pareto.front(trials)) == [11, 17]
+        assert ids(pareto.front(trials, ("accuracy", "latency"))) == [13, 17]
+
+    def test_who_was_not_timed_is_on_no_front_of_times(self) -> None:
+        assert ids(pareto.front([timed(3, 0.25, None, 0.9), *self.members], COSTLY)) == [11, 13, 17]
+
+    def test_hypervolume_by_hand(self) -> None:
+        # Against (1, 1, 0): 11 fills 3/4 * 1/4 * 1/2, 13 fills 1/2 * 3/4 * 1/2, 17 fills 1/4 * 1/2 * 3/4. Shared:
+        # 11 and 13 1/2 * 1/4 * 1/2, 11 and 17 1/4 * 1/4 * 1/2, 13 and 17 1/4 * 1/2 * 1/2, all 1/4 * 1/4 * 1/2.
+        expected = (3 / 32 + 6 / 32 + 3 / 32) - (2 / 32 + 1 / 32 + 2 / 32) + 1 / 32
+        found = pareto.points(self.members, COSTLY)
+
+        assert pareto.hypervolume(found, pareto.reference(COSTLY)) == pytest.approx(expected, abs=1e-15)
+        assert pareto.hypervolume_over_time(self.members, COSTLY)[-1, 1] == pytest.approx(expected, abs=1e-15)
+
+    def test_slower_than_the_dense_model_is_no_gain(self) -> None:
+        assert pareto.hypervolume_over_time([timed(3, 0.5, 1.25, 0.9)], COSTLY).tolist() == [[0.0, 0.0]]
+
+    def test_knee_by_hand(self) -> None:
+        # Scaled to [0, 1]: 11 (0, 1, 1), 13 (1/2, 0, 1), 17 (1, 1/2, 0): both of 13 and 17 sum to 3/2, 11 to 2;
+        # of two that are equally far the more accurate one.
+        assert pareto.knee(self.members, COSTLY).id == 17
+
+    @pytest.mark.parametrize(
+        ("limits", "chosen"),
+        [
+            ({"latency_ms": 10.0}, 17),
+            ({"latency_ms": 9.9}, 13),
+            ({"latency": 0.75}, 17),
+            ({"flops": 0.5}, 11),  # as accurate as 13, and cheaper in the first cost
+            ({"flops": 0.5, "latency": 0.3}, 13),
+            ({"accuracy": 0.5}, 11),
+        ],
+    )
+    def test_picks(self, limits: dict[str, float], chosen: int) -> None:
+        assert pareto.pick(self.members, limits, COSTLY).id == chosen
+
+    def test_a_time_that_nothing_keeps_names_the_fastest(self) -> None:
+        with pytest.raises(InputError, match=r"has latency_ms <= 4; the nearest is trial 13 with latency_ms 5 and acc"):
+            pareto.pick(self.members, {"latency_ms": 4.0}, COSTLY)
+
+    def test_an_accuracy_that_nothing_reaches_is_said_with_the_first_cost(self) -> None:
+        with pytest.raises(InputError, match=r"nearest is trial 17 with latency_ratio 0.5 and accuracy 0.75"):
+            pareto.pick(self.members, {"accuracy": 0.9}, ("accuracy", "latency"))
+
+    def test_no_picks_by_what_was_not_measured(self) -> None:
+        with pytest.raises(InputError, match="latency_ms of trial 1 was not measured"):
+            pareto.pick([outcome(1, 0.5, 0.5)], {"latency_ms": 4.0})

@@ -29,8 +29,10 @@ def find_outcome(study: Study, trial: int) -> Outcome:
 
 
 def member_facts(outcome: Outcome) -> dict[str, Any]:
-    """One trial in plain data: id, method, accuracy, ratios."""
+    """One trial in plain data: id, method, accuracy, ratios; the latency if it was measured."""
     ratios = {name: getattr(outcome, name) for name in ("flops_ratio", "params_ratio", "activations_ratio")}
+    times = {"latency_ratio": outcome.latency_ratio, "latency_ms": outcome.latency_ms}
+    ratios |= {} if outcome.latency_ms is None else times
     return {"id": outcome.id, "method": outcome.recipe.method.name, "accuracy": outcome.accuracy, **ratios}
 
 

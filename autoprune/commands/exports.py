@@ -34,7 +34,8 @@ def export(args: Namespace) -> None:
         "outcome": json.loads(outcome.to_json()),
     }
     files = exporter.export(source, task.build, task.example(), args.to, info=info)
-    print(f"trial {outcome.id}: accuracy {outcome.accuracy:.4f} at {outcome.flops_ratio:.1%} of the FLOPs")
+    time = "" if outcome.latency_ms is None else f", {outcome.latency_ms:.3g} ms"
+    print(f"trial {outcome.id}: accuracy {outcome.accuracy:.4f} at {outcome.flops_ratio:.1%} of the FLOPs{time}")
     for file in files:
         print(file)
 
@@ -70,17 +71,26 @@ def _verified(name: str, accuracy: float, reported: float, images: int) -> dict[
 def _choose(study: Study, args: Namespace) -> Outcome:
     from autoprune import pareto
 
-    limits = args.max_flops is not None or args.min_accuracy is not None
-    if (args.trial is not None) + args.knee + limits > 1:
-        raise InputError(
-            "more than one choice", where="export", allowed="--trial, --knee, or --max-flops and --min-accuracy"
+    limits = _limits(args)
+    if (args.trial is not None) + args.knee + bool(limits) > 1:
+        allowed = (
+            "--trial, --knee, or any of --min-accuracy, --max-flops, --max-params, --max-activations, --max-latency"
         )
+        raise InputError("more than one choice", where="export", allowed=allowed)
     if args.trial is not None:
         return find_outcome(study, args.trial)
-    members = pareto.front(study.outcomes)
-    if limits:
-        return pareto.pick(members, max_flops=args.max_flops, min_accuracy=args.min_accuracy)
-    return pareto.knee(members)
+    members = pareto.front(study.outcomes, study.objectives)
+    return pareto.pick(members, limits, study.objectives) if limits else pareto.knee(members, study.objectives)
+
+
+def _limits(args: Namespace) -> dict[str, float]:
+    """What the model may cost at most and has to reach at least, as `pareto.pick` takes it."""
+    given = {"flops": args.max_flops, "params": args.max_params, "activations": args.max_activations}
+    given["accuracy"] = args.min_accuracy
+    if args.max_latency is not None:
+        name, most = args.max_latency
+        given[name] = most
+    return {name: limit for name, limit in given.items() if limit is not None}
 
 
 def _stored_model(study: Study, outcome: Outcome) -> Path:

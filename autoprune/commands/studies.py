@@ -53,7 +53,7 @@ def study_facts(study: Study) -> dict[str, Any]:
     """A study in plain data: counts by status, what it began with, front, the best at half the FLOPs, hypervolume."""
     from autoprune import pareto
 
-    members = pareto.front(study.outcomes)
+    members = pareto.front(study.outcomes, study.objectives)
     under_half = [member for member in members if (member.flops_ratio or math.inf) <= HALF]
     names = ("completed", "stopped", "failed")
     return {
@@ -63,8 +63,8 @@ def study_facts(study: Study) -> dict[str, Any]:
         "taken_over": _taken_over(study),
         "dense": study.config.get("dense"),
         "front": [member_facts(member) for member in members],
-        "best_under_half": member_facts(under_half[-1]) if under_half else None,
-        "hypervolume": pareto.hypervolume(pareto.objectives(members)),
+        "best_under_half": member_facts(max(under_half, key=lambda o: o.accuracy or 0.0)) if under_half else None,
+        "hypervolume": pareto.hypervolume(pareto.points(members, study.objectives), pareto.reference(study.objectives)),
         "report": str(study.folder.report) if study.folder.report.is_file() else None,
     }
 
@@ -75,7 +75,7 @@ def _taken_over(study: Study) -> int:
 
 
 def _budget(args: Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in ("trials", "minutes", "address", "in_process")}
+    return {name: getattr(args, name) for name in ("trials", "minutes", "gpu_hours", "images", "until", "address", "in_process")}
 
 
 def _watch(run: Any, *args: Any, **options: Any) -> None:
