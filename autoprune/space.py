@@ -270,6 +270,24 @@ class Cascade:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finalists:
+    """How members of the front are trained again at full length, for numbers to quote (`autoprune finish`).
+
+    Fields:
+        seeds: how often each of them, and the dense control.
+        images: training images of each; None = five times those of the longest recipe among them.
+        most: members, evenly spread along the front if it has more.
+        share: of the search's minutes that is kept for this: the search ends with finalists, as many as there is time
+            for; without minutes, with all of them. None = only `autoprune finish` makes them.
+    """
+
+    seeds: int = field(default=3, metadata=within(1, 1000))
+    images: int | None = field(default=None, metadata=within(1, 10**12))
+    most: int = field(default=8, metadata=within(1, 10**6))
+    share: float | None = field(default=None, metadata=within(0, 0.9, open_low=True))
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """A space file, read: everything that decides what a search does.
 
@@ -289,6 +307,7 @@ class StudyConfig:
     resources: Resources = field(default_factory=Resources)
     sampler: Sampler = field(default_factory=Sampler)
     cascade: Cascade = field(default_factory=Cascade)
+    finalists: Finalists = field(default_factory=Finalists)
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
     share: bool = True
 
@@ -302,7 +321,7 @@ class StudyConfig:
         find_method: FindMethod | None = None,
     ) -> StudyConfig:
         """Read plain data with the top keys `task`, `space`, `objectives`, `budget`, `resources`, `sampler`,
-        `cascade`, `seed`, `share`.
+        `cascade`, `finalists`, `seed`, `share`.
 
         Raises:
             InputError: naming `where`, the path inside it and what is allowed.

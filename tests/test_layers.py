@@ -25,6 +25,7 @@ ORDER = (
     "allocate",
     "pareto",
     "results store",
+    "finalists",
     "analysis card",
     "labels",
     "meta copying",
@@ -69,6 +70,7 @@ TORCH_FREE = (
     "pareto",
     "results",
     "store",
+    "finalists",
     "card",
 )
 HEAVY = ("torch", "torchvision", "ray", "optuna", "timm", "onnx", "onnxruntime")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoprune.results import Outcome, Proposal
+from autoprune.results import Outcome, Proposal, StudyFolder
 from autoprune.search.evaluate import Leg, StudyClock
 from autoprune.search.limits import Limits
 from autoprune.space import StudyConfig
@@ -24,8 +24,8 @@ class Runs(ABC):
 
     Args:
         config: of the study.
+        folder: of the study; what paused recipes go on from lies there.
         models: folder for the models of recipes that completed, one folder each.
-        states: folder for what paused recipes go on from.
         limits: when to end.
         view: who watches.
 
@@ -37,14 +37,14 @@ class Runs(ABC):
     def __init__(
         self,
         config: StudyConfig,
+        folder: StudyFolder,
         *,
         models: Path,
-        states: Path,
         limits: Limits,
         view: View | None,
     ) -> None:
-        self.config, self.limits, self.view = config, limits, view
-        self.models, self.states = models, states
+        self.config, self.folder, self.limits, self.view = config, folder, limits, view
+        self.models, self.states = models, folder.states
         self.running: dict[int, float] = {}  # proposal id -> when it was handed out
         self.interrupted = False
         self._latest: list[Outcome] = []

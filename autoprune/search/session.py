@@ -101,8 +101,7 @@ class Session(Runs):
         study: Study | None = None,
         view: View | None = None,
     ) -> None:
-        super().__init__(config, models=folder.models, states=folder.states, limits=limits, view=view)
-        self.folder = folder
+        super().__init__(config, folder, models=folder.models, limits=limits, view=view)
         for log in (folder.proposals, folder.outcomes, folder.paused):
             repair_tail(log)
         study = study or load_study(folder.path)
