@@ -353,7 +353,7 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=_positive(float), metavar="M", help="end after M minutes (default: the space's)"
     )
     parser.add_argument(
-        "--gpu-hours", type=_positive(float), metavar="H", help="end when all trials together have used H hours of a GPU"
+        "--gpu-hours", type=_positive(float), metavar="H", help="end when all trials together have used H GPU-hours"
     )
     parser.add_argument(
         "--images", type=_positive(int), metavar="N", help="end when all trials together have trained on N images"

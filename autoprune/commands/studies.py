@@ -75,7 +75,8 @@ def _taken_over(study: Study) -> int:
 
 
 def _budget(args: Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in ("trials", "minutes", "gpu_hours", "images", "until", "address", "in_process")}
+    names = ("trials", "minutes", "gpu_hours", "images", "until", "address", "in_process")
+    return {name: getattr(args, name) for name in names}
 
 
 def _watch(run: Any, *args: Any, **options: Any) -> None:

@@ -24,6 +24,9 @@ def search(
     out: str | Path,
     trials: int | None = None,
     minutes: float | None = None,
+    gpu_hours: float | None = None,
+    images: int | None = None,
+    until: str | None = None,
     address: str | None = None,
     overrides: Sequence[str] = (),
     in_process: bool = False,
@@ -37,7 +40,11 @@ def search(
         space: a ready space or a space file.
         out: study folder, new or empty.
         trials: how many recipes, controls included.
-        minutes: how long; whichever of the two comes first. Given, they replace the budget of the space file.
+        minutes: how long.
+        gpu_hours: of all trials together.
+        images: training images of all trials together. Whichever of the four comes first; those that are given replace
+            all four of the space file.
+        until: `hypervolume` = end as well when the front has stopped to grow.
         address: of a running Ray cluster; None starts Ray on this machine.
         overrides: `space.target.flops=0.5`.
         in_process: one recipe after the other in this process, without Ray.
@@ -58,10 +65,11 @@ def search(
     from autoprune.search.limits import Limits
     from autoprune.search.session import Session
 
+    budget = {"trials": trials, "minutes": minutes, "gpu_hours": gpu_hours, "images": images, "until": until}
     folder = StudyFolder(Path(out))
     steps.check_new_folder(folder.path)
     config = load_space(space, overrides=overrides, check_method=methods.build, find_method=methods.find)
-    config = steps.with_sampler(steps.with_budget(config, trials, minutes), sampler)
+    config = steps.with_sampler(steps.with_budget(config, budget), sampler)
     earlier = None if warm_start is None else load_study(warm_start)
     with ExitStack() as stack:
         cluster = None if in_process else stack.enter_context(_cluster(config, address))
@@ -80,6 +88,9 @@ def resume(
     *,
     trials: int | None = None,
     minutes: float | None = None,
+    gpu_hours: float | None = None,
+    images: int | None = None,
+    until: str | None = None,
     address: str | None = None,
     in_process: bool = False,
     view: View | None = None,
@@ -89,7 +100,9 @@ def resume(
     Args:
         folder: of the study.
         trials: of the whole study, those that ended included.
-        minutes: from now on; with neither, what is left of the study's budget.
+        minutes: from now on.
+        gpu_hours, images: of the whole study. With none of the four, what is left of the study's budget.
+        until: as for `search`.
         address: as for `search`, and so are the next two.
         in_process: without Ray.
         view: is told of the progress.
@@ -105,12 +118,13 @@ def resume(
     from autoprune.search.limits import Limits
     from autoprune.search.session import Session, last_time
 
+    budget = {"trials": trials, "minutes": minutes, "gpu_hours": gpu_hours, "images": images, "until": until}
     paths = StudyFolder(Path(folder))
     load_study(folder)
     with ExitStack() as stack:
         stack.enter_context(steps.lock(paths))
         study = load_study(folder)
-        config = steps.with_budget(steps.stored_config(study), trials, minutes)
+        config = steps.with_budget(steps.stored_config(study), budget)
         cluster = None if in_process else stack.enter_context(_cluster(config, address))
         prepared = steps.prepare(config)
         steps.check_same_model(study, prepared)

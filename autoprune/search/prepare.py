@@ -24,11 +24,13 @@ from autoprune.results import Study, StudyFolder
 from autoprune.search import plan
 from autoprune.search.cascade import pauses
 from autoprune.search.evaluate import OpenBench
-from autoprune.space import Budget, Resources, Sampler, Space, StudyConfig
+from autoprune.space import Resources, Sampler, Space, StudyConfig
 from autoprune.tasks import load_task
 from autoprune.train import Runtime, choose_runtime
 from autoprune.trial import Bench
 
+#: What a budget may count, see `Budget`.
+AMOUNTS = ("trials", "minutes", "gpu_hours", "images")
 VERSIONS = ("autoprune", "torch", "ray", "optuna", "numpy")
 
 
@@ -141,18 +143,28 @@ def check_same_model(study: Study, prepared: Prepared) -> None:
         raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
 
 
-def with_budget(config: StudyConfig, trials: int | None, minutes: float | None) -> StudyConfig:
-    """The configuration with another budget; what is given replaces the whole budget of the space file.
+def with_budget(config: StudyConfig, given: Mapping[str, Any]) -> StudyConfig:
+    """The configuration with another budget.
+
+    Args:
+        given: fields of `Budget`, None = not given. Amounts replace all those of the space file; `until` is added.
 
     Raises:
-        InputError: neither the arguments nor the file say when to end.
+        InputError: neither the arguments nor the file say when to end, or an amount cannot be counted here.
     """
-    budget = config.budget if trials is None and minutes is None else Budget(trials=trials, minutes=minutes)
-    for name, value in vars(budget).items():
-        if value is not None and not value > 0:
+    amounts = {name: value for name, value in given.items() if value is not None and name != "until"}
+    for name, value in amounts.items():
+        if not value > 0:
             raise InputError(f"{value!r} is out of range", where=name, allowed="above 0")
-    if budget == Budget():
-        raise InputError("no end is given", where="budget", allowed="trials, minutes or both")
+    budget = config.budget
+    if amounts:
+        budget = replace(budget, **{**dict.fromkeys(AMOUNTS), **amounts})
+    if given.get("until"):
+        budget = replace(budget, until=check_name(str(given["until"]), ("hypervolume",), kind="end", where="until"))
+    if budget.endless:
+        raise InputError("no end is given", where="budget", allowed=", ".join((*AMOUNTS, "until")))
+    if budget.gpu_hours is not None and not config.resources.gpus_per_trial:
+        raise InputError("trials use no GPU", where="budget.gpu_hours", allowed="another budget on CPUs")
     return replace(config, budget=budget)
 
 

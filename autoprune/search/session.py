@@ -48,7 +48,7 @@ class StudyProgress:
         paused: recipes that wait at a rung.
         seconds: since the study began.
         eta: seconds until the budget is used up, as far as one can tell; None = not yet.
-        trials, minutes: the budget.
+        used: share of the budget, the largest if there are several; None = nothing is counted.
         front: by rising FLOPs.
         latest: outcomes since the last update, oldest first.
     """
@@ -60,8 +60,7 @@ class StudyProgress:
     failed: int
     seconds: float
     eta: float | None
-    trials: int | None
-    minutes: float | None
+    used: float | None
     dense_accuracy: float | None
     front: tuple[FrontPoint, ...]
     latest: tuple[Outcome, ...]
@@ -310,8 +309,7 @@ class Session(Runs):
             failed=counts["failed"],
             seconds=self.clock.now(),
             eta=self._eta(),
-            trials=self.limits.trials,
-            minutes=None if self.limits.deadline is None else self.limits.deadline / 60,
+            used=self._used(),
             dense_accuracy=self.dense_accuracy,
             front=points,
             latest=tuple(latest),
@@ -349,6 +347,17 @@ class Session(Runs):
             if self.cascade.rungs and (self.folder.states / str(outcome.id)).is_dir():
                 self._pause(outcome)
                 self.proposer.waits(outcome.id)
+
+    def _used(self) -> float | None:
+        limits, spent = self.limits, self.spent
+        counted = (
+            (len(self.outcomes), limits.trials),
+            (self.clock.now(), limits.deadline),
+            (spent.images(ahead=False), limits.images),
+            (spent.gpu_seconds(ahead=False), limits.gpu_seconds),
+        )
+        shares = [amount / limit for amount, limit in counted if limit]
+        return min(1.0, max(shares)) if shares else None
 
     def _eta(self) -> float | None:
         """The shortest of what the limits say: the clock's, and what is left of the others at the pace so far."""

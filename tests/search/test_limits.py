@@ -3,9 +3,11 @@
 import fakes
 import pytest
 
+from autoprune.errors import InputError
 from autoprune.results import Rung
 from autoprune.search.limits import Limits, Spent, on_plateau
 from autoprune.search.pace import Pace
+from autoprune.search.prepare import with_budget
 from autoprune.space import Budget
 
 
@@ -125,3 +127,30 @@ def test_the_time_left_is_right_within_a_quarter_once_a_tenth_is_done(tmp_path, 
 
     assert len(late) > 50
     assert all(abs(at + eta - whole) <= 0.25 * whole for at, eta in late)
+
+
+def test_amounts_that_are_given_replace_all_of_the_space_and_until_is_added():
+    config = fakes.study_config(trials=7)
+    assert with_budget(config, {"minutes": None}).budget == Budget(trials=7)
+    assert with_budget(config, {"minutes": 3.0, "until": "hypervolume"}).budget == Budget(
+        minutes=3, until="hypervolume"
+    )
+    assert with_budget(config, {"until": "hypervolume"}).budget == Budget(trials=7, until="hypervolume")
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"images": 0}, "images: 0 is out of range; allowed: above 0"),
+        ({"gpu_hours": 1.0}, "budget.gpu_hours: trials use no GPU"),
+        ({"until": "doomsday"}, "until: unknown end 'doomsday'"),
+    ],
+)
+def test_budgets_that_cannot_be_counted_are_refused(given, what):
+    with pytest.raises(InputError, match=what):
+        with_budget(fakes.study_config(trials=7), given)
+
+
+def test_a_search_needs_an_end():
+    with pytest.raises(InputError, match="no end is given; allowed: trials, minutes, gpu_hours, images, until"):
+        with_budget(fakes.study_config(trials=None), {})

@@ -170,7 +170,7 @@ def test_progress_counts_and_tells_every_outcome_once(tmp_path):
 
     assert [outcome.id for progress in notes.seen for outcome in progress.latest] == list(range(8))
     assert (last.done, last.failed, last.stopped, last.running) == (7, 1, 0, 0)
-    assert (last.trials, last.minutes, last.dense_accuracy, last.eta) == (8, None, 0.9375, 0.0)
+    assert (last.used, last.dense_accuracy, last.eta) == (1.0, 0.9375, 0.0)
     assert [point.flops_ratio for point in last.front] == sorted(point.flops_ratio for point in last.front)
 
 
