@@ -163,8 +163,8 @@ def draw_group_fisher(axes: Any, found: Found, _runs: Sequence[Row]) -> None:
         axes[1].bar(np.arange(len(left)) + 0.25 * (number - 1), left, 0.25, label=name)
     axes[1].set(ylabel="% of the maps left", title="at half of the FLOPs", xticks=range(len(selections)))
     axes[1].set_xticklabels([selection.replace(", ", "\n") for selection in selections], fontsize="small")
-    for axis in axes:
-        axis.legend()
+    axes[0].legend()
+    axes[1].legend(loc="lower right")
 
 
 def draw_latency(axes: Any, found: Found, _runs: Sequence[Row]) -> None:
