@@ -288,12 +288,59 @@ class Finalists:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Latency:
+    """How the latency of a pruned model is measured, where it is an objective or a constraint; see `latency.measure`.
+
+    Fields:
+        batch: images of a forward pass.
+    """
+
+    batch: int = field(default=1, metadata=within(1, 4096))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What no pruned model of a study may exceed: a recipe that does ends right after its cut.
+
+    Fields:
+        flops, params, activations, latency: relative to the dense model.
+        latency_ms: milliseconds of a forward pass, on the device that trains.
+    """
+
+    flops: float | None = field(default=None, metadata=within(0, 1, open_low=True))
+    params: float | None = field(default=None, metadata=within(0, 1, open_low=True))
+    activations: float | None = field(default=None, metadata=within(0, 1, open_low=True))
+    latency: float | None = field(default=None, metadata=within(0, 1, open_low=True))
+    latency_ms: float | None = field(default=None, metadata=within(0, 10**6, open_low=True))
+
+    def limits(self) -> dict[str, float]:
+        """Those that were set, by the name of the cost."""
+        return {name: limit for name, limit in vars(self).items() if limit is not None}
+
+    def excess(self, costs: Mapping[str, float | None]) -> dict[str, float]:
+        """By what share of its limit each known cost exceeds it; 0 and below is allowed."""
+        known = {name: value for name, value in costs.items() if value is not None}
+        return {name: known[name] / limit - 1 for name, limit in self.limits().items() if name in known}
+
+    def broken(self, costs: Mapping[str, float | None]) -> str:
+        """The limit that is exceeded most, in words (`latency_ms 7.31 > 5`); empty if all are kept."""
+        over = {name: share for name, share in self.excess(costs).items() if share > 0}
+        if not over:
+            return ""
+        worst = max(over, key=lambda name: over[name])
+        return f"{worst} {costs[worst]:.4g} > {self.limits()[worst]:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """A space file, read: everything that decides what a search does.
 
     Fields:
         task: what `tasks.load_task` takes.
-        objectives: what the sampler trades off; accuracy and any of the cost ratios.
+        objectives: what the sampler trades off; accuracy and one or two of the cost ratios. The first of them is what
+            accuracy is drawn against.
+        constraints: what no pruned model may exceed.
+        latency: how it is measured.
         seed: of the sampler, and of every recipe unless the space has a `seed` of its own.
         share: whether trials share what several of them need; False measures what that is worth.
     """
@@ -301,8 +348,10 @@ class StudyConfig:
     task: Mapping[str, Any]
     space: Space
     objectives: tuple[str, ...] = field(
-        default=("accuracy", "flops"), metadata=choices("accuracy", "flops", "params", "activations")
+        default=("accuracy", "flops"), metadata=choices("accuracy", "flops", "params", "activations", "latency")
     )
+    constraints: Constraints = field(default_factory=Constraints)
+    latency: Latency = field(default_factory=Latency)
     budget: Budget = field(default_factory=Budget)
     resources: Resources = field(default_factory=Resources)
     sampler: Sampler = field(default_factory=Sampler)
@@ -320,8 +369,8 @@ class StudyConfig:
         check_method: CheckMethod | None = None,
         find_method: FindMethod | None = None,
     ) -> StudyConfig:
-        """Read plain data with the top keys `task`, `space`, `objectives`, `budget`, `resources`, `sampler`,
-        `cascade`, `finalists`, `seed`, `share`.
+        """Read plain data with the top keys `task`, `space`, `objectives`, `constraints`, `latency`, `budget`,
+        `resources`, `sampler`, `cascade`, `finalists`, `seed`, `share`.
 
         Raises:
             InputError: naming `where`, the path inside it and what is allowed.
@@ -339,13 +388,20 @@ class StudyConfig:
             key: read_value(hints[key], item, f"{inside}{key}", cls.__dataclass_fields__[key].metadata)
             for key, item in {**mapping, "space": space}.items()
         }
-        _check_objectives(values.get("objectives", ("accuracy",)), f"{inside}objectives")
-        return cls(**values)
+        config = cls(**values)
+        _check_objectives(config.objectives, f"{inside}objectives")
+        return config
 
     @classmethod
     def from_yaml(cls, text: str, where: str = "", *, check_method: CheckMethod | None = None) -> StudyConfig:
         """The inverse of `to_yaml`."""
         return cls.from_plain(parse_yaml(text, where), where, check_method=check_method)
+
+    @property
+    def timed(self) -> Latency | None:
+        """How pruned models are timed; None if neither an objective nor a constraint asks for it."""
+        limits = self.constraints.limits()
+        return self.latency if "latency" in (*self.objectives, *limits) or "latency_ms" in limits else None
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data; `StudyConfig.from_plain(config.to_plain()) == config`."""
@@ -502,8 +558,8 @@ def _descend(data: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any
 
 
 def _check_objectives(objectives: tuple[str, ...], where: str) -> None:
-    if "accuracy" not in objectives or len(set(objectives)) != len(objectives):
-        allowed = "accuracy, and any of flops, params, activations, each once"
+    if "accuracy" not in objectives or len(set(objectives)) != len(objectives) or not 2 <= len(objectives) <= 3:
+        allowed = "accuracy, and one or two of flops, params, activations, latency"
         raise InputError(f"found {list(objectives)!r}", where=where, allowed=allowed)
 
 
