@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from autoprune.recipe import Training as Training
     from autoprune.results import Outcome as Outcome
     from autoprune.results import load_study as load_study
+    from autoprune.search import finish as finish
     from autoprune.search import resume as resume
     from autoprune.search import search as search
     from autoprune.surgery import prune as prune
@@ -53,6 +54,7 @@ _HOME = {
     "Training": "recipe",
     "Outcome": "results",
     "load_study": "results",
+    "finish": "search",
     "resume": "search",
     "search": "search",
     "prune": "surgery",

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from autoprune.pareto import DENSE
-from autoprune.results import Outcome, Study
+from autoprune.errors import InputError
+from autoprune.pareto import DENSE, front
+from autoprune.recipe import Recipe
+from autoprune.results import Outcome, Proposal, Study
+from autoprune.space import Finalists
 
 T = TypeVar("T")
+
+#: Images of a finalist, if nobody says: so many times those of the longest recipe among the members.
+FULL = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +126,69 @@ def spread(members: Sequence[T], most: int) -> list[T]:
     if most == 1:
         return [members[len(members) // 2]]
     return [members[round(i * (len(members) - 1) / (most - 1))] for i in range(most)]
+
+
+# ---- what is still to be trained -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One training that is still to be done: a member's recipe at full length with one of the seeds."""
+
+    member: int
+    proposal: Proposal
+
+
+def plan(study: Study, wanted: Finalists) -> list[Entry]:
+    """What is missing: every seed of the dense control and of the chosen members; one seed of all before the next.
+
+    What completed earlier is not repeated, what failed or was cut short is. The first seed is the recipe's own, the
+    others follow it.
+
+    Raises:
+        InputError: the front is empty, or there are finalists of another length.
+    """
+    chosen = _members(study, wanted.most)
+    members = [_control(study), *chosen]
+    images = _length(study, wanted.images, [recipe for _, recipe in members])
+    done = {(run.member, run.seed) for run in study.finalists if run.completed}
+    first = max((run.id for run in study.finalists), default=-1) + 1
+    jobs = [(member, _full(recipe, images, turn)) for turn in range(wanted.seeds) for member, recipe in members]
+    missing = [(member, recipe) for member, recipe in jobs if (member, recipe.seed) not in done]
+    return [
+        Entry(member=member, proposal=Proposal(id=number, recipe=recipe, control=recipe.method.name == DENSE))
+        for number, (member, recipe) in enumerate(missing, first)
+    ]
+
+
+def _members(study: Study, most: int) -> list[tuple[int, Recipe]]:
+    members = front(study.outcomes, study.objectives)
+    if not members:
+        allowed = "a study in which something that was pruned has completed"
+        raise InputError("the front is empty: nothing to train again", where=str(study.folder.path), allowed=allowed)
+    return [(member.id, member.recipe) for member in spread(members, most)]
+
+
+def _control(study: Study) -> tuple[int, Recipe]:
+    """The dense control of the search: its training is the middle of what was searched."""
+    for proposal in study.proposals:
+        if proposal.control and proposal.recipe.method.name == DENSE:
+            return proposal.id, proposal.recipe
+    raise InputError("there is no dense control to compare with", where=str(study.folder.proposals))
+
+
+def _length(study: Study, wanted: int | None, recipes: Sequence[Recipe]) -> int:
+    """Training images of a finalist: what is wanted, else as many as those there are had, else the default."""
+    known = next((run.recipe.training.images for run in study.finalists if run.completed), None)
+    if wanted is not None and known not in (None, wanted):
+        raise InputError(
+            f"{wanted} training images: the finalists of this study have {known}, and the test split is read once",
+            where=str(study.folder.finalists),
+            allowed=f"{known}, or another folder",
+        )
+    return wanted or known or FULL * max(recipe.training.images for recipe in recipes)
+
+
+def _full(recipe: Recipe, images: int, turn: int) -> Recipe:
+    training = replace(recipe.training, images=images, rungs=(1.0,))
+    return replace(recipe, training=training, seed=(recipe.seed + turn) % 2**32)

@@ -1,19 +1,23 @@
-"""Search: which recipes to run and where. `search` starts a study, `resume` goes on with one."""
+"""Search: which recipes to run and where. `search` starts a study, `resume` goes on, `finish` tests its front."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoprune.finalists import plan
 from autoprune.results import Study, StudyFolder, load_study
-from autoprune.space import StudyConfig, load_space
+from autoprune.space import Budget, StudyConfig, load_space
 from autoprune.store import FolderStore
 
 # Workers import this package too: what only the driver needs (Optuna, 0.2 s) is imported where it is used.
 if TYPE_CHECKING:
+    from autoprune.search.limits import Limits
     from autoprune.search.prepare import Prepared
+    from autoprune.search.runs import Runs
     from autoprune.search.session import Session, View
     from autoprune.search.tune import Cluster
 
@@ -78,8 +82,10 @@ def search(
             cluster.ready()
         steps.create_folder(folder, prepared)
         stack.enter_context(steps.lock(folder))
-        limits = Limits.of(config.budget)
-        _run(Session(prepared.config, prepared.space, folder, limits=limits, view=view), prepared, cluster)
+        limits = Limits.of(config.budget, kept=config.finalists.share)
+        session = Session(prepared.config, prepared.space, folder, limits=limits, view=view)
+        _run(session, prepared, cluster)
+        _finals(session, prepared, cluster, Limits.of(Budget(minutes=config.budget.minutes)))
     return load_study(folder.path)
 
 
@@ -128,9 +134,78 @@ def resume(
         cluster = None if in_process else stack.enter_context(_cluster(config, address))
         prepared = steps.prepare(config)
         steps.check_same_model(study, prepared)
-        limits = Limits.of(config.budget, start=0.0 if minutes is None else last_time(study))
-        _run(Session(config, prepared.space, paths, limits=limits, study=study, view=view), prepared, cluster)
+        start = 0.0 if minutes is None else last_time(study)
+        limits = Limits.of(config.budget, start=start, kept=config.finalists.share)
+        session = Session(config, prepared.space, paths, limits=limits, study=study, view=view)
+        _run(session, prepared, cluster)
+        _finals(session, prepared, cluster, Limits.of(Budget(minutes=config.budget.minutes), start=start))
     return load_study(folder)
+
+
+def finish(
+    folder: str | Path,
+    *,
+    seeds: int | None = None,
+    images: int | None = None,
+    most: int | None = None,
+    address: str | None = None,
+    in_process: bool = False,
+    view: View | None = None,
+) -> Study:
+    """Train members of a study's front again, at full length and with several seeds, and read the test split.
+
+    Beside them the dense control is trained as long and as often. Each recipe runs as a whole once more, from the dense
+    weights on; what finished earlier is not repeated.
+
+    Args:
+        folder: of the study.
+        seeds: trainings of each member; with this and the next two, None = as the study's `finalists` say.
+        images: training images of each.
+        most: members, spread along the front.
+        address: as for `search`, and so are the next two.
+        in_process: without Ray.
+        view: is told of the progress.
+
+    Returns:
+        The study as the folder holds it then, with `finalists`.
+
+    Raises:
+        InputError: the folder holds no study, its front is empty, it has finalists of another length, a search runs in
+            it, or its model or data have changed.
+        StudyError: none of the trainings completed.
+        SearchInterrupted: as for `search`.
+    """
+    from autoprune.search import prepare as steps
+    from autoprune.search.finals import Finals, clock_of, with_time
+
+    paths = StudyFolder(Path(folder))
+    load_study(folder)
+    with ExitStack() as stack:
+        stack.enter_context(steps.lock(paths))
+        study = load_study(folder)
+        config = steps.with_finalists(steps.stored_config(study), {"seeds": seeds, "images": images, "most": most})
+        entries = plan(study, config.finalists)
+        if entries:
+            cluster = None if in_process else stack.enter_context(_cluster(config, address))
+            prepared = steps.prepare(config)
+            steps.check_same_model(study, prepared)
+            finals = Finals(with_time(config, study, entries), study, entries, clock=clock_of(study), view=view)
+            _run(finals, prepared, cluster, final=True)
+    return load_study(folder)
+
+
+def _finals(session: Session, prepared: Prepared, cluster: Cluster | None, limits: Limits) -> None:
+    """The finals at the end of a search, if its space file asks for them: as many as there is time for."""
+    from autoprune.search.finals import Finals, with_time
+
+    config = session.config
+    if config.finalists.share is None:
+        return
+    study = load_study(session.folder.path)
+    entries = plan(study, config.finalists)
+    config = with_time(config, study, entries)
+    finals = Finals(config, study, entries, clock=session.clock, limits=limits, view=session.view)
+    _run(finals, prepared, cluster, final=True)
 
 
 def _cluster(config: StudyConfig, address: str | None) -> Cluster:
@@ -139,12 +214,12 @@ def _cluster(config: StudyConfig, address: str | None) -> Cluster:
     return Cluster(config.resources, address)
 
 
-def _run(session: Session, prepared: Prepared, cluster: Cluster | None) -> None:
-    """Run what is left of the budget; without a cluster in this process, one recipe after the other."""
+def _run(session: Runs, prepared: Prepared, cluster: Cluster | None, *, final: bool = False) -> None:
+    """Run what is left; without a cluster in this process, one after the other. `final`: see `BenchEvaluator`."""
     if session.finished_handing_out():
         pass
     elif cluster is not None:
-        cluster.run(session, prepared.open_evaluator)
+        cluster.run(session, replace(prepared.open_evaluator, final=final))
     else:
         import torch
 
@@ -155,9 +230,9 @@ def _run(session: Session, prepared: Prepared, cluster: Cluster | None) -> None:
         torch.set_num_threads(resources.cpus_per_trial)
         bench = prepared.bench
         bench.store = FolderStore(session.folder.shared) if bench.share else None
-        evaluator = BenchEvaluator(bench, session.clock)
+        evaluator = BenchEvaluator(bench, session.clock, final=final)
         local.run(session, evaluator, trial_timeout=60 * resources.trial_timeout_minutes)
     session.close()
 
 
-__all__ = ["resume", "search"]
+__all__ = ["finish", "resume", "search"]

@@ -1,7 +1,7 @@
 """Finals: the front of a study trained again at full length, with several seeds, and read once on the test split.
 
-Nothing is chosen here any more. Which recipes run is settled by the search and its validation split; the test split is
-read when a training has ended, and of several seeds the model that is kept is the best on the validation split.
+Nothing is chosen here any more. Which recipes run, `finalists.plan` says from the search alone; the test split is read
+when a training has ended, and of several seeds the model that is kept is the best on the validation split.
 """
 
 from __future__ import annotations
@@ -10,51 +10,17 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from autoprune.errors import InputError, StudyError
-from autoprune.finalists import finalists, spread
-from autoprune.pareto import DENSE, front
-from autoprune.recipe import Recipe
+from autoprune.errors import StudyError
+from autoprune.finalists import Entry, finalists
 from autoprune.results import Outcome, Proposal, Study, append_line, repair_tail
 from autoprune.search.evaluate import Leg, StudyClock, failed
 from autoprune.search.limits import Limits
 from autoprune.search.pace import Pace
 from autoprune.search.runs import Runs
 from autoprune.search.session import FrontPoint, SearchInterrupted, StudyProgress, View, last_time
-from autoprune.space import Finalists, StudyConfig
-
-#: Images of a finalist, if nobody says: so many times those of the longest recipe among the members.
-FULL = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One training that is still to be done: a member's recipe at full length with one of the seeds."""
-
-    member: int
-    proposal: Proposal
-
-
-def plan(study: Study, wanted: Finalists) -> list[Entry]:
-    """What is missing: every seed of the dense control and of the chosen members; one seed of all before the next.
-
-    What completed earlier is not repeated, what failed or was cut short is. The first seed is the recipe's own, the
-    others follow it.
-
-    Raises:
-        InputError: the front is empty, or there are finalists of another length.
-    """
-    members = [_control(study), *_members(study, wanted.most)]
-    images = _length(study, wanted.images, [recipe for _, recipe in members])
-    done = {(run.member, run.seed) for run in study.finalists if run.completed}
-    first = max((run.id for run in study.finalists), default=-1) + 1
-    jobs = [(member, _full(recipe, images, turn)) for turn in range(wanted.seeds) for member, recipe in members]
-    missing = [(member, recipe) for member, recipe in jobs if (member, recipe.seed) not in done]
-    return [
-        Entry(member=member, proposal=Proposal(id=number, recipe=recipe, control=recipe.method.name == DENSE))
-        for number, (member, recipe) in enumerate(missing, first)
-    ]
+from autoprune.space import StudyConfig
 
 
 def with_time(config: StudyConfig, study: Study, entries: Sequence[Entry]) -> StudyConfig:
@@ -72,7 +38,7 @@ def clock_of(study: Study) -> StudyClock:
 
 
 class Finals(Runs):
-    """Hands out what `plan` found, and keeps one model per member.
+    """Hands out what `finalists.plan` found, and keeps one model per member.
 
     Args:
         config: of the study, see `with_time`.
@@ -195,39 +161,6 @@ class Finals(Runs):
         for path in self.models.glob("[0-9]*"):
             if int(path.name) not in wanted | set(self.running):
                 shutil.rmtree(path)
-
-
-def _members(study: Study, most: int) -> list[tuple[int, Recipe]]:
-    members = front(study.outcomes, study.objectives)
-    if not members:
-        allowed = "a study in which something that was pruned has completed"
-        raise InputError("the front is empty: nothing to train again", where=str(study.folder.path), allowed=allowed)
-    return [(member.id, member.recipe) for member in spread(members, most)]
-
-
-def _control(study: Study) -> tuple[int, Recipe]:
-    """The dense control of the search: its training is the middle of what was searched."""
-    for proposal in study.proposals:
-        if proposal.control and proposal.recipe.method.name == DENSE:
-            return proposal.id, proposal.recipe
-    raise InputError("there is no dense control to compare with", where=str(study.folder.proposals))
-
-
-def _length(study: Study, wanted: int | None, recipes: Sequence[Recipe]) -> int:
-    """Training images of a finalist: what is wanted, else as many as those there are had, else the default."""
-    known = next((run.recipe.training.images for run in study.finalists), None)
-    if wanted is not None and known not in (None, wanted):
-        raise InputError(
-            f"{wanted} training images: the finalists of this study have {known}, and the test split is read once",
-            where=str(study.folder.finalists),
-            allowed=f"{known}, or another folder",
-        )
-    return wanted or known or FULL * max(recipe.training.images for recipe in recipes)
-
-
-def _full(recipe: Recipe, images: int, turn: int) -> Recipe:
-    training = replace(recipe.training, images=images, rungs=(1.0,))
-    return replace(recipe, training=training, seed=(recipe.seed + turn) % 2**32)
 
 
 def _point(run: Outcome, member: int, accuracy: float) -> FrontPoint:

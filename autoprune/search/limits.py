@@ -36,12 +36,12 @@ class Limits:
     grace: float = GRACE_SECONDS
 
     @classmethod
-    def of(cls, budget: Budget, *, start: float = 0.0) -> Limits:
-        """The budget as limits of a session that begins at `start`."""
+    def of(cls, budget: Budget, *, start: float = 0.0, kept: float | None = None) -> Limits:
+        """The budget as limits of a session that begins at `start`; a share of the minutes is kept for its finals."""
         seconds = None if budget.minutes is None else 60 * budget.minutes
         return cls(
             trials=budget.trials,
-            deadline=None if seconds is None else start + seconds,
+            deadline=None if seconds is None else start + seconds * (1 - (kept or 0.0)),
             gpu_seconds=None if budget.gpu_hours is None else 3600 * budget.gpu_hours,
             images=budget.images,
             patience=budget.patience if budget.until == "hypervolume" else None,

@@ -18,13 +18,13 @@ from autoprune import methods
 from autoprune.allocate import check_prunable
 from autoprune.errors import InputError, ModelError, TargetError, check_name
 from autoprune.pareto import DENSE
-from autoprune.reading import to_plain
+from autoprune.reading import read, to_plain
 from autoprune.recipe import Recipe
 from autoprune.results import Study, StudyFolder
 from autoprune.search import plan
 from autoprune.search.cascade import pauses
 from autoprune.search.evaluate import OpenBench
-from autoprune.space import Resources, Sampler, Space, StudyConfig
+from autoprune.space import Finalists, Resources, Sampler, Space, StudyConfig
 from autoprune.tasks import load_task
 from autoprune.train import Runtime, choose_runtime
 from autoprune.trial import Bench
@@ -175,6 +175,12 @@ def with_sampler(config: StudyConfig, name: str | None) -> StudyConfig:
     names = Sampler.__dataclass_fields__["name"].metadata["choices"]
     check_name(name, names, kind="sampler")
     return replace(config, sampler=replace(config.sampler, name=name))
+
+
+def with_finalists(config: StudyConfig, given: Mapping[str, Any]) -> StudyConfig:
+    """The configuration with other finalists: fields of `Finalists`, None = as they are; `InputError` out of range."""
+    wanted = {name: value for name, value in given.items() if value is not None}
+    return replace(config, finalists=read(Finalists, {**to_plain(config.finalists), **wanted}, "finalists"))
 
 
 def warm_started(prepared: Prepared, earlier: Study | None) -> Prepared:
