@@ -31,6 +31,7 @@ class Cut:
         spent: training images seen before it.
         grouped: what grouped convolutions lost, see `Allocation.grouped`; never `either`.
         ratios: costs relative to the dense model.
+        latency_ms: of a forward pass, if it was measured.
         notes: of the method.
     """
 
@@ -38,6 +39,7 @@ class Cut:
     grouped: str
     ratios: dict[str, float]
     notes: dict[str, Any]
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import copy
 import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,18 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from autoprune import methods, midway
-from autoprune.allocate import allocate, check_target, share_kept
+from autoprune.allocate import TOLERANCE, allocate, check_target, share_kept
 from autoprune.cost import Cost, cost
 from autoprune.decompose import decompose, decomposed, recompose, unprofitable
 from autoprune.errors import AutopruneError, TargetError
 from autoprune.graph import ChannelGraph
 from autoprune.keep import Keep
+from autoprune.latency import Timer
 from autoprune.methods import Context, Method, Stage
 from autoprune.recipe import Allocation, Recipe, Target, stable_hash
-from autoprune.results import Outcome, Rung
+from autoprune.results import BROKEN, Outcome, Rung
 from autoprune.sensitivity import loss_rises
 from autoprune.shape import as_ratios
 from autoprune.shrink import compose, shrink
+from autoprune.space import Constraints, Latency
 from autoprune.store import Store
 from autoprune.tasks import Task
 from autoprune.trace import trace
@@ -65,7 +67,9 @@ class Bench:
         self.model = task.model()
         self.grouped = "offsets"
         self.graph = self.trace(self.model)
-        self.runtime = runtime or choose_runtime(self.model, tuple(task.example().shape), SCORE_BATCH)
+        shape = tuple(task.example().shape)
+        self.runtime = runtime or choose_runtime(self.model, shape, SCORE_BATCH)
+        self.timer = Timer(lambda: copy.deepcopy(self.model), shape, self.runtime)
         self._scores: dict[str, methods.Scores] = {}
         self._rises: dict[str, float] = {}
 
@@ -177,8 +181,10 @@ class _Progress:
     keep: Keep | None = None
     graph: ChannelGraph | None = None
     ratios: dict[str, float] = field(default_factory=dict)
+    latency_ms: float | None = None
     notes: dict[str, methods.Note] = field(default_factory=dict)
     stopped: bool = False
+    broken: str = ""
     tested: float | None = None
 
     def take_over(self, past: midway.Past) -> None:
@@ -208,6 +214,8 @@ class _Job:
     scratch: Path | None
     progress: _Progress
     started: float
+    constraints: Constraints
+    latency: Latency | None
 
     def checkpoint(self, stage: str) -> Path | None:
         """Where a stage's training is resumed from."""
@@ -262,6 +270,8 @@ def run(
     clock: Callable[[], float] | None = None,
     scratch: Path | None = None,
     final: bool = False,
+    constraints: Constraints | None = None,
+    latency: Latency | None = None,
 ) -> Trial:
     """Run one recipe; never raises for a failing recipe.
 
@@ -275,6 +285,9 @@ def run(
         scratch: folder for what the trial may go on from; with it, a trial that is run again, on this or another
             machine, goes on where it was interrupted or stopped. Rungs before that are not reported again.
         final: once it has ended, the model is also measured on the test split.
+        constraints: what the pruned model may not exceed; if it does, the trial ends right after the cut with status
+            `stopped`, and the error says by which constraint. The dense model may exceed them all.
+        latency: how the pruned model is timed, right after the cut; None = not at all.
     """
     progress = _Progress()
     now = clock or progress.elapsed
@@ -282,7 +295,8 @@ def run(
     if past is not None:
         progress.take_over(past)
         started = past.started
-    job = _Job(recipe, bench, report or _go_on, scratch, progress, started)
+    limits = constraints or Constraints()
+    job = _Job(recipe, bench, report or _go_on, scratch, progress, started, limits, latency)
     model, error = None, None
     try:
         model = _stages(job)
@@ -290,12 +304,18 @@ def run(
             job.test(model)
         if scratch is not None:
             midway.save_past(scratch, job.past())  # once more: the stage that a rung ended is timed only now
+    except _ConstraintError as broken:
+        progress.broken = f"{BROKEN}{broken}"
     except Exception as failure:  # noqa: BLE001 - a failing recipe is data: the search learns from it and goes on
         error = _one_line(failure)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     outcome = replace(_outcome(recipe, progress, error), id=id, control=control, started=started, finished=now())
     return Trial(outcome, model if outcome.completed else None, progress.keep, progress.graph)
+
+
+class _ConstraintError(AutopruneError):
+    """The pruned model exceeds what the study allows."""
 
 
 def _go_on(_rung: Rung, _ratios: dict[str, float]) -> bool:
@@ -315,6 +335,7 @@ def _pruned(job: _Job, method: Method) -> tuple[nn.Module, int]:
     """The cut and recalibrated model, and the training images spent on the way."""
     recipe, bench, progress = job.recipe, job.bench, job.progress
     with progress.stage("prepare"):
+        _check_target(job)
         start = _start(job, method)
     spent = 0
     context = start.context
@@ -323,12 +344,47 @@ def _pruned(job: _Job, method: Method) -> tuple[nn.Module, int]:
         context = _cut(job, start, method, _sparsified(job, start.way, method, context, images, cut), cut)
         spent += images
     pruned = bench.runtime.place(context.model)
+    _time(job, pruned)
+    if not method.is_dense:
+        _check(job, {**progress.ratios, "latency_ms": progress.latency_ms})
     with progress.stage("recalibrate"):
         recalibrate(pruned, bench.task, bench.runtime, seed=recipe.seed)
     if job.scratch is not None and progress.graph is not None and progress.keep is not None:
-        cut_now = midway.Cut(spent=spent, grouped=start.way.grouped, ratios=progress.ratios, notes=progress.notes)
+        cut_now = midway.Cut(
+            spent=spent,
+            grouped=start.way.grouped,
+            ratios=progress.ratios,
+            latency_ms=progress.latency_ms,
+            notes=progress.notes,
+        )
         midway.save_cut(job.scratch, pruned, progress.graph, progress.keep, cut_now)
     return pruned, spent
+
+
+def _time(job: _Job, pruned: nn.Module) -> None:
+    """Note the latency of the cut model; its weights do not matter."""
+    if job.latency is None:
+        return
+    with job.progress.stage("latency"):
+        timing = job.bench.timer.time(pruned, job.latency.batch)
+    job.progress.latency_ms = timing.ms
+    job.progress.ratios = {**job.progress.ratios, "latency": timing.ratio}
+
+
+def _check_target(job: _Job) -> None:
+    """End a trial before anything is trained if its target says that the cut model will break a constraint.
+
+    With two targets the cut may end far below one of them, so only the cut itself tells.
+    """
+    asked, limits = job.recipe.target.ratios(), job.constraints.limits()
+    if len(asked) == 1:
+        _check(job, {name: ratio for name, ratio in asked.items() if ratio - TOLERANCE > limits.get(name, 1.0)})
+
+
+def _check(job: _Job, costs: Mapping[str, float | None]) -> None:
+    broken = job.constraints.broken(costs)
+    if broken:
+        raise _ConstraintError(broken)
 
 
 def _found(job: _Job) -> tuple[nn.Module, int] | None:
@@ -341,7 +397,7 @@ def _found(job: _Job) -> tuple[nn.Module, int] | None:
     way = bench if cut.grouped == bench.grouped else bench.whole_groups
     split = [layer for layer in found.ranks if layer not in decomposed(start)]
     progress.keep, progress.graph = found.keep, way.trace(decompose(start, split)) if split else way.graph
-    progress.ratios, progress.notes = dict(cut.ratios), dict(cut.notes)
+    progress.ratios, progress.notes, progress.latency_ms = dict(cut.ratios), dict(cut.notes), cut.latency_ms
     return bench.runtime.place(found.model), cut.spent
 
 
@@ -517,7 +573,7 @@ def _finetune(job: _Job, method: Method, model: nn.Module, spent: int) -> None:
 
 
 def _outcome(recipe: Recipe, progress: _Progress, error: str | None) -> Outcome:
-    status = "failed" if error else "stopped" if progress.stopped else "completed"
+    status = "failed" if error else "stopped" if progress.stopped or progress.broken else "completed"
     ratios: dict[str, Any] = {f"{name}_ratio": value for name, value in progress.ratios.items()}
     return Outcome(
         id=0,
@@ -529,7 +585,8 @@ def _outcome(recipe: Recipe, progress: _Progress, error: str | None) -> Outcome:
         seconds=progress.seconds,
         notes=progress.notes,
         seed=recipe.seed,
-        error=error,
+        error=error or progress.broken or None,
+        latency_ms=progress.latency_ms,
         test_accuracy=progress.tested if status == "completed" else None,
         **ratios,
     )

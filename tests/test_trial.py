@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from autoprune.allocate import TOLERANCE
 from autoprune.cost import cost
 from autoprune.errors import TargetError
 from autoprune.graph import ChannelGraph
+from autoprune.latency import Timing
 from autoprune.methods.bn_scale import ScalePressure
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.results import Outcome, Rung
+from autoprune.space import Constraints, Latency
 from autoprune.store import FolderStore
 from autoprune.tasks import Task, load_task
 from autoprune.train import Runtime
@@ -332,3 +335,88 @@ def test_scores_of_the_dense_model_are_computed_once(bench: Bench) -> None:
 
     assert bench.scores(method, three) is bench.scores(method, three)
     assert bench.scores(method, three) is not bench.scores(method, four)
+
+
+# --- latency and constraints ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half_as_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pruned model takes 3 ms, half the time of the dense one."""
+    monkeypatch.setattr(bench.timer, "time", lambda _model, batch: Timing(ms=3.0 * batch, ratio=0.5))
+
+
+def test_latency_is_reported_where_it_is_asked_for(bench: Bench, half_as_long: None) -> None:
+    ratios: list[dict[str, float]] = []
+
+    def report(_rung: Rung, known: dict[str, float]) -> bool:
+        ratios.append(known)
+        return False
+
+    outcome = run(recipe(images=64), bench, report, latency=Latency(batch=7)).outcome
+
+    assert (outcome.latency_ms, outcome.latency_ratio) == (21.0, 0.5)
+    assert ratios[0]["latency"] == 0.5
+    assert "latency" in outcome.seconds
+    assert outcome == Outcome.from_json(outcome.to_json())
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"),
+    [
+        ({"latency_ms": 2.5}, "constraint: latency_ms 3 > 2.5"),
+        ({"latency": 0.4}, "constraint: latency 0.5 > 0.4"),
+        ({"latency": 0.4, "latency_ms": 1.0}, "constraint: latency_ms 3 > 1"),  # three times as much; 0.5 is 25 % over
+        ({"params": 0.3}, r"constraint: params 0\.\d+ > 0.3"),
+        ({"activations": 0.1}, r"constraint: activations 0\.\d+ > 0.1"),
+    ],
+)
+def test_a_broken_constraint_ends_a_trial_right_after_its_cut(
+    bench: Bench, half_as_long: None, limits: dict[str, float], error: str
+) -> None:
+    done = run(recipe(), bench, latency=Latency(), constraints=Constraints(**limits))
+    outcome = done.outcome
+
+    assert outcome.status == "stopped"
+    assert re.fullmatch(error, outcome.error or "")
+    assert outcome.infeasible
+    assert outcome.accuracy is None
+    assert outcome.rungs == ()
+    assert outcome.flops_ratio == pytest.approx(0.5, abs=TOLERANCE)
+    assert outcome.latency_ms == 3.0
+    assert outcome.widths
+    assert {"recalibrate", "finetune", "evaluate"}.isdisjoint(outcome.seconds)
+    assert done.model is None
+    assert outcome == Outcome.from_json(outcome.to_json())
+
+
+def test_a_target_beyond_a_constraint_ends_a_trial_before_its_stage(bench: Bench) -> None:
+    outcome = run(recipe("bn_scale", flops=0.62), bench, constraints=Constraints(flops=0.6)).outcome
+
+    assert (outcome.status, outcome.error) == ("stopped", "constraint: flops 0.62 > 0.6")
+    assert set(outcome.seconds) == {"prepare"}
+    assert outcome.flops_ratio is None
+
+
+def test_constraints_that_are_kept_change_nothing(bench: Bench, half_as_long: None) -> None:
+    kept = Constraints(flops=0.55, params=1.0, activations=1.0, latency=0.5, latency_ms=3.0)
+    outcome = run(recipe(images=64), bench, latency=Latency(), constraints=kept).outcome
+
+    assert (outcome.status, outcome.error) == ("completed", None)
+
+
+def test_the_dense_model_may_break_them_all(bench: Bench, half_as_long: None) -> None:
+    limits = Constraints(flops=0.1, params=0.1, latency_ms=1.0)
+    outcome = run(recipe("dense", flops=None, images=64), bench, latency=Latency(), constraints=limits).outcome
+
+    assert (outcome.status, outcome.latency_ms) == ("completed", 3.0)
+
+
+def test_a_trial_that_goes_on_elsewhere_is_not_timed_again(
+    bench: Bench, half_as_long: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(recipe(images=64), bench, lambda _rung, _ratios: False, latency=Latency(), scratch=tmp_path)
+    monkeypatch.setattr(bench.timer, "time", lambda *_: pytest.fail("timed again"))
+    outcome = run(recipe(images=64), bench, latency=Latency(), scratch=tmp_path).outcome
+
+    assert (outcome.status, outcome.latency_ms, outcome.latency_ratio) == ("completed", 3.0, 0.5)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.results import Outcome, Proposal, Rung
+from autoprune.space import Constraints, Latency
 from autoprune.store import Store
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class OpenBench:
         batch_size: to measure with.
         final: see `BenchEvaluator`.
         share: see `Bench`.
+        constraints, latency: see `trial.run`.
     """
 
     task: Mapping[str, Any]
@@ -161,6 +163,8 @@ class OpenBench:
     batch_size: int
     final: bool = False
     share: bool = True
+    constraints: Constraints | None = None
+    latency: Latency | None = None
 
     def __call__(self, clock: StudyClock, store: Store) -> Evaluator:
         """Load the task in this process."""
@@ -176,7 +180,7 @@ class OpenBench:
         shape = tuple(task.example().shape)
         runtime = self.runtime or choose_runtime(task.model(), shape, self.batch_size, threads=self.cpus)
         bench = Bench(task, runtime, store if self.share else None, share=self.share)
-        return BenchEvaluator(bench, clock, final=self.final)
+        return BenchEvaluator(bench, clock, final=self.final, constraints=self.constraints, latency=self.latency)
 
 
 class BenchEvaluator:
@@ -184,10 +188,20 @@ class BenchEvaluator:
 
     Args:
         final: what it runs are finalists, which are measured on the test split as well.
+        constraints, latency: see `trial.run`.
     """
 
-    def __init__(self, bench: Bench, clock: StudyClock, *, final: bool = False) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        clock: StudyClock,
+        *,
+        final: bool = False,
+        constraints: Constraints | None = None,
+        latency: Latency | None = None,
+    ) -> None:
         self.bench, self.clock, self.final = bench, clock, final
+        self.constraints, self.latency = constraints, latency
 
     def run(self, proposal: Proposal, report: Report, scratch: Path | None) -> Evaluation:
         """Run one recipe until its end or until `report` says no."""
@@ -202,6 +216,8 @@ class BenchEvaluator:
             clock=self.clock.now,
             scratch=scratch,
             final=self.final,
+            constraints=None if self.final else self.constraints,  # a finalist has kept them already
+            latency=self.latency,
         )
         if done.model is None or done.keep is None or not done.outcome.completed:
             return Evaluation(outcome=done.outcome)
