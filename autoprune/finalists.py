@@ -87,7 +87,8 @@ class Finalist:
 
 def finalists(outcomes: Sequence[Outcome]) -> list[Finalist]:
     """The lines of `finalists.jsonl` that completed, by member: by rising FLOPs, so that the control comes last."""
-    done = sorted((run for run in outcomes if run.completed and run.member is not None), key=lambda run: run.seed)
+    done = [run for run in outcomes if run.completed and run.member is not None]
+    done.sort(key=lambda run: run.recipe.seed)
     members = dict.fromkeys(run.member for run in done if run.member is not None)
     found = [Finalist(member=member, runs=tuple(run for run in done if run.member == member)) for member in members]
     return sorted(found, key=lambda one: (one.dense, one.flops_ratio, one.member))
@@ -139,7 +140,7 @@ class Entry:
     proposal: Proposal
 
 
-def plan(study: Study, wanted: Finalists) -> list[Entry]:
+def to_train(study: Study, wanted: Finalists) -> list[Entry]:
     """What is missing: every seed of the dense control and of the chosen members; one seed of all before the next.
 
     What completed earlier is not repeated, what failed or was cut short is. The first seed is the recipe's own, the
@@ -151,7 +152,7 @@ def plan(study: Study, wanted: Finalists) -> list[Entry]:
     chosen = _members(study, wanted.most)
     members = [_control(study), *chosen]
     images = _length(study, wanted.images, [recipe for _, recipe in members])
-    done = {(run.member, run.seed) for run in study.finalists if run.completed}
+    done = {(run.member, run.recipe.seed) for run in study.finalists if run.completed}
     first = max((run.id for run in study.finalists), default=-1) + 1
     jobs = [(member, _full(recipe, images, turn)) for turn in range(wanted.seeds) for member, recipe in members]
     missing = [(member, recipe) for member, recipe in jobs if (member, recipe.seed) not in done]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoprune.finalists import plan
+from autoprune.finalists import to_train
 from autoprune.results import Study, StudyFolder, load_study
 from autoprune.space import Budget, StudyConfig, load_space
 from autoprune.store import FolderStore
@@ -66,8 +66,6 @@ def search(
     """
     from autoprune import methods
     from autoprune.search import prepare as steps
-    from autoprune.search.limits import Limits
-    from autoprune.search.session import Session
 
     budget = {"trials": trials, "minutes": minutes, "gpu_hours": gpu_hours, "images": images, "until": until}
     folder = StudyFolder(Path(out))
@@ -80,13 +78,23 @@ def search(
         prepared = steps.warm_started(steps.prepare(config), earlier)
         if cluster is not None:
             cluster.ready()
-        steps.create_folder(folder, prepared)
-        stack.enter_context(steps.lock(folder))
+        _begin(folder, prepared, cluster, view)
+    return load_study(folder.path)
+
+
+def _begin(folder: StudyFolder, prepared: Prepared, cluster: Cluster | None, view: View | None) -> None:
+    """Make the study folder, and run the whole budget in it."""
+    from autoprune.search import prepare as steps
+    from autoprune.search.limits import Limits
+    from autoprune.search.session import Session
+
+    config = prepared.config
+    steps.create_folder(folder, prepared)
+    with steps.lock(folder):
         limits = Limits.of(config.budget, kept=config.finalists.share)
-        session = Session(prepared.config, prepared.space, folder, limits=limits, view=view)
+        session = Session(config, prepared.space, folder, limits=limits, view=view)
         _run(session, prepared, cluster)
         _finals(session, prepared, cluster, Limits.of(Budget(minutes=config.budget.minutes)))
-    return load_study(folder.path)
 
 
 def resume(
@@ -184,7 +192,7 @@ def finish(
         stack.enter_context(steps.lock(paths))
         study = load_study(folder)
         config = steps.with_finalists(steps.stored_config(study), {"seeds": seeds, "images": images, "most": most})
-        entries = plan(study, config.finalists)
+        entries = to_train(study, config.finalists)
         if entries:
             cluster = None if in_process else stack.enter_context(_cluster(config, address))
             prepared = steps.prepare(config)
@@ -202,7 +210,7 @@ def _finals(session: Session, prepared: Prepared, cluster: Cluster | None, limit
     if config.finalists.share is None:
         return
     study = load_study(session.folder.path)
-    entries = plan(study, config.finalists)
+    entries = to_train(study, config.finalists)
     config = with_time(config, study, entries)
     finals = Finals(config, study, entries, clock=session.clock, limits=limits, view=session.view)
     _run(finals, prepared, cluster, final=True)

@@ -1,7 +1,7 @@
 """Finals: the front of a study trained again at full length, with several seeds, and read once on the test split.
 
-Nothing is chosen here any more. Which recipes run, `finalists.plan` says from the search alone; the test split is read
-when a training has ended, and of several seeds the model that is kept is the best on the validation split.
+Nothing is chosen here any more. Which recipes run, `finalists.to_train` says from the search alone; the test split is
+read when a training has ended, and of several seeds the model that is kept is the best on the validation split.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def clock_of(study: Study) -> StudyClock:
 
 
 class Finals(Runs):
-    """Hands out what `finalists.plan` found, and keeps one model per member.
+    """Hands out what `finalists.to_train` found, and keeps one model per member.
 
     Args:
         config: of the study, see `with_time`.
@@ -113,7 +113,9 @@ class Finals(Runs):
         """The finals at this moment; test accuracies are not among what is shown on the way."""
         now = self.outcomes[len(self.outcomes) - self._ended :]
         counts, found = Counter(outcome.status for outcome in now), finalists(self.outcomes)
-        points = [_point(one.best, one.member, one.validation.mean) for one in found if not one.dense]
+        points = [
+            _point(one.best, one.member, one.validation.mean, self.config.objectives) for one in found if not one.dense
+        ]
         return StudyProgress(
             done=counts["completed"],
             running=len(self.running),
@@ -163,6 +165,5 @@ class Finals(Runs):
                 shutil.rmtree(path)
 
 
-def _point(run: Outcome, member: int, accuracy: float) -> FrontPoint:
-    method = run.recipe.method.name
-    return FrontPoint(id=member, method=method, flops_ratio=run.flops_ratio or 0.0, accuracy=accuracy)
+def _point(run: Outcome, member: int, accuracy: float, objectives: Sequence[str]) -> FrontPoint:
+    return replace(FrontPoint.of(run, objectives), id=member, accuracy=accuracy)

@@ -49,6 +49,12 @@ def proposal(number, *, flops=0.5, images=1000, control=False):
     return Proposal(id=number, recipe=recipe, control=control)
 
 
+def final_numbers(proposal):
+    """The higher the seed, the better on validation and the worse on the test split: a mix-up of the two shows."""
+    ratio, seed = proposal.recipe.target.flops or 1.0, proposal.recipe.seed
+    return {"accuracy": ratio**0.5 + 0.001 * seed, "test_accuracy": 0.5 - 0.01 * seed}
+
+
 @dataclass(frozen=True)
 class Fake:
     """Sleeps, writes a line that says that it ran, and answers by formula, or fails as `trouble` says."""
@@ -58,6 +64,7 @@ class Fake:
     ran: Path | None
     trouble: dict = field(default_factory=dict)
     rungs: tuple[float, ...] = (0.0,)
+    final: bool = False
 
     def run(self, proposal, report, scratch):
         started = self.clock.now()
@@ -72,7 +79,8 @@ class Fake:
             short = completed(proposal, **fields, rungs=tuple(passed), status="stopped")
             return Evaluation(outcome=replace(short, accuracy=None))
         accuracy = float("nan") if self.trouble.get(proposal.id) == "nan" else None
-        done = completed(proposal, accuracy, **fields, rungs=tuple(passed))
+        numbers = final_numbers(proposal) if self.final else {"accuracy": accuracy}
+        done = completed(proposal, **numbers, **fields, rungs=tuple(passed))
         return Evaluation(outcome=done, files={"model.json": b"%d" % proposal.id})
 
     def _climb(self, proposal, report, scratch):
@@ -116,11 +124,12 @@ class OpenFake:
     trouble: dict = field(default_factory=dict)
     broken: bool = False
     rungs: tuple[float, ...] = (0.0,)
+    final: bool = False
 
     def __call__(self, clock, _store=None):
         if self.broken:
             raise OSError("no data here")
-        return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs)
+        return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs, self.final)
 
 
 @dataclass(frozen=True)
