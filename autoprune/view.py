@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROWS = 12
 """Members of the front that the live picture shows, evenly spread; the summary at the end shows all."""
 
+_HEADINGS = {"flops": "FLOPs"}
+
 PIPE_WIDTH = 240
 """Width of a table that is not on a terminal: wide enough for the names of layers, nothing is cut off."""
 
@@ -48,6 +50,7 @@ class JsonView:
                 status=outcome.status,
                 accuracy=outcome.accuracy,
                 flops_ratio=outcome.flops_ratio,
+                **({} if outcome.latency_ms is None else {"latency_ms": round(outcome.latency_ms, 3)}),
                 error=outcome.error,
                 seconds=round(progress.seconds, 1),
                 ended=progress.done + progress.stopped + progress.failed,
@@ -166,17 +169,13 @@ def _bar(progress: StudyProgress) -> ProgressBar:
 def _front(progress: StudyProgress) -> Table:
     dense = "" if progress.dense_accuracy is None else f" (dense: {progress.dense_accuracy:.2%})"
     table = Table(title=f"front so far{dense}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name, justify in (
-        ("trial", "right"),
-        ("method", "left"),
-        ("accuracy", "right"),
-        ("FLOPs", "right"),
-        ("", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    costs = list(progress.front[0].costs) if progress.front else ["flops"]
+    for name in ("trial", "method", "accuracy", *(_HEADINGS.get(cost, cost) for cost in costs), ""):
+        table.add_column(name, justify="left" if name in ("method", "") else "right")
     for point in _spread(progress.front):
-        bar = "█" * round(20 * point.flops_ratio)
-        table.add_row(str(point.id), point.method, f"{point.accuracy:.2%}", f"{point.flops_ratio:.1%}", bar)
+        bar = "█" * min(round(20 * point.costs[costs[0]]), 20)
+        shares = (f"{point.costs[cost]:.1%}" for cost in costs)
+        table.add_row(str(point.id), point.method, f"{point.accuracy:.2%}", *shares, bar)
     return table
 
 

@@ -149,6 +149,14 @@ def test_wrong_options(argv: list[str], what: str, capsys: Capture, here: Path) 
         ("space.training.lr=-1", "-1"),
         ("budget.trails=3", "trails"),
         ("objectives=[speed]", "speed"),
+        ("objectives=[flops, latency]", "found ['flops', 'latency']; allowed: accuracy, and one or two of"),
+        ("objectives=[accuracy]", "found ['accuracy']; allowed: accuracy, and one or two of flops, params"),
+        ("objectives=[accuracy, flops, flops]", "allowed: accuracy, and one or two of"),
+        ("objectives=[accuracy, flops, params, latency]", "allowed: accuracy, and one or two of"),
+        ("constraints={speed: 5}", "speed"),
+        ("constraints={params: 1.5}", "constraints.params: 1.5 is out of range; allowed: (0, 1]"),
+        ("constraints={latency_ms: 5ms}", "constraints.latency_ms: expected a number, found '5ms'"),
+        ("latency={batch: 0}", "latency.batch: 0 is out of range"),
         ("nonsense", "expected key=value"),
     ],
 )
@@ -228,6 +236,20 @@ def test_an_unreachable_target(capsys: Capture, here: Path) -> None:
 
     assert "0.0001 cannot be reached" in line
     assert "allowed: flops >= 0.00" in line
+    assert not (here / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "what"),
+    [
+        ({"flops": 0.2}, "constraints.flops: 0.2 is below every target; allowed: 0.3, or lower targets"),
+        ({"params": 0.001}, "constraints.params: 0.001 cannot be reached; allowed: 0."),
+    ],
+)
+def test_a_constraint_that_nothing_can_keep(limits: dict[str, float], what: str, capsys: Capture, here: Path) -> None:
+    space = write_space(here / "s.yaml", constraints=limits)
+
+    assert what in fails(capsys, "search", space, "--in-process", "--out", "study")
     assert not (here / "study").exists()
 
 
@@ -503,7 +525,7 @@ def progress(*latest: Outcome, **changes: Any) -> StudyProgress:
         "paused": 7,
         "used": 0.31,
     }
-    points = tuple(FrontPoint(id=n, method="l1", flops_ratio=n / 50, accuracy=n / 100) for n in range(1, 31))
+    points = tuple(FrontPoint(id=n, method="l1", costs={"flops": n / 50}, accuracy=n / 100) for n in range(1, 31))
     return StudyProgress(**{**plain, "dense_accuracy": 0.97, "front": points, "latest": latest, **changes})
 
 

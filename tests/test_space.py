@@ -13,7 +13,20 @@ from autoprune import methods
 from autoprune.errors import InputError
 from autoprune.reading import choices, within
 from autoprune.recipe import Recipe
-from autoprune.space import Budget, Choice, Float, Int, Space, StudyConfig, load_space, merge, names, parse_yaml
+from autoprune.space import (
+    Budget,
+    Choice,
+    Constraints,
+    Float,
+    Int,
+    Latency,
+    Space,
+    StudyConfig,
+    load_space,
+    merge,
+    names,
+    parse_yaml,
+)
 
 GROUPS = [("stem", 0), ("layer1.0.conv1", 0), ("layer2.0.conv1", 1), ("layer3.0.conv1", 2)]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -425,3 +438,47 @@ def test_merge_leaves_its_arguments_alone():
 
 def test_exponents_without_a_point_are_numbers():
     assert parse_yaml("{a: 1e-4, b: 2E3, c: 1.5e+2, d: e5}", "x") == {"a": 1e-4, "b": 2000.0, "c": 150.0, "d": "e5"}
+
+
+TIMED = """
+task: {}
+space: {method: l1, target: {flops: {float: [0.2, 0.8]}}}
+objectives: [accuracy, latency, params]
+constraints: {latency_ms: 5, activations: 0.75}
+latency: {batch: 7}
+"""
+
+
+def test_objectives_and_constraints_round_trip():
+    config = StudyConfig.from_yaml(TIMED)
+
+    assert config.objectives == ("accuracy", "latency", "params")
+    assert config.constraints == Constraints(latency_ms=5.0, activations=0.75)
+    assert config.timed == Latency(batch=7)
+    assert StudyConfig.from_yaml(config.to_yaml()) == config
+
+
+@pytest.mark.parametrize(
+    ("objectives", "limits", "timed"),
+    [
+        (("accuracy", "flops"), {}, False),
+        (("accuracy", "flops"), {"params": 0.5}, False),
+        (("accuracy", "flops"), {"latency": 0.5}, True),
+        (("accuracy", "flops"), {"latency_ms": 5.0}, True),
+        (("accuracy", "latency"), {}, True),
+    ],
+)
+def test_models_are_timed_only_where_somebody_wants_to_know(objectives, limits, timed):
+    config = dataclasses.replace(StudyConfig.from_yaml(TIMED), objectives=objectives, constraints=Constraints(**limits))
+
+    assert (config.timed is not None) == timed
+
+
+def test_how_far_costs_exceed_constraints():
+    limits = Constraints(latency_ms=4.0, params=0.5, flops=0.8)
+    costs = {"latency_ms": 5.0, "params": 0.25, "flops": None, "activations": 0.9}
+
+    assert limits.excess(costs) == {"params": -0.5, "latency_ms": 0.25}
+    assert limits.broken(costs) == "latency_ms 5 > 4"
+    assert limits.broken({**costs, "params": 0.75}) == "params 0.75 > 0.5"
+    assert limits.broken({**costs, "latency_ms": 4.0}) == ""

@@ -238,7 +238,8 @@ def _run(session: Runs, prepared: Prepared, cluster: Cluster | None, *, final: b
         torch.set_num_threads(resources.cpus_per_trial)
         bench = prepared.bench
         bench.store = FolderStore(session.folder.shared) if bench.share else None
-        evaluator = BenchEvaluator(bench, session.clock, final=final)
+        constraints, latency = session.config.constraints, session.config.timed
+        evaluator = BenchEvaluator(bench, session.clock, final=final, constraints=constraints, latency=latency)
         local.run(session, evaluator, trial_timeout=60 * resources.trial_timeout_minutes)
     session.close()
 

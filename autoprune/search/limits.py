@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from autoprune.pareto import hypervolume_over_time
+from autoprune.pareto import OBJECTIVES, hypervolume_over_time
 from autoprune.results import Outcome
 from autoprune.space import Budget
 
@@ -98,11 +98,11 @@ class Spent:
         return [*self._ended.values(), *(self._ahead.values() if ahead else ())]
 
 
-def on_plateau(outcomes: Sequence[Outcome], limits: Limits) -> bool:
+def on_plateau(outcomes: Sequence[Outcome], limits: Limits, objectives: Sequence[str] = OBJECTIVES) -> bool:
     """Whether the last `patience` recipes that were pruned and completed brought hardly more hypervolume."""
     if limits.patience is None:
         return False
-    volumes = hypervolume_over_time(outcomes)[:, 1]
+    volumes = hypervolume_over_time(outcomes, objectives)[:, 1]
     if len(volumes) <= limits.patience:
         return False
     return bool(volumes[-1] < volumes[-1 - limits.patience] * (1 + limits.gain))

@@ -15,16 +15,16 @@ import torch
 import yaml
 
 from autoprune import methods
-from autoprune.allocate import check_prunable
+from autoprune.allocate import TOLERANCE, check_prunable, smallest
 from autoprune.errors import InputError, ModelError, TargetError, check_name
 from autoprune.pareto import DENSE
 from autoprune.reading import read, to_plain
-from autoprune.recipe import Recipe
+from autoprune.recipe import Allocation, Recipe
 from autoprune.results import Study, StudyFolder
 from autoprune.search import plan
 from autoprune.search.cascade import pauses
 from autoprune.search.evaluate import OpenBench
-from autoprune.space import Finalists, Resources, Sampler, Space, StudyConfig
+from autoprune.space import Constraints, Finalists, Resources, Sampler, Space, StudyConfig
 from autoprune.tasks import load_task
 from autoprune.train import Runtime, choose_runtime
 from autoprune.trial import Bench
@@ -51,10 +51,10 @@ class Prepared:
 
 
 def prepare(config: StudyConfig) -> Prepared:
-    """Load the task, trace the model, and see that the space's lowest target can be met.
+    """Load the task, trace the model, and see that the space's lowest target and the constraints can be met.
 
     Raises:
-        InputError: data, checkpoint, model, target or the sampler's first recipes are wrong.
+        InputError: data, checkpoint, model, target, constraints or the sampler's first recipes are wrong.
         StudyError: nothing of the model can be pruned.
     """
     recipes = config.space.corners()
@@ -66,6 +66,7 @@ def prepare(config: StudyConfig) -> Prepared:
     check_prunable(bench.graph)
     space = config.space.bind([(group.id, group.stage) for group in bench.graph.prunable])
     check_targets(space, bench)
+    check_constraints(config.constraints, space, bench)
     plan.check_first(space, config.sampler)
     measured_here = bench.runtime.device != "cpu" or not config.resources.gpus_per_trial
     opener = OpenBench(
@@ -74,6 +75,8 @@ def prepare(config: StudyConfig) -> Prepared:
         cpus=config.resources.cpus_per_trial,
         batch_size=recipes[0].training.batch_size,
         share=config.share,
+        constraints=config.constraints,
+        latency=config.timed,
     )
     return Prepared(config, space, bench, opener)
 
@@ -98,6 +101,30 @@ def check_targets(space: Space, bench: Bench) -> None:
         else:
             if refusal is not None:
                 raise TargetError(refusal.what, where="space.target", allowed=refusal.allowed)
+
+
+def check_constraints(constraints: Constraints, space: Space, bench: Bench) -> None:
+    """Raise `InputError` if no recipe of the space can keep a constraint, as far as that is known before anything runs.
+
+    How long a model takes is not: a latency that nothing keeps shows in the trials.
+    """
+    corners = [recipe for recipe in space.corners() if recipe.method.name != DENSE]
+    for name, limit in constraints.limits().items():
+        where = f"constraints.{name}"
+        asked = [recipe.target.ratios() for recipe in corners]
+        if all(len(ratios) == 1 and ratios.get(name, 0.0) - TOLERANCE > limit for ratios in asked):
+            lowest = min(ratios[name] for ratios in asked)
+            raise InputError(f"{limit:g} is below every target", where=where, allowed=f"{lowest:g}, or lower targets")
+        least = min(_smallest(recipe.allocation, bench).get(name, 0.0) for recipe in corners)
+        if least > limit:
+            what = f"{limit:g} cannot be reached"
+            raise InputError(what, where=where, allowed=f"{least:.4g}, the smallest ratio, or more")
+
+
+def _smallest(how: Allocation, bench: Bench) -> dict[str, float]:
+    """The lowest cost ratios that an allocation can reach, in one way to cut groups or another."""
+    ratios = [smallest(way.graph, how).ratios(bench.dense_cost) for way in bench.ways(how.grouped)]
+    return {name: min(found[name] for found in ratios) for name in ratios[0]}
 
 
 def check_new_folder(path: Path) -> None:

@@ -29,7 +29,7 @@ from autoprune.pareto import DENSE
 from autoprune.recipe import Recipe
 from autoprune.results import Outcome, Proposal
 from autoprune.search.plan import Middle, Params, first_recipes
-from autoprune.space import Sampler, Space
+from autoprune.space import Constraints, Sampler, Space
 
 RANDOM = "random"
 CONTROLS = 2
@@ -47,6 +47,7 @@ class Proposer:
     Args:
         space: bound to the model.
         objectives: accuracy and the cost ratios to trade off.
+        constraints: what a pruned model may not exceed; samplers hear by how much each does.
         sampler: which one, after how many recipes it takes over, and what comes before.
         seed: of the sampler and of recipes whose space has no seed.
         proposals, outcomes: the logs of an earlier run, in the order they were written.
@@ -57,13 +58,14 @@ class Proposer:
         space: Space,
         *,
         objectives: Sequence[str] = ("accuracy", "flops"),
+        constraints: Constraints | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
         proposals: Iterable[Proposal] = (),
         outcomes: Iterable[Outcome] = (),
     ) -> None:
         self.space, self.objectives, self.seed = space, tuple(objectives), seed
-        self._sampler = sampler or Sampler()
+        self._constraints, self._sampler = constraints or Constraints(), sampler or Sampler()
         self._plan = first_recipes(space, self._sampler, seed)
         self._study = _create_study(self.objectives)
         self._numbers: dict[int, int] = {}
@@ -105,20 +107,32 @@ class Proposer:
         """Learn from an outcome; one that the sampler does not know (a control outside the space) is left alone."""
         number = self._numbers.pop(outcome.id, None)
         if number is not None:
+            self._constrain(number, outcome)
             self._study.tell(number, **self._told(outcome))
+
+    def _constrain(self, number: int, outcome: Outcome) -> None:
+        """By what share the outcome exceeds each constraint; where it never was cut, its target does."""
+        if outcome.status == "failed" or not self._constraints.limits():
+            return
+        known = {name: value for name, value in outcome.costs.items() if value is not None}
+        trial = optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+        for name, excess in self._constraints.excess({**outcome.recipe.target.ratios(), **known}).items():
+            trial.set_constraint(name, excess)
 
     def _told(self, outcome: Outcome) -> dict[str, Any]:
         """The outcome in Optuna's words.
 
         A recipe that lost a comparison with others is `PRUNED`: TPE counts it among the bad ones, the other samplers
-        pass over it. One that something else cut short (`error` says what) or that failed says nothing about its
-        parameters: `FAIL`, which every sampler passes over.
+        pass over it. So is one that broke a constraint: TPE ranks those by how far they exceed it, the Gaussian process
+        learns from how much room the others have left, the genetic ones breed from what is allowed. One that something
+        else cut short (`error` says what) or that failed says nothing about its parameters: `FAIL`, which every sampler
+        passes over.
         """
         values = self._values(outcome)
         if values is not None:
             return {"state": TrialState.COMPLETE, "values": values}
-        compared = outcome.status == "stopped" and outcome.error is None
-        return {"state": TrialState.PRUNED if compared else TrialState.FAIL}
+        judged = outcome.infeasible or (outcome.status == "stopped" and outcome.error is None)
+        return {"state": TrialState.PRUNED if judged else TrialState.FAIL}
 
     def _values(self, outcome: Outcome) -> list[float] | None:
         """The objectives in order; None unless the recipe ran to its end and every one is a number."""
@@ -208,11 +222,7 @@ class Proposer:
 
 def cost_ratios(outcome: Outcome) -> dict[str, float | None]:
     """The known costs of an outcome relative to the dense model, by the name of the objective."""
-    return {
-        "flops": outcome.flops_ratio,
-        "params": outcome.params_ratio,
-        "activations": outcome.activations_ratio,
-    }
+    return {name: value for name, value in outcome.costs.items() if name != "latency_ms"}
 
 
 def _create_study(objectives: Sequence[str]) -> optuna.Study:

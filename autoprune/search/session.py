@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from autoprune.errors import AutopruneError, StudyError
-from autoprune.pareto import candidates, front
+from autoprune.pareto import candidates, costs_of, front
 from autoprune.recipe import Recipe
 from autoprune.results import Outcome, Proposal, Study, StudyFolder, append_line, load_study, repair_tail
 from autoprune.search.cascade import Cascade, pauses
@@ -31,12 +31,19 @@ class SearchInterrupted(AutopruneError):  # noqa: N818 - what happened is no err
 
 @dataclass(frozen=True, kw_only=True)
 class FrontPoint:
-    """One member of the front so far."""
+    """One member of the front so far; `costs` are those among the objectives, relative to the dense model."""
 
     id: int
     method: str
-    flops_ratio: float
     accuracy: float
+    costs: Mapping[str, float]
+
+    @classmethod
+    def of(cls, outcome: Outcome, objectives: Sequence[str]) -> FrontPoint:
+        """An outcome that may be on a front in these objectives."""
+        costs = {name: outcome.costs[name] or 0.0 for name in costs_of(objectives)}
+        method, accuracy = outcome.recipe.method.name, outcome.accuracy or 0.0
+        return cls(id=outcome.id, method=method, accuracy=accuracy, costs=costs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +56,7 @@ class StudyProgress:
         seconds: since the study began.
         eta: seconds until the budget is used up, as far as one can tell; None = not yet.
         used: share of the budget, the largest if there are several; None = nothing is counted.
-        front: by rising FLOPs.
+        front: cheapest first.
         latest: outcomes since the last update, oldest first.
     """
 
@@ -109,6 +116,7 @@ class Session(Runs):
         self.proposer = Proposer(
             space,
             objectives=config.objectives,
+            constraints=config.constraints,
             sampler=config.sampler,
             seed=config.seed,
             proposals=study.proposals,
@@ -189,7 +197,7 @@ class Session(Runs):
     def _flat(self) -> bool:
         """Whether the front has stopped to grow; looked at once per outcome, as that takes a while."""
         if self._looked[0] != len(self.outcomes):
-            self._looked = len(self.outcomes), on_plateau(self.outcomes, self.limits)
+            self._looked = len(self.outcomes), on_plateau(self.outcomes, self.limits, self.config.objectives)
         return self._looked[1]
 
     def _may_begin(self) -> bool:
@@ -292,15 +300,8 @@ class Session(Runs):
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:
         """The search at this moment."""
         counts = Counter(outcome.status for outcome in self.outcomes)
-        points = tuple(
-            FrontPoint(
-                id=member.id,
-                method=member.recipe.method.name,
-                flops_ratio=member.flops_ratio or 0.0,
-                accuracy=member.accuracy or 0.0,
-            )
-            for member in front(self.outcomes)
-        )
+        objectives = self.config.objectives
+        points = tuple(FrontPoint.of(member, objectives) for member in front(self.outcomes, objectives))
         return StudyProgress(
             done=counts["completed"],
             running=len(self.running),
@@ -332,7 +333,7 @@ class Session(Runs):
             raise SearchInterrupted(
                 f"stopped with {count} outcomes kept; go on with `autoprune resume {self.folder.path}`"
             )
-        if not candidates(self.outcomes):
+        if not candidates(self.outcomes, self.config.objectives):
             raise StudyError(_why_nothing(self.outcomes), where=str(self.folder.path))
 
     def _replay(self, study: Study) -> None:
@@ -375,7 +376,7 @@ class Session(Runs):
 
     def _tidy_models(self) -> None:
         """Keep the models of the front and of the controls; the disk stays bounded."""
-        wanted = {member.id for member in front(self.outcomes)}
+        wanted = {member.id for member in front(self.outcomes, self.config.objectives)}
         wanted |= {outcome.id for outcome in self.outcomes if outcome.control and outcome.completed}
         ended = {outcome.id for outcome in self.outcomes}
         for path in self.folder.models.glob("[0-9]*"):
@@ -397,6 +398,9 @@ def last_time(study: Study) -> float:
 
 
 def _why_nothing(outcomes: Sequence[Outcome]) -> str:
+    broken = [outcome for outcome in outcomes if outcome.infeasible]
+    if len(broken) > len(outcomes) / 2:
+        return f"{len(broken)} of {len(outcomes)} trials broke a constraint; the last one: {broken[-1].error}"
     errors = Counter(outcome.error for outcome in outcomes if outcome.error)
     if not errors:
         return f"none of {len(outcomes)} trials pruned something and completed: the budget was too small"

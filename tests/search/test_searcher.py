@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from autoprune.pareto import hypervolume
 from autoprune.results import Outcome, Proposal
 from autoprune.search.searcher import Proposer
-from autoprune.space import Sampler, Space
+from autoprune.space import Constraints, Sampler, Space
 
 SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
 
@@ -226,3 +226,75 @@ def test_tpe_learns():
         return hypervolume([(o.flops_ratio, -o.accuracy) for o in outcomes if o.recipe.method.name != "dense"])
 
     assert np.mean([volume("tpe", s) for s in range(3)]) > np.mean([volume("random", s) for s in range(3)])
+
+
+# -- constraints -------------------------------------------------------------------------------------------------------
+
+HALF = Constraints(flops=0.5, latency_ms=8.0)
+
+
+def judged(proposal, limits=HALF):
+    """What becomes of a recipe whose model takes 10 ms times the FLOPs ratio, if it may not exceed the limits."""
+    outcome = fakes.completed(proposal)
+    outcome = replace(outcome, latency_ms=10 * outcome.flops_ratio, latency_ratio=outcome.flops_ratio)
+    broken = limits.broken(outcome.costs)
+    return replace(outcome, status="stopped", accuracy=None, error=f"constraint: {broken}") if broken else outcome
+
+
+def play_judged(sampler, count, **options):
+    proposer = Proposer(fakes.bound_space(), sampler=Sampler(name=sampler, startup=8), constraints=HALF, **options)
+    proposals, outcomes = [], []
+    for number in range(count):
+        proposals.append(proposer.next(now=float(number)))
+        outcomes.append(replace(judged(proposals[-1]), finished=number + 0.5))
+        proposer.tell(outcomes[-1])
+    return proposer, proposals, outcomes
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_hear_by_how_much_a_constraint_is_broken_or_kept(sampler):
+    proposer, _, outcomes = play_judged(sampler, 22)
+    told = [outcome for outcome in outcomes if not outcome.control]
+    trials = proposer.optuna_study.get_trials(deepcopy=False)
+
+    assert {TrialState.COMPLETE, TrialState.PRUNED} == {trial.state for trial in trials}
+    for outcome, trial in zip(told, trials, strict=True):
+        assert trial.constraints == pytest.approx(
+            {"flops": outcome.flops_ratio / 0.5 - 1, "latency_ms": outcome.flops_ratio / 0.8 - 1}
+        )
+        assert (trial.state == TrialState.PRUNED) == outcome.infeasible == (outcome.flops_ratio > 0.5)
+
+
+def test_a_target_that_was_refused_before_its_cut_counts_as_the_cost():
+    proposer = Proposer(fakes.bound_space(), sampler=Sampler(startup=0), constraints=HALF)
+    proposal = [proposer.next() for _ in range(3)][-1]
+    error = f"constraint: flops {proposal.recipe.target.flops} > 0.5"
+    proposer.tell(Outcome(id=proposal.id, recipe=proposal.recipe, status="stopped", error=error))
+    trial = proposer.optuna_study.get_trials(deepcopy=False)[-1]
+
+    assert trial.state == TrialState.PRUNED
+    assert trial.constraints == {"flops": proposal.recipe.target.flops / 0.5 - 1}
+
+
+def test_the_logs_rebuild_what_constraints_said():
+    proposer, proposals, outcomes = play_judged("tpe", 17)
+    rebuilt = Proposer(
+        fakes.bound_space(),
+        sampler=Sampler(startup=8),
+        constraints=HALF,
+        proposals=proposals,
+        outcomes=[Outcome.from_json(outcome.to_json()) for outcome in outcomes],
+    )
+    before, after = ([t.constraints for t in p.optuna_study.get_trials(deepcopy=False)] for p in (proposer, rebuilt))
+
+    assert before == after
+    assert without_times([proposer.next()]) == without_times([rebuilt.next()])
+
+
+def test_tpe_learns_what_is_allowed():
+    _, proposals, outcomes = play_judged("tpe", 60)
+    late = outcomes[-20:]
+
+    # In the range of the target 4 of 7 are allowed; those that are hardly allowed are the most accurate ones.
+    assert sum(not outcome.infeasible for outcome in late) >= 16
+    assert len(proposals) == 60

@@ -171,7 +171,7 @@ def test_progress_counts_and_tells_every_outcome_once(tmp_path):
     assert [outcome.id for progress in notes.seen for outcome in progress.latest] == list(range(8))
     assert (last.done, last.failed, last.stopped, last.running) == (7, 1, 0, 0)
     assert (last.used, last.dense_accuracy, last.eta) == (1.0, 0.9375, 0.0)
-    assert [point.flops_ratio for point in last.front] == sorted(point.flops_ratio for point in last.front)
+    assert [point.costs["flops"] for point in last.front] == sorted(point.costs["flops"] for point in last.front)
 
 
 def test_the_time_left_is_the_shorter_of_the_two_budgets(tmp_path):
