@@ -136,6 +136,7 @@ class Looking(METHODS["bn_scale"]):  # type: ignore[name-defined,misc]
     """Notes the allocations that it is shown."""
 
     name = "looking"
+    stage_aims = True
     seen: list[Allocation] = []  # noqa: RUF012 - what all of them saw
 
     def sparsify(self, context: Context, stage: Stage) -> Pressure | None:

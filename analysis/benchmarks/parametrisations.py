@@ -8,7 +8,8 @@ same sampler (TPE, its first 12 proposals at random) with the same number of eva
 one that has fewer points than that is gone through. An evaluation prunes the pretrained network by l1, re-estimates the
 batch-norm statistics and measures accuracy on 2,500 test images; nothing is trained. That is only a proxy, so the best
 of each search is then fine-tuned, and measured on the last 5,000 test images, which no choice has seen. Rows are
-appended to `--out` as they come; a search that was interrupted goes on where it was.
+appended to `--out` as they come; a search that was interrupted, or gets more evaluations than before, goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def tuned(plan: Plan, rows: Sequence[Row], measure: Callable[[Recipe], Outcome])
     """The best evaluation of a search, fine-tuned."""
     best = max(rows, key=lambda row: row["accuracy"] or 0.0)
     outcome = measure(replace(Recipe.from_dict(best["recipe"]), training=TUNING, seed=plan.seed))
-    found = {"number": best["number"], "before": best["accuracy"], "after": outcome.accuracy}
+    found = {"number": best["number"], "before": best["accuracy"], "after": outcome.accuracy, "evaluations": len(rows)}
     return {"kind": "tuned", **vars(plan), **found, "error": outcome.error, "widths": dict(outcome.widths)}
 
 
@@ -175,7 +176,9 @@ def _head(seconds: float) -> str:
 
 
 def _target(flops: float, rows: Sequence[Row]) -> str:
-    heads = [*(f"best of {count}" for count in SEEN), "fine-tuned"]
+    made = max(row["number"] + 1 for row in rows if row["flops"] == flops and row["kind"] == "evaluation")
+    seen = [count for count in SEEN if count <= made]
+    heads = [*(f"best of {count}" for count in seen), "fine-tuned"]
     lines = [
         f"\n## {flops:.0%} of the FLOPs\n",
         f"| parametrisation | numbers | seeds | {' | '.join(heads)} |",
@@ -185,14 +188,14 @@ def _target(flops: float, rows: Sequence[Row]) -> str:
         seeds = sorted({row["seed"] for row in rows if row["name"] == name and row["flops"] == flops})
         plans = [Plan(name, flops, seed) for seed in seeds]
         if any(plan.of(rows, "tuned") for plan in plans):
-            lines.append(_line(name, [plan for plan in plans if plan.of(rows, "tuned")], rows))
+            lines.append(_line(name, [plan for plan in plans if plan.of(rows, "tuned")], rows, seen))
     return "\n".join(lines)
 
 
-def _line(name: str, plans: Sequence[Plan], rows: Sequence[Row]) -> str:
+def _line(name: str, plans: Sequence[Plan], rows: Sequence[Row], seen: Sequence[int]) -> str:
     searches = [plan.of(rows, "evaluation") for plan in plans]
-    best = [_spread([best_after(search, count) for search in searches]) for count in SEEN]
-    after = _spread([row["after"] or 0.0 for plan in plans for row in plan.of(rows, "tuned")])
+    best = [_spread([best_after(search, count) for search in searches]) for count in seen]
+    after = _spread([plan.of(rows, "tuned")[-1]["after"] or 0.0 for plan in plans])
     return "| " + " | ".join([name, str(_numbers(searches[0])), str(len(plans)), *best, after]) + " |"
 
 
@@ -230,9 +233,9 @@ def main() -> None:
         past, space = plan.of(read_rows(args.out), "evaluation"), plan.space(groups)
         for row in search(plan, space, args.evaluations, past, lambda recipe: run(recipe, selecting).outcome):
             _note(args.out, row)
-        rows = read_rows(args.out)
-        if not plan.of(rows, "tuned"):
-            found = plan.of(rows, "evaluation")
+    for plan in plans:
+        found = plan.of(read_rows(args.out), "evaluation")
+        if not any(row["evaluations"] == len(found) for row in plan.of(read_rows(args.out), "tuned")):
             _note(args.out, tuned(plan, found, lambda recipe: run(recipe, reported).outcome))
     if args.table:
         write(args.table, table(read_rows(args.out)))

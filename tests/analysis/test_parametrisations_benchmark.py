@@ -58,6 +58,7 @@ def test_the_best_of_a_search_is_tuned() -> None:
     seen: list[Recipe] = []
     row = tuned(plan, rows, lambda recipe: seen.append(recipe) or measured(recipe))  # type: ignore[func-returns-value]
 
+    assert row["evaluations"] == 5
     assert (row["number"], row["before"]) == (best["number"], best["accuracy"])
     assert seen[0].allocation == Recipe.from_dict(best["recipe"]).allocation
     assert (seen[0].training.images, seen[0].seed) == (19_200, 7)
@@ -75,12 +76,14 @@ def rows_of(name: str, seed: int, accuracies: dict[int, float | None], after: fl
 
 
 def test_the_table_has_the_best_so_far_and_what_became_of_it() -> None:
-    rows = rows_of("three features", 0, {0: 0.31, 11: None, 12: 0.47, 23: 0.41, 24: 0.53}, after=0.71)
+    rows = rows_of("three features", 0, {0: 0.31, 11: None, 12: 0.47, 23: 0.41, 24: 0.53, 47: 0.1}, after=0.71)
     rows += rows_of("three features", 1, {0: 0.37, 1: 0.11}, after=0.75)
     rows += rows_of("uniform", 0, {0: 0.29}, after=0.61)
     rows += rows_of("global", 0, {0: 0.29}, after=0.61)[:1]  # not at its end yet
 
-    assert [best_after(rows[:5], count) for count in (12, 24, 48)] == [0.31, 0.47, 0.53]
+    assert [best_after(rows[:6], count) for count in (12, 24, 48)] == [0.31, 0.47, 0.53]
+    assert "best of 24 | best of 48 |" in table(rows)
+    assert "best of 24 | fine-tuned |" in table(rows_of("uniform", 0, {0: 0.3, 23: 0.29}, after=0.61))
     lines = [line for line in table(rows).splitlines() if line.startswith("| ")]
     assert lines[1:] == [
         "| uniform | 0 | 1 | 29.00 | 29.00 | 29.00 | 61.00 |",
