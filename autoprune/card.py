@@ -10,7 +10,7 @@ from typing import Any
 def model_card(record: Mapping[str, Any]) -> str:
     """Markdown for the record written by `export.export` (`export.json`); parts the record lacks are left out."""
     parts = [_title(record), _numbers(record), _loading(record), _input(record), _widths(record), _recipe(record)]
-    parts += [_honesty(record), _versions(record)]
+    parts += [_seeds(record), _honesty(record), _versions(record)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -35,9 +35,11 @@ def _numbers(record: Mapping[str, Any]) -> str:
     dense, outcome = record.get("dense") or {}, record.get("outcome") or {}
     rows = [
         _row("accuracy (validation)", dense.get("accuracy"), outcome.get("accuracy")),
+        _row("accuracy (test)", None, outcome.get("test_accuracy")),
         _cost_row("FLOPs per image", dense.get("flops"), outcome.get("flops_ratio")),
         _cost_row("parameters", dense.get("params"), outcome.get("params_ratio")),
         _cost_row("activations", dense.get("activations"), outcome.get("activations_ratio")),
+        _time_row(record.get("timed") or {}, outcome.get("latency_ms"), outcome.get("latency_ratio")),
     ]
     if not any(rows):
         return ""
@@ -56,6 +58,14 @@ def _cost_row(label: str, dense: float | None, ratio: float | None) -> str:
     if dense is None or ratio is None:
         return ""
     return f"| {label} | {dense:,.0f} | {dense * ratio:,.0f} ({ratio:.1%}) |"
+
+
+def _time_row(timed: Mapping[str, Any], ms: float | None, ratio: float | None) -> str:
+    """Both were measured in turns, so the dense model's time follows from the ratio."""
+    if not timed or ms is None or ratio is None:
+        return ""
+    label = f"ms of a forward pass in PyTorch, batch {timed['batch']}, {timed['device']}"
+    return f"| {label} | {ms / ratio:,.2f} | {ms:,.2f} ({ratio:.1%}) |"
 
 
 def _loading(record: Mapping[str, Any]) -> str:
@@ -139,13 +149,40 @@ def _recipe(record: Mapping[str, Any]) -> str:
     return f"## Recipe\n\nEverything that decided this model, seed included.\n\n```json\n{plain}\n```"
 
 
+def _seeds(record: Mapping[str, Any]) -> str:
+    found = record.get("finalists") or []
+    if not found:
+        return ""
+    head = "| | seeds | validation | test |\n|---|---:|---:|---:|\n"
+    rows = "\n".join(
+        f"| {row['method']} at {row['flops_ratio']:.1%} of the FLOPs | {row['seeds']} "
+        f"| {_mean(row, 'validation')} | {_mean(row, 'test')} |"
+        for row in found
+    )
+    return (
+        "## Over several seeds\n\nThe same recipe, and the dense model, trained as long with each seed: mean and "
+        f"sample standard deviation. The model here is the best of them on the validation split.\n\n{head}{rows}"
+    )
+
+
+def _mean(row: Mapping[str, Any], name: str) -> str:
+    std = row[f"{name}_std"]
+    return f"{row[name]:.2%}" + ("" if std is None else f" ± {std:.2%}")
+
+
 def _honesty(record: Mapping[str, Any]) -> str:
+    tested = (record.get("outcome") or {}).get("test_accuracy") is not None
+    advice = (
+        "The test accuracy was read once, after training, and chose nothing: quote that one. "
+        if tested
+        else "Score the model on images that took no part in the search before you quote a number. "
+    )
     splits = ((record.get("task") or {}).get("data") or {}).get("splits") or {}
     named = "\n".join(f"- {role}: `{split}`" for role, split in splits.items())
     return (
         "## What the accuracy may be trusted for\n\n"
-        "It was measured on the validation split, which also chose this model among the others of its search: it is "
-        "a little too good. Score the model on images that took no part in the search before you quote a number. "
+        "The validation accuracy is of the split that also chose this model among the others of its search: it is "
+        f"a little too good. {advice}"
         "The weights were fitted on the training split only." + (f"\n\nSplits:\n\n{named}" if named else "")
     )
 

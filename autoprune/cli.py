@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         _search,
         _resume,
+        _finish,
         _status,
         _report,
         _replay,
@@ -151,6 +152,39 @@ def _resume(commands: Any) -> None:
     _add_budget(parser)
 
 
+def _finish(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "studies.finish",
+        "train the front again and measure it on the test split",
+        """Numbers to quote. Members of the front are trained again, longer than in the search and with several seeds,
+        and so is the dense control; then each is read once on the test split, which no search looks at. A recipe
+        runs as a whole once more, from the dense weights on: its widths are found anew and meet the same target.
+        Of the seeds the model that is best on the validation split is kept, and `export` hands it over. What has
+        finished is not repeated: run it again after a crash, or with more seeds. A `finalists:` section of the space
+        sets the defaults; with a `share` the search keeps that part of its minutes for this.""",
+        "autoprune finish runs/digits_demo",
+        "autoprune finish runs/c10 --seeds 5 --images 500000 --most 3",
+    )
+    _add_study(parser)
+    parser.add_argument(
+        "--seeds", type=_positive(int), metavar="N", help="trainings of each (default: the space's, else 3)"
+    )
+    parser.add_argument(
+        "--images",
+        type=_positive(int),
+        metavar="N",
+        help="training images of each (default: the space's, else 5 times those of the longest recipe)",
+    )
+    parser.add_argument(
+        "--most",
+        type=_positive(int),
+        metavar="N",
+        help="members, evenly spread along the front if it has more (default: the space's, else 8)",
+    )
+    _add_place(parser)
+
+
 def _status(commands: Any) -> None:
     parser = _command(
         commands,
@@ -207,7 +241,8 @@ def _export(commands: Any) -> None:
         "one model of the front as files that load anywhere",
         """Write one model of a study as artefact (safetensors and JSON), ONNX and torch.export program, with a model
         card. Every file is loaded again, run and compared with the model before the folder appears. Without a
-        choice of yours it is the knee of the front.""",
+        choice of yours it is the knee of the front. Members that `finish` has trained again are handed over as they
+        are then.""",
         "autoprune export runs/digits_demo --max-flops 0.5 --to small",
         "autoprune export runs/timed --max-latency 5ms --to fast",
         "autoprune export runs/digits_demo --trial 17 --to seventeen",
@@ -224,6 +259,7 @@ def _export(commands: Any) -> None:
     parser.add_argument(
         "--min-accuracy", type=_number(0, 1), metavar="A", help="the cheapest with at least this accuracy"
     )
+    parser.add_argument("--searched", action="store_true", help="as the search left it, whatever finish has trained")
     parser.add_argument("--to", type=Path, required=True, metavar="OUT", help="new folder")
 
 
@@ -361,6 +397,10 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", choices=("hypervolume",), help="end as well when the front has stopped to grow (budget.patience)"
     )
+    _add_place(parser)
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="A", help="a running Ray cluster, or auto (default: this machine alone)")
     parser.add_argument("--in-process", action="store_true", help="one trial after the other, without Ray")
 

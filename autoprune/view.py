@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from autoprune.results import Study
+    from autoprune.results import Outcome, Study
     from autoprune.search.session import StudyProgress, View
 
 ROWS = 12
@@ -35,7 +35,7 @@ def open_view(stream: TextIO) -> View:
 
 
 class JsonView:
-    """One JSON object a line: every trial as it ends."""
+    """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
@@ -44,13 +44,14 @@ class JsonView:
         """Print the trials that ended since the last update."""
         for outcome in progress.latest:
             self._print(
-                event="trial",
-                id=outcome.id,
+                event="trial" if outcome.member is None else "finalist",
+                id=_number(outcome),
                 method=outcome.recipe.method.name,
                 status=outcome.status,
                 accuracy=outcome.accuracy,
                 flops_ratio=outcome.flops_ratio,
                 **({} if outcome.latency_ms is None else {"latency_ms": round(outcome.latency_ms, 3)}),
+                **({} if outcome.member is None else {"seed": outcome.recipe.seed}),
                 error=outcome.error,
                 seconds=round(progress.seconds, 1),
                 ended=progress.done + progress.stopped + progress.failed,
@@ -87,7 +88,7 @@ class LiveView:
         """Draw the search as it is now."""
         for outcome in progress.latest:
             if outcome.status == "failed":
-                self._failure = outcome.id, (outcome.error or "").splitlines()[0]
+                self._failure = _number(outcome), (outcome.error or "").splitlines()[0]
         parts: list[RenderableType] = [_counts(progress), Padding(_bar(progress), (0, 0, 1, 0)), _front(progress)]
         if self._failure is not None:
             parts.append(
@@ -139,6 +140,19 @@ def front_table(study: Study) -> list[dict[str, Any]]:
     ]
 
 
+def _number(outcome: Outcome) -> int:
+    """The trial in the search that an outcome belongs to."""
+    return outcome.id if outcome.member is None else outcome.member
+
+
+def finalists_table(study: Study) -> list[dict[str, Any]]:
+    """The finalists of a study, one row per member, cheapest first, the dense control last."""
+    from autoprune import finalists
+
+    names = {"flops_ratio": "flops", "validation_std": "+-", "test_std": "+- ", "against_dense": "against dense"}
+    return [{names.get(key, key): value for key, value in row.items()} for row in finalists.rows(study)]
+
+
 def _cell(value: Any) -> str:
     match value:
         case None:
@@ -181,9 +195,9 @@ def _front(progress: StudyProgress) -> Table:
 
 def _spread(points: Sequence[Any]) -> list[Any]:
     """At most `ROWS` of the points, the first and the last among them."""
-    if len(points) <= ROWS:
-        return list(points)
-    return [points[round(i * (len(points) - 1) / (ROWS - 1))] for i in range(ROWS)]
+    from autoprune.finalists import spread
+
+    return spread(points, ROWS)
 
 
 def _duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from safetensors.torch import save_file
 
 from autoprune import cli, view
 from autoprune.commands import exports, lookup
+from autoprune.finalists import FULL
 from autoprune.recipe import MethodChoice, Recipe, Target, Training
 from autoprune.results import Outcome, StudyFolder, append_line, load_study
+from autoprune.search.prepare import lock
 from autoprune.search.session import FrontPoint, StudyProgress
+from autoprune.space import Finalists
 from autoprune.tasks import load_task
 
 Capture = pytest.CaptureFixture[str]
@@ -128,6 +132,8 @@ OUTCOMES = (outcome(3, 0.71, 0.31), outcome(5, 0.89, 0.47, "taylor"), outcome(7,
         (["prune", "resnet20", "--method", "l1", "--flops", "1.5"], "argument --flops: 1.5 is out of range"),
         (["inspect", "resnet20", "--input", "3x32"], "'3x32' is no shape; allowed: CxHxW"),
         (["inspect", "resnet20", "--input", "3x0x32"], "'3x0x32' is no shape"),
+        (["finish", "runs/x", "--seeds", "0"], "argument --seeds: 0 is out of range; allowed: above 0"),
+        (["finish", "runs/x", "--images", "1e5"], "'1e5' is not a number; allowed: a whole number"),
         (["replay", "runs/x", "--trial", "one"], "argument --trial: invalid int value: 'one'"),
     ],
 )
@@ -298,6 +304,7 @@ def test_no_study(capsys: Capture) -> None:
         ["status", "x"],
         ["report", "x"],
         ["resume", "x"],
+        ["finish", "x"],
         ["replay", "x", "--trial", "1"],
         ["export", "x", "--to", "y"],
     ):
@@ -367,6 +374,108 @@ def test_a_choice_that_cannot_be_met(options: list[str], what: str, capsys: Capt
 
 def test_an_empty_front(capsys: Capture, here: Path) -> None:
     assert "the front is empty" in fails(capsys, "export", write_study(here / "study"), "--to", "out")
+
+
+# --- finalists --------------------------------------------------------------------------------------------------------
+
+
+def finalist(number: int, member: Outcome, seed: int, accuracy: float, tested: float) -> Outcome:
+    """A training of a member on 3,200 images."""
+    recipe = replace(member.recipe, training=Training(images=3200, rungs=(1.0,)), seed=seed)
+    return replace(
+        member, id=number, member=member.id, recipe=recipe, seed=seed, accuracy=accuracy, test_accuracy=tested
+    )
+
+
+DENSE = replace(outcome(0, 0.96, 1.0, "dense"), control=True)
+FINALISTS = (
+    finalist(0, DENSE, 0, 0.97, 0.93),
+    finalist(1, OUTCOMES[1], 0, 0.92, 0.91),
+    finalist(2, DENSE, 1, 0.98, 0.95),
+    finalist(3, OUTCOMES[1], 1, 0.94, 0.90),
+)
+
+
+def write_finished(path: Path) -> str:
+    """A study whose member 5 was trained again with two seeds, of which the second is the better one."""
+    study = write_study(path, (DENSE, *OUTCOMES))
+    for run in FINALISTS:
+        append_line(StudyFolder(path).finalists, run.to_json())
+    return study
+
+
+def test_status_shows_finalists(capsys: Capture, here: Path) -> None:
+    study = write_finished(here / "study")
+    facts = json.loads(works(capsys, "status", study, "--json"))
+    rows = [line.split() for line in works(capsys, "status", study).splitlines()]
+
+    assert [(row["trial"], row["seeds"]) for row in facts["finalists"]] == [(5, 2), (0, 2)]
+    # Means of two, and with two values the standard deviation is their distance over the root of two.
+    assert facts["finalists"][0] == pytest.approx(
+        {
+            "trial": 5,
+            "method": "taylor",
+            "seeds": 2,
+            "flops_ratio": 0.47,
+            "validation": 0.93,
+            "validation_std": 0.02 / 2**0.5,
+            "test": 0.905,
+            "test_std": 0.01 / 2**0.5,
+            "against_dense": 0.905 - 0.94,
+        }
+    )
+    assert facts["finalists_to_train"] == 0
+    assert ["5", "taylor", "2", "0.4700", "0.9300", "0.0141", "0.9050", "0.0071", "-0.0350"] in rows
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "accuracy"),
+    [
+        (["--trial", "5"], "finalists/3", 0.94),
+        (["--max-flops", "0.5"], "finalists/3", 0.94),
+        (["--min-accuracy", "0.93"], "finalists/3", 0.94),
+        (["--trial", "5", "--searched"], "models/5", 0.89),
+        (["--trial", "7"], "models/7", 0.95),
+        (["--min-accuracy", "0.93", "--searched"], "models/7", 0.95),
+    ],
+)
+def test_a_member_that_was_trained_again_is_exported_as_it_is_then(
+    options: list[str], folder: str, accuracy: float, here: Path
+) -> None:
+    study = load_study(write_finished(here / "study"))
+    for name in ("finalists/3", "models/5", "models/7"):
+        (here / "study" / name).mkdir(parents=True)
+    chosen = exports._choose(study, cli.build_parser().parse_args(["export", "study", "--to", "out", *options]))
+
+    assert exports._stored_model(study, chosen) == study.folder.path / folder
+    assert chosen.accuracy == accuracy
+
+
+def test_finals_of_a_study_without_a_front_or_without_a_control(capsys: Capture, here: Path) -> None:
+    assert "missing key 'space'" in fails(capsys, "finish", write_study(here / "study", OUTCOMES))
+    config = yaml.safe_load((here / "study/study.yaml").read_text()) | {"space": {"method": "l1"}}
+    (here / "study/study.yaml").write_text(yaml.safe_dump(config))
+
+    assert "there is no dense control to compare with" in fails(capsys, "finish", "study")
+    (here / "study/outcomes.jsonl").unlink()
+    assert "the front is empty: nothing to train again" in fails(capsys, "finish", "study")
+
+
+def test_finals_while_a_search_runs(capsys: Capture, here: Path) -> None:
+    study = write_study(here / "study", OUTCOMES)
+    with lock(StudyFolder(here / "study")):
+        assert "a search is running in this folder" in fails(capsys, "finish", study)
+
+
+def test_the_help_of_finish_names_the_defaults() -> None:
+    words = " ".join(cli.build_parser().format_help().split())
+    finish = cli.build_parser()._subparsers._group_actions[0].choices["finish"]  # type: ignore[union-attr,index]
+    text = " ".join(finish.format_help().split())
+
+    assert "train the front again" in words
+    assert f"else {Finalists().seeds})" in text
+    assert f"else {Finalists().most})" in text
+    assert f"else {FULL} times those of the longest recipe)" in text
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from autoprune import finalists
 from autoprune.commands.common import find_outcome
 from autoprune.errors import ExportError, InputError
+from autoprune.pareto import DENSE
 from autoprune.results import Outcome, Study, load_study
 from autoprune.view import print_json, show
 
@@ -23,6 +25,7 @@ def export(args: Namespace) -> None:
     study = load_study(args.folder)
     outcome = _choose(study, args)
     source = _stored_model(study, outcome)
+    finals = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
     exporter.require_onnx()
     exporter.check_new_folder(args.to)
     task = load_task(study.config["task"])
@@ -31,13 +34,28 @@ def export(args: Namespace) -> None:
         "pixels": dataclasses.asdict(task.validation.pixels),
         "dense": study.config.get("dense"),
         "groups": study.config.get("groups"),
+        "timed": _timed(study, outcome),
         "outcome": json.loads(outcome.to_json()),
+        "finalists": finals if outcome.member is not None else [],
     }
     files = exporter.export(source, task.build, task.example(), args.to, info=info)
     time = "" if outcome.latency_ms is None else f", {outcome.latency_ms:.3g} ms"
-    print(f"trial {outcome.id}: accuracy {outcome.accuracy:.4f} at {outcome.flops_ratio:.1%} of the FLOPs{time}")
+    again, tested = "", ""
+    if outcome.test_accuracy is not None:
+        again = f", trained again on {outcome.recipe.training.images:,} images"
+        tested = f" ({outcome.test_accuracy:.4f} on the test split)"
+    accuracy = f"accuracy {outcome.accuracy:.4f}{tested}"
+    print(f"trial {outcome.id}{again}: {accuracy} at {outcome.flops_ratio:.1%} of the FLOPs{time}")
     for file in files:
         print(file)
+
+
+def _timed(study: Study, outcome: Outcome) -> dict[str, Any] | None:
+    """Where and how the latency was measured, if it was."""
+    if outcome.latency_ms is None:
+        return None
+    batch, device = (study.config.get("latency") or {}).get("batch"), (study.config.get("runtime") or {}).get("device")
+    return {"batch": batch, "device": device}
 
 
 def verify(args: Namespace) -> None:
@@ -77,10 +95,18 @@ def _choose(study: Study, args: Namespace) -> Outcome:
             "--trial, --knee, or any of --min-accuracy, --max-flops, --max-params, --max-activations, --max-latency"
         )
         raise InputError("more than one choice", where="export", allowed=allowed)
+    finals = {} if args.searched else _finals(study)
     if args.trial is not None:
-        return find_outcome(study, args.trial)
-    members = pareto.front(study.outcomes, study.objectives)
+        return finals.get(args.trial) or find_outcome(study, args.trial)
+    members = [finals.get(member.id, member) for member in pareto.front(study.outcomes, study.objectives)]
+    members = pareto.front(members, study.objectives)
     return pareto.pick(members, limits, study.objectives) if limits else pareto.knee(members, study.objectives)
+
+
+def _finals(study: Study) -> dict[int, Outcome]:
+    """Trial -> its finalist, under the trial's number; the best of its seeds on the validation split."""
+    found = finalists.finalists(study.finalists)
+    return {one.member: dataclasses.replace(one.best, id=one.member) for one in found}
 
 
 def _limits(args: Namespace) -> dict[str, float]:
@@ -94,6 +120,9 @@ def _limits(args: Namespace) -> dict[str, float]:
 
 
 def _stored_model(study: Study, outcome: Outcome) -> Path:
+    if outcome.member is not None:
+        found = finalists.finalists(study.finalists)
+        return study.folder.final_models / str(next(one.best.id for one in found if one.member == outcome.member))
     folder = study.folder.models / str(outcome.id)
     if not folder.is_dir():
         kept = sorted(int(path.name) for path in study.folder.models.glob("*") if path.name.isdecimal())

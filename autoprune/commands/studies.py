@@ -1,16 +1,18 @@
-"""search, resume, status, report: what is done with a whole study."""
+"""search, resume, finish, status, report: what is done with a whole study."""
 
 from __future__ import annotations
 
 import math
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autoprune.commands.common import member_facts
+from autoprune.reading import read
 from autoprune.results import Study, load_study
-from autoprune.view import front_table, open_view, print_json, show
+from autoprune.view import finalists_table, front_table, open_view, print_json, show
 
 HALF = 0.5
 """The share of the dense FLOPs that the summary of a search asks for."""
@@ -33,6 +35,15 @@ def resume(args: Namespace) -> None:
     _watch(go_on, args.folder, **_budget(args))
 
 
+def finish(args: Namespace) -> None:
+    """Train the front of a study again and measure it on the test split; then report."""
+    from autoprune.search import finish as train_again
+
+    load_study(args.folder)
+    names = ("seeds", "images", "most", "address", "in_process")
+    _watch(train_again, args.folder, **{name: getattr(args, name) for name in names})
+
+
 def status(args: Namespace) -> None:
     """Print how a study stands and its front."""
     study = load_study(args.folder)
@@ -50,8 +61,8 @@ def report(args: Namespace) -> None:
 
 
 def study_facts(study: Study) -> dict[str, Any]:
-    """A study in plain data: counts by status, what it began with, front, the best at half the FLOPs, hypervolume."""
-    from autoprune import pareto
+    """A study in plain data: counts by status, what it began with, front, the best at half the FLOPs, finalists."""
+    from autoprune import finalists, pareto
 
     members = pareto.front(study.outcomes, study.objectives)
     under_half = [member for member in members if (member.flops_ratio or math.inf) <= HALF]
@@ -65,6 +76,8 @@ def study_facts(study: Study) -> dict[str, Any]:
         "front": [member_facts(member) for member in members],
         "best_under_half": member_facts(max(under_half, key=lambda o: o.accuracy or 0.0)) if under_half else None,
         "hypervolume": pareto.hypervolume(pareto.points(members, study.objectives), pareto.reference(study.objectives)),
+        "finalists": finalists.rows(study),
+        "finalists_to_train": _finalists_to_train(study),
         "report": str(study.folder.report) if study.folder.report.is_file() else None,
     }
 
@@ -72,6 +85,17 @@ def study_facts(study: Study) -> dict[str, Any]:
 def _taken_over(study: Study) -> int:
     """Recipes that the study began with, from the front of an earlier one or from its space file."""
     return len(study.config.get("sampler", {}).get("first", ()))
+
+
+def _finalists_to_train(study: Study) -> int:
+    """Trainings that a search with time kept for its finalists still has to do, or had no time for."""
+    from autoprune import finalists, pareto
+    from autoprune.space import Finalists
+
+    wanted = read(Finalists, study.config.get("finalists", {}), f"{study.folder.config}: finalists")
+    if wanted.share is None or not pareto.front(study.outcomes, study.objectives):
+        return 0
+    return len(finalists.to_train(study, replace(wanted, images=None if study.finalists else wanted.images)))
 
 
 def _budget(args: Namespace) -> dict[str, Any]:
@@ -91,8 +115,11 @@ def _watch(run: Any, *args: Any, **options: Any) -> None:
         print_json({"event": "end", **study_facts(study)})
         return
     _print_study(study)
-    folder = study.folder.path
-    print(f"\nreport: {study.folder.report}\nexport: autoprune export {folder} --max-flops {HALF} --to {folder}/export")
+    from autoprune.pareto import costs_of
+
+    folder, cost = study.folder.path, costs_of(study.objectives)[0]
+    chosen = f"autoprune export {folder} --max-{cost} {HALF} --to {folder}/export"
+    print(f"\nreport: {study.folder.report}\nexport: {chosen}")
 
 
 def _write_report(study: Study) -> list[Path]:
@@ -109,5 +136,9 @@ def _print_study(study: Study) -> None:
     show(front_table(study), title=f"front of {study.folder.path}")
     for line in (summary.headline, *summary.facts):
         print(line)
+    if study.finalists:
+        show(finalists_table(study), title="finalists: mean and standard deviation over seeds")
+    if (count := _finalists_to_train(study)) > 0:
+        print(f"{count} finalists are not trained yet; after the search: autoprune finish {study.folder.path}")
     if _taken_over(study):
         print(f"it began with {_taken_over(study)} recipes that were handed in")
