@@ -262,3 +262,13 @@ def test_verify_scores_every_file_on_the_validation_split(tmp_path: Path) -> Non
     expected = evaluate(pruned, task.validation, task, Runtime())
 
     assert export.verify(tmp_path / "out", task) == {"artefact": expected, "onnx": expected, "pt2": expected}
+
+
+def test_the_card_says_how_long_a_pass_takes_and_where() -> None:
+    record = {"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}}
+    recipe = {"method": {"name": "l1"}}
+    outcome = {"recipe": recipe, "latency_ms": 3.0, "latency_ratio": 0.25}
+    card = model_card({**record, "outcome": outcome, "timed": {"batch": 7, "device": "cuda"}})
+
+    assert "| ms of a forward pass in PyTorch, batch 7, cuda | 12.00 | 3.00 (25.0%) |" in card
+    assert "forward pass" not in model_card({**record, "outcome": {"recipe": recipe}})

@@ -14,7 +14,7 @@ import pytest
 from autoprune import pareto
 from autoprune.analysis.report import write_report
 from autoprune.errors import InputError
-from autoprune.results import Study
+from autoprune.results import BROKEN, Study
 
 
 class Page(HTMLParser):
@@ -197,3 +197,60 @@ def test_without_notes_there_is_no_column_for_them(make_study: Any, build: Simpl
 def test_an_unwritable_place(study: Study, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent/report\.html: cannot write: No such file or directory"):
         write_report(study, tmp_path / "absent" / "report.html")
+
+
+class TestThreeObjectives:
+    @pytest.fixture
+    def timed(self, make_study: Any, build: SimpleNamespace) -> Study:
+        """13 is beaten in accuracy and FLOPs, and faster; 19 broke a constraint."""
+        numbers = [(11, 0.25, 0.75, 0.7), (13, 0.3, 0.45, 0.65), (17, 0.75, 0.5, 0.9)]
+        outcomes = [
+            build.completed(number, flops, accuracy, latency_ratio=latency, latency_ms=20 * latency)
+            for number, flops, latency, accuracy in numbers
+        ]
+        error = f"{BROKEN}latency_ms 26 > 25"
+        broken = build.stopped(19, 0.4, 0.5, rungs=(), latency_ratio=1.3, latency_ms=26.0, error=error)
+        objectives = ["accuracy", "flops", "latency"]
+        return make_study([*outcomes, broken], objectives=objectives, latency={"batch": 7})
+
+    def test_costs_are_in_the_tables_and_in_words(self, timed: Study) -> None:
+        page = page_of(timed)
+
+        assert (
+            "70.0 % accuracy (dense 91.7 %, \N{MINUS SIGN}21.7 points) at 25.0 % FLOPs and 75.0 % latency (15 ms)"
+            in (page.words("head"))
+        )
+        # 0.75 * 0.25 * 0.7 + 0.7 * 0.55 * 0.65 + 0.25 * 0.5 * 0.9, less what two share, and once more what all do
+        assert "Hypervolume 0.2959 against accuracy 0 and FLOPs and latency ratios 1." in page.words("head")
+        assert "75.0 % (15 ms)" in page.words("members")
+        assert "stopped (constraint: latency_ms 26 > 25)" in page.words("trials")
+        assert "1 stopped early (1 of them by a constraint)" in page.words("head")
+        assert "one forward pass in PyTorch on 7 images" in page.words("honest")
+        assert page.rows["members"] == 4
+
+    def test_the_line_joins_those_that_nothing_beats_in_what_is_drawn(self, timed: Study) -> None:
+        figure = page_of(timed).data()["figures"]["front"]
+        line = next(trace for trace in figure["data"] if trace["name"] == "front")
+        marked = {number for trace in figure["data"] if trace.get("meta") == "front" for number in trace["customdata"]}
+
+        assert line["x"] == [0.25, 0.75]
+        assert marked == {11, 13, 17}
+        assert "The line joins those that no other beats in the two that are drawn" in page_of(timed).words("front")
+
+    def test_accuracy_is_drawn_against_the_first_cost(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study(
+            [build.completed(3, 0.4, 0.8, latency_ratio=1.3, latency_ms=26.0)], objectives=["latency", "accuracy"]
+        )
+        page = page_of(study)
+        figure = page.data()["figures"]["front"]
+
+        assert "Accuracy against latency" in page.words("front")
+        assert figure["layout"]["xaxis"]["title"]["text"] == "Latency relative to the dense model"
+        assert figure["layout"]["xaxis"]["range"] == pytest.approx([0, 1.04 * 1.3])
+        assert "No model came down to ≤ 50 % latency" in page.words("head")
+
+    def test_without_times_there_are_no_columns_for_them(self, study: Study) -> None:
+        words = page_of(study).words("trials")
+
+        assert "Latency" not in words
+        assert "Activations Images" in words
