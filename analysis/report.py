@@ -15,7 +15,7 @@ import yaml
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
-from autoprune import pareto
+from autoprune import finalists, pareto
 from autoprune.analysis import figures, frames, summary
 from autoprune.analysis.writing import templates, write_atomically
 from autoprune.results import Outcome, Study
@@ -66,6 +66,9 @@ def _context(study: Study, environment: Environment) -> dict[str, Any]:
         "measured": figures.measured(study),
         "outside_range": _outside_range(study, members),
         "members": [_member(study, member) for member in members],
+        "finalists": finalists.finalists(study.finalists),
+        "against_dense": finalists.against_dense(finalists.finalists(study.finalists)),
+        "lost_finalists": finalists.lost(study.finalists),
         "chosen": _chosen(study, members),
         "shown_trials": _shown_trials(study, members),
         "methods": summary.method_rows(study),

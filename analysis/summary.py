@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from autoprune import pareto
+from autoprune import finalists, pareto
 from autoprune.analysis import frames
 from autoprune.results import Outcome, Study
 
@@ -67,7 +67,8 @@ class Failure:
 
 def summarise(study: Study) -> Summary:
     """The headline and the facts of a study in any state, an empty one included."""
-    facts = (_knee_fact(study), _near_dense_fact(study), _counts_fact(study), _hypervolume_fact(study))
+    tested, near = _finalists_fact(study), _near_dense_fact(study)
+    facts = (tested, _knee_fact(study), near, _counts_fact(study), _hypervolume_fact(study))
     return Summary(headline=_headline(study), facts=tuple(fact for fact in facts if fact))
 
 
@@ -223,6 +224,24 @@ def _near_dense_fact(study: Study) -> str:
     if not near:
         return "No pruned model came within 1 point of the dense accuracy."
     return f"Cheapest model within 1 point of the dense accuracy: {_describe_briefly(near[0], study)}."
+
+
+def _finalists_fact(study: Study) -> str:
+    """The finalist under the budget that is best on the validation split, with what it has on the test split."""
+    found = finalists.finalists(study.finalists)
+    members = [one for one in found if not one.dense]
+    affordable = [one for one in members if one.flops_ratio <= BUDGET] or members
+    if not affordable:
+        return ""
+    best = max(affordable, key=lambda one: one.validation.mean)
+    dense = next((f" (dense {_over_seeds(one)})" for one in found if one.dense), "")
+    trained = f"Trained again with {plural(len(best.runs), 'seed')}, on the test split: {_over_seeds(best)}{dense}"
+    return f"{trained} at {percent(best.flops_ratio)} FLOPs, trial {best.member}, method {best.method}."
+
+
+def _over_seeds(one: finalists.Finalist) -> str:
+    std = "" if one.test.std is None else f" ± {100 * one.test.std:.1f}"
+    return f"{percent(one.test.mean)}{std}"
 
 
 def _hypervolume_fact(study: Study) -> str:

@@ -94,6 +94,12 @@ def finalists(outcomes: Sequence[Outcome]) -> list[Finalist]:
     return sorted(found, key=lambda one: (one.dense, one.flops_ratio, one.member))
 
 
+def lost(outcomes: Sequence[Outcome]) -> int:
+    """How many of these trainings have not completed, and did not when they were tried again."""
+    done = {(run.member, run.recipe.seed) for run in outcomes if run.completed}
+    return len({(run.member, run.recipe.seed) for run in outcomes} - done)
+
+
 def against_dense(found: Sequence[Finalist]) -> dict[int, float | None]:
     """Member -> how far its mean test accuracy lies above that of the dense control; None if there is none."""
     dense = next((one.test.mean for one in found if one.dense), None)
