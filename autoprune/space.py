@@ -342,6 +342,8 @@ class StudyConfig:
         constraints: what no pruned model may exceed.
         latency: how it is measured.
         seed: of the sampler, and of every recipe unless the space has a `seed` of its own.
+        controls: whether the dense model and random pruning are trained first, as long as a recipe; the finals of a
+            study have a dense control of their own.
         share: whether trials share what several of them need; False measures what that is worth.
     """
 
@@ -358,6 +360,7 @@ class StudyConfig:
     cascade: Cascade = field(default_factory=Cascade)
     finalists: Finalists = field(default_factory=Finalists)
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
+    controls: bool = True
     share: bool = True
 
     @classmethod
@@ -370,7 +373,7 @@ class StudyConfig:
         find_method: FindMethod | None = None,
     ) -> StudyConfig:
         """Read plain data with the top keys `task`, `space`, `objectives`, `constraints`, `latency`, `budget`,
-        `resources`, `sampler`, `cascade`, `finalists`, `seed`, `share`.
+        `resources`, `sampler`, `cascade`, `finalists`, `seed`, `controls`, `share`.
 
         Raises:
             InputError: naming `where`, the path inside it and what is allowed.

@@ -84,7 +84,7 @@ def run_leg(evaluator: Evaluator, leg: Leg, report: Report, clock: StudyClock, s
     """Run one leg; a recipe that comes as far as its rung has the status `paused`.
 
     Args:
-        report: hears of every rung; False = stop for good.
+        report: hears of every rung; False = stop for good, as the time is over.
         scratch: holds the files of `states/<id>` if the leg is resumed, else nothing.
     """
     paused = False
@@ -97,9 +97,11 @@ def run_leg(evaluator: Evaluator, leg: Leg, report: Report, clock: StudyClock, s
 
     needed = leg.resumed or leg.until < 1
     evaluation = run_safely(evaluator, leg.proposal, heard, clock, scratch if needed else None)
-    if paused and evaluation.outcome.status == "stopped":
-        return replace(evaluation, outcome=replace(evaluation.outcome, status="paused"))
-    return evaluation
+    if evaluation.outcome.status != "stopped":
+        return evaluation
+    # without an error it would say that the recipe lost a comparison
+    change = {"status": "paused"} if paused else {"error": evaluation.outcome.error or "its time was over"}
+    return replace(evaluation, outcome=replace(evaluation.outcome, **change))
 
 
 def run_safely(

@@ -50,6 +50,7 @@ class Proposer:
         constraints: what a pruned model may not exceed; samplers hear by how much each does.
         sampler: which one, after how many recipes it takes over, and what comes before.
         seed: of the sampler and of recipes whose space has no seed.
+        controls: whether the controls come first.
         proposals, outcomes: the logs of an earlier run, in the order they were written.
     """
 
@@ -61,11 +62,13 @@ class Proposer:
         constraints: Constraints | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
+        controls: bool = True,
         proposals: Iterable[Proposal] = (),
         outcomes: Iterable[Outcome] = (),
     ) -> None:
         self.space, self.objectives, self.seed = space, tuple(objectives), seed
         self._constraints, self._sampler = constraints or Constraints(), sampler or Sampler()
+        self._controls = CONTROLS if controls else 0
         self._plan = first_recipes(space, self._sampler, seed)
         self._study = _create_study(self.objectives)
         self._numbers: dict[int, int] = {}
@@ -98,9 +101,9 @@ class Proposer:
         if self._again:
             return self._again.popleft()
         number, self._count = self._count, self._count + 1
-        if number < CONTROLS:
+        if number < self._controls:
             return self._control(number, now)
-        planned = number - CONTROLS
+        planned = number - self._controls
         return self._ask(number, now, self._plan[planned] if planned < len(self._plan) else None)
 
     def tell(self, outcome: Outcome) -> None:
@@ -169,7 +172,7 @@ class Proposer:
     def _sampler_of(self, number: int) -> BaseSampler:
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         # Recipes that are still to come say nothing yet; what the plan leaves open is drawn at random to the end of it.
-        wait = ENOUGH if number >= CONTROLS + len(self._plan) else _FOR_EVER
+        wait = ENOUGH if number >= self._controls + len(self._plan) else _FOR_EVER
         return _SAMPLERS[self._sampler.name](seed, wait, max(self._sampler.startup, 4))
 
     def _recipe(self, plain: dict[str, Any]) -> Recipe:

@@ -119,6 +119,7 @@ class Session(Runs):
             constraints=config.constraints,
             sampler=config.sampler,
             seed=config.seed,
+            controls=config.controls,
             proposals=study.proposals,
             outcomes=study.outcomes,
         )

@@ -1,6 +1,7 @@
 """Cascade: who goes on, by hand; and a whole search in which recipes pause, in process and after a kill."""
 
 import shutil
+from dataclasses import replace
 
 import fakes
 import numpy as np
@@ -111,6 +112,16 @@ def test_a_search_stops_most_recipes_and_completes_the_best(tmp_path):
     assert all(member.completed for member in front(study.outcomes))
     assert list(session.folder.states.iterdir()) == []
     assert session.progress().paused == 0
+
+
+def test_without_controls_every_recipe_is_searched(tmp_path):
+    config = replace(fakes.study_config(trials=9), controls=False)
+    session = fakes.open_session(tmp_path, config)
+    run(session)
+    session.close()
+
+    assert not any(outcome.control for outcome in session.outcomes)
+    assert len(session.proposer.optuna_study.trials) == 9
 
 
 def test_a_stopped_recipe_is_never_told_as_complete(tmp_path):
