@@ -155,7 +155,7 @@ def time_spent(study: Study) -> dict[str, float]:
     for outcome in study.outcomes:
         for stage, seconds in outcome.seconds.items():
             stages[stage] = stages.get(stage, 0.0) + seconds
-    inside = sum(outcome.finished - outcome.started for outcome in study.outcomes)
+    inside = sum(outcome.duration for outcome in study.outcomes)
     gaps = sum(share.span - share.inside for share in summary.shares(study))
     rest, between = _OUTSIDE_STAGES
     return {**stages, rest: max(0.0, inside - sum(stages.values())), between: gaps}
@@ -180,7 +180,7 @@ def hover_text(outcome: Outcome, sizes: Mapping[str, int]) -> str:
         f"<b>trial {outcome.id}</b>, {html.escape(outcome.recipe.method.name)}" + " (control)" * outcome.control,
         f"accuracy {summary.percent(accuracy, 2) if accuracy is not None else 'not measured'}{_when_stopped(outcome)}",
         costs,
-        f"{outcome.recipe.training.images:,} training images, {summary.duration(outcome.finished - outcome.started)}",
+        f"{outcome.recipe.training.images:,} training images, {summary.duration(outcome.duration)}",
         widths_summary(outcome, sizes),
     ]
     return "<br>".join(line for line in lines if line)

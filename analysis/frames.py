@@ -167,7 +167,7 @@ def _trial_row(outcome: Outcome, on_front: bool) -> dict[str, Any]:
         "on_front": on_front,
         "last_accuracy": last_accuracy(outcome),
         "images": outcome.recipe.training.images,
-        "duration": outcome.finished - outcome.started,
+        "duration": outcome.duration,
     }
     row = {name: derived[name] if name in derived else getattr(outcome, name) for name in _FIXED_COLUMNS}
     stages = {f"{SECONDS}{stage}": seconds for stage, seconds in outcome.seconds.items()}

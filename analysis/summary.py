@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from autoprune import finalists, pareto
-from autoprune.analysis import frames
-from autoprune.results import Outcome, Study
+from autoprune.analysis import frames, trust
+from autoprune.results import Outcome, Stretch, Study
 
 BUDGET = 0.5
 """The share of the dense model's cost, of its FLOPs if nothing else was asked for, that the headline is about."""
@@ -43,7 +43,10 @@ class MethodRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """How one worker spent the seconds between the start of its first trial and the end of its last."""
+    """How one worker spent the seconds between the start of its first trial and the end of its last.
+
+    A trial that paused counts for every part of it that the worker ran.
+    """
 
     worker: str
     trials: int
@@ -68,7 +71,7 @@ class Failure:
 def summarise(study: Study) -> Summary:
     """The headline and the facts of a study in any state, an empty one included."""
     tested, near = _finalists_fact(study), _near_dense_fact(study)
-    facts = (tested, _knee_fact(study), near, _counts_fact(study), _hypervolume_fact(study))
+    facts = (tested, _knee_fact(study), near, _counts_fact(study), _cascade_fact(study), _hypervolume_fact(study))
     return Summary(headline=_headline(study), facts=tuple(fact for fact in facts if fact))
 
 
@@ -89,8 +92,9 @@ def method_rows(study: Study) -> list[MethodRow]:
 
 def shares(study: Study) -> list[Share]:
     """One entry per worker, by name."""
-    names = sorted({outcome.worker for outcome in study.outcomes})
-    return [_share(name, [outcome for outcome in study.outcomes if outcome.worker == name]) for name in names]
+    stretches = [stretch for outcome in study.outcomes for stretch in outcome.stretches]
+    names = sorted({stretch.worker for stretch in stretches})
+    return [_share(name, [stretch for stretch in stretches if stretch.worker == name]) for name in names]
 
 
 def failures(study: Study) -> list[Failure]:
@@ -244,6 +248,22 @@ def _over_seeds(one: finalists.Finalist) -> str:
     return f"{percent(one.test.mean)}{std}"
 
 
+def _cascade_fact(study: Study) -> str:
+    """What ending recipes early saved, and how far their rungs can be trusted."""
+    saved = trust.saved(study)
+    if saved is None:
+        return ""
+    gpus = float(study.config.get("resources", {}).get("gpus_per_trial") or 0)
+    hours = f"{saved.hours * gpus:.2g} GPU-hours" if gpus else f"{saved.hours:.2g} hours of a worker"
+    text = f"Ending {plural(saved.recipes, 'recipe')} early saved {percent(saved.share, 0)} of the training, {hours}."
+    ranks = [
+        f"{percent(one.share, 0)} to {percent(one.after, 0)}: {one.correlation:+.2f} of {one.recipes}"
+        for one in trust.trust(study)
+    ]
+    trusted = "rank correlation of accuracy at equal FLOPs from one rung to the next (trust)"
+    return f"{text} {trusted[0].upper()}{trusted[1:]}: {'; '.join(ranks)}." if ranks else text
+
+
 def _hypervolume_fact(study: Study) -> str:
     value, costs = hypervolume(study), [frames.COSTS[name] for name in pareto.costs_of(study.objectives)]
     against = f"{' and '.join(costs)} ratio{'s' * (len(costs) > 1)} 1"
@@ -266,14 +286,14 @@ def _method_row(name: str, study: Study) -> MethodRow:
     )
 
 
-def _share(worker: str, outcomes: Sequence[Outcome]) -> Share:
-    begin, end = min(outcome.started for outcome in outcomes), max(outcome.finished for outcome in outcomes)
+def _share(worker: str, stretches: Sequence[Stretch]) -> Share:
+    begin, end = min(stretch.started for stretch in stretches), max(stretch.finished for stretch in stretches)
     inside, reached = 0.0, begin
     # A worker may run trials side by side: seconds that several trials share are counted once.
-    for outcome in sorted(outcomes, key=lambda o: o.started):
-        inside += max(0.0, outcome.finished - max(outcome.started, reached))
-        reached = max(reached, outcome.finished)
-    return Share(worker=worker, trials=len(outcomes), inside=inside, span=end - begin)
+    for stretch in sorted(stretches, key=lambda one: one.started):
+        inside += max(0.0, stretch.finished - max(stretch.started, reached))
+        reached = max(reached, stretch.finished)
+    return Share(worker=worker, trials=len(stretches), inside=inside, span=end - begin)
 
 
 def _failure(error: str, ended: Sequence[Outcome]) -> Failure:

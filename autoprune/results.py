@@ -45,6 +45,15 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """When one worker ran a trial, or a part of it between two pauses; in seconds since the study began."""
+
+    worker: str
+    started: float
+    finished: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a recipe gave; one JSON line of `outcomes.jsonl`.
 
@@ -60,6 +69,8 @@ class Outcome:
         widths: kept units per group id of the graph.
         started, finished: seconds since the study began.
         seconds: wall time per stage of the trial.
+        worker: who ran it last.
+        legs: who ran it when; several if it paused.
         notes: what the method had to tell about its cuts, such as `gap_violated`.
         control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).
         member: of a finalist, the number of the trial whose recipe it trains again; None for trials of a search.
@@ -84,6 +95,7 @@ class Outcome:
     seed: int = 0
     control: bool = False
     worker: str = ""
+    legs: tuple[Stretch, ...] = ()
     error: str | None = None
     member: int | None = None
     test_accuracy: float | None = None
@@ -103,6 +115,16 @@ class Outcome:
         """The known costs: relative to the dense model by the name of the objective, and `latency_ms`."""
         ratios = {name: getattr(self, f"{name}_ratio") for name in ("flops", "params", "activations", "latency")}
         return {**ratios, "latency_ms": self.latency_ms}
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """Its legs; one from start to end where none were noted."""
+        return self.legs or (Stretch(worker=self.worker, started=self.started, finished=self.finished),)
+
+    @property
+    def duration(self) -> float:
+        """Seconds that workers spent on it; what it waited does not count."""
+        return sum(stretch.finished - stretch.started for stretch in self.stretches)
 
     def to_json(self) -> str:
         """One line of JSON, without the newline; NaN and infinity are refused."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from autoprune.results import Outcome, Proposal, Rung
+from autoprune.results import Outcome, Proposal, Rung, Stretch
 from autoprune.space import Constraints, Latency
 from autoprune.store import Store
 
@@ -80,12 +80,15 @@ class Evaluator(Protocol):
         """
 
 
-def run_leg(evaluator: Evaluator, leg: Leg, report: Report, clock: StudyClock, scratch: Path) -> Evaluation:
+def run_leg(
+    evaluator: Evaluator, leg: Leg, report: Report, clock: StudyClock, scratch: Path, worker: str = ""
+) -> Evaluation:
     """Run one leg; a recipe that comes as far as its rung has the status `paused`.
 
     Args:
         report: hears of every rung; False = stop for good, as the time is over.
         scratch: holds the files of `states/<id>` if the leg is resumed, else nothing.
+        worker: who runs it.
     """
     paused = False
 
@@ -95,13 +98,15 @@ def run_leg(evaluator: Evaluator, leg: Leg, report: Report, clock: StudyClock, s
         paused = goes_on and rung.comparable and leg.until <= rung.share < 1
         return goes_on and not paused
 
-    needed = leg.resumed or leg.until < 1
+    needed, began = leg.resumed or leg.until < 1, clock.now()
     evaluation = run_safely(evaluator, leg.proposal, heard, clock, scratch if needed else None)
-    if evaluation.outcome.status != "stopped":
-        return evaluation
-    # without an error it would say that the recipe lost a comparison
-    change = {"status": "paused"} if paused else {"error": evaluation.outcome.error or "its time was over"}
-    return replace(evaluation, outcome=replace(evaluation.outcome, **change))
+    stretch = Stretch(worker=worker, started=began, finished=clock.now())
+    outcome = replace(evaluation.outcome, worker=worker, legs=(stretch,))
+    if outcome.status == "stopped" and paused:
+        outcome = replace(outcome, status="paused")
+    elif outcome.status == "stopped":  # without an error it would say that the recipe lost a comparison
+        outcome = replace(outcome, error=outcome.error or "its time was over")
+    return replace(evaluation, outcome=outcome)
 
 
 def run_safely(

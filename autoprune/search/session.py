@@ -245,6 +245,8 @@ class Session(Runs):
         """See `Runs.ended`."""
         if self.running.pop(outcome.id, None) is None:
             return
+        past = self._past.get(outcome.id)
+        outcome = replace(outcome, legs=(*(past.legs if past else ()), *outcome.legs))
         self.pace.note(outcome)
         self.spent.ends(outcome)
         if outcome.status == "paused":
@@ -296,7 +298,7 @@ class Session(Runs):
             seed=proposal.recipe.seed,
             control=proposal.control,
         )
-        self.ended(replace(past, status=status, error=error, finished=self.clock.now()))
+        self.ended(replace(past, status=status, error=error, finished=self.clock.now(), legs=()))
 
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:
         """The search at this moment."""

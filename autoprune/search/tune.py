@@ -23,6 +23,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -325,7 +326,7 @@ class RecipeTrainable(tune.Trainable):
         with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
             if leg.resumed:
                 fill(Path(folder), ray.get(self.desk.paused.remote(number)))
-            evaluation = run_leg(evaluator, leg, self._report, self.clock, Path(folder))
+            evaluation = run_leg(evaluator, leg, self._report, self.clock, Path(folder), _worker())
             if evaluation.outcome.status == "paused":
                 ray.get(self.desk.pause.remote(number, read_files(Path(folder))))
         if evaluation.files:
@@ -343,8 +344,7 @@ class RecipeTrainable(tune.Trainable):
         return until is None or self.clock.now() < until
 
     def _result(self, outcome: Outcome) -> dict[str, Any]:
-        worker = f"{socket.gethostname()}:{os.getpid()}"
-        return {"outcome": Outcome(**{**vars(outcome), "worker": worker}).to_json(), "done": True}
+        return {"outcome": replace(outcome, worker=_worker()).to_json(), "done": True}
 
     def _refuse(self, proposal: Proposal, error: str) -> dict[str, Any]:
         now = self.clock.now()
@@ -365,6 +365,11 @@ class RecipeTrainable(tune.Trainable):
             yield
         finally:
             timer.cancel()
+
+
+def _worker() -> str:
+    """What reports call this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 # -- in the driver -------------------------------------------------------------------------------------------------
