@@ -62,6 +62,14 @@ def test_one_slow_pass_changes_nothing() -> None:
     assert (found.ms, found.ratio) == (pytest.approx(3.0), pytest.approx(0.25))
 
 
+def test_what_other_processes_take_is_in_the_milliseconds_and_not_in_the_ratio() -> None:
+    own = (3.0,) * WARM_UP + (9.0, 3.0, 9.0, 9.0, 5.0, 9.0, 3.0)
+    dense = (12.0,) * WARM_UP + (13.0, 50.0, 12.0, 12.0, 30.0, 12.0, 40.0)
+    found = timed(own, dense)
+
+    assert (found.ms, found.ratio) == (pytest.approx(9.0), pytest.approx(0.25))
+
+
 def test_a_machine_that_slows_down_changes_the_milliseconds_and_not_the_ratio() -> None:
     quick, slow = WARM_UP + 2, 5  # of seven pairs the last five are eleven times slower
     found = timed((3.0,) * quick + (33.0,) * slow, (12.0,) * quick + (132.0,) * slow)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import fakes
 import pytest
@@ -216,3 +217,34 @@ def test_an_outcome_nobody_waits_for_is_not_logged(tmp_path):
     session.lost(proposal, "failed", "gone")
 
     assert [type(outcome) for outcome in load_study(tmp_path).outcomes] == [Outcome]
+
+
+# -- objectives and constraints ----------------------------------------------------------------------------------------
+
+
+def test_progress_and_kept_models_follow_the_objectives(tmp_path):
+    config = replace(fakes.study_config(trials=14), objectives=("accuracy", "latency"))
+    session = fakes.open_session(tmp_path, config)
+    while (leg := session.next()) is not None:
+        outcome = fakes.completed(leg.proposal)
+        write_files(session.models, outcome.id, {"model.json": b""})
+        # the more FLOPs the faster, and the more accurate: the best of all stands alone
+        session.ended(replace(outcome, latency_ratio=1 - outcome.flops_ratio / 2, accuracy=outcome.flops_ratio))
+    pruned = [outcome for outcome in session.outcomes if outcome.recipe.method.name != "dense"]
+    best = max(pruned, key=lambda outcome: outcome.accuracy)
+    (point,) = session.progress().front
+
+    assert (point.id, point.accuracy, dict(point.costs)) == (best.id, best.accuracy, {"latency": best.latency_ratio})
+    assert kept(session) == {best.id, 0, 1}
+
+
+def test_a_search_in_which_every_model_broke_a_constraint_says_which(tmp_path):
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=6))
+    while (leg := session.next()) is not None:
+        outcome = fakes.completed(leg.proposal)
+        error = f"constraint: params 0.{outcome.id} > 0.05"
+        broken = replace(outcome, status="stopped", accuracy=None, error=error)
+        session.ended(outcome if outcome.recipe.method.name == "dense" else broken)
+
+    with pytest.raises(StudyError, match=r"5 of 6 trials broke a constraint; the last one: constraint: params 0.5 > 0"):
+        session.close()
