@@ -160,8 +160,8 @@ def _seeds(record: Mapping[str, Any]) -> str:
         for row in found
     )
     return (
-        "## Over several seeds\n\nThe same recipe, and the dense model, trained as long with each seed: mean and "
-        f"sample standard deviation. The model here is the best of them on the validation split.\n\n{head}{rows}"
+        "## Over several seeds\n\nThe recipe above and the search's dense control, trained as long with each seed: "
+        f"mean and sample standard deviation. The model here is the best of them on the validation split.\n\n{head}{rows}"
     )
 
 

@@ -17,7 +17,7 @@ from autoprune.search.finals import Finals, clock_of, with_time
 from autoprune.search.limits import Limits
 from autoprune.search.prepare import lock, with_finalists
 from autoprune.search.session import SearchInterrupted
-from autoprune.space import Finalists
+from autoprune.space import Budget, Finalists
 from autoprune.tasks import load_task
 
 IMAGES = 1000  # of the recipes in fakes.study_config
@@ -247,6 +247,12 @@ def test_nothing_begins_that_would_not_end_in_time(study):
     assert again(study).finalists == ()
     run(all_of_them)
     assert len(again(study).finalists) == all_of_them.planned
+
+
+def test_a_share_of_the_minutes_is_kept():
+    assert Limits.of(Budget(minutes=10), start=30, kept=0.25).deadline == 30 + 450
+    assert Limits.of(Budget(minutes=10), start=30).deadline == 30 + 600
+    assert Limits.of(Budget(trials=3), kept=0.25).deadline is None
 
 
 def test_a_worker_that_was_lost_is_a_failed_finalist(study):
