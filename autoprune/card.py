@@ -161,7 +161,7 @@ def _seeds(record: Mapping[str, Any]) -> str:
     )
     return (
         "## Over several seeds\n\nThe recipe above and the search's dense control, trained as long with each seed: "
-        f"mean and sample standard deviation. The model here is the best of them on the validation split.\n\n{head}{rows}"
+        f"mean and sample standard deviation. The model here is the best on the validation split.\n\n{head}{rows}"
     )
 
 
