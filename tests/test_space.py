@@ -378,7 +378,7 @@ def test_overrides_reach_keys_with_dots(tmp_path):
         ("budget.hours=1", "budget: unknown key 'hours'"),
         ("resources={cpus_per_trial: two}", "resources.cpus_per_trial: expected a whole number"),
         ("objectives=[flops]", "objectives: found ['flops']; allowed: accuracy"),
-        ("objectives=[accuracy, latency]", "objectives[1]: unknown value 'latency'"),
+        ("objectives=[accuracy, speed]", "objectives[1]: unknown value 'speed'"),
         ("sampler={name: tpee}", "sampler.name: unknown value 'tpee' (did you mean 'tpe'?)"),
         ("seed=-1", "seed: -1 is out of range"),
     ],
