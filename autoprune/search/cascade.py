@@ -2,12 +2,13 @@
 
 Every rung below the end is a place where recipes pause. Of those measured at a rung so far, the best `keep` may go on;
 asynchronous, as in ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"): whenever a worker is
-free the best recipe that may go on does, from the highest rung down, and if there is none a new one starts. Best is by
-non-dominated sorting, within a front by crowding distance (Deb et al. 2002, NSGA-II), as the cost of a recipe is known
-and accuracy only compares among similar costs.
+free the best recipe that may go on does, from the highest rung down, and if there is none a new one starts. As the cost
+of a recipe is known and accuracy only compares among similar costs, the best is the one that adds most hypervolume to
+those that went on from the same rung; where none adds any, it is the first by non-dominated sorting and crowding
+distance (Deb et al. 2002, NSGA-II).
 
-Unlike ASHA no more than the share `keep` ever go on. Each newcomer changes who is crowded, and with it who is among the
-best: a third that changes all the time let half of all recipes go on in a search of a hundred.
+Unlike ASHA no more than the share `keep` ever go on: with several objectives each newcomer changes who is among the best,
+and a third that changes all the time let half of all recipes go on in a search of a hundred.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autoprune.errors import InputError
-from autoprune.pareto import ranked
+from autoprune.pareto import hypervolume, ranked
 from autoprune.space import Space
 
 
 @dataclass
 class Rung:
-    """The results at one rung: id -> point, everything minimised; who waits here, and who went on from here."""
+    """The results at one rung: id -> cost ratios and -accuracy; who waits here, and who went on from here."""
 
     share: float
     points: dict[int, tuple[float, ...]] = field(default_factory=dict)
@@ -33,9 +34,16 @@ class Rung:
     went_on: set[int] = field(default_factory=set)
 
     def order(self) -> list[int]:
-        """All ids that were measured here, the best first; of equal ones, the earlier number."""
+        """Those that wait here, the best first; of equal ones, the earlier number."""
         ids = sorted(self.points)
-        return [ids[index] for index in ranked(np.array([self.points[i] for i in ids]))] if ids else []
+        ranks = ranked(np.array([self.points[number] for number in ids])) if self.waiting else ()
+        waiting = [ids[index] for index in ranks if ids[index] in self.waiting]
+        return sorted(waiting, key=lambda number: -self._volume(number))  # stable: equal ones stay by rank
+
+    def _volume(self, number: int) -> float:
+        """Hypervolume of those that went on from here and this one, against all cost ratios 1 and accuracy 0."""
+        points = [self.points[other] for other in sorted({*self.went_on, number})]
+        return hypervolume(points, (*(1.0 for _ in points[0][1:]), 0.0))
 
 
 class Cascade:
@@ -80,12 +88,12 @@ class Cascade:
         """The recipe that may go on: in the highest rung that has one, the best of those that wait."""
         for rung in reversed(self.rungs):
             if len(rung.went_on) < math.floor(self.keep * len(rung.points)) and rung.waiting:
-                return next(number for number in rung.order() if number in rung.waiting)
+                return rung.order()[0]
         return None
 
     def leftovers(self) -> list[int]:
         """All that wait, the highest rung first, in each the best: who goes on if there is time left in the end."""
-        return [number for rung in reversed(self.rungs) for number in rung.order() if number in rung.waiting]
+        return [number for rung in reversed(self.rungs) for number in rung.order()]
 
     def _went_on(self, number: int, share: float) -> None:
         for rung in self.rungs:

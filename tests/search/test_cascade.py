@@ -82,6 +82,29 @@ def test_a_cheap_recipe_is_not_compared_with_an_expensive_one():
     assert sorted(found) == [0, 2]
 
 
+def test_of_two_alike_one_goes_on_and_then_one_that_is_not_like_it():
+    cascade = Cascade((0.5,), keep=0.5)
+    # added to an empty front: 0.7 * 0.8 = 0.56, 0.69 * 0.81 = 0.5589, 0.9 * 0.5 = 0.45, 0.3 * 0.9 = 0.27
+    points = [(0.3, -0.8), (0.31, -0.81), (0.1, -0.5), (0.7, -0.9)]
+    for number, point in enumerate(points):
+        cascade.measured(number, 0.5, point)
+        cascade.pause(number, 0.5)
+    assert cascade.promotable() == 0
+    cascade.go_on(0)
+    # beside it: 1 adds 0.69 * 0.01, 2 adds 0.2 * 0.5, 3 adds 0.3 * 0.1
+    assert cascade.leftovers() == [2, 3, 1]
+    assert cascade.promotable() == 2
+
+
+def test_what_adds_nothing_goes_by_rank():
+    cascade = Cascade((0.5,), keep=1.0)
+    for number, point in enumerate([(0.2, -0.9), (0.5, -0.3), (0.4, -0.6), (0.6, -0.2)]):
+        cascade.measured(number, 0.5, point)
+        cascade.pause(number, 0.5)
+    cascade.go_on(0)
+    assert cascade.leftovers() == [2, 1, 3]
+
+
 def test_pauses_are_the_rungs_of_the_space():
     def space(rungs):
         return Space.read({"method": "l1", "training": {"rungs": rungs}})
