@@ -7,8 +7,8 @@ of a recipe is known and accuracy only compares among similar costs, the best is
 those that went on from the same rung; where none adds any, it is the first by non-dominated sorting and crowding
 distance (Deb et al. 2002, NSGA-II).
 
-Unlike ASHA no more than the share `keep` ever go on: with several objectives each newcomer changes who is among the best,
-and a third that changes all the time let half of all recipes go on in a search of a hundred.
+Unlike ASHA no more than the share `keep` ever go on. With several objectives each newcomer changes who is among the
+best, and a third that changes all the time let half of all recipes go on in a search of a hundred.
 """
 
 from __future__ import annotations
