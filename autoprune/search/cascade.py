@@ -92,7 +92,7 @@ class Cascade:
     def promotable(self) -> int | None:
         """The recipe that may go on: in the highest rung that has one, the best of those that wait.
 
-        Asked for far more often than anything changes; with a thousand recipes, 300 of which went on, it takes 0.16 s to find.
+        Asked for far more often than anything changes; among a thousand recipes it takes 0.16 s to find.
         """
         if self._stale:
             self._stale, self._found = False, self._find()
