@@ -216,7 +216,7 @@ def _line(side: str, runs: Sequence[Run], glue: dict[int, Run]) -> str:
         _spread([run.counts.get("completed", 0) for run in runs], "{:.0f}"),
         _spread([run.counts.get("stopped", 0) for run in runs], "{:.0f}"),
         _spread([run.volume for run in runs], "{:.4f}"),
-        *(_spread([100 * run.best(limit) for run in runs], "{:.2f} %") for limit in LIMITS),
+        *(_spread([100 * best for run in runs if (best := run.best(limit))], "{:.2f} %") or "none" for limit in LIMITS),
         (_spread([seconds for seconds, _ in reached], "{:.0f} s") + missed) if times else "",
         _spread([share for _, share in reached], "{:.0%}") if times else "",
         _spread([run.busy for run in runs if run.busy is not None], "{:.1%}"),
