@@ -76,7 +76,8 @@ def test_every_data_file_is_shipped() -> None:
         shipped = {file for pattern in patterns[f"autoprune.{folder}"] for file in (ROOT / folder).glob(pattern)}
         data = {file for file in (ROOT / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts}
         # Pictures, notes and rows of runs are for readers of the repository; modules are shipped as modules.
-        missing += [file for file in data - shipped if file.suffix not in {".py", ".pyc", ".svg", ".png", ".md", ".jsonl"}]
+        others = {".py", ".pyc", ".svg", ".png", ".md", ".jsonl"}
+        missing += [file for file in data - shipped if file.suffix not in others]
 
     assert missing == []
 
