@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 
 from autoprune.errors import InputError
 from autoprune.pareto import DENSE, front
-from autoprune.recipe import Recipe
+from autoprune.recipe import MethodChoice, Recipe, Target
 from autoprune.results import Outcome, Proposal, Study
 from autoprune.space import Finalists
 
 T = TypeVar("T")
+
+#: The number of the dense control where the search had none.
+CONTROL = -1
 
 #: Images of a finalist, if nobody says: so many times those of the longest recipe among the members.
 FULL = 5
@@ -42,7 +45,7 @@ class Finalist:
     """One member with all of its completed finalists, by rising seed.
 
     Fields:
-        member: number of the trial.
+        member: number of the trial; `CONTROL` = the dense control of a search that had none.
         runs: at least one.
     """
 
@@ -177,11 +180,19 @@ def _members(study: Study, most: int) -> list[tuple[int, Recipe]]:
 
 
 def _control(study: Study) -> tuple[int, Recipe]:
-    """The dense control of the search: its training is the middle of what was searched."""
+    """The dense control: the search's own, whose training is the middle of what was searched, or, where the search had
+    none (`controls: false`), the dense model trained as the study's first recipe.
+
+    With warm starts that recipe has the middle of every range too.
+    """
     for proposal in study.proposals:
         if proposal.control and proposal.recipe.method.name == DENSE:
             return proposal.id, proposal.recipe
-    raise InputError("there is no dense control to compare with", where=str(study.folder.proposals))
+    if not study.proposals:
+        what = "there is no recipe whose training a dense control could have"
+        raise InputError(what, where=str(study.folder.proposals))
+    first = min(study.proposals, key=lambda proposal: proposal.id).recipe
+    return CONTROL, replace(first, method=MethodChoice(name=DENSE), target=Target())
 
 
 def _length(study: Study, wanted: int | None, recipes: Sequence[Recipe]) -> int:

@@ -73,7 +73,8 @@ class Outcome:
         legs: who ran it when; several if it paused.
         notes: what the method had to tell about its cuts, such as `gap_violated`.
         control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).
-        member: of a finalist, the number of the trial whose recipe it trains again; None for trials of a search.
+        member: of a finalist, the number of the trial whose recipe it trains again (-1: a dense control that the search
+            had none of); None for trials of a search.
         test_accuracy: of a finalist, on the test split, in [0, 1]; no trial of a search looks at that.
     """
 

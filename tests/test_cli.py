@@ -451,12 +451,12 @@ def test_a_member_that_was_trained_again_is_exported_as_it_is_then(
     assert chosen.accuracy == accuracy
 
 
-def test_finals_of_a_study_without_a_front_or_without_a_control(capsys: Capture, here: Path) -> None:
+def test_finals_of_a_study_without_a_front_or_without_recipes(capsys: Capture, here: Path) -> None:
     assert "missing key 'space'" in fails(capsys, "finish", write_study(here / "study", OUTCOMES))
     config = yaml.safe_load((here / "study/study.yaml").read_text()) | {"space": {"method": "l1"}}
     (here / "study/study.yaml").write_text(yaml.safe_dump(config))
 
-    assert "there is no dense control to compare with" in fails(capsys, "finish", "study")
+    assert "there is no recipe whose training a dense control could have" in fails(capsys, "finish", "study")
     (here / "study/outcomes.jsonl").unlink()
     assert "the front is empty: nothing to train again" in fails(capsys, "finish", "study")
 

@@ -45,7 +45,6 @@ SIDES: dict[str, tuple[str, ...]] = {
     "without sharing": ("share=false",),
 }
 LIMITS = (0.5, 0.3)
-POINTS = 200
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import fakes
@@ -9,7 +10,7 @@ import pytest
 
 from autoprune import artifact
 from autoprune.errors import InputError, StudyError
-from autoprune.finalists import FULL, against_dense, finalists, rows, spread, to_train
+from autoprune.finalists import CONTROL, FULL, against_dense, finalists, rows, spread, to_train
 from autoprune.pareto import front
 from autoprune.results import load_study
 from autoprune.search import finish, local, search
@@ -120,6 +121,23 @@ def test_means_deviations_and_the_distance_to_dense(study):
     assert set(against_dense(list(found.values())).values()) == {0}
     assert [row["trial"] for row in rows(after)] == [*members, 0]
     assert after.outcomes == study.outcomes
+
+
+def test_a_search_without_controls_has_a_dense_control_in_its_finals(tmp_path):
+    config = replace(fakes.study_config(trials=12), controls=False)
+    session = fakes.open_session(tmp_path, config)
+    local.run(session, fakes.OpenFake()(session.clock), trial_timeout=60.0)
+    study = load_study(tmp_path)
+    run(finals_of(study, Finalists(seeds=2, images=7000)))
+    after = load_study(tmp_path)
+    control = next(one for one in finalists(after.finalists) if one.dense)
+
+    assert not any(proposal.control for proposal in study.proposals)
+    assert (control.member, len(control.runs), control.images) == (CONTROL, 2, 7000)
+    assert control.runs[0].recipe.training.lr == study.proposals[0].recipe.training.lr
+    assert None not in against_dense(finalists(after.finalists)).values()
+    assert to_train(after, Finalists(seeds=2, images=7000)) == []
+    assert (after.folder.final_models / str(control.best.id)).is_dir()
 
 
 def test_without_a_control_there_is_no_distance(study):
