@@ -1,7 +1,7 @@
 """A search of ours beside a loop of Torch-Pruning and Optuna, and beside itself with parts left out.
 
     python -m autoprune.analysis.benchmarks.search_efficiency DATA --glue GLUE.py --out RUNS.jsonl
-        [--network resnet20] [--minutes 10] [--seeds 0 1 2] [--sides ours glue ...] [--table FILE.md]
+        [--network resnet20] [--minutes 10] [--seeds 0 1 2] [--sides ours "glue --fast" ...] [--table FILE.md]
 
 DATA is a folder with cifar10.npz and weights/NETWORK_cifar10.safetensors; GLUE.py is the loop, which takes `--arch`,
 `--weights`, `--minutes`, `--seed`, `--fast` and `--out` and writes seconds, accuracy and cost ratio of every trial.
@@ -9,6 +9,9 @@ Both sides start from the same weights, train on the same images, are scored on 
 as processes of their own on the same machine, one after the other, seed by seed. Both clocks start when data and model
 are loaded and the dense model is scored; ours runs while Ray and its workers start. A run is a line of RUNS.jsonl as
 soon as it has ended, and is not made again.
+
+Further sides of ours: parts left out (`SIDES`), one method of the space alone (`only l1`), and a search that is killed
+without warning at random moments and resumed (`killed`).
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import argparse
 import csv
 import json
 import os
+import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -30,10 +35,12 @@ from typing import Any
 
 import numpy as np
 
+from autoprune import methods
 from autoprune.analysis.benchmarks.engine_speed import write
 from autoprune.analysis.benchmarks.train_speed import machine
 from autoprune.pareto import hypervolume
 from autoprune.results import Study, append_line, load_study, read_lines
+from autoprune.space import load_space
 
 GLUE = "glue --fast"
 #: Our side, whole and with parts left out: what is set on the command line beside the ready space.
@@ -44,6 +51,11 @@ SIDES: dict[str, tuple[str, ...]] = {
     "random sampler": ("sampler.name=random",),
     "without sharing": ("share=false",),
 }
+ONLY = "only "
+KILLED = "killed"
+#: How often a search is killed, and the seconds after which, drawn between these, from the start of each process. The
+#: least is long enough for the study folder to be there.
+KILLS, SHORTEST, LONGEST = 3, 60.0, 240.0
 LIMITS = (0.5, 0.3)
 
 
@@ -97,12 +109,32 @@ class Run:
 def run_ours(side: str, data: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
     """A search by its command; what it found."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "study"
-        settings = [f"seed={seed}", *SIDES[side]]
-        command = [sys.executable, "-m", "autoprune", "search", f"cifar10_{network}", "--minutes", str(minutes)]
-        command += ["--out", str(out), *(word for setting in settings for word in ("--set", setting))]
-        _call(command, {"AUTOPRUNE_DATA": str(data)})
+        out = str(Path(folder) / "study")
+        autoprune, environment = [sys.executable, "-m", "autoprune"], {"AUTOPRUNE_DATA": str(data)}
+        settings = [f"seed={seed}", *settings_of(side, network)]
+        command = [*autoprune, "search", f"cifar10_{network}", "--minutes", str(minutes), "--out", out]
+        command += [word for setting in settings for word in ("--set", setting)]
+        if side == KILLED:
+            draw = random.Random(seed)
+            for _ in range(KILLS):
+                _kill_after(draw.uniform(SHORTEST, LONGEST), command, environment)
+                command = [*autoprune, "resume", out]
+        _call(command, environment)
         return describe(load_study(out))
+
+
+def settings_of(side: str, network: str) -> tuple[str, ...]:
+    """What a side sets beside the ready space."""
+    if side.startswith(ONLY):
+        method = side.removeprefix(ONLY)
+        return (f"space.method.choice={json.dumps({method: methods_of(network)[method]})}",)
+    return SIDES.get(side, ())
+
+
+def methods_of(network: str) -> dict[str, Any]:
+    """The methods of a ready space: name to what is searched of it."""
+    plain = load_space(f"cifar10_{network}", find_method=methods.find).to_plain()
+    return dict(plain["space"]["method"]["choice"])
 
 
 def describe(study: Study) -> dict[str, Any]:
@@ -137,6 +169,24 @@ def run_glue(glue: Path, data: Path, network: str, minutes: float, seed: int) ->
         with out.open() as file:
             rows = [(float(r["seconds"]), float(r["macs_ratio"]), float(r["accuracy"])) for r in csv.DictReader(file)]
     return {"points": rows, "counts": {"completed": len(rows)}, "busy": None}
+
+
+def _kill_after(seconds: float, command: Sequence[str], environment: dict[str, str]) -> None:
+    """Start a command and kill it, and all it has started in its process group, before it can say a word."""
+    process = subprocess.Popen(  # noqa: S603
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    else:
+        raise SystemExit(f"{' '.join(command)}\nended with {process.returncode} before it was to be killed")
 
 
 def _call(command: Sequence[str], environment: dict[str, str]) -> None:
@@ -280,9 +330,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--network", default="resnet20", choices=("resnet20", "resnet56"))
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--sides", nargs="+", choices=(*SIDES, GLUE), default=["ours", GLUE])
+    parser.add_argument("--sides", nargs="+", default=["ours", GLUE])
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
+    sides = (*SIDES, GLUE, KILLED, *(f"{ONLY}{method}" for method in methods_of(options.network)))
+    if unknown := [side for side in options.sides if side not in sides]:
+        parser.error(f"--sides {unknown[0]!r}: allowed are {', '.join(sides)}")
     if GLUE in options.sides and options.glue is None:
         parser.error("the loop needs --glue GLUE.py")
     return options

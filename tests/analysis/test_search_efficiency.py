@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autoprune import methods
 from autoprune.analysis.benchmarks import search_efficiency
-from autoprune.analysis.benchmarks.search_efficiency import GLUE, Run, describe, page, read_runs
+from autoprune.analysis.benchmarks.search_efficiency import GLUE, Run, describe, page, read_runs, settings_of
 from autoprune.results import append_line
+from autoprune.space import load_space
 
 
 def made(side: str, *points: tuple[float, float, float], seed: int = 0, **rest: Any) -> Run:
@@ -84,3 +87,47 @@ def test_a_study_becomes_points_in_the_order_they_ended(make_study: Any, build: 
     assert [flops for _, flops, _ in found["points"]] == [0.25, 0.5]
     assert found["counts"] == {"completed": 2, "stopped": 1, "failed": 0}
     assert found["busy"] is not None
+
+
+def test_a_side_with_one_method_has_it_as_the_space_has_it() -> None:
+    words = settings_of("only fuzzy", "resnet20")
+    alone, whole = (
+        load_space("cifar10_resnet20", overrides=these, find_method=methods.find).to_plain()["space"]
+        for these in (words, ())
+    )
+
+    assert alone["method"]["choice"] == {"fuzzy": alone["method"]["choice"]["fuzzy"]}
+    assert alone["method"]["choice"]["fuzzy"]["rounds"] == whole["method"]["choice"]["fuzzy"]["rounds"]
+    assert {**alone, "method": None} == {**whole, "method": None}
+    assert settings_of("killed", "resnet20") == ()
+
+
+def test_sides_that_there_are_not_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "data", "--out", "runs.jsonl", "--sides", "only magic"])
+    with pytest.raises(SystemExit):
+        search_efficiency.main()
+    assert "only magic" in (said := capsys.readouterr().err)
+    assert "only l1" in said
+    assert "killed" in said
+
+
+def test_a_killed_search_is_resumed_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lives, commands = [], []
+    monkeypatch.setattr(search_efficiency, "_kill_after", lambda life, command, _: lives.append((life, command[3])))
+    monkeypatch.setattr(search_efficiency, "_call", lambda command, _: commands.append(command[3]))
+    monkeypatch.setattr(search_efficiency, "load_study", lambda _: None)
+    monkeypatch.setattr(search_efficiency, "describe", lambda _: {})
+
+    search_efficiency.run_ours("killed", tmp_path, "resnet20", 10, 0)
+    assert [command for _, command in lives] == ["search", "resume", "resume"]
+    assert all(search_efficiency.SHORTEST <= life <= search_efficiency.LONGEST for life, _ in lives)
+    assert commands == ["resume"]
+
+
+def test_a_process_is_killed_and_one_that_ended_before_is_said(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    search_efficiency._kill_after(0.5, ["sh", "-c", f"sleep 1.5; touch {mark}"], {})
+    time.sleep(1.5)
+    assert not mark.exists()
+    with pytest.raises(SystemExit, match="ended with 3"):
+        search_efficiency._kill_after(5.0, ["sh", "-c", "exit 3"], {})
