@@ -240,15 +240,17 @@ def _how(runs: Sequence[Run]) -> str:
         f"{min(loads):.1f} to {max(loads):.1f}.\nAccuracy on the 5,000 images that recipes are selected by; "
         "hypervolume against FLOPs ratio 1 and accuracy 0.\nMean and range over seeds. Reached: seconds until the "
         "hypervolume was what the loop of the same seed had at its\nend, and as a share of the loop's own time for it. "
-        "Busy: share of workers' time inside trials, from the first start to\nthe last end."
+        "Busy: share of workers' time inside trials, from the first start to\n"
+        "the last end. Command: seconds from the start of the process to its end."
     )
 
 
 def _table(runs: Sequence[Run]) -> list[str]:
     glue = {run.seed: run for run in runs if run.side == GLUE}
     limits = "".join(f" at <= {limit:.0%} FLOPs |" for limit in LIMITS)
-    lines = [f"| side | seeds | completed | stopped | hypervolume |{limits} reached | of the loop's time | busy |"]
-    lines += ["|---|---:|---:|---:|---:|" + "---:|" * len(LIMITS) + "---:|---:|---:|"]
+    ends = "reached | of the loop's time | busy | command"
+    lines = [f"| side | seeds | completed | stopped | hypervolume |{limits} {ends} |"]
+    lines += [f"|---|{'---:|' * (8 + len(LIMITS))}"]
     for side in dict.fromkeys(run.side for run in runs):
         lines.append(_line(side, [run for run in runs if run.side == side], glue))
     return lines
@@ -269,6 +271,7 @@ def _line(side: str, runs: Sequence[Run], glue: dict[int, Run]) -> str:
         (_spread([seconds for seconds, _ in reached], "{:.0f} s") + missed) if times else "",
         _spread([share for _, share in reached], "{:.0%}") if times else "",
         _spread([run.busy for run in runs if run.busy is not None], "{:.1%}"),
+        _spread([run.wall for run in runs], "{:.0f} s"),
     ]
     return f"| {' | '.join(cells)} |"
 
