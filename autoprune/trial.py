@@ -70,8 +70,7 @@ class Bench:
         shape = tuple(task.example().shape)
         self.runtime = runtime or choose_runtime(self.model, shape, SCORE_BATCH)
         self.timer = Timer(lambda: copy.deepcopy(self.model), shape, self.runtime)
-        self._scores: dict[str, methods.Scores] = {}
-        self._rises: dict[str, float] = {}
+        self._found: dict[str, methods.Scores] = {}
 
     @cached_property
     def whole_groups(self) -> Bench:
@@ -79,7 +78,7 @@ class Bench:
         other = copy.copy(self)
         other.grouped = "groups"
         other.graph = other.trace(self.model)
-        other._scores, other._rises = {}, {}
+        other._found = {}
         return other
 
     def trace(self, model: nn.Module) -> ChannelGraph:
@@ -125,36 +124,49 @@ class Bench:
 
     def scores(self, method: Method, context: Context) -> methods.Scores:
         """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed)."""
-        if context.model is not self.model or context.graph is not self.graph or not self.share:
+        if context.model is not self.model or context.graph is not self.graph:
             return method.score(context)
         key = stable_hash(["scores", method.name, method, context.seed, self.grouped])
-        if key not in self._scores:
-            self._scores[key] = self._shared(key, lambda: method.score(context))
-        return self._scores[key]
-
-    def _shared(self, key: str, score: Callable[[], methods.Scores]) -> methods.Scores:
-        """Scores from the store, if somebody has put them there."""
-        known = self.store.get(key) if self.store is not None else None
-        if known is not None:
-            with np.load(io.BytesIO(known)) as arrays:
-                return {group.id: arrays[group.id] for group in self.graph.groups if group.id in arrays}
-        scores = score()
-        if self.store is not None:
-            content = io.BytesIO()
-            np.savez(content, **{group: np.asarray(values) for group, values in scores.items()})
-            self.store.put(key, content.getvalue())
-        return scores
+        return self._once(key, lambda: method.score(context))
 
     def allocation(self, how: Allocation, graph: ChannelGraph) -> Allocation:
         """What a method sees of an allocation: for `features`, the weights of this graph's groups as `ratios`.
 
         Sensitivity is that of the trained dense model, whatever weights the recipe starts from, measured once.
         """
-        if how.name == "features" and how.sensitivity and not self._rises:
-            model = self.runtime.place(copy.deepcopy(self.model))
-            with self.runtime.limits():
-                self._rises = loss_rises(self.context(model, seed=0))
-        return as_ratios(graph, how, self._rises)
+        rises = {}
+        if how.name == "features" and how.sensitivity:
+            found = self._once(stable_hash(["sensitivity", self.grouped]), self._loss_rises)
+            rises = {group: float(rise) for group, rise in found.items()}
+        return as_ratios(graph, how, rises)
+
+    def _loss_rises(self) -> methods.Scores:
+        model = self.runtime.place(copy.deepcopy(self.model))
+        with self.runtime.limits():
+            return {group: np.asarray(rise) for group, rise in loss_rises(self.context(model, seed=0)).items()}
+
+    def _once(self, key: str, find: Callable[[], methods.Scores]) -> methods.Scores:
+        """Numbers per group that were found before, by this process or, as the store knows, by another one."""
+        if not self.share:
+            return find()
+        if key not in self._found:
+            self._found[key] = self._stored(key) or self._find(key, find)
+        return self._found[key]
+
+    def _stored(self, key: str) -> methods.Scores | None:
+        known = self.store.get(key) if self.store is not None else None
+        if known is None:
+            return None
+        with np.load(io.BytesIO(known)) as arrays:
+            return {group.id: arrays[group.id] for group in self.graph.groups if group.id in arrays}
+
+    def _find(self, key: str, find: Callable[[], methods.Scores]) -> methods.Scores:
+        found = find()
+        if self.store is not None:
+            content = io.BytesIO()
+            np.savez(content, **{group: np.asarray(values) for group, values in found.items()})
+            self.store.put(key, content.getvalue())
+        return found
 
     def _batches(self, images: int, seed: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.task.train), generator=random_stream(seed, 1))[:images]

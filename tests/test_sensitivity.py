@@ -20,6 +20,7 @@ from autoprune.keep import Keep
 from autoprune.methods import METHODS, Context, Stage
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.shape import weights
+from autoprune.store import FolderStore
 from autoprune.tasks import load_task
 from autoprune.trace import trace
 from autoprune.train import Pressure, Runtime
@@ -118,7 +119,7 @@ def test_sensitivity_is_measured_once_and_only_if_it_counts(bench: Bench, monkey
 
     monkeypatch.setattr(trial, "loss_rises", counted)
     fresh = copy.copy(bench)
-    fresh._rises = {}
+    fresh._found = {}
     run(recipe("l1", replace(HOW, sensitivity=0.0)), fresh)
     run(recipe("l1", Allocation(name="uniform", sensitivity=1.0)), fresh)
     assert seen == []
@@ -130,6 +131,17 @@ def test_sensitivity_is_measured_once_and_only_if_it_counts(bench: Bench, monkey
     groups = fresh.whole_groups
     groups.allocation(HOW, groups.graph)
     assert seen == [bench.graph, groups.graph]
+
+
+def test_other_processes_find_the_sensitivity_in_the_store(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benches = [copy.copy(bench), copy.copy(bench)]
+    for other in benches:
+        other._found, other.store = {}, FolderStore(tmp_path)
+    one = benches[0].allocation(HOW, bench.graph)
+    monkeypatch.setattr(trial, "loss_rises", lambda _: pytest.fail("measured again"))
+    assert benches[1].allocation(HOW, bench.graph) == one
 
 
 class Looking(METHODS["bn_scale"]):  # type: ignore[name-defined,misc]
