@@ -235,7 +235,7 @@ def page(runs: Sequence[Run]) -> str:
 def _how(runs: Sequence[Run]) -> str:
     loads = [run.load for run in runs]
     return (
-        f"`python -m autoprune.analysis.benchmarks.search_efficiency`; {runs[0].machine}; "
+        f"`python -m autoprune.analysis.benchmarks.search_efficiency`; {runs[0].machine};\n"
         f"{min(run.date for run in runs)} to {max(run.date for run in runs)} UTC; load before a run "
         f"{min(loads):.1f} to {max(loads):.1f}.\nAccuracy on the 5,000 images that recipes are selected by; "
         "hypervolume against FLOPs ratio 1 and accuracy 0.\nMean and range over seeds. Reached: seconds until the "
