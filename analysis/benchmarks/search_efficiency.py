@@ -66,7 +66,8 @@ class Run:
     Fields:
         points: (seconds, cost ratio, accuracy) of every trial that ran to its end, in that order.
         wall: seconds of the whole process.
-        busy: share of the workers' time spent inside trials, from the first start to the last end; None for the loop.
+        busy: share of the workers' time spent inside trials, from the first start to the last end; None for the loop, and
+            for a search that was killed.
         counts: trials by how they ended.
         load: of the machine in the minute before.
     """
@@ -120,7 +121,8 @@ def run_ours(side: str, data: Path, network: str, minutes: float, seed: int) -> 
                 _kill_after(draw.uniform(SHORTEST, LONGEST), command, environment)
                 command = [*autoprune, "resume", out]
         _call(command, environment)
-        return describe(load_study(out))
+        found = describe(load_study(out))
+        return {**found, "busy": None} if side == KILLED else found  # in it the time of the dead would count
 
 
 def settings_of(side: str, network: str) -> tuple[str, ...]:

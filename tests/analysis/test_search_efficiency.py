@@ -116,9 +116,9 @@ def test_a_killed_search_is_resumed_until_it_ends(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(search_efficiency, "_kill_after", lambda life, command, _: lives.append((life, command[3])))
     monkeypatch.setattr(search_efficiency, "_call", lambda command, _: commands.append(command[3]))
     monkeypatch.setattr(search_efficiency, "load_study", lambda _: None)
-    monkeypatch.setattr(search_efficiency, "describe", lambda _: {})
+    monkeypatch.setattr(search_efficiency, "describe", lambda _: {"busy": 0.5})
 
-    search_efficiency.run_ours("killed", tmp_path, "resnet20", 10, 0)
+    assert search_efficiency.run_ours("killed", tmp_path, "resnet20", 10, 0) == {"busy": None}
     assert [command for _, command in lives] == ["search", "resume", "resume"]
     assert all(search_efficiency.SHORTEST <= life <= search_efficiency.LONGEST for life, _ in lives)
     assert commands == ["resume"]
