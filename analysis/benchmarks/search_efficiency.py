@@ -66,8 +66,8 @@ class Run:
     Fields:
         points: (seconds, cost ratio, accuracy) of every trial that ran to its end, in that order.
         wall: seconds of the whole process.
-        busy: share of the workers' time spent inside trials, from the first start to the last end; None for the loop, and
-            for a search that was killed.
+        busy: share of the workers' time spent inside trials, from the first start to the last end; None for the loop
+            and for a search that was killed.
         counts: trials by how they ended.
         load: of the machine in the minute before.
     """
