@@ -49,6 +49,18 @@ def test_pace_by_hand():
     assert pace.expected((0.25,), 1 / 3) == pytest.approx(4 + 110 * (0.25 + 0.75 / 3))
 
 
+def test_recipes_that_end_before_they_were_measured_are_expected_again():
+    pace = Pace()
+    pace.note(outcome(1, (0.0, 0, 4.0), (1.0, 1100, 114.0)))
+    pace.note(outcome(2, status="stopped", error="constraint", started=7.0, finished=12.0))
+    pace.note(outcome(3, status="stopped", error="constraint", started=9.0, finished=10.0))
+    assert pace.expected((), 1.0) == pytest.approx((114 + 5 + 1) / 3)
+    assert pace.whole() == pytest.approx(114)  # one that goes its whole way needs as much as before
+    pace.note(outcome(4, (0.0, 0, 4.0)))
+    pace.note(outcome(4, (0.0, 0, 4.0), (1.0, 1100, 114.0)))  # its second leg is no other recipe
+    assert pace.expected((), 1.0) == pytest.approx((2 * 114 + 5 + 1) / 4)
+
+
 def test_a_stage_before_the_cut_is_paid_in_seconds_an_image():
     pace = Pace()
     pace.note(outcome(1, (0.0, 550, 55.0), (1.0, 1100, 165.0)))
@@ -108,10 +120,11 @@ def test_a_search_ends_when_the_front_stops_to_grow(tmp_path):
     assert on_plateau(session.outcomes, session.limits)
 
 
+@pytest.mark.parametrize("failing", [(), range(4, 150, 3)])
 @pytest.mark.parametrize("keep", [1.0, 0.34])
-def test_the_time_left_is_right_within_a_quarter_once_a_tenth_is_done(tmp_path, keep):
-    """Time here is what rungs say they took; one recipe after the other."""
-    config = fakes.study_config(trials=100, rungs=(0.0, 0.25, 1.0), keep=keep)
+def test_the_time_left_is_right_within_a_quarter_once_a_tenth_is_done(tmp_path, keep, failing):
+    """Time here is what rungs say they took; one recipe after the other; of those all or two of three come that far."""
+    config = fakes.study_config(trials=150, rungs=(0.0, 0.25, 1.0), keep=keep)
     session = fakes.open_session(tmp_path, config)
     told = []
 
@@ -119,8 +132,11 @@ def test_the_time_left_is_right_within_a_quarter_once_a_tenth_is_done(tmp_path, 
         latest = {outcome.id: outcome for outcome in (*session.outcomes, *session.paused.values())}
         return sum(sum(outcome.seconds.values()) for outcome in latest.values())
 
+    def tell():
+        told.append((passed(), session.progress().eta))
+
     session.clock = fakes.Handed(passed)
-    fakes.run_here(session, rungs=(0.0, 0.25, 1.0), after=lambda: told.append((passed(), session.progress().eta)))
+    fakes.run_here(session, rungs=(0.0, 0.25, 1.0), trouble=dict.fromkeys(failing, "raise"), after=tell)
     session.close()
     whole = passed()
     late = [(at, eta) for at, eta in told if 0.1 <= at / whole <= 0.9]
