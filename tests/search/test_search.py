@@ -106,6 +106,33 @@ def test_the_same_search_on_ray(tmp_path):
     }
 
 
+@pytest.mark.slow
+def test_three_objectives_a_constraint_and_a_cascade_on_ray(tmp_path):
+    """Params may be half at most; targets go to 0.8 of the FLOPs, so some recipes break it and others do not."""
+    wishes = [
+        "objectives=[accuracy, flops, latency]",
+        "constraints={params: 0.5}",
+        "latency={batch: 7}",
+        "cascade.keep=0.5",
+        "resources.workers=2",
+        "sampler.startup=6",
+    ]
+    study = search("digits_demo", out=tmp_path / "study", overrides=[*SMALL, *wishes], trials=16)
+    pruned = [outcome for outcome in study.outcomes if outcome.recipe.method.name != "dense"]
+    broken = [outcome for outcome in pruned if outcome.infeasible]
+    completed = [outcome for outcome in pruned if outcome.completed]
+
+    assert sorted(outcome.id for outcome in study.outcomes) == list(range(16))
+    assert not [outcome.error for outcome in pruned if outcome.status == "failed"]
+    assert all(o.params_ratio > 0.5 and o.error.startswith("constraint: params 0.") and not o.rungs for o in broken)
+    assert all(o.params_ratio <= 0.5 and o.latency_ms > 0 and o.latency_ratio > 0 for o in completed)
+    assert broken
+    assert completed
+    best = front(study.outcomes, study.objectives)
+    assert {member.id for member in best} <= {outcome.id for outcome in completed}
+    assert {"latency", "finetune"} <= set(best[0].seconds)
+
+
 def other_shape(folder):
     save_file({"stem.weight": torch.zeros(2, 2)}, folder / "other.safetensors")
     return folder / "other.safetensors"
