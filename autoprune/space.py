@@ -443,10 +443,16 @@ def load_space(
         InputError: naming the file, the path inside it and what is allowed.
     """
     where, data = _load_merged(name_or_path, Path(), ())
+    data = {**{section: {} for section in _sections()}, **data}
     for override in overrides:
         _apply_override(data, override)
     where = f"{where} with --set {' '.join(overrides)}" if overrides else where
     return StudyConfig.from_plain(data, where, check_method=check_method, find_method=find_method)
+
+
+def _sections() -> list[str]:
+    """What a space file may leave out as a whole; overrides may name parts of it all the same."""
+    return [f.name for f in dataclasses.fields(StudyConfig) if f.default_factory is not dataclasses.MISSING]
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -358,6 +358,14 @@ def test_a_file_is_read_with_its_overrides(tmp_path):
     assert {recipe.training.lr for recipe in config.space.corners()} == {0.001, 1.0}
 
 
+def test_overrides_reach_sections_that_the_file_leaves_out(tmp_path):
+    file = tmp_path / "my.yaml"
+    file.write_text("task: {}\nspace: {method: l1, target: {flops: 0.5}}\n")
+    config = load_space(file, overrides=["cascade.keep=0.25", "constraints.params=0.375", "latency.batch=7"])
+
+    assert (config.cascade.keep, config.constraints.params, config.latency.batch) == (0.25, 0.375, 7)
+
+
 def test_overrides_reach_keys_with_dots(tmp_path):
     file = tmp_path / "my.yaml"
     file.write_text("task: {}\nspace: {method: l1, allocation: {name: ratios, ratios: {layer1.0.conv1: 0.5}}}\n")
@@ -376,6 +384,8 @@ def test_overrides_reach_keys_with_dots(tmp_path):
         ("space.target.flops=[", "--set space.target.flops:1: not YAML"),
         ("budget.trials=0", "budget.trials: 0 is out of range"),
         ("budget.hours=1", "budget: unknown key 'hours'"),
+        ("cascade.kep=1", "cascade: unknown key 'kep' (did you mean 'keep'?)"),
+        ("cascad.keep=1", "--set cascad.keep: there is no 'cascad'; allowed: "),
         ("resources={cpus_per_trial: two}", "resources.cpus_per_trial: expected a whole number"),
         ("objectives=[flops]", "objectives: found ['flops']; allowed: accuracy"),
         ("objectives=[accuracy, speed]", "objectives[1]: unknown value 'speed'"),
