@@ -11,56 +11,56 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.allocate import allocate as allocate
-    from autoprune.artifact import load as load
-    from autoprune.artifact import save as save
-    from autoprune.cost import Cost as Cost
-    from autoprune.cost import cost as cost
+    from autoprune.engine.allocation.allocate import allocate as allocate
+    from autoprune.engine.cost import Cost as Cost
+    from autoprune.engine.cost import cost as cost
+    from autoprune.engine.graph import ChannelGraph as ChannelGraph
+    from autoprune.engine.keep import Keep as Keep
+    from autoprune.engine.surgery.artifact import load as load
+    from autoprune.engine.surgery.artifact import save as save
+    from autoprune.engine.surgery.prune import prune as prune
+    from autoprune.engine.tracing.trace import trace as trace
     from autoprune.errors import AutopruneError as AutopruneError
     from autoprune.errors import InputError as InputError
     from autoprune.errors import TargetError as TargetError
-    from autoprune.graph import ChannelGraph as ChannelGraph
-    from autoprune.keep import Keep as Keep
     from autoprune.recipe import Allocation as Allocation
     from autoprune.recipe import Recipe as Recipe
     from autoprune.recipe import Target as Target
     from autoprune.recipe import Training as Training
-    from autoprune.results import Outcome as Outcome
-    from autoprune.results import load_study as load_study
     from autoprune.search import finish as finish
     from autoprune.search import resume as resume
     from autoprune.search import search as search
-    from autoprune.surgery import prune as prune
+    from autoprune.study.folder import load_study as load_study
+    from autoprune.study.outcome import Outcome as Outcome
     from autoprune.tasks import load_task as load_task
-    from autoprune.trace import trace as trace
-    from autoprune.trial import run_trial as run_trial
+    from autoprune.trial.run import run_trial as run_trial
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "allocate": "allocate",
-    "load": "artifact",
-    "save": "artifact",
-    "Cost": "cost",
-    "cost": "cost",
+    "allocate": "engine.allocation.allocate",
+    "load": "engine.surgery.artifact",
+    "save": "engine.surgery.artifact",
+    "Cost": "engine.cost",
+    "cost": "engine.cost",
     "AutopruneError": "errors",
     "InputError": "errors",
     "TargetError": "errors",
-    "ChannelGraph": "graph",
-    "Keep": "keep",
+    "ChannelGraph": "engine.graph",
+    "Keep": "engine.keep",
     "Allocation": "recipe",
     "Recipe": "recipe",
     "Target": "recipe",
     "Training": "recipe",
-    "Outcome": "results",
-    "load_study": "results",
+    "Outcome": "study.outcome",
+    "load_study": "study.folder",
     "finish": "search",
     "resume": "search",
     "search": "search",
-    "prune": "surgery",
+    "prune": "engine.surgery.prune",
     "load_task": "tasks",
-    "trace": "trace",
-    "run_trial": "trial",
+    "trace": "engine.tracing.trace",
+    "run_trial": "trial.run",
 }
 
 

@@ -82,3 +82,8 @@ def check_name(name: object, allowed: Iterable[str], *, kind: str, where: str = 
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise InputError(f"unknown {kind} {name!r}{hint}", where=where, allowed=one_of(names) or "none")
+
+
+def first_line(error: BaseException, length: int = 120) -> str:
+    """What a foreign error says in its first line, cut to `length`; its type where it says nothing."""
+    return str(error).strip().split("\n")[0][:length] or type(error).__name__

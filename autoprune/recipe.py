@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.reading import choices, expect_mapping, read, read_value, to_plain, within
+from autoprune.schema import choices, expect_mapping, read, read_value, to_plain, within
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,16 +27,17 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.allocate import TOLERANCE, Scores, allocate, smallest
-from autoprune.analysis.benchmarks.train_speed import machine
-from autoprune.cost import cost
+from autoprune.analysis.benchmarks.markdown import machine
+from autoprune.engine.allocation.allocate import TOLERANCE, Scores, allocate, smallest
+from autoprune.engine.cost import cost
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.surgery.tensors import example_inputs
+from autoprune.engine.tracing.trace import trace
 from autoprune.errors import TargetError
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
 from autoprune.recipe import Allocation, Target
-from autoprune.surgery import example_inputs, prune
 from autoprune.tasks import zoo
-from autoprune.trace import trace
 
 MODELS = (
     *("torchvision/resnet18", "torchvision/resnet50", "torchvision/resnet152", "torchvision/resnext50_32x4d"),

@@ -46,29 +46,31 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.allocate import allocate
 from autoprune.analysis.benchmarks import engine_growth
-from autoprune.analysis.benchmarks.train_speed import machine
-from autoprune.cost import cost
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
+from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.cost import cost
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.surgery.tensors import all_kept, named_tensors
+from autoprune.engine.tracing.trace import trace
 from autoprune.recipe import Target
-from autoprune.surgery import all_kept, named_tensors, prune
-from autoprune.trace import trace
 
 try:
     import torch_pruning
 except ImportError:
     torch_pruning = None
 
+
 MODELS = (
     *("resnet18", "resnet50", "resnet152", "vgg16", "densenet121", "densenet201", "mobilenet_v2"),
     *("mobilenet_v3_large", "efficientnet_b0", "regnet_y_400mf", "resnext50_32x4d", "googlenet"),
 )
+
 HALF = Target(flops=0.5)
+
 PATIENCE = 10.0
-READING = "\n## What the numbers say\n"
-"""What stands from this heading on in the table's file was written by hand and stays."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,6 @@ class Row:
             ((found.theirs or math.nan) + copied * (found.their_copy or 0)) / getattr(found, ours)
             for found in self.rounds
         )
-
-
-# ---- the sides -------------------------------------------------------------------------------------------------------
 
 
 def build(name: str) -> nn.Module:
@@ -172,9 +171,6 @@ def _copied(tensor: Tensor, selected: Sequence[tuple[int, Tensor]]) -> Tensor:
     return tensor
 
 
-# ---- measuring -------------------------------------------------------------------------------------------------------
-
-
 def one_round(model: nn.Module, image: Tensor, known: ChannelGraph, seed: int) -> tuple[Round, nn.Module, nn.Module]:
     """Every side once; also the two pruned models (theirs is the dense one without Torch-Pruning)."""
     traced, graph = timed(lambda: trace(model, image))
@@ -223,9 +219,6 @@ def costs_per_second(name: str = "resnet50", seconds: float = 2.0) -> float:
             cost(graph, keep)
         count += len(keeps)
     return count / (time.thread_time() - began)
-
-
-# ---- the table -------------------------------------------------------------------------------------------------------
 
 
 def mean(values: Sequence[float]) -> float:
@@ -286,12 +279,6 @@ def table(rows: Sequence[Row], rounds: int, costs: float, growth: str, load: Seq
             growth,
         ]
     )
-
-
-def write(file: Path, measured: str) -> None:
-    """Replace the measured part of the file; what was written by hand below it stays."""
-    old = file.read_text() if file.exists() else ""
-    file.write_text(measured + "\n" + "".join(old.partition(READING)[1:]))
 
 
 def main() -> None:

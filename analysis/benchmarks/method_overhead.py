@@ -39,13 +39,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from autoprune.analysis.benchmarks.engine_speed import write
-from autoprune.analysis.benchmarks.train_speed import BATCH, machine, open_task
+from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.train_speed import BATCH, open_task
 from autoprune.methods import METHODS, Method, Stage
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.tasks import Task, load_task
-from autoprune.train import Listener, Pressure, Runtime, _Loop, choose_runtime, listening, pick_device, steps_of
-from autoprune.trial import Bench
+from autoprune.training.fit import _Loop, steps_of
+from autoprune.training.protocols import Listener, Pressure, listening
+from autoprune.training.runtime import Runtime, choose_runtime, pick_device
+from autoprune.trial.shared import Bench
 
 IMAGES = 50_000
 PARTS = 10

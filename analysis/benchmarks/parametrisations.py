@@ -30,15 +30,18 @@ import optuna
 import torch
 
 from autoprune import methods
-from autoprune.analysis.benchmarks.engine_speed import write
-from autoprune.analysis.benchmarks.train_speed import machine
+from autoprune.analysis.benchmarks.markdown import machine, write
 from autoprune.errors import StudyError
 from autoprune.recipe import Recipe, Training
-from autoprune.results import Outcome, append_line, read_lines
-from autoprune.space import Choice, Space, load_space
+from autoprune.study.log import append_line, read_lines
+from autoprune.study.outcome import Outcome
+from autoprune.study.parameters import Choice
+from autoprune.study.space import Space
+from autoprune.study.space_file import load_space
 from autoprune.tasks import load_task
-from autoprune.train import Runtime
-from autoprune.trial import Bench, run
+from autoprune.training.runtime import Runtime
+from autoprune.trial.run import run
+from autoprune.trial.shared import Bench
 
 Row = dict[str, Any]
 

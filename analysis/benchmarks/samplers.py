@@ -32,20 +32,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autoprune.allocate import allocate
-from autoprune.analysis.benchmarks.engine_speed import write
-from autoprune.analysis.benchmarks.train_speed import machine
-from autoprune.cost import cost
+from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.cost import cost
+from autoprune.engine.graph import ChannelGraph, Floats
+from autoprune.engine.keep import Keep
+from autoprune.engine.tracing.trace import trace
 from autoprune.errors import TargetError
-from autoprune.graph import ChannelGraph, Floats
-from autoprune.keep import Keep
-from autoprune.pareto import DENSE, candidates, hypervolume, points
 from autoprune.recipe import MethodChoice, Recipe
-from autoprune.results import Outcome, Proposal
-from autoprune.search.searcher import RANDOM, Proposer
-from autoprune.space import Sampler, Space
+from autoprune.search.proposing.proposer import RANDOM, Proposer
+from autoprune.study.config import Sampler
+from autoprune.study.outcome import Outcome, Proposal
+from autoprune.study.pareto import DENSE, candidates, hypervolume, points
+from autoprune.study.space import Space
 from autoprune.tasks.zoo import build
-from autoprune.trace import trace
 
 DENSE_ACCURACY, CHANCE = 0.915, 0.1
 BLUR = {"l1": 0.6, "l2": 0.55, "fpgm": 0.75, "taylor": 0.35}

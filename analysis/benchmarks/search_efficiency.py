@@ -36,11 +36,11 @@ from typing import Any
 import numpy as np
 
 from autoprune import methods
-from autoprune.analysis.benchmarks.engine_speed import write
-from autoprune.analysis.benchmarks.train_speed import machine
-from autoprune.pareto import hypervolume
-from autoprune.results import Study, append_line, load_study, read_lines
-from autoprune.space import load_space
+from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.study.folder import Study, load_study
+from autoprune.study.log import append_line, read_lines
+from autoprune.study.pareto import hypervolume
+from autoprune.study.space_file import load_space
 
 GLUE = "glue --fast"
 #: Our side, whole and with parts left out: what is set on the command line beside the ready space.

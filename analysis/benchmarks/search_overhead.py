@@ -26,16 +26,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import autoprune
-from autoprune.analysis.benchmarks.engine_speed import write
-from autoprune.analysis.benchmarks.train_speed import machine
-from autoprune.results import Outcome
-from autoprune.search.session import StudyProgress
+from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.search.running.progress import StudyProgress
+from autoprune.study.outcome import Outcome
 
 SPACE = "cifar10_resnet20"
 #: What the driver does for a trial, by file and function: everything else in its loop is Tune's own or waiting.
 DRIVER = {
-    "propose (Optuna)": ("searcher.py", "next"),
-    "learn from an outcome (Optuna)": ("searcher.py", "tell"),
+    "propose (Optuna)": ("proposer.py", "next"),
+    "learn from an outcome (Optuna)": ("proposer.py", "tell"),
     "note an outcome, learning included": ("session.py", "ended"),
     "Tune's loop, all of this and waiting included": ("tune_controller.py", "step"),
 }

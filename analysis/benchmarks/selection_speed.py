@@ -30,15 +30,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.analysis.benchmarks.engine_speed import HALF, timed, write
-from autoprune.analysis.benchmarks.train_speed import machine
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
+from autoprune.analysis.benchmarks.engine_speed import HALF, timed
+from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
+from autoprune.engine.tracing.trace import trace
 from autoprune.methods import METHODS, Context, Method
 from autoprune.recipe import Allocation
 from autoprune.tasks import zoo
 from autoprune.tasks.checkpoints import load_weights
-from autoprune.trace import trace
 
 YARDSTICK = "l1"
 NAMES = (YARDSTICK, "fpgm", "fuzzy", "epruner")

@@ -29,10 +29,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
+from autoprune.analysis.benchmarks.markdown import machine
 from autoprune.recipe import Training
 from autoprune.tasks import Task, load_task
 from autoprune.tasks.zoo import BasicBlock
-from autoprune.train import Runtime, choose_runtime, fit
+from autoprune.training.fit import fit
+from autoprune.training.runtime import Runtime, choose_runtime
 
 BATCH = 128
 
@@ -170,13 +172,6 @@ def measure(name: str, model: nn.Module, task: Task, rounds: int, images: int) -
         speeds["bare"].append(bare(model, task, images, turn))
         speeds["ours"].append(ours(model, task, runtime, images, turn))
     return Row(network=name, runtime=runtime, **{side: found[1:] for side, found in speeds.items()})
-
-
-def machine() -> str:
-    """Processor, cores and threads."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def table(rows: list[Row], pixels: str, rounds: int, images: int) -> str:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from autoprune.analysis.benchmarks import zoo_table
-from autoprune.analysis.benchmarks.train_speed import machine
+from autoprune.analysis.benchmarks.markdown import machine
 from autoprune.analysis.benchmarks.zoo_case import described, measure
 from autoprune.analysis.benchmarks.zoo_models import LIBRARIES, Entry, entries, select
 

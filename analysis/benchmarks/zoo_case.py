@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autoprune import artifact, export
 from autoprune.analysis.benchmarks.zoo_checks import (
     CheckError,
     Numbers,
@@ -34,11 +33,13 @@ from autoprune.analysis.benchmarks.zoo_checks import (
 )
 from autoprune.analysis.benchmarks.zoo_models import Entry
 from autoprune.analysis.benchmarks.zoo_weights import randomise
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
-from autoprune.masking import mask
-from autoprune.surgery import prune
-from autoprune.trace import trace
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery import artifact
+from autoprune.engine.surgery.masking import mask
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.tracing.trace import trace
+from autoprune.export import formats
 
 TOLERANCE = 1e-4
 """Largest difference allowed between the masked and the cut model, relative to the largest output."""
@@ -183,8 +184,8 @@ def exported(case: Case) -> Numbers:
     case.cut = None
     if not isinstance(case.inputs[0], Tensor):
         raise CheckError("autoprune.export takes models of one tensor of images")
-    export.export(case.folder / "artefact", case.entry.build, case.inputs[0], case.folder / "export", info={})
-    return {"relative_error": export.read_record(case.folder / "export")["relative_error"]}
+    formats.export(case.folder / "artefact", case.entry.build, case.inputs[0], case.folder / "export", info={})
+    return {"relative_error": formats.read_record(case.folder / "export")["relative_error"]}
 
 
 @dataclass(frozen=True)

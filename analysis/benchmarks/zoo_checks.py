@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.allocate import smallest
-from autoprune.cost import cost, flops_by_layer
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
+from autoprune.engine.allocation.allocate import smallest
+from autoprune.engine.cost import cost, flops_by_layer
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
 
 Numbers = dict[str, Any]
 REASONS = 5

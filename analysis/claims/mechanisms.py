@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoprune.analysis.benchmarks.train_speed import machine
+from autoprune.analysis.benchmarks.markdown import machine
 from autoprune.analysis.claims import mechanisms_rebuilt as rebuilt
 from autoprune.analysis.claims import mechanisms_regularised as regularised
 from autoprune.analysis.claims import mechanisms_runs as from_runs
@@ -27,7 +27,7 @@ from autoprune.analysis.claims import mechanisms_selecting as selecting
 from autoprune.analysis.claims import mechanisms_speed as speed
 from autoprune.analysis.claims.mechanisms_common import Claim, Found
 from autoprune.analysis.claims.methods_cifar10 import Row, bench_of, read_rows
-from autoprune.trial import Bench
+from autoprune.trial.shared import Bench
 
 HERE = Path(__file__).parent
 DATA = HERE / "mechanisms.json"

@@ -14,8 +14,9 @@ from autoprune import methods
 from autoprune.analysis.claims.methods_cifar10 import TRAINING
 from autoprune.methods import Context, Method, Stage
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target
-from autoprune.train import fit, steps_of
-from autoprune.trial import Bench, Trial, run
+from autoprune.training.fit import fit, steps_of
+from autoprune.trial.run import Trial, run
+from autoprune.trial.shared import Bench
 
 Found = dict[str, Any]
 #: A claim, what was measured, and whether it holds.

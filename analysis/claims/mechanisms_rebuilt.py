@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from autoprune.allocate import allocate
 from autoprune.analysis.claims.mechanisms_common import (
     HALF,
     UNIFORM,
@@ -21,16 +20,17 @@ from autoprune.analysis.claims.mechanisms_common import (
     verdicts,
 )
 from autoprune.analysis.claims.methods_cifar10 import Row
-from autoprune.cost import cost, flops_by_layer
-from autoprune.decompose import Decomposed
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.cost import cost, flops_by_layer
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.low_rank import Decomposed
+from autoprune.engine.surgery.prune import prune
 from autoprune.methods import Context
-from autoprune.methods.filters import in_scope
+from autoprune.methods.base.units import in_scope
 from autoprune.recipe import Target
-from autoprune.surgery import prune
-from autoprune.train import evaluate, recalibrate
-from autoprune.trial import Bench
+from autoprune.training.evaluate import evaluate, recalibrate
+from autoprune.trial.shared import Bench
 
 # ---- LDRF: the same channels, three ways to fill in the weights ------------------------------------------------------
 

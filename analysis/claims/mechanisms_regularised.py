@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.allocate import allocate
 from autoprune.analysis.claims.mechanisms_common import HALF, UNIFORM, Claim, Found, build, holds, pressed, to
 from autoprune.analysis.claims.mechanisms_runs import ONE_SHOT, draw_methods
 from autoprune.analysis.claims.methods_cifar10 import Row
-from autoprune.keep import Keep
-from autoprune.masking import silence
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.masking import silence
 from autoprune.methods import Method
 from autoprune.methods.l0_hqs import Splitting
 from autoprune.methods.orthoreg import Orthonormality, diagonal_share
-from autoprune.trial import Bench
+from autoprune.trial.shared import Bench
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
 

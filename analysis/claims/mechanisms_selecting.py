@@ -11,14 +11,14 @@ import numpy as np
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from autoprune.allocate import allocate
 from autoprune.analysis.claims.mechanisms_common import HALF, UNIFORM, Claim, Found, build, by_rank, holds, rounded
 from autoprune.analysis.claims.methods_cifar10 import Row
-from autoprune.graph import ChannelGraph, Floats
-from autoprune.keep import Keep
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.graph import ChannelGraph, Floats
+from autoprune.engine.keep import Keep
 from autoprune.methods import Scores
 from autoprune.recipe import Target
-from autoprune.trial import Bench
+from autoprune.trial.shared import Bench
 
 # ---- fuzzy: which groups lose much -----------------------------------------------------------------------------------
 

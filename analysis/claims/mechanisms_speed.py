@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from autoprune import methods
 from autoprune.analysis.claims.mechanisms_common import HALF, Claim, Found, build, rounded, staged, verdict
 from autoprune.analysis.claims.methods_cifar10 import Row
-from autoprune.cost import cost
-from autoprune.keep import Keep
+from autoprune.engine.cost import cost
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.prune import prune
 from autoprune.recipe import Allocation
-from autoprune.space import load_space
-from autoprune.surgery import prune
+from autoprune.study.space_file import load_space
 from autoprune.tasks import load_task
-from autoprune.trial import Bench
+from autoprune.trial.shared import Bench
 
 NORMALISERS = ("memory", "flops", "none")
 GLOBAL = Allocation(name="global", normalise="none")

@@ -26,16 +26,16 @@ from typing import Any
 import torch
 
 from autoprune import methods
-from autoprune.analysis.benchmarks.engine_speed import write
-from autoprune.analysis.benchmarks.train_speed import machine
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
+from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
-from autoprune.results import append_line, read_lines
-from autoprune.space import load_space
+from autoprune.study.log import append_line, read_lines
+from autoprune.study.space_file import load_space
 from autoprune.tasks import Task, load_task
-from autoprune.train import Runtime
-from autoprune.trial import Bench, run
+from autoprune.training.runtime import Runtime
+from autoprune.trial.run import run
+from autoprune.trial.shared import Bench
 
 Row = dict[str, Any]
 

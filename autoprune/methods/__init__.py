@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from autoprune.errors import InputError, check_name
-from autoprune.methods.base import Context, Method, Note, Scores, Stage
+from autoprune.methods.base.method import Context, Method, Note, Scores, Stage
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
 from autoprune.methods.epruner import EPruner
@@ -29,8 +29,8 @@ from autoprune.methods.orthoreg import OrthoReg
 from autoprune.methods.soft import ASFP, ASRFP, SFP, SRFP
 from autoprune.methods.svd import SVD
 from autoprune.methods.taylor import Taylor
-from autoprune.reading import read
 from autoprune.recipe import MethodChoice
+from autoprune.schema import read
 
 METHODS: dict[str, type[Method]] = {
     method.name: method

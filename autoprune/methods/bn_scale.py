@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.engine.graph import ChannelGraph
 from autoprune.errors import InputError
-from autoprune.graph import ChannelGraph
-from autoprune.methods.base import Context, Method, Scores, Stage, sum_over_slots
-from autoprune.reading import within
-from autoprune.train import Pressure
+from autoprune.methods.base.method import Context, Method, Scores, Stage, sum_over_slots
+from autoprune.schema import within
+from autoprune.training.protocols import Pressure
 
 
 @dataclass(frozen=True, kw_only=True)

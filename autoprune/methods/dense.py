@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Method, Scores
+from autoprune.engine.keep import Keep
+from autoprune.methods.base.method import Context, Method, Scores
 from autoprune.recipe import Allocation, Target
 
 

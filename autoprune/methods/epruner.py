@@ -10,14 +10,15 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from autoprune.graph import ChannelGraph, Floats, Group, Ints
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Method, Note, Scores, rows
-from autoprune.methods.filters import SCOPES, in_scope
-from autoprune.methods.landing import land, ranked, remember, remembered
-from autoprune.reading import choices, within
+from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.surgery.tensors import named_tensors
+from autoprune.methods.base.bisection import land, ranked, remember, remembered
+from autoprune.methods.base.method import Context, Method, Note, Scores, rows
+from autoprune.methods.base.units import SCOPES, in_scope
 from autoprune.recipe import Allocation, Target
-from autoprune.surgery import named_tensors, prune
+from autoprune.schema import choices, within
 
 #: b that the authors' code takes by default: `score` ranks by it.
 BETA = 0.75

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoprune.allocate import TOLERANCE
-from autoprune.graph import ChannelGraph, Floats
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Method, Note, Scores
+from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.graph import ChannelGraph, Floats
+from autoprune.engine.keep import Keep
+from autoprune.methods.base.bisection import Landing, at, filled, land, ranked, remember, remembered
+from autoprune.methods.base.method import Context, Method, Note, Scores
 from autoprune.methods.bn_scale import BNScale
-from autoprune.methods.landing import Landing, at, filled, land, ranked, remember, remembered
 from autoprune.methods.magnitude import L1, L2
 from autoprune.methods.taylor import Taylor
-from autoprune.reading import choices, within
 from autoprune.recipe import Allocation, Target
+from autoprune.schema import choices, within
 
 #: Criteria by the name of the method that scores by them.
 BASES: dict[str, type[Method]] = {method.name: method for method in (L1, L2, BNScale, Taylor)}

@@ -14,16 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 
-from autoprune.allocate import TOLERANCE, allocate, allowed_widths
-from autoprune.cost import costs_of_counts
+from autoprune.engine.allocation.allocate import TOLERANCE, allocate
+from autoprune.engine.allocation.widths import allowed_widths
+from autoprune.engine.cost import costs_of_counts
+from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
+from autoprune.engine.keep import Keep
 from autoprune.errors import InputError
-from autoprune.graph import ChannelGraph, Floats, Group, Ints
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Note, Scores, Stage
-from autoprune.methods.filters import Units, in_scope
-from autoprune.methods.staged import Decided
-from autoprune.reading import choices, within
+from autoprune.methods.base.method import Context, Note, Scores, Stage
+from autoprune.methods.base.staged import Decided
+from autoprune.methods.base.units import Units, in_scope
 from autoprune.recipe import Allocation, Target, Training
+from autoprune.schema import choices, within
 
 #: Columns of `costs_of_counts`, by what a score is divided by; `memory` is the paper's, maps that are made.
 _COLUMNS = {"flops": 0, "memory": 2}

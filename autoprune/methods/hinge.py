@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.cost import cost, cost_of_counts
-from autoprune.decompose import decomposable, decompose, decomposed
-from autoprune.graph import ChannelGraph, Group
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Note, Scores, Stage, sum_over_slots
-from autoprune.methods.filters import Units, in_scope
-from autoprune.methods.staged import Staged
-from autoprune.reading import choices, within
+from autoprune.engine.cost import cost, cost_of_counts
+from autoprune.engine.graph import ChannelGraph, Group
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.low_rank import decomposable, decompose, decomposed
+from autoprune.methods.base.method import Context, Note, Scores, Stage, sum_over_slots
+from autoprune.methods.base.staged import Staged
+from autoprune.methods.base.units import Units, in_scope
 from autoprune.recipe import Training
-from autoprune.train import learning_rate
+from autoprune.schema import choices, within
+from autoprune.training.fit import learning_rate
 
 DIRECTIONS = choices("prune", "decompose", "either")
 PENALTIES = choices("l1", "half", "l1-2", "logsum")

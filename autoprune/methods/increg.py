@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from autoprune.allocate import allocate
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Note, Scores, Stage
-from autoprune.methods.filters import Units, magnitude
-from autoprune.methods.staged import Decided
-from autoprune.reading import within
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.keep import Keep
+from autoprune.methods.base.method import Context, Note, Scores, Stage
+from autoprune.methods.base.staged import Decided
+from autoprune.methods.base.units import Units, magnitude
 from autoprune.recipe import Training
+from autoprune.schema import within
 
 
 @dataclass(frozen=True, kw_only=True)

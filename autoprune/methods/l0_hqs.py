@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.allocate import TOLERANCE, allocate, allowed_widths, excess
-from autoprune.graph import ChannelGraph, Floats
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Note, Scores, Stage
-from autoprune.methods.filters import Units, along, count, in_scope
-from autoprune.methods.staged import Staged
-from autoprune.reading import within
+from autoprune.engine.allocation.allocate import TOLERANCE, allocate, excess
+from autoprune.engine.allocation.widths import allowed_widths
+from autoprune.engine.graph import ChannelGraph, Floats
+from autoprune.engine.keep import Keep
+from autoprune.methods.base.method import Context, Note, Scores, Stage
+from autoprune.methods.base.staged import Staged
+from autoprune.methods.base.units import Units, along, count, in_scope
 from autoprune.recipe import Allocation, Target, Training
+from autoprune.schema import within
 
 #: The ratio of two neighbouring saliencies from which on the threshold between them is called clear.
 CLEAR = 10.0

@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.allocate import allocate
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.keep import Keep
+from autoprune.engine.shrunk_graph import shrink
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.surgery.tensors import cut_tensor, kept_entries, named_tensors
 from autoprune.errors import InputError
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Method, Scores
+from autoprune.methods.base.layer_pairs import Reader, Site, again, given_to, second_moments, sites
+from autoprune.methods.base.method import Context, Method, Scores
 from autoprune.methods.magnitude import Random
-from autoprune.methods.sites import Reader, Site, again, given_to, second_moments, sites
-from autoprune.reading import choices, within
 from autoprune.recipe import Allocation, Target
-from autoprune.shrink import shrink
-from autoprune.surgery import cut_tensor, kept_entries, named_tensors, prune
-from autoprune.train import random_stream
+from autoprune.schema import choices, within
+from autoprune.training.seeds import random_stream
 
 #: The ridge of the least squares, as a share of the mean power of a kept channel.
 RIDGE = 1e-4

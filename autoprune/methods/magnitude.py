@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.methods.base import Context, Method, Scores, sum_over_slots
+from autoprune.methods.base.method import Context, Method, Scores, sum_over_slots
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from autoprune.engine.keep import Keep
 from autoprune.errors import InputError
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Note, Scores, Stage, per_group
-from autoprune.methods.filters import in_scope, is_depthwise
-from autoprune.methods.staged import Staged
+from autoprune.methods.base.method import Context, Note, Scores, Stage, per_group
+from autoprune.methods.base.staged import Staged
+from autoprune.methods.base.units import in_scope, is_depthwise
 from autoprune.methods.taylor import switched_off
-from autoprune.reading import within
 from autoprune.recipe import Training
+from autoprune.schema import within
 
 
 @dataclass(frozen=True, kw_only=True)

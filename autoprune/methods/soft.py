@@ -12,12 +12,12 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from autoprune.allocate import allocate
-from autoprune.keep import Keep
-from autoprune.methods.base import Context, Scores, Stage
-from autoprune.methods.filters import Units, length
-from autoprune.methods.staged import Decided
-from autoprune.reading import within
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.keep import Keep
+from autoprune.methods.base.method import Context, Scores, Stage
+from autoprune.methods.base.staged import Decided
+from autoprune.methods.base.units import Units, length
+from autoprune.schema import within
 
 #: Share of the training done -> a factor.
 Course = Callable[[float], float]

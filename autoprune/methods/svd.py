@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from autoprune.decompose import decomposable, decompose, decomposed
-from autoprune.methods.base import Context, Method, Scores, sum_over_slots
-from autoprune.reading import choices
+from autoprune.engine.surgery.low_rank import decomposable, decompose, decomposed
+from autoprune.methods.base.method import Context, Method, Scores, sum_over_slots
+from autoprune.schema import choices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from autoprune.graph import ChannelGraph, Slot
-from autoprune.methods.base import Context, Method, Scores, per_group, rows
-from autoprune.reading import within
+from autoprune.engine.graph import ChannelGraph, Slot
+from autoprune.methods.base.method import Context, Method, Scores, per_group, rows
+from autoprune.schema import within
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,18 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoprune.finalists import to_train
-from autoprune.results import Study, StudyFolder, load_study
-from autoprune.space import Budget, StudyConfig, load_space
-from autoprune.store import FolderStore
+from autoprune.study.config import Budget, StudyConfig
+from autoprune.study.finalists import to_train
+from autoprune.study.folder import Study, StudyFolder, load_study
+from autoprune.study.space_file import load_space
+from autoprune.trial.cache import FolderStore
 
 # Workers import this package too: what only the driver needs (Optuna, 0.2 s) is imported where it is used.
 if TYPE_CHECKING:
-    from autoprune.search.limits import Limits
+    from autoprune.search.on_ray.cluster import Cluster
     from autoprune.search.prepare import Prepared
-    from autoprune.search.runs import Runs
-    from autoprune.search.session import Session, View
-    from autoprune.search.tune import Cluster
+    from autoprune.search.running.dispatcher import Runs
+    from autoprune.search.running.limits import Limits
+    from autoprune.search.running.progress import View
+    from autoprune.search.running.session import Session
 
 
 def search(
@@ -66,16 +68,17 @@ def search(
     """
     from autoprune import methods
     from autoprune.search import prepare as steps
+    from autoprune.search.overrides import warm_started, with_budget, with_sampler
 
     budget = {"trials": trials, "minutes": minutes, "gpu_hours": gpu_hours, "images": images, "until": until}
     folder = StudyFolder(Path(out))
     steps.check_new_folder(folder.path)
     config = load_space(space, overrides=overrides, check_method=methods.build, find_method=methods.find)
-    config = steps.with_sampler(steps.with_budget(config, budget), sampler)
+    config = with_sampler(with_budget(config, budget), sampler)
     earlier = None if warm_start is None else load_study(warm_start)
     with ExitStack() as stack:
         cluster = None if in_process else stack.enter_context(_cluster(config, address))
-        prepared = steps.warm_started(steps.prepare(config), earlier)
+        prepared = warm_started(steps.prepare(config), earlier)
         if cluster is not None:
             cluster.ready()
         _begin(folder, prepared, cluster, view)
@@ -85,12 +88,13 @@ def search(
 def _begin(folder: StudyFolder, prepared: Prepared, cluster: Cluster | None, view: View | None) -> None:
     """Make the study folder, and run the whole budget in it."""
     from autoprune.search import prepare as steps
-    from autoprune.search.limits import Limits
-    from autoprune.search.session import Session
+    from autoprune.search.running.limits import Limits
+    from autoprune.search.running.session import Session
+    from autoprune.search.study_lock import lock
 
     config = prepared.config
     steps.create_folder(folder, prepared)
-    with steps.lock(folder):
+    with lock(folder):
         limits = Limits.of(config.budget, kept=config.finalists.share)
         session = Session(config, prepared.space, folder, limits=limits, view=view)
         _run(session, prepared, cluster)
@@ -129,16 +133,19 @@ def resume(
         StudyError, SearchInterrupted: as for `search`.
     """
     from autoprune.search import prepare as steps
-    from autoprune.search.limits import Limits
-    from autoprune.search.session import Session, last_time
+    from autoprune.search.overrides import with_budget
+    from autoprune.search.running.dispatcher import last_time
+    from autoprune.search.running.limits import Limits
+    from autoprune.search.running.session import Session
+    from autoprune.search.study_lock import lock
 
     budget = {"trials": trials, "minutes": minutes, "gpu_hours": gpu_hours, "images": images, "until": until}
     paths = StudyFolder(Path(folder))
     load_study(folder)
     with ExitStack() as stack:
-        stack.enter_context(steps.lock(paths))
+        stack.enter_context(lock(paths))
         study = load_study(folder)
-        config = steps.with_budget(steps.stored_config(study), budget)
+        config = with_budget(steps.stored_config(study), budget)
         cluster = None if in_process else stack.enter_context(_cluster(config, address))
         prepared = steps.prepare(config)
         steps.check_same_model(study, prepared)
@@ -184,14 +191,16 @@ def finish(
         SearchInterrupted: as for `search`.
     """
     from autoprune.search import prepare as steps
-    from autoprune.search.finals import Finals, clock_of, with_time
+    from autoprune.search.overrides import with_finalists
+    from autoprune.search.running.final_runs import Finals, clock_of, with_time
+    from autoprune.search.study_lock import lock
 
     paths = StudyFolder(Path(folder))
     load_study(folder)
     with ExitStack() as stack:
-        stack.enter_context(steps.lock(paths))
+        stack.enter_context(lock(paths))
         study = load_study(folder)
-        config = steps.with_finalists(steps.stored_config(study), {"seeds": seeds, "images": images, "most": most})
+        config = with_finalists(steps.stored_config(study), {"seeds": seeds, "images": images, "most": most})
         entries = to_train(study, config.finalists)
         if entries:
             cluster = None if in_process else stack.enter_context(_cluster(config, address))
@@ -204,7 +213,7 @@ def finish(
 
 def _finals(session: Session, prepared: Prepared, cluster: Cluster | None, limits: Limits) -> None:
     """The finals at the end of a search, if its space file asks for them: as many as there is time for."""
-    from autoprune.search.finals import Finals, with_time
+    from autoprune.search.running.final_runs import Finals, with_time
 
     config = session.config
     if config.finalists.share is None:
@@ -217,7 +226,7 @@ def _finals(session: Session, prepared: Prepared, cluster: Cluster | None, limit
 
 
 def _cluster(config: StudyConfig, address: str | None) -> Cluster:
-    from autoprune.search.tune import Cluster
+    from autoprune.search.on_ray.cluster import Cluster
 
     return Cluster(config.resources, address)
 
@@ -231,8 +240,8 @@ def _run(session: Runs, prepared: Prepared, cluster: Cluster | None, *, final: b
     else:
         import torch
 
-        from autoprune.search import local
-        from autoprune.search.evaluate import BenchEvaluator
+        from autoprune.search.running import in_process
+        from autoprune.search.running.bench_evaluator import BenchEvaluator
 
         resources = session.config.resources
         torch.set_num_threads(resources.cpus_per_trial)
@@ -240,7 +249,7 @@ def _run(session: Runs, prepared: Prepared, cluster: Cluster | None, *, final: b
         bench.store = FolderStore(session.folder.shared) if bench.share else None
         constraints, latency = session.config.constraints, session.config.timed
         evaluator = BenchEvaluator(bench, session.clock, final=final, constraints=constraints, latency=latency)
-        local.run(session, evaluator, trial_timeout=60 * resources.trial_timeout_minutes)
+        in_process.run(session, evaluator, trial_timeout=60 * resources.trial_timeout_minutes)
     session.close()
 
 

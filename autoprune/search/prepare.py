@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,25 @@ import torch
 import yaml
 
 from autoprune import methods
-from autoprune.allocate import TOLERANCE, check_prunable, smallest
-from autoprune.errors import InputError, ModelError, TargetError, check_name
-from autoprune.pareto import DENSE
-from autoprune.reading import read, to_plain
+from autoprune.engine.allocation.allocate import TOLERANCE, check_prunable, smallest
+from autoprune.errors import InputError, ModelError, TargetError
 from autoprune.recipe import Allocation, Recipe
-from autoprune.results import Study, StudyFolder
-from autoprune.search import plan
-from autoprune.search.cascade import pauses
-from autoprune.search.evaluate import OpenBench
-from autoprune.space import Constraints, Finalists, Resources, Sampler, Space, StudyConfig
+from autoprune.schema import to_plain
+from autoprune.search.proposing import first_recipes
+from autoprune.search.running.bench_evaluator import OpenBench
+from autoprune.search.running.halving import pauses
+from autoprune.study.config import Resources, StudyConfig
+from autoprune.study.constraints import Constraints
+from autoprune.study.folder import Study, StudyFolder
+from autoprune.study.pareto import DENSE
+from autoprune.study.space import Space
 from autoprune.tasks import load_task
-from autoprune.train import Runtime, choose_runtime
-from autoprune.trial import Bench
+from autoprune.training.runtime import Runtime, choose_runtime
+from autoprune.trial.shared import Bench
 
 #: What a budget may count, see `Budget`.
 AMOUNTS = ("trials", "minutes", "gpu_hours", "images")
+
 VERSIONS = ("autoprune", "torch", "ray", "optuna", "numpy")
 
 
@@ -67,7 +68,7 @@ def prepare(config: StudyConfig) -> Prepared:
     space = config.space.bind([(group.id, group.stage) for group in bench.graph.prunable])
     check_targets(space, bench)
     check_constraints(config.constraints, space, bench)
-    plan.check_first(space, config.sampler)
+    first_recipes.check_first(space, config.sampler)
     measured_here = bench.runtime.device != "cpu" or not config.resources.gpus_per_trial
     opener = OpenBench(
         task=to_plain(config.task),
@@ -168,81 +169,6 @@ def check_same_model(study: Study, prepared: Prepared) -> None:
     """Raise `ModelError` if the model's groups are not those the study began with."""
     if _groups(prepared.bench) != study.config.get("groups"):
         raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
-
-
-def with_budget(config: StudyConfig, given: Mapping[str, Any]) -> StudyConfig:
-    """The configuration with another budget.
-
-    Args:
-        given: fields of `Budget`, None = not given. Amounts replace all those of the space file; `until` is added.
-
-    Raises:
-        InputError: neither the arguments nor the file say when to end, or an amount cannot be counted here.
-    """
-    amounts = {name: value for name, value in given.items() if value is not None and name != "until"}
-    for name, value in amounts.items():
-        if not value > 0:
-            raise InputError(f"{value!r} is out of range", where=name, allowed="above 0")
-    budget = config.budget
-    if amounts:
-        budget = replace(budget, **{**dict.fromkeys(AMOUNTS), **amounts})
-    if given.get("until"):
-        budget = replace(budget, until=check_name(str(given["until"]), ("hypervolume",), kind="end", where="until"))
-    if budget.endless:
-        raise InputError("no end is given", where="budget", allowed=", ".join((*AMOUNTS, "until")))
-    if budget.gpu_hours is not None and not config.resources.gpus_per_trial:
-        raise InputError("trials use no GPU", where="budget.gpu_hours", allowed="another budget on CPUs")
-    return replace(config, budget=budget)
-
-
-def with_sampler(config: StudyConfig, name: str | None) -> StudyConfig:
-    """The configuration with another sampler, if one is given; raises `InputError` if there is none of that name."""
-    if name is None:
-        return config
-    names = Sampler.__dataclass_fields__["name"].metadata["choices"]
-    check_name(name, names, kind="sampler")
-    return replace(config, sampler=replace(config.sampler, name=name))
-
-
-def with_finalists(config: StudyConfig, given: Mapping[str, Any]) -> StudyConfig:
-    """The configuration with other finalists: fields of `Finalists`, None = as they are; `InputError` out of range."""
-    wanted = {name: value for name, value in given.items() if value is not None}
-    return replace(config, finalists=read(Finalists, {**to_plain(config.finalists), **wanted}, "finalists"))
-
-
-def warm_started(prepared: Prepared, earlier: Study | None) -> Prepared:
-    """The same study, with the front of an earlier one among its first recipes; at most half of all that come first.
-
-    The other half is for what the earlier study did not have. The recipes become part of the configuration, so a
-    resumed search does not need the folder they came from.
-
-    Raises:
-        InputError, StudyError: as for `plan.from_front`.
-    """
-    if earlier is None:
-        return prepared
-    sampler = prepared.config.sampler
-    taken = plan.from_front(earlier, prepared.space, most=max(-(-sampler.startup // 2), 1))
-    sampler = replace(sampler, first=(*sampler.first, *taken))
-    return replace(prepared, config=replace(prepared.config, sampler=sampler))
-
-
-@contextmanager
-def lock(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study folder: two drivers would hand out the same numbers. The lock dies with its process.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    handle = os.open(folder.path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError("a search is running in this folder", where=str(folder.path)) from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def _dense(bench: Bench) -> dict[str, Any]:

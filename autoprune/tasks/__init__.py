@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from autoprune.errors import check_name
-from autoprune.reading import expect_mapping
+from autoprune.schema import expect_mapping
 from autoprune.tasks import classification
 from autoprune.tasks.base import Split, Task
 

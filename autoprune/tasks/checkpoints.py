@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from autoprune.errors import InputError, ModelError
-from autoprune.tasks.data import data_folder
+from autoprune.tasks.user_code import data_folder
 
 
 def find(path: str, where: str) -> Path:

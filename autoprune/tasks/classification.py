@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.errors import AutopruneError, InputError, ModelError, check_name
-from autoprune.reading import expect_mapping, read, to_plain
 from autoprune.recipe import Training, stable_hash
+from autoprune.schema import expect_mapping, read, to_plain
 from autoprune.tasks import zoo
 from autoprune.tasks.base import Task, check_outputs
 from autoprune.tasks.checkpoints import check_writable, find, load_weights, save_weights
-from autoprune.tasks.data import DataSpec, data_folder, load_function, load_splits
-from autoprune.train import Runtime, fit, pick_device
+from autoprune.tasks.data import load_splits
+from autoprune.tasks.data_spec import DataSpec
+from autoprune.tasks.user_code import data_folder, load_function
+from autoprune.training.fit import fit
+from autoprune.training.runtime import Runtime, pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
-from autoprune.results import Outcome, Proposal, Rung, Study, StudyFolder, append_line, load_study
+from autoprune.study.folder import Study, StudyFolder, load_study
+from autoprune.study.log import append_line
+from autoprune.study.outcome import Outcome, Proposal, Rung
 
 GROUPS = (
     {"id": "conv1", "size": 17, "stage": 0, "frozen": None},

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from autoprune.tasks import data
+from autoprune.errors import DataError
+from autoprune.tasks import data, data_spec
 
 
 def write_nothing(folder):
@@ -97,7 +98,7 @@ class TestDataSet:
         monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path))
         forgiving_integrity(monkeypatch)
         name, write, *expected = DATA_SETS[case]
-        spec = data.DataSpec(name=name, augment=("flip", "crop"), **write(tmp_path))
+        spec = data_spec.DataSpec(name=name, augment=("flip", "crop"), **write(tmp_path))
         splits, classes = data.load_splits(spec, "task.data")
         return splits, classes, expected
 
@@ -145,9 +146,9 @@ class TestDataSet:
         if name == "digits":
             pytest.skip("comes with scikit-learn")
         monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path / "empty"))
-        spec = data.DataSpec(name=name, path="pets" if name == "image_folder" else None)
+        spec = data_spec.DataSpec(name=name, path="pets" if name == "image_folder" else None)
 
-        with pytest.raises(data.DataError, match=str(tmp_path / "empty")) as caught:
+        with pytest.raises(DataError, match=str(tmp_path / "empty")) as caught:
             data.load_splits(spec, "task.data")
 
         assert ("train/CLASS" if name == "image_folder" else f"{name}.npz") in str(caught.value)

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune import methods
-from autoprune.allocate import TOLERANCE
-from autoprune.cost import cost
+from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.allocation.features import as_ratios
+from autoprune.engine.cost import cost
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.masking import mask
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.tracing.trace import trace
 from autoprune.errors import InputError
-from autoprune.keep import Keep
-from autoprune.masking import mask
 from autoprune.methods import Context, Method, Stage
 from autoprune.recipe import Allocation, MethodChoice, Target, Training
-from autoprune.shape import as_ratios
-from autoprune.surgery import prune
-from autoprune.trace import trace
 
 CASES = {
     "dense": {},

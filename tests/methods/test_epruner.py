@@ -14,10 +14,11 @@ from nets import Chain, Concat, Depthwise, Grouped, Residual, image, randomised
 from pressures import build, context
 from torch import Tensor, nn
 
-from autoprune.allocate import TOLERANCE, allowed_widths
-from autoprune.cost import cost
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
+from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.allocation.widths import allowed_widths
+from autoprune.engine.cost import cost
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
 from autoprune.methods import epruner
 from autoprune.methods.epruner import Among, exemplars, preferences, similarities, worth
 from autoprune.recipe import Allocation, Target

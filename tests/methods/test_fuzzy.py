@@ -13,13 +13,14 @@ from pressures import build, context
 from torch import nn
 
 from autoprune import methods
-from autoprune.allocate import TOLERANCE, allowed_widths
-from autoprune.cost import cost
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
+from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.allocation.widths import allowed_widths
+from autoprune.engine.cost import cost
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
+from autoprune.engine.shrunk_graph import shrink
 from autoprune.methods.fuzzy import BASES, Fuzzy, normalised, within_cut
 from autoprune.recipe import Allocation, MethodChoice, Target
-from autoprune.shrink import shrink
 
 X = np.linspace(0, 3, 301)
 

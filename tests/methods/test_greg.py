@@ -11,11 +11,11 @@ from nets import Chain, Depthwise, Residual, block, randomised
 from pressures import build, context, drive, idle, norms, resumed, stage
 from torch import nn
 
-from autoprune.allocate import allocate
-from autoprune.methods.filters import Units
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.tracing.trace import trace
+from autoprune.methods.base.units import Units
 from autoprune.methods.greg import Growth, Schedule
 from autoprune.recipe import Allocation, Target
-from autoprune.trace import trace
 
 
 def growth(net: nn.Module, name: str = "greg1", steps: int = 40, **params: float) -> Growth:

@@ -19,19 +19,22 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.allocate import TOLERANCE, allowed_widths
-from autoprune.cost import cost
+from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.allocation.widths import allowed_widths
+from autoprune.engine.cost import cost
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.tracing.trace import trace
 from autoprune.errors import InputError
-from autoprune.graph import ChannelGraph
-from autoprune.keep import Keep
 from autoprune.methods import Context, Stage
 from autoprune.methods.group_fisher import MaskGradients, Removal, read_groups, worths
 from autoprune.recipe import Allocation, Target, Training
-from autoprune.surgery import prune
 from autoprune.tasks import load_task
-from autoprune.trace import trace
-from autoprune.train import Listener, OnRung, Runtime, _Loop, fit, listening
-from autoprune.trial import Bench
+from autoprune.training.fit import OnRung, _Loop, fit
+from autoprune.training.protocols import Listener, listening
+from autoprune.training.runtime import Runtime
+from autoprune.trial.shared import Bench
 
 #: Per network and group, the inputs at which a unit is masked: layer -> the place of its mask on every input channel.
 MASKED = {

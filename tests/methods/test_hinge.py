@@ -12,17 +12,18 @@ from pressures import build, drive, images, resumed, stage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.cost import cost
-from autoprune.decompose import decomposed, recompose, unprofitable
-from autoprune.keep import Keep
+from autoprune.engine.cost import cost
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.low_rank import decomposed, recompose, unprofitable
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.tracing.trace import trace
 from autoprune.methods import Context
 from autoprune.methods.hinge import GroupSparsity, proximal
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
-from autoprune.surgery import prune
 from autoprune.tasks import load_task
-from autoprune.trace import trace
-from autoprune.train import Runtime
-from autoprune.trial import Bench, run
+from autoprune.training.runtime import Runtime
+from autoprune.trial.run import run
+from autoprune.trial.shared import Bench
 
 PENALTIES = ("l1", "half", "l1-2", "logsum")
 

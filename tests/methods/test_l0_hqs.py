@@ -15,17 +15,19 @@ from nets import NETS, Depthwise, Residual, image, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.allocate import allocate, allowed_widths
-from autoprune.cost import cost
-from autoprune.keep import Keep
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.allocation.widths import allowed_widths
+from autoprune.engine.cost import cost
+from autoprune.engine.keep import Keep
+from autoprune.engine.tracing.trace import trace
 from autoprune.methods import Context, Stage
+from autoprune.methods.base.units import Units
 from autoprune.methods.bn_scale import BNScale
-from autoprune.methods.filters import Units
 from autoprune.methods.l0_hqs import CLEAR, L0HQS, LIFT, Schedule, Splitting, gaps, gates, saliency
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.tasks import load_task
-from autoprune.trace import trace
-from autoprune.train import Runtime, fit
+from autoprune.training.fit import fit
+from autoprune.training.runtime import Runtime
 
 HALF = Target(flops=0.5)
 #: Widths at which a single unit is not worth more than the tolerance of a target.

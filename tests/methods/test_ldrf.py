@@ -13,15 +13,15 @@ from nets import NETS, Residual, block, image, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.cost import cost
+from autoprune.engine.cost import cost
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.tracing.trace import trace
 from autoprune.errors import InputError
-from autoprune.keep import Keep
 from autoprune.methods import Context, Method
+from autoprune.methods.base.layer_pairs import sites
 from autoprune.methods.ldrf import LDRF, ChannelPruning, by_multiple, capacity, lifted, root
-from autoprune.methods.sites import sites
 from autoprune.recipe import Allocation, Target
-from autoprune.surgery import prune
-from autoprune.trace import trace
 
 ALL = 10**6  # more places than any layer has
 

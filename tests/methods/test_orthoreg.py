@@ -14,18 +14,20 @@ from pressures import build, context, drive, idle, stage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune import trial
-from autoprune.allocate import TOLERANCE
-from autoprune.cost import cost
+from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.cost import cost
+from autoprune.engine.keep import Keep
+from autoprune.engine.tracing.trace import trace
 from autoprune.errors import InputError
-from autoprune.keep import Keep
-from autoprune.methods import Context, Stage
+from autoprune.methods import METHODS, Context, Stage
 from autoprune.methods.orthoreg import Orthonormality, OrthoReg, diagonal_share, off_orthogonality, push
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.tasks import Task, load_task
-from autoprune.trace import trace
-from autoprune.train import FitLog, Runtime, fit
-from autoprune.trial import Bench, Trial, run
+from autoprune.training.fit import FitLog, fit
+from autoprune.training.runtime import Runtime
+from autoprune.trial import stages
+from autoprune.trial.run import Trial, run
+from autoprune.trial.shared import Bench
 
 # --- the penalty ------------------------------------------------------------------------------------------------------
 
@@ -421,8 +423,8 @@ def witnessed(monkeypatch: pytest.MonkeyPatch, bench: Bench, what: Recipe) -> tu
         witness.trained.append(log.images)
         return log
 
-    monkeypatch.setitem(trial.methods.METHODS, "orthoreg", Watched)
-    monkeypatch.setattr(trial, "fit", counted)
+    monkeypatch.setitem(METHODS, "orthoreg", Watched)
+    monkeypatch.setattr(stages, "fit", counted)
     done = run(what, bench)
     assert done.outcome.error is None
     return done, witness

@@ -9,9 +9,9 @@ from nets import Chain, Residual, image, randomised
 from pressures import build, context, drive, resumed, stage
 from torch import nn
 
-from autoprune.masking import silence
+from autoprune.engine.surgery.masking import silence
+from autoprune.engine.surgery.prune import prune
 from autoprune.methods.soft import SoftPruning, limit_rows, rise
-from autoprune.surgery import prune
 
 FAMILY = ("sfp", "asfp", "srfp", "asrfp")
 

@@ -13,15 +13,17 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune import artifact
-from autoprune.allocate import TOLERANCE, shares
-from autoprune.decompose import decomposed
+from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.allocation.widths import shares
+from autoprune.engine.surgery import artifact
+from autoprune.engine.surgery.low_rank import decomposed
+from autoprune.engine.tracing.trace import trace
 from autoprune.methods import Context
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.tasks import load_task
-from autoprune.trace import trace
-from autoprune.train import Runtime
-from autoprune.trial import Bench, Trial, run
+from autoprune.training.runtime import Runtime
+from autoprune.trial.run import Trial, run
+from autoprune.trial.shared import Bench
 
 TASK = {
     "data": {"name": "digits"},

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from autoprune.errors import DataError, InputError
-from autoprune.tasks import data
+from autoprune.tasks import resident
 from autoprune.tasks.base import Pixels
-from autoprune.tasks.data import DataSpec, Resident, load_splits, measure, shift_and_flip
+from autoprune.tasks.data import load_splits
+from autoprune.tasks.data_spec import DataSpec
+from autoprune.tasks.resident import Resident, shift_and_flip
+from autoprune.tasks.sources import measure
 
 
 def numbers(*, train=100, test=50, dtype=np.uint8, classes=5):
@@ -191,14 +194,14 @@ def test_shift_and_flip_move_every_pixel_as_drawn():
 
 
 def test_flip_alone_mirrors_about_half_and_shifts_none():
-    draws = data.draw(1000, 32, ("flip",), 3)
+    draws = resident.draw(1000, 32, ("flip",), 3)
 
     assert 0 == draws[:, :2].abs().max()
     assert 440 < draws[:, 2].sum() < 560
 
 
 def test_crop_alone_reaches_an_eighth_of_the_height_both_ways():
-    draws = data.draw(1000, 32, ("crop",), 3)
+    draws = resident.draw(1000, 32, ("crop",), 3)
 
     assert (-4, 4) == (draws[:, :2].min(), draws[:, :2].max())
     assert 0 == draws[:, 2].max()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from autoprune.methods import Context, Method, Scores
-from autoprune.methods.base import sum_over_slots
-from autoprune.reading import within
+from autoprune.methods.base.method import sum_over_slots
+from autoprune.schema import within
 
 
 @dataclass(frozen=True, kw_only=True)

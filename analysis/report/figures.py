@@ -1,0 +1,364 @@
+"""A study as plotly figures: the front, hypervolume over time, methods compared, widths of a trial, where time went.
+
+Figures carry no colours of page or ink; a page sets those, so that they fit a light and a dark one. Traces whose
+`meta` is `INK` are to be drawn in the colour of the text.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from statistics import median
+
+import numpy as np
+import plotly.graph_objects as go
+
+from autoprune.analysis.report import frames, summary
+from autoprune.study import pareto
+from autoprune.study.folder import Study
+from autoprune.study.outcome import Outcome
+
+INK = "ink"
+
+
+BINS = tuple(round(0.1 * i, 1) for i in range(11))
+
+"""Edges of the cost ratios that methods are compared in; a bin holds its upper edge, not its lower one."""
+
+
+_GREY = "#888888"
+
+_COLOURS = (
+    *("#3b82c4", "#e07b2a", "#2f9e6e", "#c2529b", "#8a6fd1", "#c9a227", "#d1495b", "#3aa6b9", "#9a6b4f", "#7a9a2e"),
+)
+
+
+def method_colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour per method, the same in every figure of a study; controls are grey."""
+    rest = sorted(set(names) - set(summary.ALWAYS))
+    more = (_hue(i) for i in range(len(rest) - len(_COLOURS)))
+    return {**dict.fromkeys(summary.ALWAYS, _GREY), **dict(zip(rest, (*_COLOURS, *more), strict=False))}
+
+
+def measured(study: Study) -> list[Outcome]:
+    """The outcomes that a plot of accuracy against cost can show: they did not fail, and have both numbers."""
+    alive = [o for o in study.outcomes if o.status != "failed" and frames.cost(study, o) is not None]
+    return [outcome for outcome in alive if frames.last_accuracy(outcome) is not None]
+
+
+def front_figure(study: Study) -> go.Figure:
+    """Accuracy against the main cost of every trial that was measured: colour is the method, symbol how it ended.
+
+    The line joins the members of the front that no other beats in the two that are drawn: all, if there are no more
+    objectives. Stopped trials lie at the accuracy they were stopped with; failed ones are not drawn.
+    `layout.meta.ranges` has the y ranges of `front` (the members and the dense model) and of `all`; `customdata` is
+    the trial's number.
+    """
+    members, cost = frames.members(study), frames.main_cost(study)
+    colours = _colours(study)
+    figure = go.Figure(layout=_layout(_axis(study), "Validation accuracy"))
+    figure.add_trace(_dense_line(study))
+    figure.add_trace(_staircase(pareto.front(members, ("accuracy", cost)), cost))
+    kinds = _by_kind(study, members)
+    sizes = {group.id: group.size for group in frames.groups(study)}
+    order = sorted(kinds, key=lambda key: (_DRAW_ORDER.index(key[1]), key[0]))
+    # One mark per method in the legend: the kind that comes last in the legend's order.
+    legend = dict(sorted(kinds, key=lambda key: _LEGEND_ORDER.index(key[1])))
+    ranks = {method: _AFTER_THE_LINES + i for i, method in enumerate(sorted(legend))}
+    for method, kind in order:
+        rank = ranks[method] if legend[method] == kind else None
+        figure.add_trace(_points(kinds[method, kind], kind, colours[method], sizes, rank, cost))
+    ranges = accuracy_ranges(study, members)
+    figure.update_layout(meta={"ranges": ranges})
+    widest = max([1.0, *(frames.cost(study, outcome) or 0.0 for outcome in measured(study))])  # a cut may cost time
+    figure.update_xaxes(range=[0, 1.04 * widest], tickformat=".0%")
+    figure.update_yaxes(range=ranges["front"], tickformat=".1~%")
+    return figure
+
+
+def hypervolume_figure(study: Study) -> go.Figure:
+    """Hypervolume of the front so far against the time since the study began, a step per trial that widened it."""
+    rows = pareto.hypervolume_over_time(study.outcomes, study.objectives)
+    scale, unit = _time_unit(float(rows[-1, 0]) if len(rows) else 0.0)
+    figure = go.Figure(layout=_layout(f"Time since the study began ({unit})", "Hypervolume"))
+    line = {"shape": "hv", "width": 2}
+    hover = f"%{{y:.4f}} after %{{x:.1f}} {unit}<extra></extra>"
+    figure.add_trace(
+        go.Scatter(x=rows[:, 0] / scale, y=rows[:, 1], mode="lines", line=line, meta=INK, hovertemplate=hover)
+    )
+    figure.update_layout(showlegend=False, hovermode="x")
+    figure.update_xaxes(rangemode="tozero")
+    return figure
+
+
+def methods_figure(study: Study) -> go.Figure:
+    """Best accuracy per method in each tenth of the main cost's range; counts and medians are in the hover text."""
+    colours = _colours(study)
+    figure, objectives = go.Figure(layout=_layout(_axis(study), "Best validation accuracy")), study.objectives
+    figure.add_trace(_dense_in_bins(study))
+    for row in summary.method_rows(study):
+        own = pareto.candidates((o for o in study.outcomes if o.recipe.method.name == row.name), objectives)
+        cells = _bins(own, frames.main_cost(study))
+        if cells:
+            figure.add_trace(_best_per_bin(row.name, cells, colours[row.name], frames.COSTS[frames.main_cost(study)]))
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=_bin_names())
+    figure.update_yaxes(tickformat=".1~%")
+    return figure
+
+
+def time_figure(study: Study) -> go.Figure:
+    """Seconds of all workers by what they were spent on: the stages of trials, the rest of trials, between trials."""
+    seconds = time_spent(study)
+    total = sum(seconds.values()) or 1.0
+    names = list(seconds)[::-1]
+    text = [f"{seconds[name]:,.1f} s ({summary.percent(seconds[name] / total)})" for name in names]
+    figure = go.Figure(layout=_layout("Seconds, summed over workers", ""))
+    figure.add_trace(
+        go.Bar(
+            y=[html.escape(name) for name in names],
+            x=[seconds[name] for name in names],
+            orientation="h",
+            text=text,
+            textposition="auto",
+            hovertemplate="%{y}: %{text}<extra></extra>",
+            marker={"color": [_GREY if name in _OUTSIDE_STAGES else _COLOURS[0] for name in names]},
+            cliponaxis=False,
+        )
+    )
+    figure.update_layout(showlegend=False, height=120 + 34 * len(names))
+    figure.update_yaxes(automargin=True, showgrid=False)
+    return figure
+
+
+def widths_figure(study: Study, outcome: Outcome) -> go.Figure:
+    """Kept channels per group of one trial: a bar per group that may be pruned, filled as far as it was kept."""
+    groups = frames.prunable(study)
+    names = [html.escape(group.id) for group in groups]
+    kept = frames.kept(outcome, groups)
+    shares = [count / group.size for count, group in zip(kept, groups, strict=True)]
+    text = [f"{count}/{group.size}" for count, group in zip(kept, groups, strict=True)]
+    colour = _colours(study)[outcome.recipe.method.name]
+    figure = go.Figure(layout=_layout("", "Channels kept"))
+    whole = {"color": _GREY, "opacity": 0.25}
+    figure.add_trace(go.Bar(x=names, y=[1.0] * len(names), marker=whole, name="dense", hoverinfo="skip"))
+    hover = "%{x}: %{text} channels kept<extra></extra>"
+    bars = go.Bar(x=names, y=shares, text=text, marker={"color": colour}, name="kept", hovertemplate=hover)
+    upright = -90 if len(names) > _CROWDED else 0
+    figure.add_trace(bars.update(textposition="outside", textangle=upright, constraintext="none", cliponaxis=False))
+    figure.update_layout(barmode="overlay", bargap=0.2, showlegend=False, height=420)
+    figure.update_xaxes(type="category", automargin=True, tickangle=-60 if len(names) > 6 else 0)
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(range=[0, 1.25 if upright else 1.1], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
+    return figure
+
+
+def time_spent(study: Study) -> dict[str, float]:
+    """Seconds summed over all workers: per stage of a trial, for the rest of the trials, and between trials."""
+    stages: dict[str, float] = {}
+    for outcome in study.outcomes:
+        for stage, seconds in outcome.seconds.items():
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    inside = sum(outcome.duration for outcome in study.outcomes)
+    gaps = sum(share.span - share.inside for share in summary.shares(study))
+    rest, between = _OUTSIDE_STAGES
+    return {**stages, rest: max(0.0, inside - sum(stages.values())), between: gaps}
+
+
+def accuracy_ranges(study: Study, members: Sequence[Outcome]) -> dict[str, list[float]]:
+    """The y range that shows the front well, and the one that shows every trial."""
+    dense = frames.dense(study).accuracy
+    near = [member.accuracy or 0.0 for member in members]
+    drawn = [frames.last_accuracy(outcome) or 0.0 for outcome in measured(study)]
+    everything = _padded([dense, *drawn])
+    return {"front": _padded([dense, *near]) if near else everything, "all": everything}
+
+
+def hover_text(outcome: Outcome, sizes: Mapping[str, int]) -> str:
+    """Everything that matters of a trial, in lines for a plotly hover box; text from outside is escaped."""
+    accuracy = frames.last_accuracy(outcome)
+    ratios = {text: ratio for name, text in frames.COSTS.items() if (ratio := outcome.costs[name]) is not None}
+    costs = ", ".join(f"{text} {summary.percent(ratio)}" for text, ratio in ratios.items())
+    costs += "" if outcome.latency_ms is None else f" ({summary.milliseconds(outcome.latency_ms)})"
+    lines = [
+        f"<b>trial {outcome.id}</b>, {html.escape(outcome.recipe.method.name)}" + " (control)" * outcome.control,
+        f"accuracy {summary.percent(accuracy, 2) if accuracy is not None else 'not measured'}{_when_stopped(outcome)}",
+        costs,
+        f"{outcome.recipe.training.images:,} training images, {summary.duration(outcome.duration)}",
+        widths_summary(outcome, sizes),
+    ]
+    return "<br>".join(line for line in lines if line)
+
+
+def widths_summary(outcome: Outcome, sizes: Mapping[str, int]) -> str:
+    """How narrow the groups became, in one line; empty if the trial was never cut."""
+    shares = {group: kept / sizes[group] for group, kept in outcome.widths.items() if group in sizes}
+    if not shares:
+        return ""
+    least = min(shares, key=lambda group: shares[group])
+    kept = f"{outcome.widths[least]} of {sizes[least]}"
+    middle = summary.percent(median(shares.values()), 0)
+    return f"{len(shares)} groups, median {middle} kept, least {html.escape(least)}: {kept}"
+
+
+_AFTER_THE_LINES = 1001  # traces without a rank of their own have plotly's 1000
+
+_CROWDED = 16  # groups beyond which the numbers over their bars are turned to stand side by side
+
+_OUTSIDE_STAGES = ("rest of the trials", "between trials")
+
+_DRAW_ORDER = ("stopped", "completed", "control", "front control", "front")
+
+_LEGEND_ORDER = ("stopped", "front", "completed", "front control", "control")
+
+_MARKERS = {
+    "stopped": {"symbol": "x-thin-open", "size": 7, "opacity": 0.8},
+    "completed": {"symbol": "circle", "size": 7, "opacity": 0.75},
+    "control": {"symbol": "diamond", "size": 11},
+    "front control": {"symbol": "diamond", "size": 15, "line": {"width": 2}},
+    "front": {"symbol": "circle", "size": 13, "line": {"width": 2}},
+}
+
+
+def _colours(study: Study) -> dict[str, str]:
+    return method_colours(outcome.recipe.method.name for outcome in study.outcomes)
+
+
+def _hue(index: int) -> str:
+    """Colours beyond the chosen ones: hues a golden angle apart, so that neighbours differ."""
+    red, green, blue = colorsys.hls_to_rgb((0.05 + 0.618034 * index) % 1, 0.5, 0.5)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+def _layout(x: str, y: str) -> go.Layout:
+    return go.Layout(
+        template=None,
+        xaxis={"title": {"text": x}, "zeroline": False},
+        yaxis={"title": {"text": y}, "zeroline": False},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 64, "r": 16, "t": 36, "b": 56},  # the top leaves room for plotly's buttons
+        hoverlabel={"align": "left"},
+        legend={"itemsizing": "constant"},
+        height=460,
+    )
+
+
+def _axis(study: Study) -> str:
+    """`Latency relative to the dense model`."""
+    name = frames.COSTS[frames.main_cost(study)]
+    return f"{name[0].upper()}{name[1:]} relative to the dense model"
+
+
+def _dense_line(study: Study) -> go.Scatter:
+    accuracy = frames.dense(study).accuracy
+    name = f"dense {summary.percent(accuracy)}"
+    line = {"dash": "dash", "width": 1.5}
+    hover = f"dense model: {summary.percent(accuracy, 2)}<extra></extra>"
+    return go.Scatter(x=[0, 1.04], y=[accuracy] * 2, mode="lines", line=line, name=name, meta=INK, hovertemplate=hover)
+
+
+def _staircase(members: Sequence[Outcome], cost: str) -> go.Scatter:
+    """What the front promises between its members: the accuracy of the next cheaper one."""
+    return go.Scatter(
+        x=[member.costs[cost] for member in members],
+        y=[member.accuracy for member in members],
+        mode="lines",
+        line={"shape": "hv", "width": 1.5},
+        name="front",
+        meta=INK,
+        hoverinfo="skip",
+    )
+
+
+def _by_kind(study: Study, members: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
+    on_front = {member.id for member in members}
+    kinds: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in measured(study):
+        words = ["front"] * (outcome.id in on_front) + ["control"] * outcome.control
+        kind = " ".join(words) or outcome.status
+        kinds.setdefault((outcome.recipe.method.name, kind), []).append(outcome)
+    return kinds
+
+
+def _points(
+    outcomes: Sequence[Outcome], kind: str, colour: str, sizes: Mapping[str, int], rank: int | None, cost: str
+) -> go.Scatter:
+    """Outcomes of one method that ended alike; `rank` is their place in the legend, if they have one."""
+    method = html.escape(outcomes[0].recipe.method.name)
+    return go.Scatter(
+        x=[outcome.costs[cost] for outcome in outcomes],
+        y=[frames.last_accuracy(outcome) for outcome in outcomes],
+        mode="markers",
+        name=method,
+        legendgroup=method,
+        showlegend=rank is not None,
+        legendrank=rank,
+        marker={**_MARKERS[kind], "color": colour},
+        hovertext=[hover_text(outcome, sizes) for outcome in outcomes],
+        hoverinfo="text",
+        customdata=[outcome.id for outcome in outcomes],
+        meta=kind,
+    )
+
+
+def _padded(values: Sequence[float]) -> list[float]:
+    low, high = min(values), max(values)
+    margin = max(0.08 * (high - low), 0.005)
+    return [low - margin, high + margin]
+
+
+def _time_unit(seconds: float) -> tuple[float, str]:
+    if seconds >= 2 * 3600:
+        return 3600.0, "hours"
+    return (60.0, "minutes") if seconds >= 2 * 60 else (1.0, "seconds")
+
+
+def _bin_names() -> list[str]:
+    return [f"{100 * low:.0f} to {100 * high:.0f} %" for low, high in pairwise(BINS)]
+
+
+def _bins(outcomes: Sequence[Outcome], cost: str) -> dict[int, list[Outcome]]:
+    cells: dict[int, list[Outcome]] = {}
+    for outcome in outcomes:
+        index = int(np.searchsorted(BINS, outcome.costs[cost] or 0.0, side="left")) - 1
+        cells.setdefault(min(max(index, 0), len(BINS) - 2), []).append(outcome)
+    return dict(sorted(cells.items()))
+
+
+def _best_per_bin(method: str, cells: Mapping[int, Sequence[Outcome]], colour: str, cost: str) -> go.Scatter:
+    names = _bin_names()
+    return go.Scatter(
+        x=[names[index] for index in cells],
+        y=[max(o.accuracy or 0.0 for o in cell) for cell in cells.values()],
+        mode="lines+markers",
+        name=html.escape(method),
+        line={"color": colour, "width": 1.5, "dash": "dot" if method in summary.ALWAYS else "solid"},
+        marker={"size": 8, "symbol": "diamond" if method in summary.ALWAYS else "circle"},
+        hovertext=[_bin_text(method, names[index], cell, cost) for index, cell in cells.items()],
+        hoverinfo="text",
+    )
+
+
+def _bin_text(method: str, name: str, cell: Sequence[Outcome], cost: str) -> str:
+    accuracies = [outcome.accuracy or 0.0 for outcome in cell]
+    best = max(cell, key=lambda outcome: outcome.accuracy or 0.0)
+    numbers = (
+        f"best {summary.percent(max(accuracies), 2)} (trial {best.id}), median {summary.percent(median(accuracies), 2)}"
+    )
+    return f"<b>{html.escape(method)}</b> at {name} {cost}<br>{numbers}<br>{summary.plural(len(cell), 'trial')}"
+
+
+def _dense_in_bins(study: Study) -> go.Scatter:
+    names = _bin_names()
+    line = _dense_line(study)
+    return line.update(x=[names[0], names[-1]])
+
+
+def _when_stopped(outcome: Outcome) -> str:
+    return (
+        f" when stopped after {outcome.rungs[-1].images:,} images"
+        if outcome.status == "stopped" and outcome.rungs
+        else ""
+    )

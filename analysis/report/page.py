@@ -1,0 +1,267 @@
+"""The report of a study: one HTML file that needs nothing but a browser, in whatever state the study is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment
+from plotly.offline import get_plotlyjs
+
+from autoprune.analysis.report import figures, frames, summary
+from autoprune.analysis.report.templating import templates
+from autoprune.files import write_atomically
+from autoprune.study import finalists, pareto
+from autoprune.study.folder import Study
+from autoprune.study.outcome import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of a table: what is read, and what it is sorted by."""
+
+    text: str
+    key: float | str
+
+
+def write_report(study: Study, path: str | Path) -> Path:
+    """Write the report of `study` to `path` (usually `study.folder.report`) and return the path.
+
+    The file holds its scripts, styles and data, and forbids itself the network. It appears whole or not at all.
+
+    Raises:
+        InputError: `study.yaml` lacks what a search writes into it, or `path` cannot be written to.
+    """
+    environment = templates()
+    environment.filters |= {"percent": summary.percent, "points": summary.points, "duration": summary.duration}
+    environment.filters |= {"plural": summary.plural, "milliseconds": summary.milliseconds}
+    page = environment.get_template("report.html").render(_context(study, environment))
+    return write_atomically(path, page)
+
+
+def _context(study: Study, environment: Environment) -> dict[str, Any]:
+    members = frames.members(study)
+    return {
+        "title": summary.title(study),
+        "folder": str(study.folder.path),
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "summary": summary.summarise(study),
+        "dense": frames.dense(study),
+        "cost": frames.COSTS[frames.main_cost(study)],
+        "objectives": ["accuracy", *(frames.COSTS[name] for name in pareto.costs_of(study.objectives))],
+        "timed": _timed(study),
+        "latency_batch": (study.config.get("latency") or {}).get("batch"),
+        "dense_control": next(
+            (o for o in study.outcomes if o.completed and o.recipe.method.name == pareto.DENSE), None
+        ),
+        "budget": summary.BUDGET,
+        "splits": _splits(study.config),
+        "outcomes": study.outcomes,
+        "failed": sum(outcome.status == "failed" for outcome in study.outcomes),
+        "measured": figures.measured(study),
+        "outside_range": _outside_range(study, members),
+        "members": [_member(study, member) for member in members],
+        "finalists": finalists.finalists(study.finalists),
+        "against_dense": finalists.against_dense(finalists.finalists(study.finalists)),
+        "lost_finalists": finalists.lost(study.finalists),
+        "chosen": _chosen(study, members),
+        "shown_trials": _shown_trials(study, members),
+        "methods": summary.method_rows(study),
+        "hypervolume": summary.hypervolume(study),
+        "shares": summary.shares(study),
+        "failures": summary.failures(study),
+        "columns": [name for name, _ in _columns(study)],
+        "rows": list(_rows(study)),
+        "noted": any(outcome.notes for outcome in study.outcomes),
+        "frozen": [group for group in frames.groups(study) if group.frozen is not None],
+        "prunable": frames.prunable(study),
+        "versions": study.config.get("versions", {}),
+        "seed": study.config.get("seed"),
+        "config": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True, width=110),
+        "data": _data(study, members),
+        "plotly": get_plotlyjs(),
+        "style": _source(environment, "report.css"),
+        "script": _source(environment, "report.js"),
+    }
+
+
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _data(study: Study, members: Sequence[Outcome]) -> dict[str, Any]:
+    """What the script draws: figures, and the widths of every trial that has some, in the order of the groups."""
+    drawn = {
+        "front": figures.front_figure(study),
+        "methods": figures.methods_figure(study),
+        "hypervolume": figures.hypervolume_figure(study),
+        "time": figures.time_figure(study),
+    }
+    chosen = _chosen(study, members)
+    if chosen is not None:
+        drawn["widths"] = figures.widths_figure(study, chosen)
+    return {
+        "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
+        "sizes": [group.size for group in frames.prunable(study)],
+        "widths": _widths(study),
+    }
+
+
+def _widths(study: Study) -> dict[int, dict[str, Any]]:
+    colours = figures.method_colours(outcome.recipe.method.name for outcome in study.outcomes)
+    groups = frames.prunable(study)
+    return {
+        outcome.id: {
+            "kept": frames.kept(outcome, groups),
+            "colour": colours[outcome.recipe.method.name],
+            "label": _trial_label(study, outcome),
+        }
+        for outcome in _with_widths(study)
+    }
+
+
+def _with_widths(study: Study) -> list[Outcome]:
+    return [outcome for outcome in study.outcomes if outcome.widths]
+
+
+def _chosen(study: Study, members: Sequence[Outcome]) -> Outcome | None:
+    """Whose widths are shown first: the headline's member, else the cheapest one, else any trial that was cut."""
+    cut = [member for member in members if member.widths]
+    affordable = summary.most_accurate(
+        member for member in cut if (frames.cost(study, member) or 0.0) <= summary.BUDGET
+    )
+    return next((shown for shown in (affordable, *cut, *_with_widths(study)) if shown is not None), None)
+
+
+def _shown_trials(study: Study, members: Sequence[Outcome]) -> dict[str, list[tuple[int, str]]]:
+    """The choices for the widths chart: front members first, then every other trial that was cut."""
+    on_front = {member.id for member in members}
+    cut = _with_widths(study)
+    return {
+        "On the front": [(o.id, _trial_label(study, o)) for o in members if o.widths],
+        "Other trials": [
+            (o.id, _trial_label(study, o)) for o in sorted(cut, key=lambda o: o.id) if o.id not in on_front
+        ],
+    }
+
+
+def _trial_label(study: Study, outcome: Outcome) -> str:
+    accuracy = frames.last_accuracy(outcome)
+    measured = f"{summary.percent(accuracy)} accuracy" if accuracy is not None else "no accuracy"
+    ratio = frames.cost(study, outcome)
+    cost = f" at {summary.percent(ratio)} {frames.COSTS[frames.main_cost(study)]}" if ratio is not None else ""
+    ended = "" if outcome.completed else f" ({outcome.status})"
+    return f"trial {outcome.id}, {outcome.recipe.method.name}: {measured}{cost}{ended}"
+
+
+def _member(study: Study, outcome: Outcome) -> dict[str, Any]:
+    where = shlex.quote(str(study.folder.path))
+    command = (
+        f"autoprune export {where}",
+        f"--trial {outcome.id}",
+        f"--to trial-{outcome.id}",
+    )  # a line may break between
+    return {"outcome": outcome, "command": command}
+
+
+def _outside_range(study: Study, members: Sequence[Outcome]) -> int:
+    """How many measured trials lie outside the range that the front is first shown in."""
+    low, high = figures.accuracy_ranges(study, members)["front"]
+    accuracies = [frames.last_accuracy(outcome) for outcome in figures.measured(study)]
+    return sum(accuracy is not None and not low <= accuracy <= high for accuracy in accuracies)
+
+
+def _rows(study: Study) -> Iterator[dict[str, Any]]:
+    """The trials table: per outcome the cells of `_COLUMNS`, what of its recipe differs between trials, its notes."""
+    table = frames.trials_frame(study)
+    recipes = _varying_recipe(table)
+    for outcome, row, recipe in zip(study.outcomes, table.itertuples(), recipes, strict=True):
+        cells = [make(row) for _, make in _columns(study)[1:-1]]
+        notes = ", ".join(_setting(name, value) for name, value in outcome.notes.items())
+        yield {"id": outcome.id, "cut": bool(outcome.widths), "cells": cells, "recipe": recipe, "notes": notes}
+
+
+def _columns(study: Study) -> list[tuple[str, Any]]:
+    """The columns of the trials table; those of the latency only where it was measured."""
+    return [column for column in _COLUMNS if _timed(study) or column[0] not in _TIMES]
+
+
+def _timed(study: Study) -> bool:
+    return any(outcome.latency_ms is not None for outcome in study.outcomes)
+
+
+def _varying_recipe(table: pd.DataFrame) -> list[str]:
+    """One text per row: the values of the recipe that differ between rows, but for method and seed."""
+    named = [name for name in table if name.startswith(frames.RECIPE) and name != f"{frames.RECIPE}method.name"]
+    varying = [name for name in named if table[name].nunique(dropna=False) > 1 and name != f"{frames.RECIPE}seed"]
+    records = table[varying].to_dict("records") if varying else [{} for _ in range(len(table))]
+    return [
+        ", ".join(_setting(name, value) for name, value in record.items() if not pd.isna(value)) for record in records
+    ]
+
+
+def _setting(name: str, value: Any) -> str:
+    short = name.removeprefix(frames.RECIPE).removeprefix("training.").removeprefix("method.")
+    if isinstance(value, bool):
+        return f"{short} {'yes' if value else 'no'}"
+    return f"{short} {value:.4g}" if isinstance(value, float) else f"{short} {value}"
+
+
+def _number(name: str, show: Any) -> Any:
+    """A column of numbers; an absent one shows a dash and sorts below all others."""
+
+    def make(row: Any) -> Cell:
+        value = getattr(row, name)
+        return Cell(text=_NONE, key=-1.0) if pd.isna(value) else Cell(text=show(value), key=float(value))
+
+    return make
+
+
+def _status(row: Any) -> Cell:
+    text = "on the front" if row.on_front else row.status
+    text += f" ({row.error})" if row.status == "stopped" and isinstance(row.error, str) else ""
+    return Cell(text=f"{text} (control)" if row.control else text, key=text)
+
+
+def _accuracy(row: Any) -> Cell:
+    if pd.isna(row.last_accuracy):
+        return Cell(text=_NONE, key=-1.0)
+    partial = "" if row.status == "completed" else " so far"
+    return Cell(text=f"{summary.percent(row.last_accuracy, 2)}{partial}", key=float(row.last_accuracy))
+
+
+_NONE = "\N{EN DASH}"
+
+_TIMES = ("Latency", "ms")
+
+
+_COLUMNS = (
+    ("Trial", None),
+    ("Method", lambda row: Cell(text=row.method, key=row.method)),
+    ("Ended", _status),
+    ("Accuracy", _accuracy),
+    ("FLOPs", _number("flops_ratio", summary.percent)),
+    ("Parameters", _number("params_ratio", summary.percent)),
+    ("Activations", _number("activations_ratio", summary.percent)),
+    ("Latency", _number("latency_ratio", summary.percent)),
+    ("ms", _number("latency_ms", lambda value: f"{value:,.2f}")),
+    ("Images", _number("images", lambda value: f"{value:,.0f}")),
+    ("Seconds", _number("duration", lambda value: f"{value:,.1f}")),
+    ("Finished", _number("finished", summary.duration)),
+    ("Seed", _number("seed", lambda value: f"{value:.0f}")),
+    ("What was varied", None),
+)
+
+
+def _splits(config: Mapping[str, Any]) -> dict[str, str]:
+    data = (config.get("task") or {}).get("data")
+    splits = data.get("splits") if isinstance(data, Mapping) else None
+    return {str(name): str(value) for name, value in splits.items()} if isinstance(splits, Mapping) else {}

@@ -1,0 +1,132 @@
+"""The front of a study as a static SVG for a page of text: `python -m autoprune.analysis.picture DIR --to front.svg`.
+
+Written from a template, so that it needs neither a browser nor a drawing library; it follows the reader's light or
+dark setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.analysis.report import figures, frames, summary
+from autoprune.analysis.report.templating import templates
+from autoprune.errors import AutopruneError, InputError
+from autoprune.files import write_atomically
+from autoprune.study import pareto
+from autoprune.study.folder import Study, load_study
+from autoprune.study.outcome import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Where the plotting area lies in the picture, in pixels, and the accuracies at its bottom and top."""
+
+    low: float
+    high: float
+    left: float = 72.0
+    right: float = 700.0
+    top: float = 44.0
+    bottom: float = 400.0
+
+    def x(self, flops_ratio: float) -> float:
+        """Pixels from the left of a FLOPs ratio; the area spans 0 to 1.04."""
+        return round(self.left + (self.right - self.left) * flops_ratio / 1.04, 1)
+
+    def y(self, accuracy: float) -> float:
+        """Pixels from the top of an accuracy."""
+        return round(self.bottom - (self.bottom - self.top) * (accuracy - self.low) / (self.high - self.low), 1)
+
+
+def write_picture(study: Study, path: str | Path) -> Path:
+    """Draw the completed trials and the front of `study` to the SVG file `path`, and return the path.
+
+    Trials below the range of the front are left out, so that the front can be read.
+
+    Raises:
+        InputError: the file is not an SVG, cannot be written to, or `study.yaml` lacks what a search writes into it.
+    """
+    if Path(path).suffix != ".svg":
+        raise InputError(
+            f"unknown kind of picture {str(path)!r}", where="--to", allowed="a file name that ends in .svg"
+        )
+    return write_atomically(path, templates().get_template("front.svg").render(_context(study)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the picture of one study; 0 when done, an error's exit code and one line otherwise."""
+    parser = argparse.ArgumentParser(
+        prog="python -m autoprune.analysis.picture", description="Draw the front of a study."
+    )
+    parser.add_argument("study", metavar="DIR", help="a study folder")
+    parser.add_argument("--to", metavar="FILE", required=True, help="the SVG file to write")
+    options = parser.parse_args(arguments)
+    try:
+        path = write_picture(load_study(options.study), options.to)
+    except AutopruneError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _context(study: Study) -> dict[str, Any]:
+    members = pareto.front(study.outcomes)  # whatever else was an objective, the picture is accuracy against FLOPs
+    low, high = figures.accuracy_ranges(study, members)["front"]
+    frame = Frame(low=low, high=high)
+    candidates = pareto.candidates(study.outcomes)
+    colours = figures.method_colours(outcome.recipe.method.name for outcome in study.outcomes)
+    dense = frames.dense(study).accuracy
+    return {
+        "width": 840,
+        "height": 460,
+        **{name: getattr(frame, name) for name in ("left", "right", "top", "bottom")},
+        "title": summary.title(study),
+        "description": summary.summarise(study).headline,
+        "x_ticks": [{"at": frame.x(share / 5), "text": f"{20 * share} %"} for share in range(6)],
+        "y_ticks": [{"at": frame.y(value), "text": f"{100 * value:g} %"} for value in _round_values(low, high)],
+        "dense": {"at": frame.y(dense), "text": f"dense {summary.percent(dense)}"},
+        "staircase": _staircase(frame, members),
+        "marks": list(_marks(frame, candidates, members, colours)),
+        "legend": [{"name": name, "colour": colours[name]} for name in _methods(candidates)],
+    }
+
+
+def _methods(outcomes: Iterable[Outcome]) -> list[str]:
+    return sorted({outcome.recipe.method.name for outcome in outcomes})
+
+
+def _marks(
+    frame: Frame, candidates: Sequence[Outcome], members: Sequence[Outcome], colours: dict[str, str]
+) -> Iterable[dict[str, Any]]:
+    """Members last, so that they lie on top."""
+    on_front = {member.id for member in members}
+    for outcome in sorted(candidates, key=lambda o: o.id in on_front):
+        accuracy, flops = outcome.accuracy or 0.0, outcome.flops_ratio or 0.0
+        if frame.low <= accuracy <= frame.high:
+            colour = colours[outcome.recipe.method.name]
+            yield {"x": frame.x(flops), "y": frame.y(accuracy), "colour": colour, "member": outcome.id in on_front}
+
+
+def _staircase(frame: Frame, members: Sequence[Outcome]) -> str:
+    """The path through the members: level to the next member's cost, then up to its accuracy."""
+    corners = [(frame.x(member.flops_ratio or 0.0), frame.y(member.accuracy or 0.0)) for member in members]
+    return " ".join(f"H{x} V{y}" if i else f"M{x} {y}" for i, (x, y) in enumerate(corners))
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    """About six round numbers inside [low, high]: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / 6
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return [round(float(value), 9) for value in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""What a study found, in words and numbers: the headline of a report, its key facts, one row per method."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from autoprune.analysis.report import frames, trust
+from autoprune.study import finalists, pareto
+from autoprune.study.folder import Study
+from autoprune.study.outcome import Outcome, Stretch
+
+BUDGET = 0.5
+
+"""The share of the dense model's cost, of its FLOPs if nothing else was asked for, that the headline is about."""
+
+
+NEAR_DENSE = 0.01
+
+"""How far below the dense accuracy still counts as near: one percentage point."""
+
+
+ALWAYS = (pareto.DENSE, "random")
+
+"""Controls that every comparison of methods shows, whether they ran or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """`headline` is one sentence; `facts` are further sentences, most important first."""
+
+    headline: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRow:
+    """How one method did; accuracies are None where no trial of the method completed (under the budget)."""
+
+    name: str
+    counts: Mapping[str, int]
+    on_front: int
+    best: float | None
+    best_in_budget: float | None
+    median: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How one worker spent the seconds between the start of its first trial and the end of its last.
+
+    A trial that paused counts for every part of it that the worker ran.
+    """
+
+    worker: str
+    trials: int
+    inside: float
+    span: float
+
+    @property
+    def outside(self) -> float:
+        """The share of the span that no trial filled, in [0, 1]."""
+        return 1 - self.inside / self.span if self.span else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Trials that failed with the same words."""
+
+    error: str
+    ids: tuple[int, ...]
+    methods: tuple[str, ...]
+
+
+def summarise(study: Study) -> Summary:
+    """The headline and the facts of a study in any state, an empty one included."""
+    tested, near = _finalists_fact(study), _near_dense_fact(study)
+    facts = (tested, _knee_fact(study), near, _counts_fact(study), _cascade_fact(study), _hypervolume_fact(study))
+    return Summary(headline=_headline(study), facts=tuple(fact for fact in facts if fact))
+
+
+def title(study: Study) -> str:
+    """Model and data as the user named them: `resnet20 on cifar10`."""
+    task = study.config.get("task")
+    entries = task if isinstance(task, Mapping) else {}
+    return f"{_given_name(entries.get('model'), 'model')} on {_given_name(entries.get('data'), 'data')}"
+
+
+def method_rows(study: Study) -> list[MethodRow]:
+    """One row per method that was tried, best under the budget first; the controls come last and are always there."""
+    names = {outcome.recipe.method.name for outcome in study.outcomes} - set(ALWAYS)
+    rows = [_method_row(name, study) for name in sorted(names)]
+    rows.sort(key=lambda row: (row.best_in_budget or 0.0, row.best or 0.0), reverse=True)
+    return rows + [_method_row(name, study) for name in reversed(ALWAYS)]
+
+
+def shares(study: Study) -> list[Share]:
+    """One entry per worker, by name."""
+    stretches = [stretch for outcome in study.outcomes for stretch in outcome.stretches]
+    names = sorted({stretch.worker for stretch in stretches})
+    return [_share(name, [stretch for stretch in stretches if stretch.worker == name]) for name in names]
+
+
+def failures(study: Study) -> list[Failure]:
+    """The errors of failed trials, most frequent first."""
+    ended = [outcome for outcome in study.outcomes if outcome.status == "failed"]
+    counts = Counter(outcome.error or "no error was recorded" for outcome in ended)
+    return [_failure(error, ended) for error, _ in counts.most_common()]
+
+
+def percent(ratio: float, digits: int = 1) -> str:
+    """0.8914 -> `89.1 %` (with a no-break space)."""
+    return f"{100 * ratio:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def points(difference: float) -> str:
+    """0.026 -> `+2.6 points`; negative ones have a true minus sign."""
+    number = f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{'±0.0' if number[1:] == '0.0' else number}\N{NO-BREAK SPACE}points"
+
+
+def duration(seconds: float) -> str:
+    """5423 -> `1 h 30 min`, 598 -> `9 min 58 s`, 7.4 -> `7 s`."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 trial`, `2,000 trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def cost_text(name: str, outcome: Outcome) -> str:
+    """One cost of an outcome: `49.3 % FLOPs`, `61.0 % latency (3.2 ms)`."""
+    ratio = outcome.costs[name]
+    time = outcome.latency_ms if name == "latency" else None
+    return f"{percent(ratio or 0.0)} {frames.COSTS[name]}" + ("" if time is None else f" ({milliseconds(time)})")
+
+
+def milliseconds(time: float) -> str:
+    """5.0417 -> `5.04 ms`."""
+    return f"{time:.3g}\N{NO-BREAK SPACE}ms"
+
+
+def most_accurate(outcomes: Iterable[Outcome]) -> Outcome | None:
+    """The outcome with the highest accuracy, the first of equal ones; None of none."""
+    return max(outcomes, key=lambda outcome: outcome.accuracy or 0.0, default=None)
+
+
+def hypervolume(study: Study) -> float:
+    """Of the front, in the study's objectives."""
+    found = pareto.points(frames.members(study), study.objectives)
+    return pareto.hypervolume(found, pareto.reference(study.objectives))
+
+
+def _headline(study: Study) -> str:
+    members, cost = frames.members(study), frames.COSTS[frames.main_cost(study)]
+    affordable = most_accurate(member for member in members if (frames.cost(study, member) or 0.0) <= BUDGET)
+    if affordable is not None:
+        return f"Best model at ≤ {percent(BUDGET, 0)} {cost}: {_describe(affordable, study)}."
+    if members:
+        return f"No model came down to ≤ {percent(BUDGET, 0)} {cost}; the cheapest: {_describe(members[0], study)}."
+    if not study.outcomes:
+        return "No trial has ended yet."
+    if all(outcome.status == "failed" for outcome in study.outcomes):
+        found = failures(study)
+        which = "all of them with" if len(found) == 1 else "most often with"
+        return f"All {plural(len(study.outcomes), 'trial')} failed, {which}: {_first_line(found[0].error)}"
+    return "No pruned model was trained to its end, so there is no front."
+
+
+def _describe(outcome: Outcome, study: Study) -> str:
+    dense = frames.dense(study).accuracy
+    accuracy = outcome.accuracy or 0.0
+    against = f"dense {percent(dense)}, {points(accuracy - dense)}"
+    return f"{percent(accuracy)} accuracy ({against}) at {_costs(outcome, study)}, {_name(outcome)}"
+
+
+def _describe_briefly(outcome: Outcome, study: Study) -> str:
+    accuracy = outcome.accuracy or 0.0
+    against = points(accuracy - frames.dense(study).accuracy)
+    return f"{percent(accuracy)} ({against}) at {_costs(outcome, study)}, {_name(outcome)}"
+
+
+def _costs(outcome: Outcome, study: Study) -> str:
+    """`49.3 % FLOPs and 61.0 % latency (3.2 ms)`: what the study trades off."""
+    return " and ".join(cost_text(name, outcome) for name in pareto.costs_of(study.objectives))
+
+
+def _name(outcome: Outcome) -> str:
+    return f"trial {outcome.id}, method {outcome.recipe.method.name}"
+
+
+def _counts_fact(study: Study) -> str:
+    if not study.outcomes:
+        return _waiting(study)
+    counts = Counter(outcome.status for outcome in study.outcomes)
+    ended = f"{plural(counts['completed'], 'trial')} completed, {counts['stopped']:,} stopped early"
+    elapsed = duration(max(outcome.finished for outcome in study.outcomes))
+    controls = sum(outcome.control for outcome in study.outcomes)
+    among = f" ({plural(controls, 'control')} among them)" if controls else ""
+    broken = sum(outcome.infeasible for outcome in study.outcomes)
+    ended += f" ({broken:,} of them by a constraint)" if broken else ""
+    return " ".join(f"{ended}, {counts['failed']:,} failed in {elapsed}{among}. {_waiting(study)}".split())
+
+
+def _waiting(study: Study) -> str:
+    count = len(study.unfinished())
+    return f"{plural(count, 'trial')} had begun and not ended when this page was written." if count else ""
+
+
+def _knee_fact(study: Study) -> str:
+    members = frames.members(study)
+    if len(members) < 3:
+        return ""
+    knee = pareto.knee(members, study.objectives)
+    # A front without a bend has its knee at an end, and that is no news.
+    if len(study.objectives) == 2 and knee in (members[0], members[-1]):
+        return ""
+    return f"Knee of the front, where a further cut begins to cost most: {_describe_briefly(knee, study)}."
+
+
+def _near_dense_fact(study: Study) -> str:
+    members = frames.members(study)
+    if not members:
+        return ""
+    dense = frames.dense(study).accuracy
+    near = [member for member in members if (member.accuracy or 0.0) >= dense - NEAR_DENSE]
+    if not near:
+        return "No pruned model came within 1 point of the dense accuracy."
+    return f"Cheapest model within 1 point of the dense accuracy: {_describe_briefly(near[0], study)}."
+
+
+def _finalists_fact(study: Study) -> str:
+    """The finalist under the budget that is best on the validation split, with what it has on the test split."""
+    found = finalists.finalists(study.finalists)
+    members = [one for one in found if not one.dense]
+    affordable = [one for one in members if one.flops_ratio <= BUDGET] or members
+    if not affordable:
+        return ""
+    best = max(affordable, key=lambda one: one.validation.mean)
+    dense = next((f" (dense {_over_seeds(one)})" for one in found if one.dense), "")
+    trained = f"Trained again with {plural(len(best.runs), 'seed')}, on the test split: {_over_seeds(best)}{dense}"
+    return f"{trained} at {percent(best.flops_ratio)} FLOPs, trial {best.member}, method {best.method}."
+
+
+def _over_seeds(one: finalists.Finalist) -> str:
+    std = "" if one.test.std is None else f" ± {100 * one.test.std:.1f}"
+    return f"{percent(one.test.mean)}{std}"
+
+
+def _cascade_fact(study: Study) -> str:
+    """What ending recipes early saved, and how far their rungs can be trusted."""
+    saved = trust.saved(study)
+    if saved is None:
+        return ""
+    gpus = float(study.config.get("resources", {}).get("gpus_per_trial") or 0)
+    hours = f"{saved.hours * gpus:.2g} GPU-hours" if gpus else f"{saved.hours:.2g} hours of a worker"
+    text = f"Ending {plural(saved.recipes, 'recipe')} early saved {percent(saved.share, 0)} of the training, {hours}."
+    ranks = [
+        f"{percent(one.share, 0)} to {percent(one.after, 0)}: {one.correlation:+.2f} of {one.recipes}"
+        for one in trust.trust(study)
+    ]
+    trusted = "rank correlation of accuracy at equal FLOPs from one rung to the next (trust)"
+    return f"{text} {trusted[0].upper()}{trusted[1:]}: {'; '.join(ranks)}." if ranks else text
+
+
+def _hypervolume_fact(study: Study) -> str:
+    value, costs = hypervolume(study), [frames.COSTS[name] for name in pareto.costs_of(study.objectives)]
+    against = f"{' and '.join(costs)} ratio{'s' * (len(costs) > 1)} 1"
+    return f"Hypervolume {value:.4f} against accuracy 0 and {against}." if value else ""
+
+
+def _method_row(name: str, study: Study) -> MethodRow:
+    own = [outcome for outcome in study.outcomes if outcome.recipe.method.name == name]
+    members = {outcome.id for outcome in frames.members(study)}
+    done = [outcome for outcome in own if outcome.completed and outcome.accuracy is not None]
+    accuracies = [outcome.accuracy or 0.0 for outcome in done]
+    in_budget = [outcome.accuracy or 0.0 for outcome in done if (frames.cost(study, outcome) or 1.0) <= BUDGET]
+    return MethodRow(
+        name=name,
+        counts=Counter(outcome.status for outcome in own),
+        on_front=sum(outcome.id in members for outcome in own),
+        best=max(accuracies, default=None),
+        best_in_budget=max(in_budget, default=None),
+        median=median(accuracies) if accuracies else None,
+    )
+
+
+def _share(worker: str, stretches: Sequence[Stretch]) -> Share:
+    begin, end = min(stretch.started for stretch in stretches), max(stretch.finished for stretch in stretches)
+    inside, reached = 0.0, begin
+    # A worker may run trials side by side: seconds that several trials share are counted once.
+    for stretch in sorted(stretches, key=lambda one: one.started):
+        inside += max(0.0, stretch.finished - max(stretch.started, reached))
+        reached = max(reached, stretch.finished)
+    return Share(worker=worker, trials=len(stretches), inside=inside, span=end - begin)
+
+
+def _failure(error: str, ended: Sequence[Outcome]) -> Failure:
+    own = [outcome for outcome in ended if (outcome.error or "no error was recorded") == error]
+    methods = sorted({outcome.recipe.method.name for outcome in own})
+    return Failure(error=error, ids=tuple(outcome.id for outcome in own), methods=tuple(methods))
+
+
+def _given_name(entry: object, kind: str) -> str:
+    """A model or data set as a space holds it: a name, the function that makes it, or a text that is either."""
+    if isinstance(entry, Mapping):
+        return str(entry.get("name") or entry.get("factory") or f"own {kind}")
+    return str(entry or f"own {kind}")
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")

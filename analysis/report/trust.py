@@ -1,0 +1,97 @@
+"""What ending recipes early has saved, and whether it could be trusted: whether rungs rank as the next one does."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.stats import rankdata
+
+from autoprune.study.folder import Study
+from autoprune.study.outcome import Outcome, Rung
+
+#: Recipes that must have been measured at both of two rungs before a correlation is given.
+FEWEST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """How well a rung tells the next one.
+
+    Fields:
+        share, after: the two rungs, as shares of the training images.
+        recipes: measured at both.
+        correlation: Spearman's, of the accuracies of recipes of equal FLOPs: ranks by FLOPs are partialled out, since
+            accuracy rises with FLOPs at every rung and would make any rung look trustworthy.
+    """
+
+    share: float
+    after: float
+    recipes: int
+    correlation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What recipes that were ended early did not use: training images, and hours of a worker at the study's pace."""
+
+    recipes: int
+    images: int
+    hours: float
+    share: float
+
+
+def trust(study: Study) -> list[Trust]:
+    """Every rung with the next; those that fewer than `FEWEST` recipes were measured at are left out."""
+    searched = [outcome for outcome in study.outcomes if not outcome.control and outcome.flops_ratio is not None]
+    shares = sorted({rung.share for outcome in searched for rung in outcome.rungs if rung.comparable})
+    found = (_between(searched, one, two) for one, two in pairwise(shares))
+    return [known for known in found if known is not None]
+
+
+def saved(study: Study) -> Saved | None:
+    """What ending early saved; None if no recipe was ended because others were better."""
+    ended = [outcome for outcome in study.outcomes if outcome.status == "stopped" and outcome.error is None]
+    paces = [pace for outcome in study.outcomes for pace in _paces(outcome)]
+    if not ended or not paces:
+        return None
+    images = sum(outcome.recipe.training.images - outcome.rungs[-1].images for outcome in ended)
+    used = sum(outcome.rungs[-1].images for outcome in study.outcomes if outcome.rungs)
+    hours = images * statistics.median(paces) / 3600
+    return Saved(recipes=len(ended), images=images, hours=hours, share=images / (images + used))
+
+
+def _between(outcomes: Sequence[Outcome], share: float, after: float) -> Trust | None:
+    rows = [
+        (one, two, outcome.flops_ratio)
+        for outcome in outcomes
+        if (one := _at(outcome, share)) is not None and (two := _at(outcome, after)) is not None
+    ]
+    if len(rows) < FEWEST:
+        return None
+    return Trust(share=share, after=after, recipes=len(rows), correlation=_partial(*np.array(rows, dtype=float).T))
+
+
+def _at(outcome: Outcome, share: float) -> float | None:
+    return next((rung.accuracy for rung in outcome.rungs if rung.share == share and rung.comparable), None)
+
+
+def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
+    """Spearman's correlation of x and y with `given` held fixed; 0 where one of them does not vary beside it."""
+    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (x, y, given)]
+    base = ranks[2] @ ranks[2]
+    left, right = (rank - (rank @ ranks[2]) / base * ranks[2] if base else rank for rank in ranks[:2])
+    scale = np.sqrt((left @ left) * (right @ right))
+    return float(left @ right / scale) if scale > 1e-9 else 0.0
+
+
+def _paces(outcome: Outcome) -> Iterator[float]:
+    """Seconds an image between neighbouring rungs."""
+    before = Rung(share=0.0, images=0, accuracy=0.0, seconds=0.0)
+    for rung in outcome.rungs:
+        if rung.images > before.images:
+            yield (rung.seconds - before.seconds) / (rung.images - before.images)
+        before = rung

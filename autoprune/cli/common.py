@@ -1,0 +1,85 @@
+"""What several commands need: one trial of a study, a model by its name."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from autoprune.errors import InputError
+from autoprune.study.folder import Study
+from autoprune.study.outcome import Outcome
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autoprune.engine.tracing.trace import Inputs
+
+
+CLASSES = 1000
+
+"""Outputs of a classifier, if nothing else is said."""
+
+
+def find_outcome(study: Study, trial: int) -> Outcome:
+    """The outcome of one trial; raises `InputError` if it has none."""
+    for outcome in study.outcomes:
+        if outcome.id == trial:
+            return outcome
+    ids = sorted(outcome.id for outcome in study.outcomes)
+    allowed = ", ".join(map(str, ids)) if len(ids) <= 20 else f"{ids[0]} to {ids[-1]}"
+    allowed = allowed or "none, as no trial has ended yet"
+    raise InputError(f"there is no ended trial {trial}", where=str(study.folder.path), allowed=allowed)
+
+
+def member_facts(outcome: Outcome) -> dict[str, Any]:
+    """One trial in plain data: id, method, accuracy, ratios; the latency if it was measured."""
+    ratios = {name: getattr(outcome, name) for name in ("flops_ratio", "params_ratio", "activations_ratio")}
+    times = {"latency_ratio": outcome.latency_ratio, "latency_ms": outcome.latency_ms}
+    ratios |= {} if outcome.latency_ms is None else times
+    return {"id": outcome.id, "method": outcome.recipe.method.name, "accuracy": outcome.accuracy, **ratios}
+
+
+def model_by_name(args: Namespace) -> tuple[nn.Module, Inputs]:
+    """The model that MODEL names, in eval mode, and example inputs: one image, in a list for a detector."""
+    import torch
+
+    from autoprune.errors import ModelError
+    from autoprune.tasks import zoo
+    from autoprune.tasks.user_code import load_function
+
+    image = torch.randn(1, *args.input, generator=torch.Generator().manual_seed(0))
+    if ":" not in args.model:
+        if (dense := _dense_prediction(args.model, args.input, args.classes)) is not None:
+            return dense.eval(), image if _is_known(args.model, "segmentation") else ([image[0].sigmoid()],)
+        return zoo.build(args.model, args.input, args.classes or CLASSES, {}, "MODEL").eval(), image
+    try:
+        model = load_function(args.model, "MODEL")()
+    except TypeError as error:
+        raise ModelError(f"cannot be called without arguments: {error}", where=args.model) from error
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"returns a {type(model).__name__}", where=args.model, allowed="a torch.nn.Module")
+    return model.eval(), image
+
+
+def _dense_prediction(name: str, shape: tuple[int, ...], classes: int | None) -> nn.Module | None:
+    """torchvision's network for segmentation or detection of that name, if it has one.
+
+    Detectors do not resize the image here, and report every box: without weights they would find none.
+    """
+    from torchvision import models
+
+    options: dict[str, Any] = {"weights": None, "weights_backbone": None}
+    options |= {} if classes is None else {"num_classes": classes}
+    if _is_known(name, "detection"):
+        options["box_score_thresh" if "rcnn" in name else "score_thresh"] = 0.0
+        options |= {} if "ssd" in name else {"min_size": min(shape[1:]), "max_size": max(shape[1:])}
+    elif not _is_known(name, "segmentation"):
+        return None
+    model: nn.Module = models.get_model(name.removeprefix("torchvision/"), **options)
+    return model
+
+
+def _is_known(name: str, kind: str) -> bool:
+    from torchvision import models
+
+    return name.removeprefix("torchvision/") in models.list_models(getattr(models, kind))

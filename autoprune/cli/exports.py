@@ -1,0 +1,135 @@
+"""export, verify: one model of a study as files, and what the files score."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from autoprune.cli.common import find_outcome
+from autoprune.cli.view import print_json, show
+from autoprune.errors import ExportError, InputError
+from autoprune.study import finalists
+from autoprune.study.folder import Study, load_study
+from autoprune.study.outcome import Outcome
+from autoprune.study.pareto import DENSE
+
+
+def export(args: Namespace) -> None:
+    """Write one model of a study in every format."""
+    from autoprune import files as files_module
+    from autoprune.export import formats
+    from autoprune.tasks import load_task
+
+    study = load_study(args.folder)
+    outcome = _choose(study, args)
+    source = _stored_model(study, outcome)
+    finals = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
+    formats.require_onnx()
+    files_module.check_new_folder(args.to)
+    task = load_task(study.config["task"])
+    info = {
+        "task": study.config["task"],
+        "pixels": dataclasses.asdict(task.validation.pixels),
+        "dense": study.config.get("dense"),
+        "groups": study.config.get("groups"),
+        "timed": _timed(study, outcome),
+        "outcome": json.loads(outcome.to_json()),
+        "finalists": finals if outcome.member is not None else [],
+    }
+    files = formats.export(source, task.build, task.example(), args.to, info=info)
+    time = "" if outcome.latency_ms is None else f", {outcome.latency_ms:.3g} ms"
+    again, tested = "", ""
+    if outcome.test_accuracy is not None:
+        again = f", trained again on {outcome.recipe.training.images:,} images"
+        tested = f" ({outcome.test_accuracy:.4f} on the test split)"
+    accuracy = f"accuracy {outcome.accuracy:.4f}{tested}"
+    print(f"trial {outcome.id}{again}: {accuracy} at {outcome.flops_ratio:.1%} of the FLOPs{time}")
+    for file in files:
+        print(file)
+
+
+def _timed(study: Study, outcome: Outcome) -> dict[str, Any] | None:
+    """Where and how the latency was measured, if it was."""
+    if outcome.latency_ms is None:
+        return None
+    batch, device = (study.config.get("latency") or {}).get("batch"), (study.config.get("runtime") or {}).get("device")
+    return {"batch": batch, "device": device}
+
+
+def verify(args: Namespace) -> None:
+    """Score every file of an exported folder; `ExportError` unless all have the accuracy that was reported."""
+    from autoprune.export import formats
+    from autoprune.tasks import load_task
+
+    record = formats.read_record(args.folder)
+    reported = (record.get("outcome") or {}).get("accuracy")
+    if reported is None or not record.get("task"):
+        raise InputError("export.json names no task or accuracy to compare with", where=str(args.folder))
+    task = load_task(record["task"])
+    count = len(task.validation)
+    found = formats.verify(args.folder, task)
+    rows = [_verified(name, accuracy, reported, count) for name, accuracy in found.items()]
+    if args.json:
+        print_json({"reported": reported, "images": count, "found": found})
+    else:
+        show(rows, title=f"{args.folder}: {count} validation images, reported accuracy {reported:.4f}")
+    wrong = [row["file"] for row in rows if not row["as reported"]]
+    if wrong:
+        raise ExportError(f"{', '.join(wrong)}: not the accuracy that was reported", where=str(args.folder))
+
+
+def _verified(name: str, accuracy: float, reported: float, images: int) -> dict[str, Any]:
+    # Kernels add in another order: a logit on the edge may fall to the other side, in one image of a thousand.
+    off = abs(round(accuracy * images) - round(reported * images))
+    return {"file": name, "accuracy": accuracy, "as reported": off <= math.ceil(images / 1000), "images off": off}
+
+
+def _choose(study: Study, args: Namespace) -> Outcome:
+    from autoprune.study import pareto
+
+    limits = _limits(args)
+    if (args.trial is not None) + args.knee + bool(limits) > 1:
+        allowed = (
+            "--trial, --knee, or any of --min-accuracy, --max-flops, --max-params, --max-activations, --max-latency"
+        )
+        raise InputError("more than one choice", where="export", allowed=allowed)
+    finals = {} if args.searched else _finals(study)
+    if args.trial is not None:
+        return finals.get(args.trial) or find_outcome(study, args.trial)
+    members = [finals.get(member.id, member) for member in pareto.front(study.outcomes, study.objectives)]
+    members = pareto.front(members, study.objectives)
+    return pareto.pick(members, limits, study.objectives) if limits else pareto.knee(members, study.objectives)
+
+
+def _finals(study: Study) -> dict[int, Outcome]:
+    """Trial -> its finalist, under the trial's number; the best of its seeds on the validation split."""
+    found = finalists.finalists(study.finalists)
+    return {one.member: dataclasses.replace(one.best, id=one.member) for one in found}
+
+
+def _limits(args: Namespace) -> dict[str, float]:
+    """What the model may cost at most and has to reach at least, as `pareto.pick` takes it."""
+    given = {"flops": args.max_flops, "params": args.max_params, "activations": args.max_activations}
+    given["accuracy"] = args.min_accuracy
+    if args.max_latency is not None:
+        name, most = args.max_latency
+        given[name] = most
+    return {name: limit for name, limit in given.items() if limit is not None}
+
+
+def _stored_model(study: Study, outcome: Outcome) -> Path:
+    if outcome.member is not None:
+        found = finalists.finalists(study.finalists)
+        return study.folder.final_models / str(next(one.best.id for one in found if one.member == outcome.member))
+    folder = study.folder.models / str(outcome.id)
+    if not folder.is_dir():
+        kept = sorted(int(path.name) for path in study.folder.models.glob("*") if path.name.isdecimal())
+        allowed = f"trials that were on the front when they ended: {', '.join(map(str, kept))}"
+        raise InputError(
+            f"the model of trial {outcome.id} was not kept", where=str(study.folder.models), allowed=allowed
+        )
+    return folder

@@ -1,0 +1,145 @@
+"""search, resume, finish, status, report: what is done with a whole study."""
+
+from __future__ import annotations
+
+import math
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autoprune.cli.common import member_facts
+from autoprune.cli.view import finalists_table, front_table, open_view, print_json, show
+from autoprune.schema import read
+from autoprune.study.folder import Study, load_study
+
+HALF = 0.5
+
+"""The share of the dense FLOPs that the summary of a search asks for."""
+
+
+def search(args: Namespace) -> None:
+    """Search a space until its budget is spent; then report."""
+    from autoprune.search import search as start
+
+    out = args.out or Path("runs") / Path(args.space).stem
+    chosen = {"overrides": args.set, "sampler": args.sampler, "warm_start": args.warm_start}
+    _watch(start, args.space, out=out, **chosen, **_budget(args))
+
+
+def resume(args: Namespace) -> None:
+    """Go on with the study of a folder; then report."""
+    from autoprune.search import resume as go_on
+
+    load_study(args.folder)
+    _watch(go_on, args.folder, **_budget(args))
+
+
+def finish(args: Namespace) -> None:
+    """Train the front of a study again and measure it on the test split; then report."""
+    from autoprune.search import finish as train_again
+
+    load_study(args.folder)
+    names = ("seeds", "images", "most", "address", "in_process")
+    _watch(train_again, args.folder, **{name: getattr(args, name) for name in names})
+
+
+def status(args: Namespace) -> None:
+    """Print how a study stands and its front."""
+    study = load_study(args.folder)
+    if args.json:
+        print_json(study_facts(study))
+    else:
+        _print_study(study)
+
+
+def report(args: Namespace) -> None:
+    """Write the report and the front as a table."""
+    study = load_study(args.folder)
+    for path in _write_report(study):
+        print(path)
+
+
+def study_facts(study: Study) -> dict[str, Any]:
+    """A study in plain data: counts by status, what it began with, front, the best at half the FLOPs, finalists."""
+    from autoprune.study import finalists, pareto
+
+    members = pareto.front(study.outcomes, study.objectives)
+    under_half = [member for member in members if (member.flops_ratio or math.inf) <= HALF]
+    names = ("completed", "stopped", "failed")
+    return {
+        "study": str(study.folder.path),
+        "trials": {name: sum(outcome.status == name for outcome in study.outcomes) for name in names},
+        "unfinished": len(study.unfinished()),
+        "taken_over": _taken_over(study),
+        "dense": study.config.get("dense"),
+        "front": [member_facts(member) for member in members],
+        "best_under_half": member_facts(max(under_half, key=lambda o: o.accuracy or 0.0)) if under_half else None,
+        "hypervolume": pareto.hypervolume(pareto.points(members, study.objectives), pareto.reference(study.objectives)),
+        "finalists": finalists.rows(study),
+        "finalists_to_train": _finalists_to_train(study),
+        "report": str(study.folder.report) if study.folder.report.is_file() else None,
+    }
+
+
+def _taken_over(study: Study) -> int:
+    """Recipes that the study began with, from the front of an earlier one or from its space file."""
+    return len(study.config.get("sampler", {}).get("first", ()))
+
+
+def _finalists_to_train(study: Study) -> int:
+    """Trainings that a search with time kept for its finalists still has to do, or had no time for."""
+    from autoprune.study import finalists, pareto
+    from autoprune.study.config import Finalists
+
+    wanted = read(Finalists, study.config.get("finalists", {}), f"{study.folder.config}: finalists")
+    if wanted.share is None or not pareto.front(study.outcomes, study.objectives):
+        return 0
+    return len(finalists.to_train(study, replace(wanted, images=None if study.finalists else wanted.images)))
+
+
+def _budget(args: Namespace) -> dict[str, Any]:
+    names = ("trials", "minutes", "gpu_hours", "images", "until", "address", "in_process")
+    return {name: getattr(args, name) for name in names}
+
+
+def _watch(run: Any, *args: Any, **options: Any) -> None:
+    """Run a search under the live view, write the report and print what came out."""
+    view = open_view(sys.stdout)
+    try:
+        study = run(*args, **options, view=view)
+    finally:
+        view.close()
+    _write_report(study)
+    if not sys.stdout.isatty():
+        print_json({"event": "end", **study_facts(study)})
+        return
+    _print_study(study)
+    from autoprune.study.pareto import costs_of
+
+    folder, cost = study.folder.path, costs_of(study.objectives)[0]
+    chosen = f"autoprune export {folder} --max-{cost} {HALF} --to {folder}/export"
+    print(f"\nreport: {study.folder.report}\nexport: {chosen}")
+
+
+def _write_report(study: Study) -> list[Path]:
+    from autoprune.analysis.report.frames import write_pareto_csv
+    from autoprune.analysis.report.page import write_report
+
+    return [write_report(study, study.folder.report), write_pareto_csv(study, study.folder.pareto)]
+
+
+def _print_study(study: Study) -> None:
+    from autoprune.analysis.report.summary import summarise
+
+    summary = summarise(study)
+    show(front_table(study), title=f"front of {study.folder.path}")
+    for line in (summary.headline, *summary.facts):
+        print(line)
+    if study.finalists:
+        show(finalists_table(study), title="finalists: mean and standard deviation over seeds")
+    if (count := _finalists_to_train(study)) > 0:
+        print(f"{count} finalists are not trained yet; after the search: autoprune finish {study.folder.path}")
+    if _taken_over(study):
+        print(f"it began with {_taken_over(study)} recipes that were handed in")

@@ -1,0 +1,178 @@
+"""replay, prune: one trial."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoprune.cli.common import find_outcome, member_facts, model_by_name
+from autoprune.cli.view import print_json, show
+from autoprune.errors import DataError, InputError, StudyError
+from autoprune.schema import read
+from autoprune.study.constraints import Constraints, Latency
+from autoprune.study.folder import Study, load_study
+from autoprune.study.outcome import Outcome
+
+
+def replay(args: Namespace) -> None:
+    """Run one recorded trial again; `StudyError` if it gives something else."""
+    study = load_study(args.folder)
+    before = find_outcome(study, args.trial)
+    after = _run_again(study, before)
+    rows = _compare(before, after, args.tolerance)
+    if args.json:
+        notes = {"recorded": dict(before.notes), "again": dict(after.notes)}
+        print_json({"trial": before.id, "same": all(row["same"] for row in rows), "compared": rows, "notes": notes})
+    else:
+        show(rows, title=f"trial {before.id} of {args.folder}")
+    wrong = [row["what"] for row in rows if not row["same"]]
+    if wrong:
+        raise StudyError(f"trial {before.id} gave another {', '.join(wrong)}", where=str(args.folder))
+
+
+def prune(args: Namespace) -> None:
+    """Run one recipe on a task, or cut a model without data."""
+    from autoprune.files import check_new_folder
+
+    if (args.model is None) == (args.task is None):
+        raise InputError("give either MODEL or --task", where="prune", allowed="one of the two")
+    if args.to is not None:
+        check_new_folder(args.to)
+    facts = _prune_task(args) if args.model is None else _prune_model(args)
+    if args.to is not None:
+        facts["folder"] = str(args.to)
+    _print_facts(facts, as_json=args.json)
+
+
+def _run_again(study: Study, before: Outcome) -> Outcome:
+    from autoprune.tasks import load_task
+    from autoprune.trial import run, shared
+
+    bench = shared.Bench(load_task(study.config["task"]), _runtime(study))
+    # A trial that completed has kept all constraints; times differ a little, and are not to end it now.
+    where = f"{study.folder.config}: constraints"
+    limits = read(Constraints, study.config.get("constraints", {}), where) if before.infeasible else None
+    latency = Latency(**study.config.get("latency", {})) if before.latency_ms is not None else None
+    options = {"id": before.id, "control": before.control}
+    return run.run(before.recipe, bench, constraints=limits, latency=latency, **options).outcome
+
+
+def _runtime(study: Study) -> Any:
+    """How the study's trials computed, so that they are repeated with the same precision and threads."""
+    from autoprune.training.runtime import Runtime, pick_device
+
+    runtime = read(Runtime, study.config.get("runtime"), f"{study.folder.config}: runtime")
+    pick_device(runtime.device)
+    return runtime
+
+
+def _compare(before: Outcome, after: Outcome, tolerance: float) -> list[dict[str, Any]]:
+    """One row per number of a trial; status, counted costs and widths must be equal, the accuracy near.
+
+    Times are not compared: they are the machine's, not the recipe's.
+    """
+    rows = []
+    for name in ("status", "flops_ratio", "params_ratio", "activations_ratio", "accuracy"):
+        old, new = getattr(before, name), getattr(after, name)
+        near = old == new
+        if name == "accuracy" and old is not None and new is not None:
+            near = abs(old - new) <= tolerance
+        rows.append({"what": name, "recorded": old, "again": new, "same": near})
+    widths = dict(before.widths) == dict(after.widths)
+    rows.append(
+        {"what": "widths", "recorded": sum(before.widths.values()), "again": sum(after.widths.values()), "same": widths}
+    )
+    return rows
+
+
+def _prune_task(args: Namespace) -> dict[str, Any]:
+    from autoprune import methods
+    from autoprune.engine.surgery import artifact
+    from autoprune.study.space_file import load_space
+    from autoprune.tasks import load_task
+    from autoprune.trial import run, shared
+
+    recipe = _recipe(args)
+    bench = shared.Bench(load_task(load_space(args.task, find_method=methods.find).task))
+    bench.check(recipe.target, recipe.allocation)
+    done = run.run(recipe, bench)
+    if not done.outcome.completed or done.model is None or done.keep is None or done.graph is None:
+        raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")
+    if args.to is not None:
+        artifact.save(args.to, done.model, done.graph, done.keep, info={"outcome": json.loads(done.outcome.to_json())})
+    outcome = done.outcome
+    told = {"notes": dict(outcome.notes), "seconds": dict(outcome.seconds)}
+    return {**member_facts(outcome), "widths": dict(outcome.widths), **told}
+
+
+def _prune_model(args: Namespace) -> dict[str, Any]:
+    from autoprune import methods
+    from autoprune.engine.allocation.allocate import check_prunable
+    from autoprune.engine.cost import cost
+    from autoprune.engine.keep import Keep
+    from autoprune.engine.surgery import artifact
+    from autoprune.engine.tracing.trace import trace
+    from autoprune.methods.base.method import Context
+
+    recipe = _recipe(args)
+    method = methods.build(recipe.method)
+    model, example = model_by_name(args)
+    graph = trace(model, example)
+    check_prunable(graph)
+    context = Context(model=model, graph=graph, batches=_no_data, loss=_no_data, seed=recipe.seed)
+    keep = method.select(context, method.score(context), recipe.target, recipe.allocation)
+    pruned = method.rebuild(context, keep)
+    if args.to is not None:
+        artifact.save(args.to, pruned, graph, keep, info={"recipe": recipe.to_dict(), "model": args.model})
+    dense, after = cost(graph, Keep.all()), cost(graph, keep)
+    ratios = {f"{name}_ratio": ratio for name, ratio in after.ratios(dense).items()}
+    return {"method": recipe.method.name, **ratios, "widths": keep.widths(graph)}
+
+
+def _no_data(*_: Any) -> Any:
+    raise DataError("this method looks at data", where="prune MODEL", allowed="--task SPACE, or a method such as l1")
+
+
+def _recipe(args: Namespace) -> Any:
+    from autoprune import methods
+    from autoprune.recipe import Recipe
+    from autoprune.study.space_file import merge
+
+    plain: dict[str, Any] = {"method": {"name": args.method}, "target": {}, "seed": args.seed}
+    plain["target"] = {name: getattr(args, name) for name in ("flops", "params") if getattr(args, name) is not None}
+    if args.round_to is not None:
+        plain["allocation"] = {"round_to": args.round_to}
+    for override in args.set:
+        plain = merge(plain, _nested(override))
+    recipe = Recipe.from_dict(plain)
+    methods.build(recipe.method)
+    return recipe
+
+
+def _nested(override: str) -> dict[str, Any]:
+    """`a.b=1` to {"a": {"b": 1}}."""
+    from autoprune.study.yaml_text import parse_yaml
+
+    path, equals, text = override.partition("=")
+    if not path or not equals:
+        raise InputError(
+            f"expected key=value, found {override!r}", where="--set", allowed="for instance training.lr=0.1"
+        )
+    value = parse_yaml(text, f"--set {path}")
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def _print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+        return
+    rows: Sequence[Mapping[str, Any]] = [
+        {"what": name, "value": value} for name, value in facts.items() if not isinstance(value, Mapping)
+    ]
+    show(rows)
+    show([{"what": name, "value": value} for name, value in facts.get("notes", {}).items()], title="notes")
+    show([{"group": group, "kept": width} for group, width in facts["widths"].items()], title="widths")

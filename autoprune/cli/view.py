@@ -1,0 +1,212 @@
+"""What a person or a program sees of a search: a live picture on a terminal, JSON lines elsewhere; and plain tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from autoprune.search.running.progress import StudyProgress, View
+    from autoprune.study.folder import Study
+    from autoprune.study.outcome import Outcome
+
+
+ROWS = 12
+
+"""Members of the front that the live picture shows, evenly spread; the summary at the end shows all."""
+
+
+_HEADINGS = {"flops": "FLOPs"}
+
+
+PIPE_WIDTH = 240
+
+"""Width of a table that is not on a terminal: wide enough for the names of layers, nothing is cut off."""
+
+
+def open_view(stream: TextIO) -> View:
+    """The live picture if `stream` is a terminal, else JSON lines."""
+    return LiveView(Console(file=stream)) if stream.isatty() else JsonView(stream)
+
+
+class JsonView:
+    """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream: TextIO | None = stream
+
+    def update(self, progress: StudyProgress) -> None:
+        """Print the trials that ended since the last update."""
+        for outcome in progress.latest:
+            self._print(
+                event="trial" if outcome.member is None else "finalist",
+                id=_number(outcome),
+                method=outcome.recipe.method.name,
+                status=outcome.status,
+                accuracy=outcome.accuracy,
+                flops_ratio=outcome.flops_ratio,
+                **({} if outcome.latency_ms is None else {"latency_ms": round(outcome.latency_ms, 3)}),
+                **({} if outcome.member is None else {"seed": outcome.recipe.seed}),
+                error=outcome.error,
+                seconds=round(progress.seconds, 1),
+                ended=progress.done + progress.stopped + progress.failed,
+                running=progress.running,
+                eta=None if progress.eta is None else round(progress.eta, 1),
+            )
+
+    def close(self) -> None:
+        """Nothing to take down."""
+
+    def _print(self, **fields: Any) -> None:
+        if self._stream is None:
+            return
+        try:
+            print(json.dumps(fields), file=self._stream, flush=True)
+        except BrokenPipeError:  # the reader is gone; hours of search are not to end for that
+            self._stream = None
+
+
+class LiveView:
+    """A picture that is drawn over itself: trials, time left, the front so far, the last errors."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(
+            Text("loading data and model, measuring the dense model"),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+        )
+        self._live.start()
+        self._failure: tuple[int, str] | None = None
+
+    def update(self, progress: StudyProgress) -> None:
+        """Draw the search as it is now."""
+        for outcome in progress.latest:
+            if outcome.status == "failed":
+                self._failure = _number(outcome), (outcome.error or "").splitlines()[0]
+        parts: list[RenderableType] = [_counts(progress), Padding(_bar(progress), (0, 0, 1, 0)), _front(progress)]
+        if self._failure is not None:
+            parts.append(
+                Text(f"trial {self._failure[0]} failed: {self._failure[1]}", style="yellow", overflow="ellipsis")
+            )
+        self._live.update(Group(*parts))
+
+    def close(self) -> None:
+        """Take the picture down."""
+        self._live.stop()
+
+
+def show(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
+    """Print rows with the same keys as a table under a title; nothing if there are none."""
+    if not rows:
+        return
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, soft_wrap=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, value in rows[0].items():
+        numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    if title:
+        console.print(title)
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as one line of JSON."""
+    print(json.dumps(value, allow_nan=False, default=str), flush=True)
+
+
+def front_table(study: Study) -> list[dict[str, Any]]:
+    """The front of a study, one row per member, cheapest first."""
+    from autoprune.study import pareto
+
+    return [
+        {
+            "trial": member.id,
+            "method": member.recipe.method.name,
+            "accuracy": member.accuracy,
+            "flops": member.flops_ratio,
+            "params": member.params_ratio,
+            "activations": member.activations_ratio,
+            **({} if member.latency_ms is None else {"latency": member.latency_ratio, "ms": member.latency_ms}),
+        }
+        for member in pareto.front(study.outcomes, study.objectives)
+    ]
+
+
+def _number(outcome: Outcome) -> int:
+    """The trial in the search that an outcome belongs to."""
+    return outcome.id if outcome.member is None else outcome.member
+
+
+def finalists_table(study: Study) -> list[dict[str, Any]]:
+    """The finalists of a study, one row per member, cheapest first, the dense control last."""
+    from autoprune.study import finalists
+
+    names = {"flops_ratio": "flops", "validation_std": "+-", "test_std": "+- ", "against_dense": "against dense"}
+    return [{names.get(key, key): value for key, value in row.items()} for row in finalists.rows(study)]
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4f}" if math.isfinite(value) else str(value)
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _counts(progress: StudyProgress) -> Text:
+    text = f"{progress.done} trials done, {progress.running} running, {progress.stopped} stopped early"
+    text += f", {progress.paused} waiting" if progress.paused else ""
+    text += f", {progress.failed} failed" if progress.failed else ""
+    left = "" if progress.eta is None else f"   about {_duration(progress.eta)} left"
+    return Text(f"{text}   {_duration(progress.seconds)}{left}")
+
+
+def _bar(progress: StudyProgress) -> ProgressBar:
+    """How much of the budget is used; a pulse if nobody can tell."""
+    return ProgressBar(total=None if progress.used is None else 1.0, completed=progress.used or 0.0, width=60)
+
+
+def _front(progress: StudyProgress) -> Table:
+    dense = "" if progress.dense_accuracy is None else f" (dense: {progress.dense_accuracy:.2%})"
+    table = Table(title=f"front so far{dense}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    costs = list(progress.front[0].costs) if progress.front else ["flops"]
+    for name in ("trial", "method", "accuracy", *(_HEADINGS.get(cost, cost) for cost in costs), ""):
+        table.add_column(name, justify="left" if name in ("method", "") else "right")
+    for point in _spread(progress.front):
+        bar = "█" * min(round(20 * point.costs[costs[0]]), 20)
+        shares = (f"{point.costs[cost]:.1%}" for cost in costs)
+        table.add_row(str(point.id), point.method, f"{point.accuracy:.2%}", *shares, bar)
+    return table
+
+
+def _spread(points: Sequence[Any]) -> list[Any]:
+    """At most `ROWS` of the points, the first and the last among them."""
+    from autoprune.study.finalists import spread
+
+    return spread(points, ROWS)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

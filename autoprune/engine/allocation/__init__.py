@@ -1,0 +1,1 @@
+"""Scores and a target become widths: which channels stay."""

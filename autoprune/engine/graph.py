@@ -1,0 +1,206 @@
+"""ChannelGraph: which channels of which tensors live and die together, and what each operation costs; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.errors import InputError, check_name
+
+Ints = NDArray[np.int64]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One dimension of one parameter or buffer; `units[i]` is the unit that owns index i, or -1 (always stays).
+
+    `role` is the part it plays for them: `out` (filters of a convolution or linear layer), `bias` (theirs), `in` (its
+    inputs), `scale`, `shift`, `stat` (of a normalisation), or `other`.
+    """
+
+    tensor: str
+    dim: int
+    role: str
+    units: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Interchangeable units: all own entries in the same slots, equally often.
+
+    Fields:
+        id: name of the first layer whose filters these units are.
+        units: unit numbers in the order of that layer's filters; position i in scores and in a Keep means `units[i]`.
+        frozen: why no unit may be pruned, naming the operation; None if they may.
+        stage: 0 for groups made at the highest resolution of the network, 1 for the next lower, and so on.
+        layers: every layer that loses weights with these units.
+    """
+
+    id: str
+    units: Ints
+    frozen: str | None
+    stage: int
+    layers: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of units of the dense model."""
+        return len(self.units)
+
+
+@dataclass(frozen=True)
+class Op:
+    """One matrix-multiply-like operation: its FLOPs are `flops` times the kept entries of each of `dims`.
+
+    `dims` and `out_dims` are rows of `ChannelGraph.widths`; `activations` times `out_dims` counts output elements.
+    """
+
+    name: str
+    kind: str
+    flops: int
+    dims: tuple[int, ...]
+    activations: int
+    out_dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixer:
+    """A call in which entries act on each other along `over`: layer norm, a mean over channels, softmax.
+
+    It is the `index`-th call of the operation `name` in a forward pass. `blocks` are pairs of dimensions and the units
+    along them (jointly, if there are several dimensions).
+    """
+
+    name: str
+    index: int
+    over: tuple[int, ...]
+    blocks: tuple[tuple[tuple[int, ...], Ints], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SizeAttribute:
+    """An attribute of a module that holds numbers of channels: each as many as entries of one of `parts` stay.
+
+    A lone number has one part.
+    """
+
+    module: str
+    name: str
+    parts: tuple[Ints, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """The model's code multiplies what `entries` of a tensor give by (entries of `units` that stay) ** `power`.
+
+    Surgery multiplies these entries by (share of `units` that stays) ** -`power`: all stays as it was.
+    """
+
+    tensor: str
+    dim: int
+    entries: Ints
+    units: Ints
+    power: float
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Shape and dtype name (`float32`) of one tensor that the model's forward takes.
+
+    It is passed by keyword if it has a `name`, else as argument number `place`, or in a list that is this argument.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    name: str | None = None
+    place: int = 0
+    listed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Widths:
+    """Kept entries of every dimension that costs anything, as an affine function of the kept units per prunable group.
+
+    Shapes: `fixed` (rows,), `per_unit` (rows, prunable groups): width = fixed + per_unit @ kept.
+    """
+
+    fixed: Floats
+    per_unit: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGraph:
+    """The result of `trace`: coupled channel groups and a cost model that is exact for every Keep.
+
+    Fields:
+        groups: all groups, frozen ones included, in the order of the forward pass.
+        slots: every dimension of a tensor along which units lie.
+        ops: operations that cost FLOPs, in the order of the forward pass.
+        tensors: parameter name -> (entries that no unit owns, rows of `widths`): parameters = entries * widths.
+        mixers: calls after which a channel depends on others of its kind, in the order of the forward pass.
+        attributes: sizes that modules hold beside their weights, such as `groups` and `head_dim`.
+        scales: where the model's code multiplies by a power of a width.
+        inputs: what the model was traced with; FLOPs and activations count for this batch.
+    """
+
+    groups: tuple[Group, ...]
+    slots: tuple[Slot, ...]
+    ops: tuple[Op, ...]
+    tensors: Mapping[str, tuple[int, tuple[int, ...]]]
+    widths: Widths
+    mixers: tuple[Mixer, ...]
+    attributes: tuple[SizeAttribute, ...]
+    inputs: tuple[InputSpec, ...]
+    unit_count: int
+    scales: tuple[Scale, ...] = ()
+
+    @cached_property
+    def prunable(self) -> tuple[Group, ...]:
+        """The groups that may be pruned, in the order of the columns of `widths.per_unit`."""
+        return tuple(group for group in self.groups if group.frozen is None)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Group]:
+        """Prunable groups by id."""
+        return {group.id: group for group in self.prunable}
+
+    @cached_property
+    def column(self) -> Mapping[str, int]:
+        """Prunable group id -> column of `widths.per_unit`."""
+        return {group.id: i for i, group in enumerate(self.prunable)}
+
+    @cached_property
+    def sizes(self) -> Ints:
+        """Units per prunable group of the dense model, shape (prunable groups,)."""
+        return np.array([group.size for group in self.prunable], dtype=np.int64)
+
+    @cached_property
+    def entries(self) -> tuple[Ints, Ints, Ints]:
+        """All slots end to end: the unit of every entry and its index in its slot; and where slots begin and end."""
+        sizes = [len(slot.units) for slot in self.slots]
+        begins = np.cumsum([0, *sizes])
+        units = np.concatenate([*(slot.units for slot in self.slots), np.zeros(0, dtype=np.int64)])
+        return units, np.arange(len(units)) - np.repeat(begins[:-1], sizes), begins
+
+    @cached_property
+    def slots_by_tensor(self) -> Mapping[str, tuple[Slot, ...]]:
+        """Tensor name -> its slots."""
+        result: dict[str, tuple[Slot, ...]] = {}
+        for slot in self.slots:
+            result[slot.tensor] = (*result.get(slot.tensor, ()), slot)
+        return result
+
+    def group(self, group_id: str) -> Group:
+        """The prunable group of that id; raises `InputError` for frozen and unknown ones."""
+        if group_id in self.by_id:
+            return self.by_id[group_id]
+        for group in self.groups:
+            if group.id == group_id and group.frozen is not None:
+                raise InputError(f"group {group_id!r} is frozen: {group.frozen}", allowed=", ".join(self.by_id))
+        return self.by_id[check_name(group_id, self.by_id, kind="group")]

@@ -1,0 +1,118 @@
+"""Operations that work entry by entry, and new tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from autoprune.engine.labels.blocks import Block
+from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.rules.registry import register
+
+
+@register(
+    "hardswish", "prelu", "_prelu_kernel", "log_sigmoid_forward", "fill", "zero", "dropout", "feature_dropout",
+    "alpha_dropout", "floor_divide",
+)  # fmt: skip
+def pointwise(flow: Flow, call: Call) -> None:
+    """Entry by entry with broadcasting: channels that meet are tied; a full-size unlabelled partner freezes."""
+    combine(flow, call.first_out, call.tensors(), f"meets a tensor of fixed size at {call.name!r}")
+
+
+def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
+    """Give `out` the merged labels of `tensors`, aligned at the last dimension as broadcasting does."""
+    if not isinstance(out, Tensor):
+        return
+    if len(tensors) == 1 and tensors[0].shape == out.shape:  # nothing meets anything
+        flow.set(out, flow.get(tensors[0]))
+        return
+    blocks: list[Block] = []
+    for tensor in tensors:
+        offset = out.dim() - tensor.dim()
+        for dims, labels in flow.get(tensor):
+            moved = tuple(d + offset for d in dims)
+            if any(tensor.shape[d] == 1 != out.shape[m] for d, m in zip(dims, moved, strict=True)):
+                flow.freeze(labels, "a single channel spreads over all")
+            else:
+                blocks.append((moved, labels))
+    blocks = flow.merge(blocks, out.shape, why)
+    for tensor in tensors:
+        unmatched = _unmatched(flow, tensor, out, blocks)
+        flow.freeze_all(unmatched, why)  # these stay: from here on they are fixed like what they met
+        blocks = [block for block in blocks if not any(block[1] is labels for _, labels in unmatched)]
+    flow.set(out, blocks)
+
+
+def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> list[Block]:
+    """The blocks of the output to which this tensor brings entries that differ, but no labels."""
+    if id(tensor) in flow.uniform:
+        return []
+    offset = out.dim() - tensor.dim()
+    own = {d + offset for dims, _ in flow.get(tensor) for d in dims}
+    full = {d + offset for d, size in enumerate(tensor.shape) if size > 1}
+    return [
+        (dims, labels)
+        for dims, labels in blocks
+        if not own & set(dims) and not flow.repeats(labels, [i for i, d in enumerate(dims) if d in full])
+    ]
+
+
+@register(
+    "clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "native_dropout", "max_pool2d_with_indices",
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "avg_pool2d", "avg_pool3d", "avg_pool1d",
+    "max_pool3d_with_indices", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
+    "_upsample_nearest_exact2d",
+    "upsample_nearest1d", "upsample_linear1d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_bicubic2d_aa",
+    "max_unpool2d", "grid_sampler_2d", "grid_sampler", "torchvision::roi_align", "torchvision::roi_pool",
+    "reflection_pad1d",
+    "replication_pad1d", "reflection_pad2d", "replication_pad2d", "_upsample_bilinear2d_aa",
+    "adaptive_avg_pool2d", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli",
+)  # fmt: skip
+def same(flow: Flow, call: Call) -> None:
+    """Channel by channel, shape of the channels unchanged; spatial sizes may change, so labels there are frozen."""
+    source, out = call.args[0], call.first_out
+    kept = [block for block in flow.get(source) if all(source.shape[d] == out.shape[d] for d in block[0])]
+    flow.freeze_all([b for b in flow.get(source) if not any(b is k for k in kept)], f"resized by {call.name!r}")
+    flow.set(out, kept)
+
+
+@register("copy")
+def copy(flow: Flow, call: Call) -> None:
+    """`a.copy_(b)`: a has the entries of b. If a is part of another tensor, these must fit into their place there."""
+    target, source = call.args[:2]
+    part = id(target) in flow.parts
+    combine(flow, call.out, [target, source] if part else [source], "copied into a tensor of fixed size")
+    if part and not flow.get(target):
+        flow.freeze_all(flow.get(source), "copied into a tensor of fixed size")
+
+
+@register("expand")
+def expand(flow: Flow, call: Call) -> None:
+    """New leading dimensions; entries of dimensions of size 1 are repeated as often as what they will meet is long.
+
+    The copies get labels of their own, so that whatever they meet takes them along: `scale.expand_as(x) * x`.
+    """
+    source, out = call.args[0], call.out
+    new = out.dim() - source.dim()
+    spread_out = [d for d in range(new, out.dim()) if source.shape[d - new] == 1 != out.shape[d]]
+    blocks = [
+        (tuple(d + new for d in dims), labels)
+        for dims, labels in flow.get(source)
+        if not {d + new for d in dims} & set(spread_out)
+    ]
+    flow.freeze_all([b for b in flow.get(source) if {d + new for d in b[0]} & set(spread_out)], "expanded")
+    flow.set(out, [*blocks, *(((d,), flow.fresh(out.shape[d])) for d in spread_out)])
+
+
+@register("arange", "empty_strided", "rand", "randn", "linspace", "eye", "sym_size", "sym_numel", "is_same_size")
+def fresh(_flow: Flow, _call: Call) -> None:
+    """A new tensor without labels: what meets it at full size is frozen there."""
+
+
+@register("empty", "zeros", "ones", "full", "scalar_tensor", "new_zeros", "new_full", "new_ones", "new_empty")
+def uniform(flow: Flow, call: Call) -> None:
+    """A new tensor whose entries are all alike: it fits whichever channels it meets, if the code follows the widths."""
+    flow.set(call.out, [])
+    flow.uniform.add(id(call.out))

@@ -1,0 +1,210 @@
+"""Operations that cost FLOPs: convolutions and matrix products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from torch import Tensor
+
+from autoprune.engine.graph import Ints
+from autoprune.engine.labels.blocks import project, spread
+from autoprune.engine.labels.flow import Call, Flow, RawOp
+from autoprune.engine.rules.entries import combine
+from autoprune.engine.rules.registry import register
+
+OVER_FIXED = "convolution over fixed entries"
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernel:
+    """Labels of a convolution's weight: of dimension 0 and 1, and of the channels that come out.
+
+    None where there is nothing to prune. The weight is (out, in / groups, …), or (in, out / groups, …) if transposed.
+    """
+
+    rows: Ints | None
+    columns: Ints | None
+    groups: int
+    transposed: bool
+
+    @property
+    def inputs(self) -> Ints | None:
+        """Labels of the weight's input dimension."""
+        return self.rows if self.transposed else self.columns
+
+    @property
+    def filters(self) -> Ints | None:
+        """Labels of the weight's output dimension."""
+        return self.columns if self.transposed else self.rows
+
+
+@register("convolution", "_convolution", "convolution_overrideable")
+def convolution(flow: Flow, call: Call) -> None:
+    """Inputs meet weight dim 1, filters are weight dim 0 (the other way round when transposed); `groups` split both."""
+    x, weight, bias = call.args[:3]
+    kernel = _kernel(flow, weight, groups=call.args[8], transposed=call.args[6])
+    labels = flow.along(x, 1, "convolution over a labelled dimension")
+    out = _through_groups(flow, labels, kernel) if kernel.groups > 1 else _through(flow, labels, kernel)
+    if out is not None:
+        flow.roles.append((out, "out"))
+        _tie_bias(flow, bias, out)
+        flow.set(call.out, [((1,), out)])
+    _record_convolution(flow, call, kernel, out)
+
+
+def _kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Kernel:
+    blocks = flow.get(weight)
+    flow.freeze_all([block for block in blocks if len(block[0]) > 1], "weight with joint dimensions")
+    single = {dims[0]: labels for dims, labels in blocks if len(dims) == 1}
+    return _Kernel(single.get(0), single.get(1), groups, transposed)
+
+
+def _through(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
+    """The labels of the output of a plain convolution."""
+    if kernel.inputs is not None:
+        flow.roles.append((kernel.inputs, "in"))
+    _tie_or_freeze(flow, x, kernel.inputs, OVER_FIXED)
+    return kernel.filters
+
+
+def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
+    """The labels of the output of a grouped convolution.
+
+    With one input (or, transposed, one output) a group, whole groups go. Else the same offset goes out of every group,
+    so that the groups stay equal, unless whole groups are asked for.
+    """
+    if kernel.rows is None:
+        _tie_or_freeze(flow, x, None, OVER_FIXED)
+        return None
+    rows = kernel.rows.reshape(kernel.groups, -1)
+    offsets = None if x is None else x.reshape(kernel.groups, -1)
+    single = rows.shape[1] == 1 or kernel.columns is None
+    if (single or flow.ways.whole_groups) and flow.path not in flow.ways.by_offset:
+        return _whole_groups(flow, offsets, rows, kernel)
+    flow.ways.by_offset.add(flow.path)
+    flow.tie(rows, rows[:1], OVER_FIXED)
+    if kernel.transposed:
+        flow.roles.append((kernel.rows, "in"))
+        _tie_or_freeze(flow, offsets, rows, OVER_FIXED)
+        return np.tile(kernel.columns, kernel.groups)
+    if kernel.columns is not None:
+        flow.roles.append((kernel.columns, "in"))
+        _tie_or_freeze(flow, offsets, kernel.columns[None], OVER_FIXED)
+    elif offsets is not None:  # cut to one input a group
+        flow.tie(offsets, offsets[:1], OVER_FIXED)
+    return kernel.rows
+
+
+def _whole_groups(flow: Flow, x: Ints | None, rows: Ints, kernel: _Kernel) -> Ints:
+    """Everything of a group lives and dies together, its weight's other dimension stays as it is."""
+    if rows.shape[1] > 1:
+        flow.tie(rows, rows[:, :1], OVER_FIXED)
+    if x is None:
+        flow.freeze(rows, OVER_FIXED)
+    else:
+        flow.tie(x, rows[:, :1], OVER_FIXED)
+    flow.sizes.append((flow.path, "groups", rows[:, 0]))
+    if kernel.columns is not None:
+        flow.freeze(kernel.columns, "inside a group of which only the whole can go")
+    if not kernel.transposed:
+        return rows.reshape(-1)
+    per_group = 1 if kernel.columns is None else len(kernel.columns)
+    return np.repeat(rows[:, 0], per_group)
+
+
+def _tie_or_freeze(flow: Flow, x: Ints | None, weight: Ints | None, why: str) -> None:
+    if x is not None and weight is not None:
+        flow.tie(x, weight, why)
+    elif weight is not None:
+        flow.freeze(weight, why)
+    elif x is not None:
+        flow.freeze(x, "meets a weight of fixed size")
+
+
+def _tie_bias(flow: Flow, bias: Tensor | None, filters: Ints) -> None:
+    for _, labels in flow.get(bias):
+        flow.roles.append((labels, "bias"))
+        flow.biases.append((filters, labels))
+        flow.tie(labels, filters, "bias of fixed size")
+
+
+def _record_convolution(flow: Flow, call: Call, kernel: _Kernel, channels: Ints | None) -> None:
+    x, weight, out = call.args[0], call.args[1], call.out
+    positions = (x if kernel.transposed else out).shape[2:]
+    labelled = [labels for labels in (kernel.filters, kernel.inputs) if labels is not None]
+    fixed = weight.shape[0] * weight.shape[1] // prod(len(labels) for labels in labelled)
+    flops = 2 * x.shape[0] * prod(positions) * prod(weight.shape[2:]) * fixed
+    out_dims = () if channels is None else (channels,)
+    activations = out.numel() // prod(len(labels) for labels in out_dims)
+    resolution = prod(out.shape[2:])
+    flow.ops.append(
+        RawOp(flow.path, "convolution", flops, tuple(labelled), activations, out_dims, resolution, kernel.inputs)
+    )
+
+
+@register("mm", "bmm", "addmm", "baddbmm")
+def matmul(flow: Flow, call: Call) -> None:
+    """(…, m, k) @ (…, k, n) [+ bias]: the k of both meet; m and n go on."""
+    *bias, x, w = call.args[: 3 if call.name.startswith(("addm", "badd")) else 2]
+    last = x.dim() - 1
+    x_factor, k_x, k_w, w_factor = (
+        _factor(flow, t, d) for t, d in ((x, last - 1), (x, last), (w, last - 1), (w, last))
+    )
+    _tie_reduced(flow, x, w)
+    _mark_linear(flow, k_w, w_factor)
+    carried = [b for b in flow.get(x) if last not in b[0]] + [b for b in flow.get(w) if last - 1 not in b[0]]
+    flow.set(call.out, flow.merge(carried, call.out.shape, "meets fixed entries in a matrix product"))
+    for tensor in bias:
+        if isinstance(tensor, Tensor):
+            flow.roles.extend((labels, "bias") for _, labels in flow.get(tensor))
+            if w_factor is not None:
+                flow.biases.extend((w_factor, labels) for _, labels in flow.get(tensor) if len(labels) == len(w_factor))
+            combine(flow, call.out, [call.out, tensor], "bias of fixed size")
+    _record_matmul(flow, call, x, w, (x_factor, k_w if k_w is not None else k_x, w_factor))
+
+
+def _factor(flow: Flow, tensor: Tensor, dim: int) -> Ints | None:
+    """The labels along one dimension; jointly labelled rows (heads) are tied, so that one row speaks for all."""
+    for dims, labels in flow.get(tensor):
+        if dim in dims:
+            row = project((dims, labels), dim)
+            flow.tie(
+                labels, row.reshape([-1 if d == dim else 1 for d in dims]), "matrix product over a joint dimension"
+            )
+            return row
+    return None
+
+
+def _tie_reduced(flow: Flow, x: Tensor, w: Tensor) -> None:
+    """Tie the labels along k, jointly with the batch dimensions that both blocks span (attention heads)."""
+    last, why = x.dim() - 1, "matrix product over fixed entries"
+    left = [b for b in flow.get(x) if last in b[0]]
+    right = [(tuple(last if d == last - 1 else d for d in dims), a) for dims, a in flow.get(w) if last - 1 in dims]
+    if not left or not right:
+        flow.freeze_all([*left, *right], why)
+        return
+    dims = tuple(sorted(set(left[0][0]) | set(right[0][0])))
+    if any(d == last - 1 for d in dims):
+        flow.freeze_all([*left, *right], "matrix product over a joint dimension")
+        return
+    shape = list(x.shape)
+    flow.tie(spread(left[0], dims, shape), spread(right[0], dims, shape), why)
+
+
+def _mark_linear(flow: Flow, inputs: Ints | None, outputs: Ints | None) -> None:
+    for labels, role in ((inputs, "in"), (outputs, "out")):
+        if labels is not None:
+            flow.roles.append((labels, role))
+
+
+def _record_matmul(flow: Flow, call: Call, x: Tensor, w: Tensor, factors: tuple[Ints | None, ...]) -> None:
+    m, k, n = x.shape[-2], x.shape[-1], w.shape[-1]
+    batch = prod(x.shape[:-2])
+    fixed = prod(size for size, labels in zip((m, k, n), factors, strict=True) if labels is None)
+    dims = tuple(labels for labels in factors if labels is not None)
+    outer = (factors[0], factors[2])
+    activations = batch * prod(size for size, labels in zip((m, n), outer, strict=True) if labels is None)
+    out_dims = tuple(labels for labels in outer if labels is not None)
+    flow.ops.append(RawOp(flow.path, "matmul", 2 * batch * fixed, dims, activations, out_dims, 1, factors[1]))

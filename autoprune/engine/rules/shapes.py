@@ -1,0 +1,301 @@
+"""Operations that give the same entries another shape, place or company."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from autoprune.engine.graph import Ints
+from autoprune.engine.labels.blocks import FIXED, Block, renumber, reshape
+from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.rules.registry import register
+
+
+@register("view", "reshape", "_unsafe_view", "_reshape_alias", "unsqueeze", "squeeze", "flatten", "unflatten")
+def view(flow: Flow, call: Call) -> None:
+    """The same entries in another shape."""
+    source, out, blocks = call.args[0], call.out, []
+    for block in flow.get(source):
+        moved, ties = reshape(block, source.shape, out.shape)
+        for a, b in ties:
+            flow.tie(a, b, "split")
+            flow.known[a.ravel()] = flow.known[b.ravel()]
+        if ties and moved is not None:
+            rows = moved[1].reshape(-1, moved[1].shape[-1])
+            flow.splits.append((flow.path, rows))
+            flow.lengths.append((flow.path, (rows[0],)))
+        if moved is None:
+            flow.freeze(block[1], f"{call.name!r} that labels cannot follow")
+        else:
+            blocks.append(moved)
+    flow.lengths.extend((flow.path, (labels,)) for dims, labels in blocks if len(dims) == 1)
+    flow.set(out, _without_collisions(flow, blocks))
+
+
+def _without_collisions(flow: Flow, blocks: list[Block]) -> list[Block]:
+    clean = []
+    for i, block in enumerate(blocks):
+        others = blocks[:i] + blocks[i + 1 :]
+        if any(set(block[0]) & set(other[0]) for other in others):
+            flow.freeze(block[1], "two labelled dimensions flattened into one")
+        else:
+            clean.append(block)
+    return clean
+
+
+@register("as_strided")
+def as_strided(flow: Flow, call: Call) -> None:
+    """Other strides; with them other entries, unless the shape is the same (pooling to one pixel, channels-last)."""
+    source = call.args[0]
+    if source.shape == call.out.shape:
+        flow.set(call.out, flow.get(source))
+    else:
+        flow.freeze_all(flow.get(source), "'as_strided' that labels cannot follow")
+
+
+@register("permute")
+def permute(flow: Flow, call: Call) -> None:
+    """Dimensions in another order."""
+    source = call.args[0]
+    order = [d % source.dim() for d in call.args[1]]
+    flow.set(call.out, renumber(flow.get(source), {d: i for i, d in enumerate(order)}))
+
+
+@register("transpose", "t", "numpy_T")
+def transpose(flow: Flow, call: Call) -> None:
+    """Two dimensions swapped."""
+    source = call.args[0]
+    a, b = (d % source.dim() for d in call.args[1:3]) if call.name == "transpose" else (0, max(source.dim() - 1, 0))
+    mapping = {d: d for d in range(source.dim())} | {a: b, b: a}
+    flow.set(call.out, renumber(flow.get(source), mapping))
+
+
+@register("repeat")
+def repeat(flow: Flow, call: Call) -> None:
+    """Copies side by side along every dimension, new dimensions in front."""
+    source, times = call.args[0], call.args[1]
+    new = len(times) - source.dim()
+    blocks = [
+        (tuple(d + new for d in dims), np.tile(labels, [times[d + new] for d in dims]))
+        for dims, labels in flow.get(source)
+    ]
+    flow.set(call.out, blocks)
+
+
+@register("pixel_shuffle")
+def pixel_shuffle(flow: Flow, call: Call) -> None:
+    """(…, C r², H, W) -> (…, C, r H, r W): the r² channels that make one new channel are tied."""
+    source, dim = call.args[0], call.args[0].dim() - 3
+    rows = flow.along(source, dim, "pixel shuffle over a labelled dimension")
+    if rows is not None:
+        rows = rows.reshape(call.out.shape[dim], -1)
+        flow.tie(rows, rows[:, :1], "pixel shuffle over fixed entries")
+        flow.set(call.out, [((dim,), rows[:, 0].copy())])
+
+
+@register("pixel_unshuffle")
+def pixel_unshuffle(flow: Flow, call: Call) -> None:
+    """(…, C, r H, r W) -> (…, C r², H, W): every channel becomes r² neighbours."""
+    source, dim = call.args[0], call.args[0].dim() - 3
+    labels = flow.along(source, dim, "pixel unshuffle over a labelled dimension")
+    if labels is not None:
+        flow.set(call.out, [((dim,), np.repeat(labels, call.args[1] ** 2))])
+
+
+@register("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(flow: Flow, call: Call) -> None:
+    """Channels of `groups` equal parts are interleaved; the parts lose the same offsets."""
+    labels = flow.along(call.args[0], 1, "channel shuffle over a labelled dimension")
+    if labels is not None:
+        parts = labels.reshape(call.args[1], -1)
+        flow.tie(parts, parts[:1], "channel shuffle over fixed entries")
+        flow.set(call.out, [((1,), parts.T.reshape(-1))])
+
+
+@register("im2col")
+def im2col(flow: Flow, call: Call) -> None:
+    """(N, C, H, W) -> (N, C k k', L): every channel becomes its pixels under the kernel."""
+    labels = flow.along(call.args[0], 1, "unfold over a labelled dimension")
+    if labels is not None:
+        flow.set(call.out, [((1,), np.repeat(labels, prod(call.args[1])))])
+
+
+@register("unfold")
+def unfold(flow: Flow, call: Call) -> None:
+    """Windows along one dimension, their entries in a new last one: channels there must stay."""
+    source = call.args[0]
+    dim = call.args[1] % source.dim()
+    flow.freeze_all([b for b in flow.get(source) if dim in b[0]], "windows over the channels")
+    flow.set(call.out, [b for b in flow.get(source) if dim not in b[0]])
+
+
+@register("index_select", "gather", "take_along_dim", "scatter", "scatter_add", "index_add", "index_copy")
+def picked(flow: Flow, call: Call) -> None:
+    """Entries picked by number along one dimension: channels there must stay."""
+    source = call.args[0]
+    dim = call.args[1] % source.dim()
+    blocks = flow.get(source)
+    gone = [b for b in blocks if dim in b[0] or any(call.out.shape[d] != source.shape[d] for d in b[0])]
+    flow.freeze_all(gone, f"channels are picked by number in {call.name!r}")
+    for tensor in call.tensors()[1:]:
+        flow.freeze_all(flow.get(tensor), f"no rule for the second tensor of {call.name!r}")
+    flow.set(call.out, [b for b in blocks if not any(b is other for other in gone)])
+
+
+@register("index", "_unsafe_index")
+def index(flow: Flow, call: Call) -> None:
+    """Advanced indexing: indexed dimensions become those of the index tensors; labels on the others follow."""
+    source, indices = call.args[0], call.args[1]
+    indexed = [d for d, i in enumerate(indices) if i is not None]
+    joined = indexed == list(range(indexed[0], indexed[-1] + 1))
+    width = call.out.dim() - (source.dim() - len(indexed))
+    rest = [d for d in range(source.dim()) if d not in indexed]
+    start = indexed[0] if joined else 0
+    places = [i if i < start else i + width for i in range(len(rest))]
+    blocks = flow.get(source)
+    flow.freeze_all([b for b in blocks if set(b[0]) & set(indexed)], "channels are picked by number in 'index'")
+    flow.set(call.out, renumber(blocks, dict(zip(rest, places, strict=True))))
+
+
+@register("index_put")
+def index_put(flow: Flow, call: Call) -> None:
+    """`a[i] = b`, whole rows: b's labels meet a's, if a has any or its entries are all alike; else they must stay."""
+    target, indices, values = call.args[:3]
+    blocks = flow.get(target)
+    rows = [d for d, i in enumerate(indices) if i is not None] == [0] and values.dim() == target.dim()
+    if rows and (blocks or id(target) in flow.uniform) and not any(0 in b[0] for b in (*blocks, *flow.get(values))):
+        flow.set(call.out, flow.merge([*blocks, *flow.get(values)], target.shape, "written over fixed entries"))
+        return
+    for tensor in call.tensors():
+        flow.freeze_all(flow.get(tensor), "written by number in 'index_put'")
+
+
+@register("embedding")
+def embedding(flow: Flow, call: Call) -> None:
+    """Rows of the weight (V, D) by number: the D go on."""
+    weight, out = call.args[0], call.out
+    flow.freeze_all([b for b in flow.get(weight) if 0 in b[0]], "rows are picked by number in 'embedding'")
+    flow.set(out, renumber(flow.get(weight), {1: out.dim() - 1}))
+
+
+@register("cat", "concat")
+def cat(flow: Flow, call: Call) -> None:
+    """Labels are concatenated as the tensors are; unlabelled parts are FIXED."""
+    parts = [t for t in call.args[0] if t.numel()] or call.args[0]
+    dim = call.arg(1, "dim", 0) % call.out.dim()
+    pieces, blocks = [], []
+    for part in parts:
+        along = [labels for dims, labels in flow.get(part) if dims == (dim,)]
+        pieces.append(along[0] if along else np.full(part.shape[dim], FIXED, dtype=np.int64))
+        flow.freeze_all(
+            [b for b in flow.get(part) if dim in b[0] and b[0] != (dim,)], "concatenated along a joint dimension"
+        )
+        blocks += [b for b in flow.get(part) if dim not in b[0]]
+    blocks = flow.merge(blocks, call.out.shape, "concatenated with a tensor of fixed size")
+    for part in parts:
+        own = {d for dims, _ in flow.get(part) for d in dims}
+        unmatched = [b for b in blocks if not own & set(b[0])]
+        flow.freeze_all(unmatched, "concatenated with a tensor of fixed size")
+        blocks = [b for b in blocks if own & set(b[0])]
+    labels = np.concatenate(pieces)
+    flow.lengths.append((flow.path, (labels,)))
+    flow.set(call.out, [*blocks, ((dim,), labels)] if labels.any() else blocks)
+
+
+@register("glu")
+def glu(flow: Flow, call: Call) -> None:
+    """The first half times the sigmoid of the second: both lose the same offsets."""
+    source = call.args[0]
+    dim = call.arg(1, "dim", -1) % source.dim()
+    halves = []
+    for dims, labels in flow.get(source):
+        parts = np.split(labels, 2, dims.index(dim)) if dim in dims else [labels, labels]
+        flow.tie(parts[1], parts[0], "gated by fixed entries")
+        halves.append((dims, parts[0]))
+    flow.set(call.out, halves)
+
+
+@register("stack")
+def stack(flow: Flow, call: Call) -> None:
+    """A new dimension in front of which the tensors meet entry by entry."""
+    dim = call.arg(1, "dim", 0) % call.out.dim()
+    shape = call.out.shape
+    moved = [renumber(flow.get(t), {d: d + (d >= dim) for d in range(t.dim())}) for t in call.args[0]]
+    flow.set(
+        call.out, flow.merge([b for blocks in moved for b in blocks], shape, "stacked with a tensor of fixed size")
+    )
+
+
+@register("constant_pad_nd")
+def pad(flow: Flow, call: Call) -> None:
+    """Padding adds FIXED entries: how many is written in the model's code, so what meets them must stay."""
+    source, amounts, blocks = call.args[0], call.args[1], []
+    flow.numbered |= bool(flow.get(source))
+    for dims, labels in flow.get(source):
+        last = [2 * (source.dim() - 1 - d) for d in dims]
+        around = [(amounts[i], amounts[i + 1]) if i + 1 < len(amounts) else (0, 0) for i in last]
+        if any(n < 0 for pair in around for n in pair):
+            flow.freeze(labels, "cropped by negative padding")
+        else:
+            blocks.append((dims, np.pad(labels, around, constant_values=FIXED)))
+    flow.set(call.out, blocks)
+
+
+@register("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk")
+def split(flow: Flow, call: Call) -> None:
+    """Equal parts are tied, so that a model that computes the part size from the width stays right."""
+    source, start = call.args[0], 0
+    dim = call.arg(2, "dim", 0) % source.dim()
+    equal = len({part.shape[dim] for part in call.out}) == 1
+    for dims, labels in flow.get(source):
+        if equal and dim in dims:
+            parts = np.stack(np.split(labels, len(call.out), dims.index(dim)))
+            flow.tie(parts, parts[:1], "split with fixed entries")
+        if dims == (dim,):
+            parts = tuple(np.split(labels, np.cumsum([part.shape[dim] for part in call.out])[:-1]))
+            flow.lengths += [(flow.path, lengths) for lengths in ((labels,), parts, *((part,) for part in parts))]
+    for part in call.out:
+        stop = start + part.shape[dim]
+        flow.set(part, _taken(flow, flow.get(source), dim, np.arange(start, stop)))
+        start = stop
+
+
+@register("slice")
+def slice_(flow: Flow, call: Call) -> None:
+    """A range of entries along one dimension."""
+    source = call.args[0]
+    dim = call.arg(1, "dim", 0) % source.dim()
+    index = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(source.shape[dim])
+    flow.lengths.extend(
+        (flow.path, (part,))
+        for dims, a in flow.get(source)
+        if dims == (dim,)
+        for part in (a, a[: index[0]], a[: index[1]])
+    )
+    flow.set(call.out, _taken(flow, flow.get(source), dim, np.arange(*index)))
+
+
+@register("select")
+def select(flow: Flow, call: Call) -> None:
+    """One entry along a dimension; which one is written in the model's code, so a labelled dimension is frozen."""
+    source = call.args[0]
+    dim = call.args[1] % source.dim()
+    shift = {d: d - (d > dim) for d in range(source.dim()) if d != dim}
+    joint = [b for b in flow.get(source) if dim in b[0] and len(b[0]) > 1]
+    flow.freeze_all([b for b in flow.get(source) if b[0] == (dim,)], "one channel is selected by number")
+    taken = [(tuple(d for d in dims if d != dim), np.take(a, call.args[2], dims.index(dim))) for dims, a in joint]
+    flow.set(call.out, renumber([*(b for b in flow.get(source) if dim not in b[0]), *taken], shift))
+
+
+@register("unbind")
+def unbind(flow: Flow, call: Call) -> None:
+    """All entries of a dimension, as tensors of their own."""
+    for i, part in enumerate(call.out):
+        select(flow, Call(call.name, call.func, (call.args[0], call.arg(1, "dim", 0), i), {}, part))
+
+
+def _taken(flow: Flow, blocks: Sequence[Block], dim: int, index: Ints) -> list[Block]:
+    flow.numbered |= any(dim in dims for dims, _ in blocks)
+    return [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]

@@ -1,0 +1,1 @@
+"""Acts on a decision: cuts, folds, masks, factorises and stores models."""

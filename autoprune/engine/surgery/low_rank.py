@@ -1,0 +1,183 @@
+"""A layer as two of lower rank, and two as one. The inner channels are pruned like any others: that is their rank."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.keep import Keep
+from autoprune.errors import InputError
+
+INITS = ("svd", "identity")
+
+
+class Decomposed(nn.Sequential):
+    """What a convolution or linear layer becomes: `basis`, of its own kernel and without bias, then `mix`, of kernel 1.
+
+    As long as no inner channel is pruned it computes what the layer did; with r of them it costs r / n + r / K of it,
+    for n filters of K weights.
+    """
+
+    basis: nn.Module
+    mix: nn.Module
+
+    def __init__(self, basis: nn.Module, mix: nn.Module) -> None:
+        super().__init__()
+        self.add_module("basis", basis)
+        self.add_module("mix", mix)
+
+
+def decomposable(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that can be decomposed: linear ones and convolutions of one group, not transposed."""
+    inside = {f"{path}.{name}" for path, m in model.named_modules() if isinstance(m, Decomposed) for name in m._modules}
+    return tuple(path for path, module in model.named_modules() if _fits(module) and path not in inside and path)
+
+
+def decomposed(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that are decomposed."""
+    return tuple(path for path, module in model.named_modules() if isinstance(module, Decomposed))
+
+
+def decompose(model: nn.Module, layers: Iterable[str], init: str = "svd") -> nn.Module:
+    """A new model that computes the same, with these layers decomposed at full rank.
+
+    Args:
+        init: `svd`: basis = V^T, mix = U S of the filters' matrix U S V^T, so that an inner channel weighs as much as
+            its singular value; `identity`: basis = the filters themselves, mix = I.
+
+    Raises:
+        InputError: a name that `decomposable` does not list, or an unknown `init`.
+    """
+    if init not in INITS:
+        raise InputError(f"unknown start {init!r}", where="decompose", allowed=", ".join(INITS))
+    result = copy.deepcopy(model)
+    for path in layers:
+        layer = _layer(result, path)
+        basis, mix = _svd(_matrix(layer)) if init == "svd" else _identity(_matrix(layer))
+        _put(result, path, _pair(layer, basis, mix))
+    return result
+
+
+def hollow(model: nn.Module, ranks: Mapping[str, int]) -> nn.Module:
+    """A new model with these layers decomposed at these ranks, their weights left at zero: to load others into."""
+    result = copy.deepcopy(model)
+    for path, rank in ranks.items():
+        layer = _layer(result, path)
+        matrix = _matrix(layer)
+        _put(result, path, _pair(layer, matrix.new_zeros(rank, matrix.shape[1]), matrix.new_zeros(len(matrix), rank)))
+    return result
+
+
+def recompose(model: nn.Module, layers: Iterable[str]) -> nn.Module:
+    """A new model in which these decomposed layers are single ones again; computes the same."""
+    result = copy.deepcopy(model)
+    for path in layers:
+        pair = result.get_submodule(path)
+        if not isinstance(pair, Decomposed):
+            raise InputError(
+                f"layer {path!r} is not decomposed", where="recompose", allowed=", ".join(decomposed(result))
+            )
+        basis, mix = pair.basis, pair.mix
+        weight = _matrix(mix) @ _matrix(basis)
+        weight = weight.reshape(len(weight), *basis.weight.shape[1:])  # type: ignore[union-attr,operator,arg-type]
+        _put(result, path, _like(basis, weight, _joint_bias(basis, mix)))
+    return result
+
+
+def unprofitable(model: nn.Module, graph: ChannelGraph, keep: Keep) -> tuple[str, ...]:
+    """Of the decomposed layers, those that would cost no less than a single layer at the widths of `keep`.
+
+    With r inner channels, n filters and K weights each: r (K + n) >= K n.
+    """
+    stays, slots = keep.units(graph), {(slot.tensor, slot.dim): slot.units for slot in graph.slots}
+
+    def width(tensor: str, dim: int) -> int:
+        units = slots.get((tensor, dim))
+        size = int(model.get_parameter(tensor).shape[dim])
+        return size if units is None else int(((units < 0) | stays[units]).sum())
+
+    found = []
+    for path in decomposed(model):
+        basis, mix = f"{path}.basis.weight", f"{path}.mix.weight"
+        rank, filters = width(basis, 0), width(mix, 0)
+        entries = width(basis, 1) * prod(model.get_parameter(basis).shape[2:])
+        if rank * (entries + filters) >= entries * filters:
+            found.append(path)
+    return tuple(found)
+
+
+def _fits(module: nn.Module) -> bool:
+    plain = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1
+    return plain or type(module) is nn.Linear
+
+
+def _layer(model: nn.Module, path: str) -> nn.Module:
+    if path not in decomposable(model):
+        allowed = ", ".join(decomposable(model)) or "the model has no such layer"
+        raise InputError(f"layer {path!r} cannot be decomposed", where="decompose", allowed=allowed)
+    return model.get_submodule(path)
+
+
+def _matrix(layer: nn.Module) -> Tensor:
+    """The filters, (filters, weights of each), detached."""
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator,union-attr,assignment]
+    return weight.reshape(len(weight), -1)
+
+
+def _joint_bias(basis: nn.Module, mix: nn.Module) -> Tensor | None:
+    """What the two add to every output; a basis has a bias if constants of pruned channels were folded into it."""
+    inner: Tensor | None = basis.bias  # type: ignore[assignment]
+    outer: Tensor | None = mix.bias  # type: ignore[assignment]
+    if inner is None:
+        return outer
+    through = _matrix(mix) @ inner.detach()
+    return through if outer is None else outer.detach() + through
+
+
+def _svd(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return right.to(matrix.dtype), (left * values).to(matrix.dtype)
+
+
+def _identity(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    return matrix.clone(), torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+
+
+def _pair(layer: nn.Module, basis: Tensor, mix: Tensor) -> Decomposed:
+    first = _like(layer, basis.reshape(len(basis), *layer.weight.shape[1:]), None)  # type: ignore[union-attr,operator]
+    bias: Tensor | None = layer.bias  # type: ignore[assignment]
+    if isinstance(layer, nn.Linear):
+        return Decomposed(first, _filled(nn.Linear(len(basis), len(mix), bias=bias is not None), mix, bias))
+    last = type(layer)(len(basis), len(mix), 1, bias=bias is not None)  # type: ignore[operator]
+    return Decomposed(first, _filled(last, mix.reshape(last.weight.shape), bias))
+
+
+def _like(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """A layer that works as this one does, with other filters."""
+    if isinstance(layer, nn.Linear):
+        return _filled(nn.Linear(weight.shape[1], len(weight), bias=bias is not None), weight, bias)
+    assert isinstance(layer, _ConvNd)
+    how = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+    return _filled(type(layer)(weight.shape[1], len(weight), bias=bias is not None, **how), weight, bias)
+
+
+def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    layer.to(device=weight.device, dtype=weight.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)  # type: ignore[union-attr,operator]
+        if bias is not None:
+            layer.bias.copy_(bias)  # type: ignore[union-attr,operator]
+    return layer
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    owner = model.get_submodule(parent)
+    module.train(owner.training)
+    setattr(owner, name, module)

@@ -1,0 +1,135 @@
+"""Models of unchanged shape in which the pruned units are zero: what a cut model is held against."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autoprune.engine.graph import ChannelGraph, Mixer
+from autoprune.engine.keep import Keep
+from autoprune.engine.operations import operation_name
+from autoprune.engine.surgery.tensors import copy_with, zeroed
+
+
+def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    """A new model of the same shape in which every entry that the pruned units own is zero.
+
+    In eval mode it computes what `prune(model, graph, keep, fold=False)` computes: the law the engine is tested on.
+    Norms and means over channels see only those that stay; this holds for forward passes, not for gradients.
+    """
+    stays = keep.units(graph)
+    slots = graph.slots_by_tensor
+    masked = copy_with(model, lambda name, tensor: zeroed(tensor, slots.get(name, ()), stays))
+    if mixers := {(mixer.name, mixer.index): mixer for mixer in graph.mixers if _loses(mixer, stays)}:
+        _run_within(masked, lambda: KeptOnly(mixers, stays))
+    return masked
+
+
+def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    """A new model of the same shape in which only filters and biases of the pruned units are zero; norms still shift.
+
+    In eval mode and away from zero-padded borders it computes what `prune(model, graph, keep)` computes.
+    """
+    stays = keep.units(graph)
+    slots = graph.slots_by_tensor
+    return copy_with(
+        model, lambda name, t: zeroed(t, [s for s in slots.get(name, ()) if s.role in ("out", "bias")], stays)
+    )
+
+
+def _loses(mixer: Mixer, stays: np.ndarray) -> bool:
+    return any(not stays[units[units >= 0]].all() for _, units in mixer.blocks)
+
+
+def _run_within(model: nn.Module, context: Callable[[], TorchDispatchMode]) -> None:
+    """Every forward pass of the model runs in a context of its own."""
+    entered: list[TorchDispatchMode] = []
+
+    def enter(_module: nn.Module, _args: object) -> None:
+        entered.append(context())
+        entered[-1].__enter__()
+
+    def leave(_module: nn.Module, _args: object, _out: object) -> None:
+        entered.pop().__exit__(None, None, None)
+
+    model.register_forward_pre_hook(enter)
+    model.register_forward_hook(leave, always_call=True)
+
+
+_NORMS = ("native_layer_norm", "_fused_rms_norm", "rms_norm")
+
+_SHAPE_KEEPING = (*_NORMS, "native_group_norm", "_softmax", "_log_softmax", "_safe_softmax", "native_batch_norm")
+
+
+class KeptOnly(TorchDispatchMode):
+    """Lets operations that mix channels see only the entries that stay; the others come out as zeros.
+
+    `mixers` maps (operation, number of its call) to the mixer; a forward pass counts the calls anew.
+    """
+
+    def __init__(self, mixers: Mapping[tuple[str, int], Mixer], stays: np.ndarray) -> None:
+        super().__init__()
+        self.mixers, self.stays = mixers, stays
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = operation_name(func)
+        mixer = self.mixers.get((name, self.calls[name]))
+        self.calls[name] += 1
+        if mixer is None:
+            return func(*args, **(kwargs or {}))
+        x = args[0]
+        kept = {d: torch.from_numpy(np.flatnonzero(_along(mixer, d, self.stays))).to(x.device) for d in _lossy(mixer)}
+        small = _selected(x, kept)
+        out = func(*_with_source(name, args, small, kept), **(kwargs or {}))
+        first = out[0] if isinstance(out, tuple) else out
+        if name in _SHAPE_KEEPING:
+            first = _scattered(first, x, kept)
+        return (first, *out[1:]) if isinstance(out, tuple) else first
+
+
+def _lossy(mixer: Mixer) -> tuple[int, ...]:
+    return tuple(d for d in mixer.over if any(d in dims for dims, _ in mixer.blocks))
+
+
+def _along(mixer: Mixer, dim: int, stays: np.ndarray) -> np.ndarray:
+    """Which entries along a dimension stay in some row, shape (size of the dimension,)."""
+    masks = []
+    for dims, units in mixer.blocks:
+        if dim in dims:
+            kept = (units < 0) | stays[units]
+            masks.append(kept.any(axis=tuple(i for i, d in enumerate(dims) if d != dim)))
+    return np.logical_and.reduce(masks)
+
+
+def _with_source(name: str, args, small: Tensor, kept: Mapping[int, Tensor]):  # type: ignore[no-untyped-def]
+    """The arguments of a mixing call with a smaller source, and norm parameters to fit it."""
+    if name == "native_group_norm":
+        vectors = [None if v is None else v.index_select(0, kept[1]) for v in args[1:3]]
+        return (small, *vectors, args[3], small.shape[1], small.shape[2:].numel(), *args[6:])
+    if name not in _NORMS:
+        return (small, *args[1:])
+    start = small.dim() - len(args[1])
+    inner = {dim - start: index for dim, index in kept.items()}
+    rest = [_selected(value, inner) if isinstance(value, Tensor) else value for value in args[2:]]
+    return (small, list(small.shape[start:]), *rest)
+
+
+def _selected(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+    for dim, index in kept.items():
+        tensor = tensor.index_select(dim, index)
+    return tensor
+
+
+def _scattered(part: Tensor, like: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+    """`part` in a tensor of zeros of the shape of `like`."""
+    for dim, index in kept.items():
+        shape = list(part.shape)
+        shape[dim] = like.shape[dim]
+        part = part.new_zeros(shape).index_copy(dim, index, part)
+    return part

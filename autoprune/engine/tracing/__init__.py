@@ -1,0 +1,1 @@
+"""A model and an example input become a `ChannelGraph`."""

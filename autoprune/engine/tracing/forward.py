@@ -1,0 +1,220 @@
+"""One forward pass of a model with integer labels beside the data: the ground that `trace` stands on."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from autoprune.engine.graph import InputSpec, Ints
+from autoprune.engine.labels.blocks import FIXED
+from autoprune.engine.labels.flow import Call, Flow, Ways
+from autoprune.engine.operations import operation_name
+from autoprune.engine.rules import apply
+from autoprune.engine.surgery.copying import copy_module
+from autoprune.engine.surgery.tensors import example_inputs, tensors_of
+from autoprune.engine.tracing.build_graph import LabelSlot, Run
+from autoprune.engine.tracing.meta_kernels import meta_call
+from autoprune.errors import ModelError
+
+Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]
+
+Modules = Mapping[str, nn.Module]
+
+OUTPUT = "reaches the model's output"
+
+_EMPTY = torch.ops.aten.empty.memory_format
+
+
+#: What modules hold most; asking whether something is a tensor takes longer than looking its type up.
+_NO_TENSORS = frozenset([bool, int, float, str, type(None), tuple, list, dict, set, OrderedDict])
+
+
+def input_specs(inputs: Inputs) -> Iterator[InputSpec]:
+    """Shapes and types of example inputs.
+
+    Raises:
+        ModelError: something among them is no tensor.
+    """
+    if isinstance(inputs, Mapping):
+        yield from (_spec(tensor, name=name) for name, tensor in inputs.items())
+        return
+    for place, value in enumerate([inputs] if isinstance(inputs, Tensor) else inputs):
+        listed = not isinstance(value, Tensor) and isinstance(value, Sequence)
+        yield from (_spec(tensor, place=place, listed=listed) for tensor in (value if listed else [value]))
+
+
+def _spec(tensor: object, **where: Any) -> InputSpec:
+    if not isinstance(tensor, Tensor):
+        raise ModelError(f"expected a tensor as example input, found {type(tensor).__name__}")
+    return InputSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), **where)
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose tensors have shapes but no data, plain tensor attributes of modules included."""
+    memo: dict[int, object] = {}
+    modules = dict(model.named_modules())
+    for module in modules.values():
+        for value in vars(module).values():
+            if type(value) not in _NO_TENSORS and isinstance(value, Tensor):
+                memo[id(value)] = value.detach().to("meta")
+    for _, tensor in tensors_of(modules):
+        empty = tensor.detach().to("meta")
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    copied = copy_module(model, memo)
+    return copied.eval() if any(module.training for module in modules.values()) else copied
+
+
+def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> Run:
+    """Every entry of every tensor dimension gets a label; a forward pass finds out which of them meet.
+
+    The model is left as it is, in eval mode. Attention is run as the products it consists of: fused kernels would hide
+    them, and differ from device to device.
+    """
+    modules = dict(model.named_modules())
+    tensors = dict(tensors_of(modules))
+    slots = tuple(_label_slots(tensors, _kernels(modules)))
+    labels = np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1)
+    flow = _flow(labels, labels.copy(), slots, tensors, ways)
+    used = _forward(model, modules, specs, flow)
+    sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
+    if not all(id(tensors[name]) in used for name in sizes):
+        _add_training(model, modules, specs, flow, _flow(labels, flow.known, slots, tensors, ways))
+    return Run(specs, slots, flow, sizes, partial(_numbers_held, modules))
+
+
+def _flow(labels: Ints, known: Ints, slots: Iterable[LabelSlot], tensors: Mapping[str, Tensor], ways: Ways) -> Flow:
+    flow = Flow(known=known, ways=ways, own={id(tensor) for tensor in tensors.values()})
+    blocks: dict[str, list[Any]] = {}
+    for slot in slots:
+        blocks.setdefault(slot.tensor, []).append(((slot.dim,), labels[slot.first : slot.first + slot.size]))
+    for name, own in blocks.items():
+        flow.set(tensors[name], own)
+    return flow
+
+
+def _forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow) -> set[int]:
+    """One pass; returns the ids of the tensors that some operation has read."""
+    device = next((tensor.device for tensor, _ in flow.blocks.values()), torch.device("meta"))
+    args, kwargs = example_inputs(specs, device)
+    with torch.no_grad(), plain_attention(), _paths(modules, flow), _Labelling(flow) as labelling:
+        out = model(*args, **kwargs)
+    flow.path = ""
+    for leaf in tree_leaves(out):
+        flow.freeze_all(flow.get(leaf), OUTPUT)
+    return labelling.used
+
+
+def _add_training(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow, training: Flow) -> None:
+    """Some parameters are idle in eval mode, those of auxiliary heads: what they read shows in a pass in train mode.
+
+    Two images, as batch norm needs. A model that cannot train on its inputs alone, or that cannot be run without
+    touching its statistics, keeps its idle parts as they are.
+    """
+    if any(tensor.device.type != "meta" for tensor, _ in flow.blocks.values()):
+        return
+    pairs = tuple(replace(spec, shape=(max(2, spec.shape[0]), *spec.shape[1:])) for spec in specs if spec.shape)
+    try:
+        _forward(model.train(), modules, pairs, training)
+    except Exception:
+        if "train" in flow.ways.modes:  # the dense model did
+            raise
+    else:
+        flow.ways.modes.add("train")
+        flow.add(training)
+    finally:
+        model.eval()
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Within it attention is computed by matrix products and softmax, not by fused kernels or fast paths."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Labelling(TorchDispatchMode):
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+        self.used: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.used.update(map(id, args))
+        out = meta_call(func, args, kwargs or {})
+        if func is _EMPTY and not out.numel():
+            return out  # what batch norms leave for a backward pass, one each
+        apply(self.flow, Call(operation_name(func), func, args, kwargs or {}, out))
+        return out
+
+
+def _kernels(modules: Modules) -> set[str]:
+    convolutions = (path for path, m in modules.items() if isinstance(m, nn.modules.conv._ConvNd))
+    return {f"{path}.weight".lstrip(".") for path in convolutions}
+
+
+def _label_slots(tensors: Mapping[str, Tensor], kernels: Container[str]) -> Iterator[LabelSlot]:
+    """Labels for every dimension of size > 1 of every tensor; of a convolution's weight only for filters and inputs."""
+    first = FIXED + 1
+    for name, tensor in tensors.items():
+        for dim, size in enumerate(tensor.shape[:2] if name in kernels else tensor.shape):
+            if size > 1:
+                yield LabelSlot(name, dim, first, size)
+                first += size
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _numbers_held(modules: Modules) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Module -> attribute -> the numbers it holds, one above 1 or several; without those that weights repeat."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for path, module in modules.items():
+        repeated = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+        for name, value in vars(module).items():
+            if name in _OF_EVERY_MODULE or (type(value) is not int and not isinstance(value, (list, tuple))):
+                continue
+            numbers = (value,) if type(value) is int else tuple(value)
+            counts = all(type(number) is int for number in numbers) and max(numbers, default=0) > 1
+            if counts and not (repeated and name.startswith(("in_", "out_"))):
+                found.setdefault(path, {})[name] = numbers
+    return found
+
+
+@contextmanager
+def _paths(modules: Modules, flow: Flow):  # type: ignore[no-untyped-def]
+    """While open, `flow.path` is the name of the module whose forward is running."""
+    stack: list[str] = []
+
+    def enter(path: str, _module: nn.Module, _args: object) -> None:
+        stack.append(path)
+        flow.path = path
+
+    def leave(_module: nn.Module, _args: object, _out: object) -> None:
+        stack.pop()
+        flow.path = stack[-1] if stack else ""
+
+    # `register_forward_hook` makes a handle for each, which takes longer than the forward pass of a module.
+    key = object()
+    for path, module in modules.items():
+        module._forward_pre_hooks[key], module._forward_hooks[key] = partial(enter, path), leave
+    try:
+        yield
+    finally:
+        for module in modules.values():
+            del module._forward_pre_hooks[key], module._forward_hooks[key]

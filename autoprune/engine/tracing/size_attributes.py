@@ -1,0 +1,102 @@
+"""Numbers that modules hold beside their weights and that count channels: found by value, place and name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from autoprune.engine.graph import Ints, SizeAttribute
+from autoprune.engine.labels.flow import Flow
+
+# Nothing here proves that an attribute counts channels: the probe then runs the cut model with the attribute changed.
+#: Names that say "a number of channels", enough for a width that the module or one inside it works with.
+_SIZE = re.compile(r"(channels?|chs|features|planes|dims?|width|embed|hidden|filters)(_|$|\d)")
+
+#: Names that say something else, even where the module's own code has just split or reshaped to that length.
+_OTHER = re.compile(
+    r"kernel|stride|pad|dilation|groups?$|heads?$|num_paths|radix|cardinal|window|patch|classes|layers|per_"
+)
+
+
+#: Module -> attribute -> the numbers it holds; a lone number is a tuple of one.
+Attributes = Mapping[str, Mapping[str, tuple[int, ...]]]
+
+Parts = tuple[Ints, ...]
+
+
+def size_attributes(attributes: Attributes, flow: Flow, unit_of_label: Ints) -> tuple[SizeAttribute, ...]:
+    """Attributes that follow the channels.
+
+    First those that rules have noted, then those that equal a length to which the module's own code splits or reshapes,
+    then those whose name says that they are a width and that can mean one width only.
+
+    Args:
+        attributes: all numbers that modules hold.
+        flow: what a labelled forward pass has found.
+        unit_of_label: shape (labels,); -1 where no unit owns the label.
+    """
+    found: dict[tuple[str, str], Parts] = {}
+    for path, name, labels in flow.sizes:
+        (value, *more) = attributes.get(path, {}).get(name, (0,))
+        if value and not more and len(labels) % value == 0 and (labels.reshape(-1, value) == labels[:value]).all():
+            found.setdefault((path, name), (labels[:value],))  # instance norm lines up the images' channels
+    wanted = {(path, value) for path, own in attributes.items() for value in own.values()}
+    for evidence, names in ((_lengths(flow), _not_other), (_widths(flow), _says_size)):
+        places = _by_place(evidence, wanted, unit_of_label)
+        for path, own in attributes.items():
+            for name, value in own.items():
+                if names(name) and (path, value) in places and (parts := places[path, value]) is not None:
+                    found.setdefault((path, name), parts)
+    units = {key: tuple(unit_of_label[labels] for labels in parts) for key, parts in found.items()}
+    return tuple(SizeAttribute(*key, parts) for key, parts in units.items() if any((part >= 0).any() for part in parts))
+
+
+def _says_size(name: str) -> bool:
+    return bool(_SIZE.search(name)) and not _OTHER.search(name)
+
+
+def _not_other(name: str) -> bool:
+    return not _OTHER.search(name)
+
+
+def _by_place(
+    evidence: Iterable[tuple[str, Parts]], wanted: set[tuple[str, tuple[int, ...]]], unit_of_label: Ints
+) -> dict[tuple[str, tuple[int, ...]], Parts | None]:
+    """(module, lengths) -> the parts that are so long there; None where there are several that lose differently."""
+    places: dict[tuple[str, tuple[int, ...]], Parts | None] = {}
+    for path, parts in evidence:
+        key = (path, tuple(part.size for part in parts))
+        if key in wanted:
+            first = places.setdefault(key, parts)
+            places[key] = first if first is not None and _lose_alike(first, parts, unit_of_label) else None
+    return places
+
+
+def _lose_alike(some: Parts, others: Parts, unit_of_label: Ints) -> bool:
+    return all(
+        a is b or np.array_equal(*(np.sort(unit_of_label[part.ravel()]) for part in (a, b)))
+        for a, b in zip(some, others, strict=True)
+    )
+
+
+def _lengths(flow: Flow) -> Iterator[tuple[str, Parts]]:
+    yield from flow.lengths
+
+
+def _widths(flow: Flow) -> Iterator[tuple[str, Parts]]:
+    """Every width, for the module that works with it and all modules around that."""
+    for op in flow.ops:
+        for labels in (*op.out_dims, *([] if op.inputs is None else [op.inputs])):
+            yield from ((module, (labels.ravel(),)) for module in _around(op.name))
+    for path, parts in flow.lengths:
+        yield from ((module, parts) for module in _around(path))
+    for path, _, labels in flow.sizes:
+        yield from ((module, (labels,)) for module in _around(path))
+
+
+def _around(path: str) -> Iterable[str]:
+    """The module itself, then the ones around it; the root, "", last."""
+    parts = path.split(".") if path else []
+    return (".".join(parts[:count]) for count in range(len(parts), -1, -1))

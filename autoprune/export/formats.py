@@ -1,0 +1,250 @@
+"""A pruned model as files that load elsewhere: the artefact, ONNX, torch.export, and a card that says what they are.
+
+Every file is read back and run on two batch sizes before the folder appears under its name; a file that computes
+something else than the model is an error and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import platform
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.engine.surgery import artifact
+from autoprune.errors import ArtifactError, ExportError, InputError
+from autoprune.export.model_card import model_card
+from autoprune.files import new_folder
+
+if TYPE_CHECKING:
+    from autoprune.tasks import Task
+
+Runner = Callable[[Tensor], Tensor]
+
+
+ONNX, PROGRAM, CARD, RECORD = "model.onnx", "model.pt2", "README.md", "export.json"
+
+TOLERANCE = 1e-4
+
+"""Largest difference allowed between a file's outputs and the model's, relative to the largest output. Float32
+kernels of PyTorch and onnxruntime add in another order and differ by 1e-7 to 1e-5."""
+
+
+def export(
+    artifact_folder: str | Path,
+    factory: Callable[[], nn.Module],
+    example: Tensor,
+    out: str | Path,
+    *,
+    info: Mapping[str, Any],
+) -> list[Path]:
+    """Write the model of an artefact in every format to the new folder `out`.
+
+    Args:
+        artifact_folder: written by `artifact.save`.
+        factory: builds the dense architecture.
+        example: (N, C, H, W) normalised images.
+        out: a folder that does not exist, or is empty.
+        info: what the card says of the model, plain data: `task` (its spec), `outcome` (an Outcome), `dense`
+            (accuracy, flops, params), each optional. Kept in `export.json`.
+
+    Returns:
+        The files written: artefact, `model.onnx`, `model.pt2`, `export.json`, `README.md`.
+
+    Raises:
+        InputError: `out` is taken or cannot be written, an optional package is missing, the artefact does not load.
+        ExportError: the model cannot be exported, or a file disagrees with it by more than `TOLERANCE`.
+    """
+    require_onnx()
+    with new_folder(Path(out)) as folder:
+        model = artifact.load(artifact_folder, model=factory).eval()
+        copied = _copy_artifact(Path(artifact_folder), folder)
+        _write_program(model, example, folder / PROGRAM)
+        _write_onnx(folder / PROGRAM, folder / ONNX)
+        errors = {name: _worst_error(run, model, example) for name, run in _runners(folder, factory).items()}
+        _check(errors)
+        record = _record(info, errors, example, copied)
+        (folder / RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        (folder / CARD).write_text(model_card(record))
+        names = sorted(path.name for path in folder.iterdir())
+    return [Path(out) / name for name in names]
+
+
+def verify(out: str | Path, task: Task) -> dict[str, float]:
+    """Score every file of an exported folder on the task's validation split.
+
+    Returns:
+        Accuracy in [0, 1] of `artefact`, `onnx` and `pt2`, each loaded from its file and run in float32.
+
+    Raises:
+        InputError: this is not an exported folder, or an optional package is missing.
+    """
+    from autoprune.training.evaluate import evaluate
+    from autoprune.training.runtime import Runtime
+
+    require_onnx()
+    read_record(out)
+    runtime = Runtime(
+        device="cpu", precision="fp32", channels_last=False, compile=False, threads=torch.get_num_threads()
+    )
+    runners = _runners(Path(out), task.build)
+    return {name: evaluate(_AsModule(run), task.validation, task, runtime) for name, run in runners.items()}
+
+
+def read_record(out: str | Path) -> dict[str, Any]:
+    """The `export.json` of an exported folder; raises `InputError` where there is none."""
+    path = Path(out) / RECORD
+    try:
+        record = json.loads(path.read_text())
+    except OSError:
+        raise InputError(f"no exported model in {str(out)!r}", allowed=f"a folder with {RECORD} inside") from None
+    except ValueError as error:
+        raise ArtifactError(f"not JSON: {error}", where=str(path)) from None
+    if not isinstance(record, dict):
+        raise ArtifactError("expected an object", where=str(path))
+    return record
+
+
+def require_onnx() -> None:
+    """Raise `InputError` unless the packages of the `onnx` extra are installed."""
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"{', '.join(missing)} not installed; run: pip install 'autoprune[onnx]'", where="export")
+
+
+def _copy_artifact(source: Path, folder: Path) -> list[str]:
+    files = [path for path in sorted(source.iterdir()) if path.suffix in {".safetensors", ".json"}]
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+    return [path.name for path in files]
+
+
+def _write_program(model: nn.Module, example: Tensor, path: Path) -> None:
+    # Two images at least: torch.export takes a size of 1 for a constant.
+    batch = _batch(example, 2)
+    dynamic = ({0: torch.export.Dim("batch")},)
+    try:
+        with _quiet():
+            torch.export.save(torch.export.export(model, (batch,), dynamic_shapes=dynamic), path)
+    except Exception as error:  # torch.export raises some twenty unrelated types
+        raise ExportError(f"torch.export: {_first_line(error)}", where=path.name) from error
+
+
+def _write_onnx(program: Path, path: Path) -> None:
+    try:
+        with _quiet():
+            exported = torch.export.load(program)
+            torch.onnx.export(
+                exported,
+                (),
+                path,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # the same, and onnxscript's own
+        raise ExportError(f"torch.onnx: {_first_line(error)}", where=path.name) from error
+
+
+def _runners(folder: Path, factory: Callable[[], nn.Module]) -> dict[str, Runner]:
+    """One function per file, each loaded from the file alone: images (N, C, H, W) to outputs."""
+    model = artifact.load(folder, model=factory).eval()
+    return {"artefact": model, "onnx": _onnx_runner(folder / ONNX), "pt2": _program_runner(folder / PROGRAM)}
+
+
+def _onnx_runner(path: Path) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise ArtifactError(f"onnxruntime: {_first_line(error)}", where=str(path)) from error
+    name = session.get_inputs()[0].name
+    return lambda images: torch.from_numpy(session.run(None, {name: images.contiguous().numpy()})[0])
+
+
+def _program_runner(path: Path) -> Runner:
+    try:
+        with _quiet():
+            return torch.export.load(path).module()
+    except Exception as error:  # a torn zip raises RuntimeError, a missing file OSError, an old schema others
+        raise ArtifactError(f"torch.export: {_first_line(error)}", where=str(path)) from error
+
+
+def _worst_error(run: Runner, model: nn.Module, example: Tensor) -> float:
+    """Largest |file - model| over batches of 1 and 3 images, relative to the model's largest output."""
+    worst = 0.0
+    for size in (1, 3):
+        images = _batch(example, size)
+        with torch.inference_mode():
+            expected, actual = model(images), run(images)
+        if actual.shape != expected.shape:
+            raise ExportError(f"a batch of {size} gives {tuple(actual.shape)}, the model {tuple(expected.shape)}")
+        error = (actual - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+        worst = max(worst, float(error)) if torch.isfinite(error) else float("inf")
+    return worst
+
+
+def _check(errors: Mapping[str, float]) -> None:
+    for name, error in errors.items():
+        if not error <= TOLERANCE:
+            raise ExportError(f"differs from the model by {error:.1e} of its largest output", where=name)
+
+
+def _batch(example: Tensor, size: int) -> Tensor:
+    """`size` different images made from the first: a file that mixes up its batch would show."""
+    first = example[:1]
+    return torch.cat([first.roll(shift, dims=-1) * (1 + shift / 8) for shift in range(size)])
+
+
+def _record(info: Mapping[str, Any], errors: Mapping[str, float], example: Tensor, copied: list[str]) -> dict[str, Any]:
+    packages = ("autoprune", "torch", "onnx", "onnxruntime")
+    return {
+        **info,
+        "input": list(example.shape[1:]),
+        "files": {"artefact": copied, "onnx": [ONNX], "pt2": [PROGRAM]},
+        "relative_error": dict(errors),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what torch's exporters warn and log: nothing in it is for the user of an exported model."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+class _AsModule(nn.Module):
+    """A loaded file as something `evaluate` can run; the file's own module stays out of train/eval switching."""
+
+    def __init__(self, run: Runner) -> None:
+        super().__init__()
+        object.__setattr__(self, "run", run)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.run(images)

@@ -1,0 +1,161 @@
+"""What a pruning method is: a frozen record of hyper-parameters plus the moments of a trial that it changes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.graph import ChannelGraph, Slot
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.surgery.tensors import named_tensors
+from autoprune.recipe import Allocation, Target, Training
+from autoprune.training.protocols import Pressure
+
+Scores = dict[str, NDArray[np.float64]]
+
+Note = float | int | bool | str
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a method may look at when it scores, selects or rebuilds.
+
+    Fields:
+        model: the model before the cut, in eval mode; a method must leave it as it was.
+        graph: its channel graph.
+        batches: `batches(images)` yields (inputs, labels) from the training split, normalised, on the model's device,
+            until `images` images have been seen.
+        loss: (outputs, labels) -> scalar, the task's own.
+        seed: of the recipe.
+        pressure: of the sparsify stage that has just ended, with what it found out; None without such a stage.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    seed: int
+    pressure: Pressure | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A sparsify stage that is about to begin.
+
+    Fields:
+        target: what the model may cost after the cut that follows, relative to `Context.graph`.
+        how: how widths are allocated at that cut.
+        training: the stage's, from `Method.stage_training`.
+        steps: optimiser steps of the stage, at least 1.
+        round: 0 before the first cut, 1 before the second, ...
+        weight_decay: the recipe's, whatever `training` has.
+    """
+
+    target: Target
+    how: Allocation
+    training: Training
+    steps: int
+    round: int = 0
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Base of all methods. A subclass adds hyper-parameters as fields and implements `score`.
+
+    Fields carry their range as metadata (`reading.within`, `reading.choices`), which checks a recipe and documents the
+    method's search space.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    summary: ClassVar[str]
+
+    #: True for the control: nothing is pruned, whatever the target says.
+    is_dense: ClassVar[bool] = False
+
+    #: True if `rebuild` solves for the weights that stay: the cut model then computes something else than the masked.
+    reconstructs: ClassVar[bool] = False
+
+    #: False if the sparsify stage is the same for all targets and allocations; then it is not told of them.
+    stage_aims: ClassVar[bool] = True
+
+    @property
+    def judged_at_cut(self) -> bool:
+        """Whether accuracy right after the cut says anything; no if the method starts layers anew."""
+        return True
+
+    @property
+    def stage_shares(self) -> tuple[float, ...]:
+        """The share of the recipe's training images spent in the sparsify stage before each cut; 0 = cut at once."""
+        return (0.0,)
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """A model that computes the same, with layers decomposed that the method wants so; the model stays as it was.
+
+        The trial traces what is returned. Layers whose rank does not pay in the end become single again.
+        """
+        return model
+
+    def left_after(self, ratio: float, cut: int) -> float:
+        """The ratio of the dense cost that is left after cut number `cut` (from 1); `ratio` after the last."""
+        return ratio
+
+    def stage_training(self, training: Training) -> Training:
+        """How a sparsify stage trains; default: as the recipe says, without moving average and distillation."""
+        return replace(training, ema=0.0, distill=0.0)
+
+    def sparsify(self, context: Context, stage: Stage) -> Pressure | None:
+        """The pressure on `context.model` during the sparsify stage; the model is on the device it trains on."""
+        return None
+
+    @abstractmethod
+    def score(self, context: Context) -> Scores:
+        """One score per unit for every group the method prunes; higher = keep."""
+
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+        """Which units stay; default: allocate the scores to the target."""
+        return allocate(context.graph, scores, target, how)
+
+    def rebuild(self, context: Context, keep: Keep) -> nn.Module:
+        """The smaller model; default: cut, with the constants of pruned channels folded."""
+        return prune(context.model, context.graph, keep)
+
+    def notes(self, context: Context, keep: Keep) -> Mapping[str, Note]:
+        """What the method wants told about this cut, beside its cost and accuracy; becomes `Outcome.notes`."""
+        return {}
+
+
+def sum_over_slots(
+    model: nn.Module, graph: ChannelGraph, roles: tuple[str, ...], value: Callable[[Tensor], Tensor]
+) -> Scores:
+    """Per unit, the sum of `value` over the entries it owns in slots of these roles.
+
+    `value` maps a tensor of shape (entries along the slot, rest) to one number per entry, shape (entries,).
+    """
+    totals = np.zeros(graph.unit_count)
+    tensors = dict(named_tensors(model))
+    for slot in graph.slots:
+        if slot.role in roles:
+            entries = value(rows(tensors[slot.tensor], slot)).double().cpu().numpy()
+            owned = slot.units >= 0
+            np.add.at(totals, slot.units[owned], entries[owned])
+    return per_group(graph, totals)
+
+
+def rows(tensor: Tensor, slot: Slot) -> Tensor:
+    """The tensor as a matrix (entries along the slot, everything else), detached, float32."""
+    return tensor.detach().movedim(slot.dim, 0).reshape(tensor.shape[slot.dim], -1).float()
+
+
+def per_group(graph: ChannelGraph, units: NDArray[np.float64]) -> Scores:
+    """Numbers per unit as numbers per prunable group."""
+    return {group.id: units[group.units] for group in graph.prunable}

@@ -1,0 +1,59 @@
+"""What methods share that train under a pressure before the cut."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from autoprune.engine.keep import Keep
+from autoprune.methods.base.method import Context, Method, Scores, Stage
+from autoprune.methods.base.units import SCOPES, Units, in_scope
+from autoprune.recipe import Allocation, Target
+from autoprune.schema import within
+from autoprune.training.protocols import Pressure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged(Method):
+    """A method with a sparsify stage.
+
+    Fields:
+        share: share of the training images spent in sparsify stages.
+        scope: which groups are pruned (`filters.in_scope`).
+    """
+
+    share: float = field(default=0.5, metadata=within(0.05, 1, search=(0.2, 0.9)))
+    scope: str = field(default="coupled", metadata=SCOPES)
+
+    @property
+    def stage_shares(self) -> tuple[float, ...]:
+        """One stage, of `share`."""
+        return (self.share,)
+
+    def units(self, context: Context) -> Units:
+        """The filters of the groups in scope."""
+        return Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
+
+
+class Deciding(Pressure, Protocol):
+    """A pressure that knows at the end of its stage what is kept."""
+
+    def keep(self) -> Keep:
+        """What it has decided to keep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided(Staged):
+    """A method whose pressure decides, during the stage, what is kept."""
+
+    @abstractmethod
+    def sparsify(self, context: Context, stage: Stage) -> Deciding:
+        """The pressure on `context.model` during the sparsify stage."""
+
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+        """What the pressure has decided; before any stage, what an allocation of the scores keeps."""
+        if context.pressure is None:
+            return super().select(context, scores, target, how)
+        pressure: Deciding = context.pressure  # type: ignore[assignment] # it comes from `sparsify`
+        return pressure.keep()

@@ -1,0 +1,38 @@
+"""What Ray and Tune read from the environment, and the numbers that fit them to short trials."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+# Ray and Tune read these when they are imported or started.
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files: half of Tune's time per trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours stops the same way and says how to resume
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study folder is the only truth: nothing is ever restored from Tune's
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a space file mean the same in every process
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints every crash, whatever the verbosity
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # deprecations inside Ray are not the user's to mend
+    import ray.tune  # noqa: F401 - here first: whoever imports it later finds it set up, and silent
+
+
+#: A worker whose fellows have not come up by then starts without them.
+BARRIER_SECONDS = 60.0
+
+#: A recipe whose worker process dies is tried this many times in all.
+ATTEMPTS = 3
+
+OBJECT_STORE_BYTES = 128 * 2**20
+
+TIMED_OUT = 42
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

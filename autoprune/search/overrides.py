@@ -1,0 +1,71 @@
+"""Changes to a study's configuration that the command line or a caller asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from autoprune.errors import InputError, check_name
+from autoprune.schema import read, to_plain
+from autoprune.search.prepare import AMOUNTS, Prepared
+from autoprune.search.proposing import first_recipes
+from autoprune.study.config import Finalists, Sampler, StudyConfig
+from autoprune.study.folder import Study
+
+
+def with_budget(config: StudyConfig, given: Mapping[str, Any]) -> StudyConfig:
+    """The configuration with another budget.
+
+    Args:
+        given: fields of `Budget`, None = not given. Amounts replace all those of the space file; `until` is added.
+
+    Raises:
+        InputError: neither the arguments nor the file say when to end, or an amount cannot be counted here.
+    """
+    amounts = {name: value for name, value in given.items() if value is not None and name != "until"}
+    for name, value in amounts.items():
+        if not value > 0:
+            raise InputError(f"{value!r} is out of range", where=name, allowed="above 0")
+    budget = config.budget
+    if amounts:
+        budget = replace(budget, **{**dict.fromkeys(AMOUNTS), **amounts})
+    if given.get("until"):
+        budget = replace(budget, until=check_name(str(given["until"]), ("hypervolume",), kind="end", where="until"))
+    if budget.endless:
+        raise InputError("no end is given", where="budget", allowed=", ".join((*AMOUNTS, "until")))
+    if budget.gpu_hours is not None and not config.resources.gpus_per_trial:
+        raise InputError("trials use no GPU", where="budget.gpu_hours", allowed="another budget on CPUs")
+    return replace(config, budget=budget)
+
+
+def with_sampler(config: StudyConfig, name: str | None) -> StudyConfig:
+    """The configuration with another sampler, if one is given; raises `InputError` if there is none of that name."""
+    if name is None:
+        return config
+    names = Sampler.__dataclass_fields__["name"].metadata["choices"]
+    check_name(name, names, kind="sampler")
+    return replace(config, sampler=replace(config.sampler, name=name))
+
+
+def with_finalists(config: StudyConfig, given: Mapping[str, Any]) -> StudyConfig:
+    """The configuration with other finalists: fields of `Finalists`, None = as they are; `InputError` out of range."""
+    wanted = {name: value for name, value in given.items() if value is not None}
+    return replace(config, finalists=read(Finalists, {**to_plain(config.finalists), **wanted}, "finalists"))
+
+
+def warm_started(prepared: Prepared, earlier: Study | None) -> Prepared:
+    """The same study, with the front of an earlier one among its first recipes; at most half of all that come first.
+
+    The other half is for what the earlier study did not have. The recipes become part of the configuration, so a
+    resumed search does not need the folder they came from.
+
+    Raises:
+        InputError, StudyError: as for `first_recipes.from_front`.
+    """
+    if earlier is None:
+        return prepared
+    sampler = prepared.config.sampler
+    taken = first_recipes.from_front(earlier, prepared.space, most=max(-(-sampler.startup // 2), 1))
+    sampler = replace(sampler, first=(*sampler.first, *taken))
+    return replace(prepared, config=replace(prepared.config, sampler=sampler))

@@ -1,0 +1,115 @@
+"""The evaluator that runs recipes on a task's shared trial state."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.search.running.evaluate import Evaluation, Evaluator, Report
+from autoprune.search.running.study_clock import StudyClock
+from autoprune.study.constraints import Constraints, Latency
+from autoprune.study.outcome import Proposal
+from autoprune.trial.cache import Store
+
+if TYPE_CHECKING:
+    from autoprune.training.runtime import Runtime
+    from autoprune.trial.shared import Bench
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenBench:
+    """Builds a `BenchEvaluator` for a task: loads data and model, traces the model.
+
+    Args:
+        task: the `task:` mapping of the space file.
+        runtime: how to train, as the driver measured it, so that all workers train the same way; None = measure here.
+        cpus: threads of a trial.
+        batch_size: to measure with.
+        final: see `BenchEvaluator`.
+        share: see `Bench`.
+        constraints, latency: see `run.run`.
+    """
+
+    task: Mapping[str, Any]
+    runtime: Runtime | None
+    cpus: int
+    batch_size: int
+    final: bool = False
+    share: bool = True
+    constraints: Constraints | None = None
+    latency: Latency | None = None
+
+    def __call__(self, clock: StudyClock, store: Store) -> Evaluator:
+        """Load the task in this process."""
+        os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # before torch starts its threads; Ray sets a guess of its own
+        import torch
+
+        from autoprune.tasks import load_task
+        from autoprune.training.runtime import choose_runtime
+        from autoprune.trial.shared import Bench
+
+        torch.set_num_threads(self.cpus)
+        task = load_task(self.task)
+        shape = tuple(task.example().shape)
+        runtime = self.runtime or choose_runtime(task.model(), shape, self.batch_size, threads=self.cpus)
+        bench = Bench(task, runtime, store if self.share else None, share=self.share)
+        return BenchEvaluator(bench, clock, final=self.final, constraints=self.constraints, latency=self.latency)
+
+
+class BenchEvaluator:
+    """Runs recipes on a bench; completed ones come back with their model.
+
+    Args:
+        final: what it runs are finalists, which are measured on the test split as well.
+        constraints, latency: see `run.run`.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        clock: StudyClock,
+        *,
+        final: bool = False,
+        constraints: Constraints | None = None,
+        latency: Latency | None = None,
+    ) -> None:
+        self.bench, self.clock, self.final = bench, clock, final
+        self.constraints, self.latency = constraints, latency
+
+    def run(self, proposal: Proposal, report: Report, scratch: Path | None) -> Evaluation:
+        """Run one recipe until its end or until `report` says no."""
+        from autoprune.trial import run
+
+        done = run.run(
+            proposal.recipe,
+            self.bench,
+            report,
+            id=proposal.id,
+            control=proposal.control,
+            clock=self.clock.now,
+            scratch=scratch,
+            final=self.final,
+            constraints=None if self.final else self.constraints,  # a finalist has kept them already
+            latency=self.latency,
+        )
+        if done.model is None or done.keep is None or not done.outcome.completed:
+            return Evaluation(outcome=done.outcome)
+        return Evaluation(outcome=done.outcome, files=self._files(done))
+
+    def _files(self, done: Any) -> dict[str, bytes]:
+        """The artefact as `artifact.save` writes it, without a folder that driver and worker would have to share."""
+        from autoprune.engine.surgery import artifact
+
+        folder = Path(tempfile.mkdtemp(prefix="autoprune-model-"))
+        try:
+            info = {"outcome": json.loads(done.outcome.to_json()), "task": dict(self.bench.task.spec)}
+            artifact.save(folder / "model", done.model, done.graph, done.keep, info=info)
+            return {path.name: path.read_bytes() for path in sorted((folder / "model").iterdir())}
+        finally:
+            shutil.rmtree(folder)

@@ -1,0 +1,69 @@
+"""A search at one moment, for whoever watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from autoprune.errors import AutopruneError
+from autoprune.study.outcome import Outcome
+from autoprune.study.pareto import costs_of
+
+
+class SearchInterrupted(AutopruneError):  # noqa: N818 - what happened is no error of anyone's
+    """The user ended the search; everything that had finished is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontPoint:
+    """One member of the front so far; `costs` are those among the objectives, relative to the dense model."""
+
+    id: int
+    method: str
+    accuracy: float
+    costs: Mapping[str, float]
+
+    @classmethod
+    def of(cls, outcome: Outcome, objectives: Sequence[str]) -> FrontPoint:
+        """An outcome that may be on a front in these objectives."""
+        costs = {name: outcome.costs[name] or 0.0 for name in costs_of(objectives)}
+        method, accuracy = outcome.recipe.method.name, outcome.accuracy or 0.0
+        return cls(id=outcome.id, method=method, accuracy=accuracy, costs=costs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyProgress:
+    """A search at one moment, for whoever watches it.
+
+    Fields:
+        done: outcomes with status completed.
+        paused: recipes that wait at a rung.
+        seconds: since the study began.
+        eta: seconds until the budget is used up, as far as one can tell; None = not yet.
+        used: share of the budget, the largest if there are several; None = nothing is counted.
+        front: cheapest first.
+        latest: outcomes since the last update, oldest first.
+    """
+
+    done: int
+    running: int
+    paused: int
+    stopped: int
+    failed: int
+    seconds: float
+    eta: float | None
+    used: float | None
+    dense_accuracy: float | None
+    front: tuple[FrontPoint, ...]
+    latest: tuple[Outcome, ...]
+
+
+class View(Protocol):
+    """Shows progress; `update` is called at most twice a second, and once at the end."""
+
+    def update(self, progress: StudyProgress) -> None:
+        """Show it."""
+
+    def close(self) -> None:
+        """The search is over, or has failed."""

@@ -1,0 +1,200 @@
+"""StudyConfig: a space file, read: everything that decides what a search does."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from autoprune.errors import InputError, check_name
+from autoprune.schema import choices, expect_mapping, read_value, to_plain, within
+from autoprune.study.constraints import Constraints, Latency
+from autoprune.study.parameters import CheckMethod, FindMethod
+from autoprune.study.space import Space
+from autoprune.study.yaml_text import parse_yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """When a search ends, whichever comes first.
+
+    Fields:
+        trials: recipes.
+        minutes: since it began.
+        gpu_hours: of all trials together, with `resources.gpus_per_trial`.
+        images: training images of all trials together.
+        until: `hypervolume` = when `patience` completed recipes together have not raised the front's hypervolume by
+            `gain`, as a share.
+    """
+
+    trials: int | None = field(default=None, metadata=within(1, 10**9))
+    minutes: float | None = field(default=None, metadata=within(0, 10**6, open_low=True))
+    gpu_hours: float | None = field(default=None, metadata=within(0, 10**7, open_low=True))
+    images: int | None = field(default=None, metadata=within(1, 10**15))
+    until: str | None = field(default=None, metadata=choices("hypervolume"))
+    patience: int = field(default=20, metadata=within(1, 10**6))
+    gain: float = field(default=0.002, metadata=within(0, 1))
+
+    @property
+    def endless(self) -> bool:
+        """Whether nothing ends the search."""
+        return all(getattr(self, name) is None for name in ("trials", "minutes", "gpu_hours", "images", "until"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Where trials run.
+
+    Fields:
+        workers: trials at the same time; None = as many as the machine or the cluster has room for.
+        cpus_per_trial: cores, and threads of the training loop.
+        gpus_per_trial: 0.5 puts two trials on one GPU.
+        trial_timeout_minutes: a trial that takes longer is hung: its process is ended and the trial has failed.
+    """
+
+    workers: int | None = field(default=None, metadata=within(1, 4096))
+    cpus_per_trial: int = field(default=1, metadata=within(1, 1024))
+    gpus_per_trial: float = field(default=0.0, metadata=within(0, 64))
+    trial_timeout_minutes: float = field(default=120.0, metadata=within(0, 10**6, open_low=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Who proposes recipes, and what is tried before.
+
+    Fields:
+        name: Optuna's multi-objective TPE, Gaussian process, genetic algorithms NSGA-II and NSGA-III, or random.
+        startup: recipes after the controls and before the sampler takes over; also the population of the genetic ones.
+        warm_start: whether plain ways to prune at several targets are among them; the others are spread over the
+            space, every method in turn.
+        first: what comes before all of these, parameter -> value as in `proposals.jsonl`; `--warm-start` fills it in.
+    """
+
+    name: str = field(default="tpe", metadata=choices("tpe", "gp", "nsga2", "nsga3", "random"))
+    startup: int = field(default=16, metadata=within(0, 10**6))
+    warm_start: bool = True
+    first: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """How recipes are ended early: at every rung of their training (`training.rungs`) they pause, and the best go on.
+
+    Fields:
+        keep: share of the recipes measured at a rung that go on; 1 = nothing is ended early.
+    """
+
+    keep: float = field(default=1.0, metadata=within(0, 1, open_low=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalists:
+    """How members of the front are trained again at full length, for numbers to quote (`autoprune finish`).
+
+    Fields:
+        seeds: how often each of them, and the dense control.
+        images: training images of each; None = five times those of the longest recipe among them.
+        most: members, evenly spread along the front if it has more.
+        share: of the search's minutes that is kept for this: the search ends with finalists, as many as there is time
+            for; without minutes, with all of them. None = only `autoprune finish` makes them.
+    """
+
+    seeds: int = field(default=3, metadata=within(1, 1000))
+    images: int | None = field(default=None, metadata=within(1, 10**12))
+    most: int = field(default=8, metadata=within(1, 10**6))
+    share: float | None = field(default=None, metadata=within(0, 0.9, open_low=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A space file, read: everything that decides what a search does.
+
+    Fields:
+        task: what `tasks.load_task` takes.
+        objectives: what the sampler trades off; accuracy and one or two of the cost ratios. The first of them is what
+            accuracy is drawn against.
+        constraints: what no pruned model may exceed.
+        latency: how it is measured.
+        seed: of the sampler, and of every recipe unless the space has a `seed` of its own.
+        controls: whether the dense model and random pruning are trained first, as long as a recipe; the finals of a
+            study have a dense control of their own.
+        share: whether trials share what several of them need; False measures what that is worth.
+    """
+
+    task: Mapping[str, Any]
+    space: Space
+    objectives: tuple[str, ...] = field(
+        default=("accuracy", "flops"), metadata=choices("accuracy", "flops", "params", "activations", "latency")
+    )
+    constraints: Constraints = field(default_factory=Constraints)
+    latency: Latency = field(default_factory=Latency)
+    budget: Budget = field(default_factory=Budget)
+    resources: Resources = field(default_factory=Resources)
+    sampler: Sampler = field(default_factory=Sampler)
+    cascade: Cascade = field(default_factory=Cascade)
+    finalists: Finalists = field(default_factory=Finalists)
+    seed: int = field(default=0, metadata=within(0, 2**32 - 1))
+    controls: bool = True
+    share: bool = True
+
+    @classmethod
+    def from_plain(
+        cls,
+        data: object,
+        where: str = "",
+        *,
+        check_method: CheckMethod | None = None,
+        find_method: FindMethod | None = None,
+    ) -> StudyConfig:
+        """Read plain data with the top keys `task`, `space`, `objectives`, `constraints`, `latency`, `budget`,
+        `resources`, `sampler`, `cascade`, `finalists`, `seed`, `controls`, `share`.
+
+        Raises:
+            InputError: naming `where`, the path inside it and what is allowed.
+        """
+        mapping = expect_mapping(data, where)
+        inside = f"{where}: " if where else ""
+        for key in mapping:
+            check_name(key, cls.__dataclass_fields__, kind="key", where=where)
+        for key in ("task", "space"):
+            if key not in mapping:
+                raise InputError(f"missing key {key!r}", where=where, allowed=", ".join(cls.__dataclass_fields__))
+        space = Space.read(mapping["space"], f"{inside}space", check_method=check_method, find_method=find_method)
+        hints = typing.get_type_hints(cls)
+        values = {
+            key: read_value(hints[key], item, f"{inside}{key}", cls.__dataclass_fields__[key].metadata)
+            for key, item in {**mapping, "space": space}.items()
+        }
+        config = cls(**values)
+        _check_objectives(config.objectives, f"{inside}objectives")
+        return config
+
+    @classmethod
+    def from_yaml(cls, text: str, where: str = "", *, check_method: CheckMethod | None = None) -> StudyConfig:
+        """The inverse of `to_yaml`."""
+        return cls.from_plain(parse_yaml(text, where), where, check_method=check_method)
+
+    @property
+    def timed(self) -> Latency | None:
+        """How pruned models are timed; None if neither an objective nor a constraint asks for it."""
+        limits = self.constraints.limits()
+        return self.latency if "latency" in (*self.objectives, *limits) or "latency_ms" in limits else None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data; `StudyConfig.from_plain(config.to_plain()) == config`."""
+        fields = {f.name: to_plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {**fields, "space": self.space.to_plain()}
+
+    def to_yaml(self) -> str:
+        """A space file that stands alone, without `extends`."""
+        return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
+
+
+def _check_objectives(objectives: tuple[str, ...], where: str) -> None:
+    if "accuracy" not in objectives or len(set(objectives)) != len(objectives) or not 2 <= len(objectives) <= 3:
+        allowed = "accuracy, and one or two of flops, params, activations, latency"
+        raise InputError(f"found {list(objectives)!r}", where=where, allowed=allowed)

@@ -1,0 +1,212 @@
+"""Finalists: members of a front that were trained again at full length, and what several seeds gave on the test split.
+
+A finalist is an `Outcome` with a `member`, the trial whose recipe it trains. The recipe runs as a whole once more, from
+the dense weights on, so its widths are those that the longer recipe chooses: they meet the same target, and may differ
+from those of the trial. The dense control is a member like the others, and what they are compared with.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from autoprune.errors import InputError
+from autoprune.recipe import MethodChoice, Recipe, Target
+from autoprune.study.config import Finalists
+from autoprune.study.folder import Study
+from autoprune.study.outcome import Outcome, Proposal
+from autoprune.study.pareto import DENSE, front
+
+T = TypeVar("T")
+
+
+#: The number of the dense control where the search had none.
+CONTROL = -1
+
+
+#: Images of a finalist, if nobody says: so many times those of the longest recipe among the members.
+FULL = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What several seeds gave: mean and sample standard deviation; a single one has none."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Measured:
+        """At least one value."""
+        return cls(mean=statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """One member with all of its completed finalists, by rising seed.
+
+    Fields:
+        member: number of the trial; `CONTROL` = the dense control of a search that had none.
+        runs: at least one.
+    """
+
+    member: int
+    runs: tuple[Outcome, ...]
+
+    @property
+    def method(self) -> str:
+        """Its name."""
+        return self.runs[0].recipe.method.name
+
+    @property
+    def dense(self) -> bool:
+        """Whether it is the control."""
+        return self.method == DENSE
+
+    @property
+    def images(self) -> int:
+        """Training images of each run."""
+        return self.runs[0].recipe.training.images
+
+    @property
+    def flops_ratio(self) -> float:
+        """Mean over the runs; each of them meets the target."""
+        return statistics.fmean(run.flops_ratio or 0.0 for run in self.runs)
+
+    @property
+    def validation(self) -> Measured:
+        """Accuracy on the validation split."""
+        return Measured.of([run.accuracy or 0.0 for run in self.runs])
+
+    @property
+    def test(self) -> Measured:
+        """Accuracy on the test split."""
+        return Measured.of([run.test_accuracy or 0.0 for run in self.runs])
+
+    @property
+    def best(self) -> Outcome:
+        """The run whose model is kept: the best on the validation split, never on the test split."""
+        return max(self.runs, key=lambda run: (run.accuracy or 0.0, -run.id))
+
+
+def finalists(outcomes: Sequence[Outcome]) -> list[Finalist]:
+    """The lines of `finalists.jsonl` that completed, by member: by rising FLOPs, so that the control comes last."""
+    done = [run for run in outcomes if run.completed and run.member is not None]
+    done.sort(key=lambda run: run.recipe.seed)
+    members = dict.fromkeys(run.member for run in done if run.member is not None)
+    found = [Finalist(member=member, runs=tuple(run for run in done if run.member == member)) for member in members]
+    return sorted(found, key=lambda one: (one.dense, one.flops_ratio, one.member))
+
+
+def lost(outcomes: Sequence[Outcome]) -> int:
+    """How many of these trainings have not completed, and did not when they were tried again."""
+    done = {(run.member, run.recipe.seed) for run in outcomes if run.completed}
+    return len({(run.member, run.recipe.seed) for run in outcomes} - done)
+
+
+def against_dense(found: Sequence[Finalist]) -> dict[int, float | None]:
+    """Member -> how far its mean test accuracy lies above that of the dense control; None if there is none."""
+    dense = next((one.test.mean for one in found if one.dense), None)
+    return {one.member: None if dense is None else one.test.mean - dense for one in found}
+
+
+def rows(study: Study) -> list[dict[str, Any]]:
+    """One row in plain data per member, for tables and JSON; accuracies in [0, 1]."""
+    found = finalists(study.finalists)
+    above = against_dense(found)
+    return [
+        {
+            "trial": one.member,
+            "method": one.method,
+            "seeds": len(one.runs),
+            "flops_ratio": one.flops_ratio,
+            "validation": one.validation.mean,
+            "validation_std": one.validation.std,
+            "test": one.test.mean,
+            "test_std": one.test.std,
+            "against_dense": above[one.member],
+        }
+        for one in found
+    ]
+
+
+def spread(members: Sequence[T], most: int) -> list[T]:
+    """At most so many, evenly by their order; both ends are among them if there is room for two."""
+    if len(members) <= most:
+        return list(members)
+    if most == 1:
+        return [members[len(members) // 2]]
+    return [members[round(i * (len(members) - 1) / (most - 1))] for i in range(most)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One training that is still to be done: a member's recipe at full length with one of the seeds."""
+
+    member: int
+    proposal: Proposal
+
+
+def to_train(study: Study, wanted: Finalists) -> list[Entry]:
+    """What is missing: every seed of the dense control and of the chosen members; one seed of all before the next.
+
+    What completed earlier is not repeated, what failed or was cut short is. The first seed is the recipe's own, the
+    others follow it.
+
+    Raises:
+        InputError: the front is empty, or there are finalists of another length.
+    """
+    chosen = _members(study, wanted.most)
+    members = [_control(study), *chosen]
+    images = _length(study, wanted.images, [recipe for _, recipe in members])
+    done = {(run.member, run.recipe.seed) for run in study.finalists if run.completed}
+    first = max((run.id for run in study.finalists), default=-1) + 1
+    jobs = [(member, _full(recipe, images, turn)) for turn in range(wanted.seeds) for member, recipe in members]
+    missing = [(member, recipe) for member, recipe in jobs if (member, recipe.seed) not in done]
+    return [
+        Entry(member=member, proposal=Proposal(id=number, recipe=recipe, control=recipe.method.name == DENSE))
+        for number, (member, recipe) in enumerate(missing, first)
+    ]
+
+
+def _members(study: Study, most: int) -> list[tuple[int, Recipe]]:
+    members = front(study.outcomes, study.objectives)
+    if not members:
+        allowed = "a study in which something that was pruned has completed"
+        raise InputError("the front is empty: nothing to train again", where=str(study.folder.path), allowed=allowed)
+    return [(member.id, member.recipe) for member in spread(members, most)]
+
+
+def _control(study: Study) -> tuple[int, Recipe]:
+    """The dense control: the search's own, whose training is the middle of what was searched, or, where the search had
+    none (`controls: false`), the dense model trained as the study's first recipe.
+
+    With warm starts that recipe has the middle of every range too.
+    """
+    for proposal in study.proposals:
+        if proposal.control and proposal.recipe.method.name == DENSE:
+            return proposal.id, proposal.recipe
+    if not study.proposals:
+        what = "there is no recipe whose training a dense control could have"
+        raise InputError(what, where=str(study.folder.proposals))
+    first = min(study.proposals, key=lambda proposal: proposal.id).recipe
+    return CONTROL, replace(first, method=MethodChoice(name=DENSE), target=Target())
+
+
+def _length(study: Study, wanted: int | None, recipes: Sequence[Recipe]) -> int:
+    """Training images of a finalist: what is wanted, else as many as those there are had, else the default."""
+    known = next((run.recipe.training.images for run in study.finalists if run.completed), None)
+    if wanted is not None and known not in (None, wanted):
+        raise InputError(
+            f"{wanted} training images: the finalists of this study have {known}, and the test split is read once",
+            where=str(study.folder.finalists),
+            allowed=f"{known}, or another folder",
+        )
+    return wanted or known or FULL * max(recipe.training.images for recipe in recipes)
+
+
+def _full(recipe: Recipe, images: int, turn: int) -> Recipe:
+    training = replace(recipe.training, images=images, rungs=(1.0,))
+    return replace(recipe, training=training, seed=(recipe.seed + turn) % 2**32)

@@ -1,0 +1,119 @@
+"""Study: the folder that holds all outcomes. The only place that knows its file names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import InputError
+from autoprune.study.log import read_lines
+from autoprune.study.outcome import Outcome, Proposal
+from autoprune.study.pareto import OBJECTIVES
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The only place that knows the file names of a study."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved space file, with everything a resumed search needs."""
+        return self.path / "study.yaml"
+
+    @property
+    def proposals(self) -> Path:
+        """Recipes handed out, one JSON object a line."""
+        return self.path / "proposals.jsonl"
+
+    @property
+    def outcomes(self) -> Path:
+        """Recipes ended, one JSON object a line."""
+        return self.path / "outcomes.jsonl"
+
+    @property
+    def paused(self) -> Path:
+        """Recipes that wait at a rung, or waited, one JSON object a line and rung."""
+        return self.path / "paused.jsonl"
+
+    @property
+    def states(self) -> Path:
+        """What paused recipes go on from, one folder each."""
+        return self.path / "states"
+
+    @property
+    def shared(self) -> Path:
+        """What several trials need, see `store`; may be removed at any time."""
+        return self.path / "shared"
+
+    @property
+    def models(self) -> Path:
+        """One artefact folder per completed trial that was on the front when it ended."""
+        return self.path / "models"
+
+    @property
+    def finalists(self) -> Path:
+        """Members of the front that were trained again, one JSON object a line: see `finalists.py`."""
+        return self.path / "finalists.jsonl"
+
+    @property
+    def final_models(self) -> Path:
+        """One artefact folder per member, by the number of its finalist with the best validation accuracy."""
+        return self.path / "finalists"
+
+    @property
+    def pareto(self) -> Path:
+        """The front as a table."""
+        return self.path / "pareto.csv"
+
+    @property
+    def report(self) -> Path:
+        """The report, one self-contained HTML file."""
+        return self.path / "report.html"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder as it was when it was read: its configuration and its logs, in the order they were written."""
+
+    folder: StudyFolder
+    config: Mapping[str, Any]
+    proposals: tuple[Proposal, ...]
+    outcomes: tuple[Outcome, ...]
+    paused: tuple[Outcome, ...] = ()
+    finalists: tuple[Outcome, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the study trades off: accuracy and the names of costs."""
+        return tuple(self.config.get("objectives", OBJECTIVES))
+
+    def unfinished(self) -> tuple[Proposal, ...]:
+        """Proposals without an outcome: what a resumed search runs again."""
+        ended = {outcome.id for outcome in self.outcomes}
+        return tuple(proposal for proposal in self.proposals if proposal.id not in ended)
+
+
+def load_study(folder: str | Path) -> Study:
+    """Read a study folder.
+
+    Raises:
+        InputError: there is no study in the folder, or a line of a log is not what it should be.
+    """
+    import yaml  # the only reader of YAML here; `import autoprune.results` stays cheap for workers
+
+    paths = StudyFolder(Path(folder))
+    if not paths.config.is_file():
+        raise InputError(
+            f"no study in {str(folder)!r}", allowed="a folder written by `autoprune search`, with study.yaml inside"
+        )
+    config = yaml.safe_load(paths.config.read_text())
+    proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}") for n, line in read_lines(paths.proposals))
+    outcomes, paused, finalists = (
+        tuple(Outcome.from_json(line, f"{log}:{n}") for n, line in read_lines(log))
+        for log in (paths.outcomes, paths.paused, paths.finalists)
+    )
+    return Study(paths, config, proposals, outcomes, paused, finalists)

@@ -1,0 +1,161 @@
+"""Outcome: what a recipe gave. Study: the folder that holds all outcomes. JSON lines, appended, never rewritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoprune.recipe import Recipe
+from autoprune.schema import choices, read, to_plain
+from autoprune.study.log import parse_line
+
+#: How the error of an outcome begins that a constraint of the study has ended.
+BROKEN = "constraint: "
+
+
+STATUSES = ("completed", "stopped", "failed", "paused")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """Validation accuracy on the way.
+
+    Fields:
+        share: which of the recipe's `rungs` it is; 0 = right after the cut, 1 = the end.
+        images: training images seen by then, sparsify stage included.
+        seconds: spent by then; what a paused trial waited does not count.
+    """
+
+    share: float
+    images: int
+    accuracy: float
+    seconds: float
+
+    @property
+    def comparable(self) -> bool:
+        """Whether all that were measured at this share have seen as many images.
+
+        Right after the cut some have seen none and some their whole sparsify stage.
+        """
+        return self.share > 0 or self.images == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """When one worker ran a trial, or a part of it between two pauses; in seconds since the study began."""
+
+    worker: str
+    started: float
+    finished: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a recipe gave; one JSON line of `outcomes.jsonl`.
+
+    Fields:
+        id: the proposal's number in the study; trials run without a study have 0.
+        status: `completed`, `stopped` (ended early by the search, or right after the cut by a constraint, which
+            `error` names) or `failed` (with `error`); in `paused.jsonl`
+            also `paused`: it waits at its last rung, and may go on.
+        accuracy: on the validation split, in [0, 1]; None unless completed.
+        flops_ratio, params_ratio, activations_ratio: relative to the dense model; None if the cut was never reached.
+        latency_ratio: the same of the measured latency, and latency_ms the milliseconds of a forward pass (see
+            `latency`); None unless the study asks for latency.
+        widths: kept units per group id of the graph.
+        started, finished: seconds since the study began.
+        seconds: wall time per stage of the trial.
+        worker: who ran it last.
+        legs: who ran it when; several if it paused.
+        notes: what the method had to tell about its cuts, such as `gap_violated`.
+        control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).
+        member: of a finalist, the number of the trial whose recipe it trains again (-1: a dense control that the search
+            had none of); None for trials of a search.
+        test_accuracy: of a finalist, on the test split, in [0, 1]; no trial of a search looks at that.
+    """
+
+    id: int
+    recipe: Recipe
+    status: str = field(metadata=choices(*STATUSES))
+    accuracy: float | None = None
+    flops_ratio: float | None = None
+    params_ratio: float | None = None
+    activations_ratio: float | None = None
+    latency_ratio: float | None = None
+    latency_ms: float | None = None
+    rungs: tuple[Rung, ...] = ()
+    widths: Mapping[str, int] = field(default_factory=dict)
+    started: float = 0.0
+    finished: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    control: bool = False
+    worker: str = ""
+    legs: tuple[Stretch, ...] = ()
+    error: str | None = None
+    member: int | None = None
+    test_accuracy: float | None = None
+
+    @property
+    def completed(self) -> bool:
+        """Whether the outcome may enter a front: it ran to the end of its recipe."""
+        return self.status == "completed"
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether a constraint of the study has ended it."""
+        return self.status == "stopped" and (self.error or "").startswith(BROKEN)
+
+    @property
+    def costs(self) -> dict[str, float | None]:
+        """The known costs: relative to the dense model by the name of the objective, and `latency_ms`."""
+        ratios = {name: getattr(self, f"{name}_ratio") for name in ("flops", "params", "activations", "latency")}
+        return {**ratios, "latency_ms": self.latency_ms}
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """Its legs; one from start to end where none were noted."""
+        return self.legs or (Stretch(worker=self.worker, started=self.started, finished=self.finished),)
+
+    @property
+    def duration(self) -> float:
+        """Seconds that workers spent on it; what it waited does not count."""
+        return sum(stretch.finished - stretch.started for stretch in self.stretches)
+
+    def to_json(self) -> str:
+        """One line of JSON, without the newline; NaN and infinity are refused."""
+        return json.dumps({**to_plain(self), "recipe": self.recipe.to_dict()}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str, where: str = "outcome") -> Outcome:
+        """The inverse of `to_json`; raises `InputError` on anything else."""
+        data = parse_line(line, where)
+        return read(cls, {**data, "recipe": Recipe.from_dict(data.get("recipe"), f"{where}.recipe")}, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A recipe that was handed out; one JSON line of `proposals.jsonl`.
+
+    `params` and `distributions` are the sampler's own words for the recipe, so that a resumed search can replay it.
+    """
+
+    id: int
+    recipe: Recipe
+    params: Mapping[str, Any] = field(default_factory=dict)
+    distributions: Mapping[str, Any] = field(default_factory=dict)
+    proposed: float = 0.0
+    control: bool = False
+
+    def to_json(self) -> str:
+        """One line of JSON, without the newline."""
+        return json.dumps({**to_plain(self), "recipe": self.recipe.to_dict()}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str, where: str = "proposal") -> Proposal:
+        """The inverse of `to_json`; raises `InputError` on anything else."""
+        data = parse_line(line, where)
+        return read(cls, {**data, "recipe": Recipe.from_dict(data.get("recipe"), f"{where}.recipe")}, where)

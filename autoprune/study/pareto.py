@@ -1,0 +1,307 @@
+"""Which trials are worth keeping: the front of accuracy against cost, its hypervolume, its knee, the pick for export.
+
+Arrays of points hold one row per point and one column per objective, and every objective is minimised. Outcomes
+become points whose columns are the cost ratios of the study's objectives, in their order, and -accuracy at the end:
+(flops_ratio, -accuracy) unless a study says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from autoprune.errors import InputError
+from autoprune.recipe import Recipe
+
+OBJECTIVES = ("accuracy", "flops")
+
+"""What a study trades off if it does not say: accuracy against FLOPs."""
+
+
+REFERENCE = (1.0, 0.0)
+
+"""What the hypervolume of outcomes is measured against: flops_ratio 1 and accuracy 0."""
+
+
+DENSE = "dense"
+
+"""The method that removes nothing; its outcomes are what a front is compared with, and never its members."""
+
+
+class Measured(Protocol):
+    """What this file needs to know of an outcome; `results.Outcome` is one."""
+
+    @property
+    def id(self) -> int:
+        """The trial's number."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was tried."""
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ran to its end."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """In [0, 1]."""
+
+    @property
+    def costs(self) -> Mapping[str, float | None]:
+        """Relative to the dense model, by the name of the objective (`flops`); `latency_ms` is absolute."""
+
+    @property
+    def finished(self) -> float:
+        """Seconds since the study began."""
+
+
+M = TypeVar("M", bound=Measured)
+
+
+def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
+    """Mask of the rows that no other row dominates (no worse in every column, better in one); all columns minimised.
+
+    Equal rows do not dominate each other: all of them are in, or none. A row with a NaN is never in, and dominates
+    nothing.
+
+    Args:
+        points: (n, d).
+
+    Returns:
+        (n,) of bool.
+    """
+    rows = _as_rows(points)
+    mask = np.zeros(len(rows), dtype=bool)
+    known = np.flatnonzero(~np.isnan(rows).any(axis=1))
+    # In lexicographic order a row comes after every row that dominates it, so one comparison with those kept suffices.
+    order = known[np.lexsort(rows[known].T[::-1])]
+    kept = np.empty_like(rows)
+    count = 0
+    for index in order:
+        front, row = kept[:count], rows[index]
+        if not ((front <= row).all(axis=1) & (front < row).any(axis=1)).any():
+            kept[count] = row
+            count += 1
+            mask[index] = True
+    return mask
+
+
+def ranked(points: ArrayLike) -> NDArray[np.int64]:
+    """Rows in order of rank: front by front, in each the most isolated first (Deb et al. 2002, NSGA-II, sections III A
+    and B), equal ones as they come; all columns minimised, rows with a NaN last.
+
+    Args:
+        points: (n, d).
+
+    Returns:
+        (n,) of indices.
+    """
+    rows = _as_rows(points)
+    left, order = np.arange(len(rows)), np.zeros(0, dtype=np.int64)
+    while len(left):
+        best = nondominated(rows[left])
+        front_now = left[best] if best.any() else left  # nothing but NaNs
+        alone = _crowding(rows[front_now])
+        order = np.concatenate([order, front_now[np.argsort(-alone, kind="stable")]])
+        left = left[~best] if best.any() else left[:0]
+    return order
+
+
+def hypervolume(points: ArrayLike, reference: Sequence[float] = REFERENCE) -> float:
+    """Volume of the space that the points dominate, bounded by `reference`; exact; all columns minimised.
+
+    Rows with a NaN, and rows that are not better than the reference in every column, add nothing. Two columns take
+    O(n log n); every further column is cut into at most n slices.
+
+    Args:
+        points: (n, d) with d >= 2; for outcomes (flops_ratio, -accuracy).
+        reference: d numbers.
+    """
+    limit = np.asarray(reference, dtype=np.float64)
+    rows = _as_rows(points, columns=len(limit))
+    return _volume(rows[(rows < limit).all(axis=1)], limit)
+
+
+def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
+    """The objectives but for accuracy, in their order."""
+    return tuple(name for name in objectives if name != "accuracy")
+
+
+def reference(objectives: Sequence[str] = OBJECTIVES) -> tuple[float, ...]:
+    """What the hypervolume of outcomes is measured against: 1 for every cost ratio, and accuracy 0."""
+    return (*(1.0 for _ in costs_of(objectives)), 0.0)
+
+
+def points(outcomes: Iterable[Measured], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
+    """(n, d) of the cost ratios and -accuracy; NaN where an outcome did not complete or lacks a number."""
+    nan, names = float("nan"), costs_of(objectives)
+
+    def row(outcome: Measured) -> list[float]:
+        numbers = [outcome.costs[name] for name in names]
+        known = [number for number in numbers if number is not None]
+        if not outcome.completed or outcome.accuracy is None or len(known) < len(names):
+            return [nan] * (len(names) + 1)
+        return [*known, -outcome.accuracy]
+
+    return np.array([row(outcome) for outcome in outcomes], dtype=np.float64).reshape(-1, len(names) + 1)
+
+
+def candidates(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> list[M]:
+    """The outcomes that may be on a front: completed, with all numbers, and pruned at all.
+
+    The `random` control is one of them: a randomly pruned model that nothing beats is a result, and worth seeing. The
+    `dense` control is not.
+    """
+    known = [outcome for outcome in outcomes if outcome.recipe.method.name != DENSE]
+    missing = np.isnan(points(known, objectives))
+    return [outcome for outcome, numbers in zip(known, missing, strict=True) if not numbers.any()]
+
+
+def front(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> list[M]:
+    """The candidates that no other candidate dominates, by rising cost: of the first cost objective, then the others.
+
+    With two objectives that is by rising accuracy too. Of several with the same numbers the one that finished first
+    stays.
+    """
+    pool = candidates(outcomes, objectives)
+    rows = points(pool, objectives)
+    members = [
+        (tuple(row), outcome) for outcome, row, stays in zip(pool, rows, nondominated(rows), strict=True) if stays
+    ]
+    first: dict[tuple[float, ...], M] = {}
+    for row, outcome in sorted(members, key=lambda member: (member[0], member[1].finished, member[1].id)):
+        first.setdefault(row, outcome)
+    return list(first.values())
+
+
+def hypervolume_over_time(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
+    """(n, 2) of (seconds since the study began, hypervolume of the front so far): a row per finished candidate."""
+    pool = sorted(candidates(outcomes, objectives), key=lambda o: (o.finished, o.id))
+    found = points(pool, objectives)
+    rows = np.zeros((len(pool), 2))
+    so_far, value = found[:0], 0.0
+    for index, (outcome, point) in enumerate(zip(pool, found, strict=True)):
+        if not (so_far <= point).all(axis=1).any():
+            so_far = np.vstack([so_far[~(point <= so_far).all(axis=1)], point])
+            value = hypervolume(so_far, reference(objectives))
+        rows[index] = outcome.finished, value
+    return rows
+
+
+def knee(members: Sequence[M], objectives: Sequence[str] = OBJECTIVES) -> M:
+    """The member of a front that lies farthest from the line between the front's two ends, on its better side.
+
+    All objectives are first scaled to [0, 1] over the front (Das 1999, "On characterizing the knee of the Pareto
+    curve"); with three of them the line is the plane through the three corners where one is worst and the others best.
+    Where no member lies on the better side, or two are equally far, the more accurate one is taken.
+
+    Raises:
+        InputError: the front is empty.
+    """
+    _expect_members(members)
+    rows = points(members, objectives)
+    low, span = rows.min(axis=0), np.ptp(rows, axis=0)
+    scaled = (rows - low) / np.where(span > 0, span, 1.0)
+    farthest = (1 - scaled.sum(axis=1)).round(12)
+    return members[max(range(len(members)), key=lambda i: (farthest[i], -rows[i, -1]))]
+
+
+def pick(members: Sequence[M], limits: Mapping[str, float], objectives: Sequence[str] = OBJECTIVES) -> M:
+    """The member of a front to hand over: the most accurate one within the limits; if accuracy alone is limited, the
+    cheapest one that reaches it.
+
+    Args:
+        members: as `front` returns them; the dense model is never among them, so it is never picked.
+        limits: name -> number: `accuracy` at least, any of `Measured.costs` at most.
+        objectives: of the study; the first cost among them says what is cheapest.
+
+    Raises:
+        InputError: no limit is given, the front is empty, a limit is on what was not measured, or no member fits (the
+            nearest one is named).
+    """
+    if not limits:
+        raise InputError("nothing to pick by", allowed="a largest cost, a smallest accuracy or several")
+    _expect_members(members)
+    over = [_excess(member, limits) for member in members]
+    fitting = [member for member, excess in zip(members, over, strict=True) if excess == 0]
+    if not fitting:
+        raise _nothing_fits(members[int(np.argmin(over))], limits, objectives)
+    cheapest = {member.id: row for member, row in zip(members, points(members, objectives), strict=True)}
+    if set(limits) == {"accuracy"}:
+        return min(fitting, key=lambda o: tuple(cheapest[o.id]))
+    return min(fitting, key=lambda o: (-(o.accuracy or 0.0), *cheapest[o.id]))
+
+
+def _crowding(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Per row the sum over columns of the distance between its two neighbours, in spans; ends are infinitely alone."""
+    alone = np.zeros(len(rows))
+    for column in rows.T:
+        order = np.argsort(column, kind="stable")
+        gaps = np.full(len(rows), np.inf)
+        span = column[order[-1]] - column[order[0]]
+        gaps[1:-1] = (column[order[2:]] - column[order[:-2]]) / (span or 1.0)
+        alone[order] += gaps
+    return alone
+
+
+def _as_rows(points: ArrayLike, columns: int | None = None) -> NDArray[np.float64]:
+    rows = np.asarray(points, dtype=np.float64)
+    if rows.size == 0 and rows.ndim < 2:
+        return np.empty((0, columns or 1))
+    if rows.ndim != 2 or (columns is not None and rows.shape[1] != columns):
+        raise InputError(f"expected one row per point, found shape {rows.shape}", allowed=f"(n, {columns or 'd'})")
+    return rows
+
+
+def _volume(rows: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
+    """`rows` are all better than `limit` in every column."""
+    if len(rows) == 0:
+        return 0.0
+    if len(limit) == 2:
+        return _area(rows, limit)
+    rows = rows[np.argsort(rows[:, -1])]
+    heights = np.diff(rows[:, -1], append=limit[-1])
+    # Between two neighbouring values of the last column exactly the rows up to the lower one dominate.
+    return float(sum(h * _volume(rows[: n + 1, :-1], limit[:-1]) for n, h in enumerate(heights) if h > 0))
+
+
+def _area(rows: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
+    rows = rows[np.argsort(rows[:, 0])]
+    widths = np.diff(rows[:, 0], append=limit[0])
+    heights = limit[1] - np.minimum.accumulate(rows[:, 1])
+    return float(widths @ heights)
+
+
+def _expect_members(members: Sequence[M]) -> None:
+    if not members:
+        raise InputError("the front is empty: no trial that pruned something completed")
+
+
+def _excess(member: Measured, limits: Mapping[str, float]) -> float:
+    """By how much a member breaks the limits, summed; milliseconds as a share of their limit."""
+    total = 0.0
+    for name, limit in limits.items():
+        value = member.accuracy if name == "accuracy" else member.costs[name]
+        if value is None:
+            raise InputError(f"{name} of trial {member.id} was not measured", allowed="a study that searched for it")
+        over = max(limit - value if name == "accuracy" else value - limit, 0.0)
+        total += over / limit if name == "latency_ms" else over
+    return total
+
+
+def _nothing_fits(nearest: Measured, limits: Mapping[str, float], objectives: Sequence[str]) -> InputError:
+    values = {**nearest.costs, "accuracy": nearest.accuracy}
+    wishes = [f"{_said(name)} {'>=' if name == 'accuracy' else '<='} {limit:g}" for name, limit in limits.items()]
+    shown = [name for name in limits if name != "accuracy"] or list(costs_of(objectives)[:1])
+    found = ", ".join(f"{_said(name)} {values[name]:.4g}" for name in shown)
+    named = f"trial {nearest.id} with {found} and accuracy {nearest.accuracy:.4g}"
+    return InputError(f"no model on the front has {' and '.join(wishes)}; the nearest is {named}")
+
+
+def _said(name: str) -> str:
+    """A limit's name as the logs have it."""
+    return name if name in ("accuracy", "latency_ms") else f"{name}_ratio"

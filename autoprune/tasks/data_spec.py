@@ -1,0 +1,62 @@
+"""The `data:` mapping of a task, and a data set before it is split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoprune.schema import choices, within
+from autoprune.tasks.base import Pixels, Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """The `data:` mapping of a task.
+
+    Fields:
+        name: one of `names()`.
+        function: instead of a name, `module:function` returning a mapping with train_images, train_labels, test_images,
+            test_labels; images (N, H, W, C) or (N, H, W), uint8 from 0 to 255 or floating point.
+        arguments: passed to `function`.
+        path: `image_folder` only: the folder that holds `train`, `val` and `test` (as far as the splits name them).
+        size: `image_folder` only: side of the square the network sees.
+        workers: `image_folder` only: processes that decode images.
+        splits: part expressions for `train`, `validation` and `test`, for instance `train[:-5000]`.
+        augment: `flip` mirrors half of the images, anew each time; `crop` shifts an image by up to an eighth of
+            its height, black beyond the border (`image_folder`: a random part,
+            8 to 100 % of the area, scaled to `size`).
+        mean, std: normalisation per channel, for pixels scaled to [0, 1]; default: the data set's own.
+        download: let torchvision download the data set.
+    """
+
+    name: str | None = None
+    function: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    path: str | None = None
+    size: int = field(default=224, metadata=within(1, 4096))
+    workers: int = field(default=4, metadata=within(0, 256))
+    splits: Mapping[str, str] = field(default_factory=dict)
+    augment: tuple[str, ...] = field(default=(), metadata=choices("flip", "crop"))
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a data set as its files have it; `select` makes a split of the images [start, stop)."""
+
+    length: int
+    select: Callable[[int, int, Pixels], Split]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set before it is split. `mean`, `std` and `scale`: its own normalisation, see `Pixels`."""
+
+    parts: Mapping[str, Part]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 255.0

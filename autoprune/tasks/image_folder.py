@@ -1,0 +1,142 @@
+"""Image folders: files that are decoded batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autoprune.errors import DataError, InputError
+from autoprune.tasks.base import Pixels, Split
+from autoprune.tasks.data_spec import DataSpec, Part, Source
+from autoprune.tasks.user_code import data_folder
+from autoprune.training.seeds import random_stream
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Streamed(Split):
+    """A split of image files, decoded batch by batch in `workers` processes. `labels`: int64 (N,)."""
+
+    paths: tuple[str, ...]
+    labels: Tensor
+    pixels: Pixels
+    size: int
+    workers: int
+
+    def fetch(
+        self, order: Tensor, batch_size: int, *, device: str, seed: int | None, start: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Split.fetch`."""
+        from torch.utils.data import DataLoader
+
+        chosen = order.tolist()[start * batch_size :]
+        jobs = [(index, None if seed is None else (seed, start * batch_size + k)) for k, index in enumerate(chosen)]
+        batches = [jobs[low : low + batch_size] for low in range(0, len(jobs), batch_size)]
+        files = _Files(self.paths, self.labels, self.pixels.augment, self.size)
+        for images, labels in DataLoader(files, batch_sampler=batches, num_workers=self.workers):
+            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+    def to(self, device: str) -> Streamed:
+        """Itself: the images stay in their files."""
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, file sizes and labels (the pixels of a large folder are too many to read)."""
+        digest = hashlib.sha256()
+        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
+            name = "/".join(Path(path).parts[-2:])
+            digest.update(f"{name} {Path(path).stat().st_size} {label}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Image files as a map from (index, seeds of its augmentation or None) to (pixels (size, size, 3) uint8, label)."""
+
+    paths: tuple[str, ...]
+    labels: Tensor
+    augment: tuple[str, ...]
+    size: int
+
+    def __getitem__(self, job: tuple[int, tuple[int, int] | None]) -> tuple[Tensor, Tensor]:
+        from torchvision.datasets.folder import default_loader
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        index, seeds = job
+        image = pil_to_tensor(default_loader(self.paths[index]))  # PIL; torchvision's own decoders are going away
+        stream = None if seeds is None else random_stream(*seeds)
+        return self._square(image, stream).permute(1, 2, 0), self.labels[index]
+
+    def _square(self, image: Tensor, stream: torch.Generator | None) -> Tensor:
+        from torchvision.transforms.v2 import functional as T
+
+        side = [self.size, self.size]
+        if stream is not None and "crop" in self.augment:
+            image = T.resized_crop(image, *_random_box(image.shape[1], image.shape[2], stream), side, antialias=True)
+        else:
+            image = T.center_crop(T.resize(image, [round(self.size / 0.875)], antialias=True), side)
+        mirror = stream is not None and "flip" in self.augment and torch.rand((), generator=stream) < 0.5
+        return T.horizontal_flip(image) if mirror else image
+
+
+def _random_box(height: int, width: int, stream: torch.Generator) -> tuple[int, int, int, int]:
+    """Top, left, height, width of a random part: 8 to 100 % of the area, 3:4 to 4:3 (Szegedy et al. 2015)."""
+    share, aspect, down, right = torch.rand(4, generator=stream).tolist()
+    area, ratio = height * width * (0.08 + 0.92 * share), (3 / 4) * (16 / 9) ** aspect
+    box_height, box_width = min(height, round((area / ratio) ** 0.5)), min(width, round((area * ratio) ** 0.5))
+    return (
+        int(down * (height - box_height + 1)),
+        int(right * (width - box_width + 1)),
+        max(1, box_height),
+        max(1, box_width),
+    )
+
+
+def _image_folder(spec: DataSpec, where: str) -> Source:
+    """torchvision's ImageFolder layout: PATH/PART/CLASS/*.jpg; the classes are those of PATH/train, sorted by name."""
+    if spec.path is None:
+        raise InputError(
+            "missing key 'path'", where=where, allowed="a folder with train/CLASS/*.jpg and val/CLASS/*.jpg"
+        )
+    root = Path(spec.path).expanduser()
+    root = root if root.is_absolute() or root.is_dir() else data_folder() / root
+    parts = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    if "train" not in parts:
+        raise DataError(
+            "no folder 'train' with images",
+            where=str(root),
+            allowed="train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg",
+        )
+    listed = {part: _list_folder(root / part) for part in parts if part in ("train", "val", "test")}
+    classes = listed["train"][0]
+    for part, (names, _) in listed.items():
+        if names != classes:
+            raise DataError(
+                f"{part} has other classes than train", where=str(root), allowed="the same folders in each part"
+            )
+    make = {part: Part(len(files), partial(_files, files, spec)) for part, (_, files) in listed.items()}
+    return Source(make, len(classes), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _list_folder(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    from torchvision.datasets import ImageFolder
+
+    try:
+        found = ImageFolder(str(folder))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"no images: {error}", where=str(folder), allowed="CLASS/*.jpg") from error
+    # every class's files come in one block; an order that mixes them lets `train[:-5000]` mean a fair sample
+    mixed = torch.randperm(len(found.samples), generator=random_stream(0)).tolist()
+    return found.classes, [found.samples[i] for i in mixed]
+
+
+def _files(files: list[tuple[str, int]], spec: DataSpec, low: int, high: int, pixels: Pixels) -> Streamed:
+    paths, labels = zip(*files[low:high], strict=True)
+    return Streamed(paths=paths, labels=torch.tensor(labels), pixels=pixels, size=spec.size, workers=spec.workers)

@@ -1,0 +1,69 @@
+"""A split that lies in memory, augmented on the device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoprune.tasks.base import Pixels, Split
+from autoprune.training.seeds import random_stream
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resident(Split):
+    """A split that lies in memory. `images`: (N, H, W, C), uint8 or float32; `labels`: int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+    pixels: Pixels
+
+    def to(self, device: str) -> Resident:
+        """The same split with its images on `device`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def fetch(
+        self, order: Tensor, batch_size: int, *, device: str, seed: int | None, start: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Split.fetch`. Where the images lie on another device, only the batches travel."""
+        home = self.images.device
+        draws = None if seed is None else draw(len(order), self.images.shape[1], self.pixels.augment, seed).to(home)
+        order = order.to(home)
+        for low in range(start * batch_size, len(order), batch_size):
+            chosen = order[low : low + batch_size]
+            images = self.images.index_select(0, chosen)
+            if draws is not None and self.pixels.augment:
+                images = shift_and_flip(images, draws[low : low + batch_size])
+            yield images.to(device), self.labels.index_select(0, chosen).to(device)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, type, pixels and labels."""
+        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
+        digest.update(self.images.cpu().contiguous().numpy())
+        digest.update(self.labels.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+
+def draw(count: int, height: int, augment: tuple[str, ...], seed: int) -> Tensor:
+    """Augmentation of `count` images: int64 (count, 3) = rows down, columns right, mirrored (0 or 1), on the CPU."""
+    reach = height // 8 if "crop" in augment else 0
+    stream = random_stream(seed)
+    shifts = torch.randint(-reach, reach + 1, (count, 2), generator=stream)
+    flips = torch.randint(0, 2 if "flip" in augment else 1, (count, 1), generator=stream)
+    return torch.cat([shifts, flips], 1)
+
+
+def shift_and_flip(images: Tensor, draws: Tensor) -> Tensor:
+    """Each image (H, W, C) shifted, zeros beyond its border, then mirrored; `draws` as `draw` makes them."""
+    count, height, width = images.shape[:3]
+    reach = max(1, height // 8)
+    padded = F.pad(images, (0, 0, reach, reach, reach, reach))
+    rows = torch.arange(height, device=images.device) + reach - draws[:, 0:1]
+    columns = torch.arange(width, device=images.device).expand(count, -1)
+    columns = torch.where(draws[:, 2:3] > 0, width - 1 - columns, columns) + reach - draws[:, 1:2]
+    which = torch.arange(count, device=images.device)[:, None, None]
+    return padded[which, rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,166 @@
+"""Data sets that fit into memory: arrays from functions, files and packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoprune.errors import AutopruneError, DataError
+from autoprune.tasks.base import Pixels
+from autoprune.tasks.data_spec import DataSpec, Part, Source
+from autoprune.tasks.resident import Resident
+from autoprune.tasks.user_code import data_folder, load_function
+
+
+def _from_arrays(
+    arrays: Mapping[str, Any], where: str, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
+) -> Source:
+    """A source from arrays PART_images (N, H, W[, C]), PART_labels (N,); statistics default to the training images'."""
+    parts = sorted({key.removesuffix("_images") for key in arrays if key.endswith("_images")})
+    for part in {"train", "test", *parts}:
+        for key in (f"{part}_images", f"{part}_labels"):
+            if key not in arrays:
+                raise DataError(
+                    f"no array {key!r}", where=where, allowed="train_images, train_labels, test_images, test_labels"
+                )
+    tensors = {part: _tensors(arrays[f"{part}_images"], arrays[f"{part}_labels"], f"{where}: {part}") for part in parts}
+    for part, (images, _) in tensors.items():
+        if images.shape[1:] != tensors["train"][0].shape[1:] or images.dtype != tensors["train"][0].dtype:
+            raise DataError(
+                f"{part} images are {_kind(images)}", where=where, allowed=f"as train: {_kind(tensors['train'][0])}"
+            )
+    train, scale = tensors["train"][0], 255.0 if tensors["train"][0].dtype == torch.uint8 else 1.0
+    mean, std = statistics or measure(train, scale)
+    classes = 1 + max(int(labels.max()) for _, labels in tensors.values())
+    resident = {part: Part(len(labels), partial(_slice, images, labels)) for part, (images, labels) in tensors.items()}
+    return Source(resident, classes, mean, std, scale)
+
+
+def _kind(images: Tensor) -> str:
+    return f"{tuple(images.shape[1:])} {images.dtype}"
+
+
+def _slice(images: Tensor, labels: Tensor, low: int, high: int, pixels: Pixels) -> Resident:
+    return Resident(images=images[low:high], labels=labels[low:high], pixels=pixels)
+
+
+def _tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+        raise DataError(
+            f"images are {images.dtype} {images.shape}",
+            where=where,
+            allowed="uint8 or float, (N, H, W) or (N, H, W, C)",
+        )
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
+        raise DataError(
+            f"labels are {labels.dtype} {labels.shape}", where=where, allowed=f"whole numbers from 0, ({len(images)},)"
+        )
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise DataError("images hold NaN or infinity", where=where)
+    pixels = images if images.dtype == np.uint8 else images.astype(np.float32)
+    # copied where read-only (Ray's object store, memory maps): from_numpy would write through to it silently
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])), torch.from_numpy(labels.astype(np.int64))
+
+
+def measure(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std per channel of (N, H, W, C) pixels divided by `scale`; the std of a constant channel is 1."""
+    channels = images.reshape(-1, images.shape[-1])
+    mean, square = (
+        torch.zeros(channels.shape[1], dtype=torch.float64),
+        torch.zeros(channels.shape[1], dtype=torch.float64),
+    )
+    for block in channels.split(2**22):
+        values = block.double() / scale
+        mean += values.sum(0) / len(channels)
+        square += values.square().sum(0) / len(channels)
+    std = (square - mean.square()).clamp_min(0).sqrt()
+    return tuple(mean.tolist()), tuple(torch.where(std > 1e-6, std, 1.0).tolist())
+
+
+def _from_function(spec: DataSpec, where: str) -> Source:
+    function = load_function(str(spec.function), f"{where}.function")
+    try:
+        arrays = function(**spec.arguments)
+    except AutopruneError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise DataError(f"{spec.function} failed: {type(error).__name__}: {error}", where=where) from error
+    if not isinstance(arrays, Mapping):
+        raise DataError(
+            f"{spec.function} returns a {type(arrays).__name__}", where=where, allowed="a mapping of arrays"
+        )
+    return _from_arrays(arrays, str(spec.function), None)
+
+
+def _digits(spec: DataSpec, where: str) -> Source:
+    """scikit-learn's 1,797 real 8x8 digits: 1,197 train, 300 validation, 300 test, each with the same class shares."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # stored as 0 to 16
+    rest, test = train_test_split(np.arange(len(labels)), test_size=300, stratify=labels, random_state=0)
+    train, validation = train_test_split(rest, test_size=300, stratify=labels[rest], random_state=0)
+    parts = {"train": train, "validation": validation, "test": test}
+    arrays = {f"{part}_images": images[chosen] for part, chosen in parts.items()}
+    return _from_arrays(arrays | {f"{part}_labels": labels[chosen] for part, chosen in parts.items()}, "digits", None)
+
+
+# Mean and std of the training pixels, rounded as they are usually quoted; torchvision class of the same data.
+_FILES = {
+    "cifar10": ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "fashion_mnist": ("FashionMNIST", (0.2860,), (0.3530,)),
+    "mnist": ("MNIST", (0.1307,), (0.3081,)),
+}
+
+
+def _named(name: str, spec: DataSpec, where: str) -> Source:
+    """NAME.npz in the data folder, else torchvision's own layout there."""
+    file = data_folder() / f"{name}.npz"
+    torchvision_name, mean, std = _FILES[name]
+    arrays = _read_npz(file) if file.is_file() else _read_torchvision(name, torchvision_name, spec.download)
+    return _from_arrays(arrays, str(file if file.is_file() else data_folder()), (mean, std))
+
+
+def _read_npz(file: Path) -> dict[str, Any]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except Exception as error:  # zip, header and pickle errors alike
+        raise DataError(f"not a readable .npz file: {error}", where=str(file)) from error
+
+
+def _read_torchvision(name: str, torchvision_name: str, download: bool) -> dict[str, Any]:
+    from torchvision import datasets
+
+    arrays: dict[str, Any] = {}
+    try:
+        for part in ("train", "test"):
+            kind = getattr(datasets, torchvision_name)
+            found = kind(root=str(data_folder()), train=part == "train", download=download)
+            arrays[f"{part}_images"], arrays[f"{part}_labels"] = np.asarray(found.data), np.asarray(found.targets)
+    except (RuntimeError, OSError) as error:
+        layout = (
+            "cifar-10-batches-py"
+            if name == "cifar10"
+            else "cifar-100-python"
+            if name == "cifar100"
+            else f"{torchvision_name}/raw"
+        )
+        reason = f" ({error})" if download else ""
+        raise DataError(
+            f"no data set {name!r}{reason}",
+            where=str(data_folder()),
+            allowed=f"{name}.npz or {layout}/ there, another folder by $AUTOPRUNE_DATA, or `download: true`",
+        ) from error
+    return arrays

@@ -1,0 +1,63 @@
+"""Split expressions such as `train[:-5000]`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+
+from autoprune.errors import DataError, InputError, check_name
+from autoprune.tasks.base import Split
+from autoprune.tasks.data_spec import DataSpec, Source
+
+_EXPRESSION = re.compile(r"(\w+)(?:\[(-?\d*):(-?\d*)\])?")
+
+Range = tuple[str, int, int]
+
+
+def _expressions(spec: DataSpec, source: Source, where: str) -> dict[str, str]:
+    """All three expressions; without `validation`: the part of that name, else the last tenth of the training split."""
+    for name in spec.splits:
+        check_name(name, ("train", "validation", "test"), kind="split", where=f"{where}.splits")
+    given = {"train": "train", "test": "test", **spec.splits}
+    if "validation" in given:
+        return given
+    own = next((part for part in ("validation", "val") if part in source.parts), None)
+    if own is not None:
+        return {**given, "validation": own}
+    part, low, high = _parse(given["train"], source, f"{where}.splits.train")
+    cut = high - max(1, (high - low) // 10)
+    return {**given, "train": f"{part}[{low}:{cut}]", "validation": f"{part}[{cut}:{high}]"}
+
+
+def _parse(text: str, source: Source, where: str) -> Range:
+    """The part and the images [low, high) that an expression such as `train[:-5000]` means."""
+    match = _EXPRESSION.fullmatch(text.replace(" ", ""))
+    if match is None:
+        raise InputError(f"{text!r} is no split", where=where, allowed="PART, PART[a:b], PART[:-n]")
+    part, low, high = match.groups()
+    check_name(part, source.parts, kind="part", where=where)
+    length = source.parts[part].length
+    start, stop, _ = slice(int(low) if low else None, int(high) if high else None).indices(length)
+    if start >= stop:
+        raise InputError(f"{text!r} is empty", where=where, allowed=f"{part!r} has {length} images")
+    return part, start, stop
+
+
+def _ranges(expressions: Mapping[str, str], source: Source, where: str) -> dict[str, Range]:
+    ranges = {name: _parse(text, source, f"{where}.{name}") for name, text in expressions.items()}
+    ordered = sorted(ranges.items(), key=lambda item: item[1])
+    for (first, a), (second, b) in itertools.pairwise(ordered):
+        if a[0] == b[0] and b[1] < a[2]:
+            both = f"{first} ({expressions[first]}) and {second} ({expressions[second]})"
+            raise InputError(f"{both} share {min(a[2], b[2]) - b[1]} images", where=where, allowed="disjoint splits")
+    return ranges
+
+
+def _check_labels(splits: Mapping[str, Split], where: str) -> None:
+    trained = set(splits["train"].labels.unique().tolist())
+    for name in ("validation", "test"):
+        strange = set(splits[name].labels.unique().tolist()) - trained
+        if strange:
+            what = f"{name} holds classes {sorted(strange)[:5]} that train does not"
+            raise DataError(what, where=f"{where}.splits", allowed="shuffled data, or splits with the same classes")

@@ -1,0 +1,66 @@
+"""Measure a model on a split, and re-estimate its batch-norm statistics."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.training.protocols import Labelled, Problem
+from autoprune.training.runtime import Runtime
+from autoprune.training.seeds import random_stream
+
+
+def evaluate(model: nn.Module, split: Labelled, task: Problem, runtime: Runtime) -> float:
+    """Share of the split's images that are right, in [0, 1]; the model's mode is as before afterwards."""
+    was_training, model = model.training, runtime.place(model).eval()
+    right = torch.zeros((), dtype=torch.int64, device=runtime.device)
+    # ResNet-20, CIFAR-10, bf16, images/s on one core: 1,789 at 64, 1,906 at 125, 1,603 at 250, 1,341 at 1,000
+    size = 125 if runtime.device == "cpu" else 1000
+    with torch.inference_mode(), runtime.limits():
+        for inputs, targets in split.batches(torch.arange(len(split)), size, device=runtime.device):
+            with runtime.autocast():
+                outputs = model(runtime.arrange(inputs))
+            right += task.correct(outputs.float(), targets)
+    model.train(was_training)
+    return right.item() / len(split)
+
+
+def recalibrate(model: nn.Module, task: Problem, runtime: Runtime, *, images: int = 2048, seed: int) -> None:
+    """Re-estimate the batch-norm statistics: the plain average over batches of 256 training images, augmented.
+
+    Augmented as in training, because that is what the weights know: on the pretrained CIFAR-10 ResNet-20 (2,048 images,
+    2,500 test images) it gives 91.8 % where images as they are give 88.8 %; before, it is 91.6 %.
+
+    `images` is rounded down to whole batches. The model is left in eval mode; its weights do not change.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    runtime.place(model).eval()
+    if not norms:
+        return
+    size = min(256, len(task.train), max(1, images))
+    count = max(size, min(images, len(task.train)) // size * size)
+    order = torch.randperm(len(task.train), generator=random_stream(seed, 0))[:count]
+    with _cumulative(norms), torch.no_grad(), runtime.limits():
+        for inputs, _ in task.train.batches(order, size, device=runtime.device, seed=seed):
+            with runtime.autocast():
+                model(runtime.arrange(inputs))
+
+
+@contextlib.contextmanager
+def _cumulative(norms: list[Any]) -> Iterator[None]:
+    """Within it the layers forget their statistics and average those of the batches they see."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()

@@ -1,0 +1,303 @@
+"""The training loop: device, precision, memory format, schedule, moving average, distillation, resumable to the bit.
+
+It knows a task by `Labelled` and `Problem` only, so that tasks may train their own dense model with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import AutopruneError, InputError
+from autoprune.recipe import Training, stable_hash
+from autoprune.schema import to_plain
+from autoprune.training.averaging import MovingAverage
+from autoprune.training.distillation import Teacher, distillation
+from autoprune.training.evaluate import evaluate
+from autoprune.training.protocols import Listener, Pressure, Problem, listening
+from autoprune.training.runtime import Runtime
+from autoprune.training.seeds import _seeded, random_stream
+
+OnRung = Callable[[int, float], bool]
+
+
+class DivergedError(AutopruneError):
+    """The training loss is not finite any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitLog:
+    """What a training was. `loss`: mean over the last 50 steps, None without steps; `stopped`: ended by a rung."""
+
+    steps: int
+    images: int
+    seconds: float
+    loss: float | None
+    stopped: bool
+
+
+def learning_rate(training: Training, step: int, steps: int) -> float:
+    """Rate of step `step` (from 0) of `steps`: linear over the warm-up, then the schedule, down to 0 at `steps`."""
+    warmup = round(training.warmup * steps)
+    if step < warmup:
+        return training.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return training.lr * factor[training.schedule]
+
+
+def steps_of(training: Training, images: int, available: int) -> int:
+    """Steps that `fit` makes of `images` images of a split of `available`: whole batches, at least one."""
+    return max(1, round(images / min(training.batch_size, available))) if images else 0
+
+
+def pays_to_compile(step_seconds: float, steps_left: int) -> bool:
+    """Whether compiling is worth it, taking it to cost a minute and to save a fifth of the time that is left."""
+    return step_seconds * steps_left > 300
+
+
+def fit(
+    model: nn.Module,
+    task: Problem,
+    training: Training,
+    runtime: Runtime,
+    *,
+    images: int,
+    seed: int,
+    pressure: Pressure | None = None,
+    teacher: Teacher | None = None,
+    on_rung: OnRung | None = None,
+    checkpoint: Path | None = None,
+    keep_last: bool = False,
+) -> FitLog:
+    """Train `model` in place on `images` training images; it ends in eval mode with the averaged weights, if any.
+
+    Order and augmentation are functions of (seed, epoch) alone: a run that is resumed from `checkpoint` gives, on the
+    CPU, the same bits as one that was never interrupted.
+
+    Args:
+        images: rounded to whole batches, at least one; 0 trains nothing.
+        teacher: needed where `training.distill` > 0, not used otherwise.
+        on_rung: gets (images seen, validation accuracy) for every rung in (0, 1); False stops. A resumed run hears of
+            the rungs before its checkpoint again.
+        checkpoint: written (atomically) at every rung and once a minute, and resumed from if it exists.
+        keep_last: it is written after the last step too, so that a run resumed from it has nothing left to do.
+
+    Raises:
+        DivergedError: the loss is not finite, with the step. InputError: distillation without a teacher, or a
+            checkpoint of another training.
+    """
+    if training.distill > 0 and teacher is None:
+        raise InputError("distillation needs a teacher", where="training.distill", allowed="0 without a teacher")
+    began = time.perf_counter()
+    loop = _Loop(model, task, training, runtime, images, seed, pressure, teacher)
+    with runtime.limits(), runtime.training(model), loop.randomness(), listening(pressure, model):
+        stopped = loop.resume(checkpoint, on_rung) or loop.run(checkpoint, on_rung)
+        if keep_last and checkpoint is not None:
+            loop.save(checkpoint)
+    loop.finish()
+    seconds = time.perf_counter() - began
+    return FitLog(
+        steps=loop.step, images=loop.step * loop.batch, seconds=seconds, loss=loop.mean_loss(), stopped=stopped
+    )
+
+
+class _Loop:
+    """The mutable state of one training."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Problem,
+        training: Training,
+        runtime: Runtime,
+        images: int,
+        seed: int,
+        pressure: Pressure | None,
+        teacher: Teacher | None,
+    ) -> None:
+        self.task, self.training, self.runtime, self.seed, self.pressure = task, training, runtime, seed, pressure
+        self.model = runtime.place(model).train()
+        self.forward: Callable[[Tensor], Tensor] = self.model
+        self.teacher = teacher if training.distill > 0 else None
+        self.data = task.train.to(runtime.device)
+        self.batch = min(training.batch_size, len(self.data))
+        self.per_epoch = len(self.data) // self.batch
+        self.steps = steps_of(training, images, len(self.data))
+        self.rungs = _rung_steps(training.rungs, self.steps)
+        self.optimizer = _optimizer(self.model, training)
+        self.average = MovingAverage(self.model, training.ema) if training.ema else None
+        self.step = 0
+        self.losses: list[float] = []
+        self.heard: list[tuple[int, float]] = []
+        self.pending: list[Tensor] = []
+        self.key = stable_hash([to_plain(training), images, seed, len(self.data)])
+
+    def randomness(self) -> contextlib.AbstractContextManager[Any]:
+        """Dropout and the like draw from a stream of this training's own; the caller's is untouched."""
+        return _seeded(self.seed, self.runtime.device)
+
+    def run(self, checkpoint: Path | None, on_rung: OnRung | None) -> bool:
+        """Train to the end; True if a rung stopped it."""
+        began = saved = time.monotonic()
+        first = self.step
+        while self.step < self.steps:
+            for inputs, targets in self._epoch():
+                self._one_step(self.runtime.arrange(inputs), targets)
+                if self.runtime.compile and self.step - first == 40:
+                    self._consider_compiling((time.monotonic() - began) / 40)
+                if self.step in self.rungs and on_rung is not None and not self._rung(checkpoint, on_rung):
+                    return True
+                if checkpoint is not None and time.monotonic() - saved > 60:
+                    self.save(checkpoint)
+                    saved = time.monotonic()
+        return False
+
+    def _consider_compiling(self, step_seconds: float) -> None:
+        if isinstance(self.pressure, Listener):
+            return  # hooks that keep what they hear break the graph at every layer
+        if pays_to_compile(step_seconds, self.steps - self.step):
+            self.forward = torch.compile(self.model)
+
+    def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches left of the current pass over the data."""
+        epoch, done = divmod(self.step, self.per_epoch)
+        count = min(self.per_epoch, done + self.steps - self.step)
+        order = torch.randperm(len(self.data), generator=random_stream(self.seed, epoch, 0))[: count * self.batch]
+        seed = int(torch.randint(2**62, (), generator=random_stream(self.seed, epoch, 1)))
+        return self.data.batches(order, self.batch, device=self.runtime.device, seed=seed, start=done)
+
+    def _one_step(self, inputs: Tensor, targets: Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.training, self.step, self.steps)
+        loss = self._loss(inputs, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._note(loss.detach())
+        if self.pressure is not None:
+            self.pressure.before_step(self.model, self.step, self.steps)
+        self.optimizer.step()
+        if self.pressure is not None:
+            self.pressure.after_step(self.model, self.step, self.steps)
+        if self.average is not None:
+            self.average.update(self.model)
+        self.step += 1
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        with self.runtime.autocast():
+            outputs = self.forward(inputs)
+        loss = self.task.loss(outputs.float(), targets, self.training.label_smoothing)
+        if self.teacher is None:
+            return loss
+        taught = self.teacher.answer(inputs, (self.seed, self.batch, self.step), self.runtime)
+        share = self.training.distill
+        return (1 - share) * loss + share * distillation(outputs, taught, self.training.temperature)
+
+    def _note(self, loss: Tensor) -> None:
+        """Keep the loss; look at it at once on the CPU, every 20 steps elsewhere (looking waits for the device)."""
+        self.pending.append(loss)
+        if self.runtime.device == "cpu" or len(self.pending) == 20:
+            self._look(self.step)
+
+    def _look(self, last: int) -> None:
+        values = torch.stack(self.pending).tolist() if self.pending else []
+        for step, value in enumerate(values, last - len(values) + 1):
+            if not math.isfinite(value):
+                raise DivergedError(f"the loss is {value} at step {step} of {self.steps}", where="training")
+        self.losses, self.pending = [*self.losses, *values][-50:], []
+
+    def mean_loss(self) -> float | None:
+        """Mean over the last 50 steps."""
+        return float(np.mean(self.losses)) if self.losses else None
+
+    def _rung(self, checkpoint: Path | None, on_rung: OnRung) -> bool:
+        with self.average.shown(self.model) if self.average else contextlib.nullcontext():
+            accuracy = evaluate(self.model, self.task.validation, self.task, self.runtime)
+        self.heard.append((self.step * self.batch, accuracy))
+        if checkpoint is not None:
+            self.save(checkpoint)
+        return on_rung(*self.heard[-1])
+
+    def finish(self) -> None:
+        """Averaged weights in, eval mode, gradients dropped."""
+        self._look(self.step - 1)
+        if self.average is not None:
+            self.average.write(self.model)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.eval()
+
+    def save(self, file: Path) -> None:
+        """Write the whole state beside `file`, then rename."""
+        self._look(self.step - 1)
+        state = {
+            "key": self.key,
+            "step": self.step,
+            "losses": self.losses,
+            "heard": self.heard,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.tensors if self.average else None,
+            "pressure": self.pressure.state_dict() if self.pressure else None,
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(self.runtime.device) if self._on_gpu() else None,
+        }
+        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+        torch.save(state, partial)
+        partial.replace(file)
+
+    def resume(self, file: Path | None, on_rung: OnRung | None) -> bool:
+        """Take over the state of `file` if it is there; True if a rung measured before it now stops the run."""
+        if file is None or not file.exists():
+            return False
+        state = _read_state(file, self.runtime.device)
+        if state["key"] != self.key:
+            allowed = "the same recipe, seed and data"
+            raise InputError("the checkpoint belongs to another training", where=str(file), allowed=allowed)
+        self.step, self.losses, self.heard = state["step"], state["losses"], [tuple(pair) for pair in state["heard"]]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.tensors = state["average"]
+        if self.pressure is not None:
+            self.pressure.load_state_dict(state["pressure"])
+        torch.set_rng_state(state["random"].cpu())
+        if self._on_gpu():
+            torch.cuda.set_rng_state(state["device_random"].cpu(), self.runtime.device)
+        return on_rung is not None and not all(on_rung(*pair) for pair in self.heard)
+
+    def _on_gpu(self) -> bool:
+        return self.runtime.device.startswith("cuda")
+
+
+def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """SGD; Nesterov needs momentum."""
+    return torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=training.lr,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        nesterov=training.momentum > 0,
+        fused=True,
+    )
+
+
+def _rung_steps(rungs: tuple[float, ...], steps: int) -> set[int]:
+    """After which step each rung in (0, 1) is measured; those that would fall on the end are the end's."""
+    return {step for rung in rungs if 0 < rung < 1 and 0 < (step := math.ceil(rung * steps)) < steps}
+
+
+def _read_state(file: Path, device: str) -> dict[str, Any]:
+    try:
+        return torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # zip, pickle and unsafe-global errors have no common base
+        raise InputError(f"not a readable checkpoint: {error}", where=str(file)) from error

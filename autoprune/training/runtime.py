@@ -1,0 +1,136 @@
+"""Runtime: where and how a network computes, chosen by measurement."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import InputError, check_name
+from autoprune.training.batch_norm import wide_norms
+from autoprune.training.seeds import _seeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and how a network computes.
+
+    Fields:
+        precision: `fp32`, or `bf16` = passes in bfloat16 where autocast holds it safe, weights in fp32.
+        compile: `fit` may use torch.compile, once the steps left pay for it.
+        threads: CPU threads; None = as torch is set.
+    """
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.precision, ("fp32", "bf16"), kind="precision", where="runtime")
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model itself, moved to the device and memory format."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(device=self.device, memory_format=layout)
+
+    def arrange(self, inputs: Tensor) -> Tensor:
+        """The inputs in the memory format of this runtime."""
+        return inputs.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which the model's forward pass runs."""
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
+
+    def training(self, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+        """Within it the model's layers train with the kernels that are fast here."""
+        return wide_norms(model) if self.device == "cpu" and self.channels_last else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def limits(self) -> Iterator[None]:
+        """Within it torch uses `threads` CPU threads, and cuDNN looks for its fastest kernels."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def pick_device(device: str = "auto") -> str:
+    """`auto` = the GPU if there is one; anything else is checked and returned.
+
+    Raises:
+        InputError: torch does not know the device, or this machine does not have it.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"no device {device!r}: {str(error).splitlines()[0]}", allowed="auto, cpu, cuda, cuda:N"
+        ) from error
+    return device
+
+
+def choose_runtime(
+    model: nn.Module, example_shape: tuple[int, ...], batch_size: int, device: str = "auto", threads: int | None = None
+) -> Runtime:
+    """The fastest way to train this model at this batch, by measurement: fp32 or bf16, channels-last or not.
+
+    bf16 is taken only where it wins by 10 %; so is the layout that is not channels-last. The model is left as it is.
+
+    Args:
+        example_shape: (C, H, W) or (1, C, H, W) of an input.
+    """
+    device = pick_device(device)
+    shape = (batch_size, *example_shape[-3:])
+    formats = [(precision, layout) for precision in ("fp32", "bf16") for layout in (True, False)]
+    common: dict[str, Any] = {"device": device, "compile": device != "cpu", "threads": threads}
+    options = [Runtime(precision=precision, channels_last=layout, **common) for precision, layout in formats]
+    seconds = _measure(model, shape, options)
+    return min(options, key=lambda option: seconds[option] * _handicap(option))
+
+
+def _handicap(runtime: Runtime) -> float:
+    """What has to be won to be chosen: a tenth for fewer digits, a tenth for the layout that is not channels-last."""
+    return (1.1 if runtime.precision == "bf16" else 1.0) * (1.0 if runtime.channels_last else 1.1)
+
+
+def _measure(model: nn.Module, shape: tuple[int, ...], options: list[Runtime]) -> dict[Runtime, float]:
+    """Seconds of one forward and backward pass: the best of up to four, after one that is not counted.
+
+    The options take turns, so that a busy moment of the machine hits all of them; those that are half as slow again as
+    the best after a round are out.
+    """
+    twins = {option: option.place(copy.deepcopy(model)).train() for option in options}
+    seconds = dict.fromkeys(options, math.inf)
+    for turn in range(5):
+        limit = 1.5 * min(seconds.values())
+        for option, twin in twins.items():
+            if seconds[option] <= limit:
+                elapsed = _timed_pass(twin, shape, option)
+                seconds[option] = min(seconds[option], elapsed) if turn else math.inf
+    return seconds
+
+
+def _timed_pass(model: nn.Module, shape: tuple[int, ...], runtime: Runtime) -> float:
+    with runtime.limits(), runtime.training(model), _seeded(0, runtime.device):
+        inputs = runtime.arrange(torch.rand(shape, device=runtime.device))
+        began = time.perf_counter()
+        with runtime.autocast():
+            outputs = model(inputs)
+        outputs.float().square().mean().backward()
+        if runtime.device != "cpu":
+            torch.cuda.synchronize(runtime.device)
+        return time.perf_counter() - began

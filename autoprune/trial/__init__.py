@@ -1,0 +1,1 @@
+"""One trial: a recipe and a task become an outcome."""

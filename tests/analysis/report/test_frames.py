@@ -1,0 +1,109 @@
+"""A study as tables, and the front as a file."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from autoprune.analysis.report import frames
+from autoprune.errors import InputError
+from autoprune.study import pareto
+from autoprune.study.folder import Study
+
+
+class TestTrialsFrame:
+    def test_a_row_per_outcome(self, study: Study) -> None:
+        table = frames.trials_frame(study)
+
+        assert table["id"].tolist() == [outcome.id for outcome in study.outcomes]
+        assert table["status"].tolist() == [outcome.status for outcome in study.outcomes]
+        assert table["accuracy"].isna().tolist() == [outcome.accuracy is None for outcome in study.outcomes]
+        assert table.loc[table["on_front"], "id"].tolist() == sorted(o.id for o in pareto.front(study.outcomes))
+
+    def test_recipe_and_seconds_are_flat(self, make_study: Any, build: SimpleNamespace) -> None:
+        table = frames.trials_frame(make_study([build.completed(7, 0.5, 0.8, "bn_scale")]))
+        row = table.iloc[0]
+
+        assert row["recipe.method.penalty"] == 1e-4
+        assert row["recipe.allocation.ratios.stage0"] == 0.3
+        assert row["recipe.training.rungs"] == "[0.0, 0.3, 1.0]"
+        assert (row["seconds.fine-tune"], row["duration"], row["images"]) == (4.5, 7.0, 5_000)
+
+    def test_notes_are_flat(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study([build.completed(7, 0.5, 0.8, notes={"gap_after": 13.5}), build.completed(9, 0.4, 0.7)])
+        table = frames.trials_frame(study)
+
+        assert table["notes.gap_after"].fillna(-1).tolist() == [13.5, -1]
+        assert "notes.gap_after" in frames.write_pareto_csv(study, study.folder.pareto).read_text().splitlines()[0]
+
+    def test_a_stopped_trial_has_its_last_accuracy(self, make_study: Any, build: SimpleNamespace) -> None:
+        row = frames.trials_frame(make_study([build.stopped(7, 0.5, 0.61)])).iloc[0]
+
+        assert pd.isna(row["accuracy"])
+        assert row["last_accuracy"] == 0.61
+
+    def test_no_outcomes(self, make_study: Any) -> None:
+        table = frames.trials_frame(make_study([]))
+
+        assert len(table) == 0
+        assert {"id", "method", "on_front", "last_accuracy"} <= set(table.columns)
+
+
+def test_widths_frame(make_study: Any, build: SimpleNamespace) -> None:
+    table = frames.widths_frame(make_study([build.completed(7, 0.25, 0.8), build.failed(8, "boom")]))
+
+    assert table["id"].unique().tolist() == [7]
+    assert dict(zip(table["group"], table["kept"], strict=True))["layer3.0.conv1"] == 34  # 67 * sqrt(0.25) = 33.5
+    assert table["share"].tolist() == (table["kept"] / table["size"]).tolist()
+    assert table["size"].tolist() == [17, 19, 31, 67]
+
+
+def test_rungs_frame(make_study: Any, build: SimpleNamespace) -> None:
+    table = frames.rungs_frame(make_study([build.stopped(7, 0.5, 0.61), build.failed(8, "boom")]))
+
+    assert table[["id", "images", "accuracy"]].values.tolist() == [[7, 0, 0.51], [7, 1500, 0.61]]
+
+
+class TestParetoCsv:
+    def test_the_front_by_rising_flops(self, study: Study) -> None:
+        path = frames.write_pareto_csv(study, study.folder.pareto)
+        table = pd.read_csv(path)
+        members = pareto.front(study.outcomes)
+
+        assert path == study.folder.pareto
+        assert table["id"].tolist() == [member.id for member in members]
+        assert table["accuracy"].tolist() == [member.accuracy for member in members]
+        assert table["recipe.training.lr"].tolist() == [member.recipe.training.lr for member in members]
+
+    def test_an_empty_front_is_a_header(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study([build.failed(7, "boom")])
+
+        lines = frames.write_pareto_csv(study, study.folder.pareto).read_text().splitlines()
+
+        assert len(lines) == 1
+        assert lines[0].startswith("id,method,accuracy,flops_ratio")
+
+
+class TestStudyYaml:
+    def test_more_than_is_needed_may_be_there(self, study: Study) -> None:
+        assert "images" in study.config["dense"]
+        assert frames.dense(study).accuracy == 0.917
+        assert [group.frozen is None for group in frames.groups(study)] == [True] * 4 + [False]
+
+    @pytest.mark.parametrize("entries", [{"dense": {"accuracy": 0.9}}, {"dense": None}])
+    def test_dense_is_incomplete(self, make_study: Any, entries: dict[str, Any]) -> None:
+        with pytest.raises(
+            InputError, match=r"study.yaml: dense: expected accuracy, flops, params, activations, found"
+        ):
+            frames.dense(make_study([], **entries))
+
+    def test_groups_are_missing(self, make_study: Any) -> None:
+        with pytest.raises(InputError, match=r"study.yaml: missing key 'groups'"):
+            frames.groups(make_study([], groups=None))
+
+    def test_a_group_is_incomplete(self, make_study: Any) -> None:
+        with pytest.raises(InputError, match=r"groups\[0\]: expected id, size, stage, frozen, found \{'id': 'conv1'\}"):
+            frames.groups(make_study([], groups=[{"id": "conv1"}]))

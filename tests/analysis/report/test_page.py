@@ -1,0 +1,332 @@
+"""The report as a file: what it says in every state of a study, and what it must never do."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autoprune.analysis.report.page import write_report
+from autoprune.analysis.report.summary import summarise
+from autoprune.errors import InputError
+from autoprune.study import pareto
+from autoprune.study.folder import Study, load_study
+from autoprune.study.log import append_line
+from autoprune.study.outcome import BROKEN, Outcome
+
+
+class Page(HTMLParser):
+    """The parts of a page that tests ask for: text, tables by their first heading's section, links to elsewhere."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text: dict[str, str] = {}
+        self.rows: dict[str, int] = {}
+        self.elsewhere: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self._section = "head"
+        self._raw: str | None = None
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self._raw = tag if tag in ("script", "style") else None
+        if tag == "section":
+            self._section = str(given["id"])
+        if tag == "tr":
+            self.rows[self._section] = self.rows.get(self._section, 0) + 1
+        if tag == "script":
+            self.scripts.append((given, ""))
+        outside = [value for name, value in attrs if name in ("src", "href", "action", "data", "srcset") and value]
+        self.elsewhere += [value for value in outside if not value.startswith(("#", "data:"))]
+
+    def handle_data(self, data: str) -> None:
+        if self._raw == "script":
+            self.scripts[-1] = (self.scripts[-1][0], data)
+        elif self._raw is None:
+            self.text[self._section] = self.text.get(self._section, "") + data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = None if tag == self._raw else self._raw
+
+    def words(self, section: str) -> str:
+        """The text of a section with single spaces."""
+        return " ".join(self.text[section].split())
+
+    def data(self) -> Any:
+        """What the page's script draws from."""
+        return json.loads(next(text for given, text in self.scripts if given.get("id") == "data"))
+
+
+def page_of(study: Study) -> Page:
+    return Page(write_report(study, study.folder.report))
+
+
+def test_a_study_of_every_kind_of_trial(study: Study) -> None:
+    page = page_of(study)
+    members = pareto.front(study.outcomes)
+    failed = sum(outcome.status == "failed" for outcome in study.outcomes)
+
+    assert page.words("head").count("Best model at ≤ 50 % FLOPs:") == 1
+    assert page.rows["members"] == len(members) + 1
+    assert page.rows["trials"] == len(study.outcomes) + 1
+    assert f"{failed} failed trials are not drawn." in page.words("front")
+    assert "DivergedError: the loss is nan at step 17" in page.words("failures")
+    assert "reaches the output of the model (aten.addmm)" in page.words("frozen")
+    assert "validation split (test[:5000])" in page.words("honest")
+    assert "No accuracy on this page comes from the test split (test[5000:])" in page.words("honest")
+    assert "trial 1, 5,000 images) reached 92.10 %, against 91.70 % before" in page.words("honest")
+    assert "checkpoint: weights/resnet20.safetensors" in page.words("configuration")
+    assert "Seed 13. python 3.11.2, torch 2.15.0." in page.words("configuration")
+    assert "1 trial had begun and not ended" in page.words("head")
+
+
+def test_the_command_that_exports_a_member(make_study: Any, build: SimpleNamespace) -> None:
+    study = make_study([build.completed(17, 0.4, 0.88)])
+
+    # The folder's name has a space, so a shell needs it quoted.
+    assert f"autoprune export '{study.folder.path}' --trial 17 --to trial-17" in page_of(study).words("members")
+
+
+def test_nothing_comes_from_elsewhere(study: Study) -> None:
+    page = page_of(study)
+
+    assert page.elsewhere == []
+    policy = re.search(r'Content-Security-Policy"\s+content="([^"]+)"', study.folder.report.read_text())
+    assert policy is not None
+    assert policy[1].split("; ")[0] == "default-src 'none'"
+    assert "http" not in policy[1]
+
+
+def test_names_and_errors_are_text(make_study: Any, build: SimpleNamespace) -> None:
+    evil = "</script><script>alert(1)</script><img src=//x onerror=alert(2)>"
+    study = make_study(
+        [build.failed(1, evil), build.completed(2, 0.5, 0.8, evil, worker=evil, widths={evil: 3})],
+        groups=[
+            {"id": evil, "size": 5, "stage": 0, "frozen": None},
+            {"id": "b", "size": 5, "stage": 0, "frozen": evil},
+        ],
+        versions={evil: evil},
+        note=evil,
+    )
+    page = page_of(study)
+
+    assert len(page.scripts) == 3
+    assert page.elsewhere == []
+    assert all(
+        evil in page.words(name) for name in ("failures", "members", "widths", "frozen", "configuration", "time")
+    )
+    assert page.data()["widths"]["2"]["kept"] == [3]
+
+
+class TestStates:
+    def test_no_outcomes(self, make_study: Any) -> None:
+        page = page_of(make_study([]))
+
+        assert "No trial has ended yet." in page.words("head")
+        assert "no trial has measured an accuracy yet." in page.words("front")
+        assert "The front is empty" in page.words("members")
+        assert page.rows["methods"] == 3  # the heading and the two controls, which are always compared with
+        assert "No trial failed." in page.words("failures")
+        assert "No dense control was completed" in page.words("honest")
+
+    def test_only_failures(self, make_study: Any, build: SimpleNamespace) -> None:
+        page = page_of(make_study([build.failed(i, "OutOfMemoryError: 3 GiB") for i in range(1, 8)]))
+
+        assert "All 7 trials failed, all of them with: OutOfMemoryError: 3 GiB" in page.words("head")
+        assert "7 trials (taylor) OutOfMemoryError: 3 GiB Trials 1, 2, 3, 4, 5, 6, 7" in page.words("failures")
+        assert "No trial has reached the cut" in page.words("widths")
+
+    def test_one_member(self, make_study: Any, build: SimpleNamespace) -> None:
+        page = page_of(make_study([build.completed(3, 0.37, 0.88)]))
+
+        assert "1 model, cheapest first" in page.words("members")
+        assert page.data()["widths"]["3"]["kept"] == [10, 12, 19, 41]  # 17, 19, 31, 67 times sqrt(0.37) = 0.608
+
+    def test_only_stopped_trials(self, make_study: Any, build: SimpleNamespace) -> None:
+        page = page_of(make_study([build.stopped(3, 0.37, 0.6)]))
+
+        assert "there is no front" in page.words("head")
+        assert "60.00 % so far" in page.words("trials")
+        assert list(page.data()["widths"]) == ["3"]
+
+    def test_two_thousand_outcomes(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study(build.many_outcomes(2_000))
+        page = page_of(study)
+
+        assert page.rows["trials"] == 2_001
+        assert len(page.data()["widths"]) == sum(bool(outcome.widths) for outcome in study.outcomes)
+
+    def test_trials_that_were_cut_in_other_groups(self, make_study: Any, build: SimpleNamespace) -> None:
+        """A method that prunes only some layers says nothing of the other groups: they are whole."""
+        study = make_study([build.completed(1, 0.4, 0.8, widths={"conv1": 3}), build.completed(2, 0.3, 0.7)])
+        data = page_of(study).data()
+
+        assert data["sizes"] == [17, 19, 31, 67]
+        assert data["widths"]["1"]["kept"] == [3, 19, 31, 67]
+        assert list(data["figures"]["widths"]["data"][1]["text"]) == ["3/17", "19/19", "31/31", "67/67"]
+
+
+def test_only_what_varies_is_listed(make_study: Any, build: SimpleNamespace) -> None:
+    outcomes = [
+        build.completed(1, 0.5, 0.8, recipe=build.recipe("bn_scale", 0.5, lr=0.0123456)),
+        build.completed(2, 0.5, 0.8, recipe=build.recipe("l1", 0.5, lr=0.03)),
+    ]
+    words = page_of(make_study(outcomes)).words("trials")
+
+    assert "share 0.5, penalty 0.0001, lr 0.01235" in words or "penalty 0.0001, share 0.5, lr 0.01235" in words
+    assert "momentum" not in words
+    assert "batch_size" not in words
+
+
+def test_what_methods_found_stands_beside_their_trials(make_study: Any, build: SimpleNamespace) -> None:
+    notes = {"gap_violated": True, "gap_after": 13.0625}
+    outcomes = [build.completed(1, 0.5, 0.8, notes=notes), build.completed(2, 0.4, 0.7)]
+    words = page_of(make_study(outcomes)).words("trials")
+
+    assert "What the method found" in words
+    assert "gap_violated yes, gap_after 13.06" in words
+
+
+def test_without_notes_there_is_no_column_for_them(make_study: Any, build: SimpleNamespace) -> None:
+    assert "What the method found" not in page_of(make_study([build.completed(1, 0.5, 0.8)])).words("trials")
+
+
+def test_an_unwritable_place(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent/report\.html: cannot write: No such file or directory"):
+        write_report(study, tmp_path / "absent" / "report.html")
+
+
+class TestThreeObjectives:
+    @pytest.fixture
+    def timed(self, make_study: Any, build: SimpleNamespace) -> Study:
+        """13 is beaten in accuracy and FLOPs, and faster; 19 broke a constraint."""
+        numbers = [(11, 0.25, 0.75, 0.7), (13, 0.3, 0.45, 0.65), (17, 0.75, 0.5, 0.9)]
+        outcomes = [
+            build.completed(number, flops, accuracy, latency_ratio=latency, latency_ms=20 * latency)
+            for number, flops, latency, accuracy in numbers
+        ]
+        error = f"{BROKEN}latency_ms 26 > 25"
+        broken = build.stopped(19, 0.4, 0.5, rungs=(), latency_ratio=1.3, latency_ms=26.0, error=error)
+        objectives = ["accuracy", "flops", "latency"]
+        return make_study([*outcomes, broken], objectives=objectives, latency={"batch": 7})
+
+    def test_costs_are_in_the_tables_and_in_words(self, timed: Study) -> None:
+        page = page_of(timed)
+
+        assert (
+            "70.0 % accuracy (dense 91.7 %, \N{MINUS SIGN}21.7 points) at 25.0 % FLOPs and 75.0 % latency (15 ms)"
+            in (page.words("head"))
+        )
+        # 0.75 * 0.25 * 0.7 + 0.7 * 0.55 * 0.65 + 0.25 * 0.5 * 0.9, less what two share, and once more what all do
+        assert "Hypervolume 0.2959 against accuracy 0 and FLOPs and latency ratios 1." in page.words("head")
+        assert "75.0 % (15 ms)" in page.words("members")
+        assert "stopped (constraint: latency_ms 26 > 25)" in page.words("trials")
+        assert "1 stopped early (1 of them by a constraint)" in page.words("head")
+        assert "one forward pass in PyTorch on 7 images" in page.words("honest")
+        assert page.rows["members"] == 4
+
+    def test_the_line_joins_those_that_nothing_beats_in_what_is_drawn(self, timed: Study) -> None:
+        figure = page_of(timed).data()["figures"]["front"]
+        line = next(trace for trace in figure["data"] if trace["name"] == "front")
+        marked = {number for trace in figure["data"] if trace.get("meta") == "front" for number in trace["customdata"]}
+
+        assert line["x"] == [0.25, 0.75]
+        assert marked == {11, 13, 17}
+        assert "The line joins those that no other beats in the two that are drawn" in page_of(timed).words("front")
+
+    def test_accuracy_is_drawn_against_the_first_cost(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study(
+            [build.completed(3, 0.4, 0.8, latency_ratio=1.3, latency_ms=26.0)], objectives=["latency", "accuracy"]
+        )
+        page = page_of(study)
+        figure = page.data()["figures"]["front"]
+
+        assert "Accuracy against latency" in page.words("front")
+        assert figure["layout"]["xaxis"]["title"]["text"] == "Latency relative to the dense model"
+        assert figure["layout"]["xaxis"]["range"] == pytest.approx([0, 1.04 * 1.3])
+        assert "No model came down to ≤ 50 % latency" in page.words("head")
+
+    def test_without_times_there_are_no_columns_for_them(self, study: Study) -> None:
+        words = page_of(study).words("trials")
+
+        assert "Latency" not in words
+        assert "Activations Images" in words
+
+
+#: Two seeds of a member at 40 % FLOPs, one at 70 %, and of the dense control: validation, test.
+NUMBERS = {3: ((0.91, 0.885), (0.93, 0.875)), 5: ((0.94, 0.905), (0.95, 0.9)), 1: ((0.95, 0.921), (0.97, 0.931))}
+
+
+@pytest.fixture
+def finished(make_study: Any, build: SimpleNamespace) -> Study:
+    """A study with two members and a control, all of which were trained again; one training has failed."""
+    trials = {
+        1: build.completed(1, 1.0, 0.93, "dense", control=True),
+        3: build.completed(3, 0.4, 0.88),
+        5: build.completed(5, 0.7, 0.9, "taylor"),
+    }
+    study = make_study(trials.values())
+    runs = [again(trials[member], seed, numbers) for member in NUMBERS for seed, numbers in enumerate(NUMBERS[member])]
+    runs.append(replace(runs[0], recipe=replace(runs[0].recipe, seed=2), status="failed", error="no memory"))
+    for number, run in enumerate(runs):
+        append_line(study.folder.finalists, replace(run, id=number).to_json())
+    return load_study(study.folder.path)
+
+
+def again(member: Outcome, seed: int, numbers: tuple[float, float]) -> Outcome:
+    training = replace(member.recipe.training, images=25_000)
+    recipe = replace(member.recipe, training=training, seed=seed)
+    return replace(member, recipe=recipe, member=member.id, accuracy=numbers[0], test_accuracy=numbers[1])
+
+
+def words(study: Study) -> str:
+    page = write_report(study, study.folder.report).read_text(encoding="utf-8")
+    return " ".join(page.split()).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_table_of_finalists(finished: Study) -> None:
+    page = words(finished)
+    section = page.split('<section id="finalists"')[1].split("</section>")[0]
+    rows = [row.split("</tr>")[0] for row in section.split("<tr>")[2:]]
+
+    assert '<a href="#finalists">Finalists</a>' in page
+    assert "trained again on 25,000 images each" in section
+    assert "The test split (<code>test[5000:]</code>) was read once" in section
+    assert [row.split('scope="row">')[1].split("<")[0] for row in rows] == ["3", "5", "1"]
+    # (0.91 + 0.93) / 2, 0.02 / sqrt(2); (0.885 + 0.875) / 2, 0.01 / sqrt(2); 0.88 - (0.921 + 0.931) / 2
+    for text in ("92.00 % ± 1.41", "88.00 % ± 0.71", "\N{MINUS SIGN}4.6 points", ">40.0 %<"):
+        assert text in rows[0]
+    assert "dense (control)" in rows[2]
+    assert "points" not in rows[2]
+    assert "1 training did not complete and is left out" in section
+
+
+def test_the_page_says_where_the_test_split_was_read(finished: Study, make_study: Any) -> None:
+    page = words(finished)
+
+    assert "No accuracy on this page comes from the test split" not in page
+    assert 'But for the <a href="#finalists">finalists</a>, every accuracy on this page is on the validation' in page
+
+
+def test_a_study_without_finalists_says_that_too(study: Study) -> None:
+    page = words(study)
+
+    assert "#finalists" not in page
+    assert "No accuracy on this page comes from the test split" in page
+    assert "<li>Every accuracy on this page is on the validation split" in page
+
+
+def test_the_head_names_the_finalist_within_the_budget(finished: Study) -> None:
+    fact = summarise(finished).facts[0].replace("\N{NO-BREAK SPACE}", " ")
+
+    assert fact == (
+        "Trained again with 2 seeds, on the test split: 88.0 % ± 0.7 (dense 92.6 % ± 0.7) at 40.0 % FLOPs, "
+        "trial 3, method l1."
+    )

@@ -1,0 +1,183 @@
+"""The words and numbers that a report opens with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autoprune.analysis.report import summary
+from autoprune.study.folder import Study
+
+
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+class TestHeadline:
+    def test_best_within_the_budget(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study(
+            [
+                build.completed(3, 0.7, 0.913),
+                build.completed(17, 0.493, 0.891),
+                build.completed(5, 0.3, 0.84),
+            ]
+        )
+
+        expected = (
+            "Best model at ≤ 50 % FLOPs: 89.1 % accuracy (dense 91.7 %, \N{MINUS SIGN}2.6 points) at 49.3 % FLOPs, "
+        )
+        assert plain(summary.summarise(study).headline) == expected + "trial 17, method l1."
+
+    def test_nothing_within_the_budget(self, make_study: Any, build: SimpleNamespace) -> None:
+        headline = plain(summary.summarise(make_study([build.completed(3, 0.71, 0.917)])).headline)
+
+        assert headline.startswith(
+            "No model came down to ≤ 50 % FLOPs; the cheapest: 91.7 % accuracy (dense 91.7 %, ±0.0"
+        )
+
+    def test_no_outcomes(self, make_study: Any) -> None:
+        assert summary.summarise(make_study([])).headline == "No trial has ended yet."
+
+    def test_all_failed(self, make_study: Any, build: SimpleNamespace) -> None:
+        errors = ["OutOfMemoryError: 3 GiB\n  at layer1", "ValueError: 5", "OutOfMemoryError: 3 GiB\n  at layer1"]
+        study = make_study([build.failed(i, error) for i, error in enumerate(errors)])
+
+        assert summary.summarise(study).headline == "All 3 trials failed, most often with: OutOfMemoryError: 3 GiB"
+
+    def test_only_the_control_completed(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study([build.completed(1, 1.0, 0.92, "dense", control=True), build.failed(2, "boom")])
+
+        assert "there is no front" in summary.summarise(study).headline
+
+
+class TestFacts:
+    def test_counts(self, make_study: Any, build: SimpleNamespace) -> None:
+        outcomes = [
+            build.completed(1, 1.0, 0.92, "dense", control=True),
+            build.stopped(2, 0.5, 0.6),
+            build.failed(83, "boom"),
+        ]
+        study = make_study(outcomes, unfinished=[build.recipe("l1", 0.5)])
+
+        facts = [plain(fact) for fact in summary.summarise(study).facts]
+
+        ended = "1 trial completed, 1 stopped early, 1 failed in 9 min 44 s (1 control among them)."
+        assert facts[0] == f"{ended} 1 trial had begun and not ended when this page was written."
+
+    def test_nothing_ended_but_something_runs(self, make_study: Any, build: SimpleNamespace) -> None:
+        facts = summary.summarise(make_study([], unfinished=[build.recipe("l1", 0.5)] * 2)).facts
+
+        assert facts == ("2 trials had begun and not ended when this page was written.",)
+
+    def test_cheapest_near_dense(self, make_study: Any, build: SimpleNamespace) -> None:
+        study = make_study(
+            [build.completed(i, flops, acc) for i, flops, acc in [(3, 0.3, 0.9), (5, 0.6, 0.908), (7, 0.9, 0.93)]]
+        )
+
+        facts = " ".join(plain(fact) for fact in summary.summarise(study).facts)
+
+        assert (
+            "within 1 point of the dense accuracy: 90.8 % (\N{MINUS SIGN}0.9 points) at 60.0 % FLOPs, trial 5" in facts
+        )
+        assert "Hypervolume 0.6354 against" in facts  # 0.3 * 0.9 + 0.3 * 0.908 + 0.1 * 0.93
+        assert "Knee" not in facts
+
+    def test_a_knee_that_bends(self, make_study: Any, build: SimpleNamespace) -> None:
+        numbers = [(3, 0.2, 0.5), (5, 0.4, 0.85), (7, 0.9, 0.9)]
+        facts = summary.summarise(make_study([build.completed(i, flops, acc) for i, flops, acc in numbers])).facts
+
+        assert plain(facts[0]).startswith("Knee of the front, where a further cut begins to cost most: 85.0 % (")
+        assert facts[0].endswith("trial 5, method l1.")
+
+    def test_none_near_dense(self, make_study: Any, build: SimpleNamespace) -> None:
+        facts = summary.summarise(make_study([build.completed(3, 0.3, 0.9)])).facts
+
+        assert "No pruned model came within 1 point of the dense accuracy." in facts
+
+
+class TestMethodRows:
+    def test_controls_are_always_there(self, make_study: Any) -> None:
+        rows = summary.method_rows(make_study([]))
+
+        assert [(row.name, row.best, row.median, sum(row.counts.values())) for row in rows] == [
+            ("random", None, None, 0),
+            ("dense", None, None, 0),
+        ]
+
+    def test_by_hand(self, make_study: Any, build: SimpleNamespace) -> None:
+        outcomes = [
+            build.completed(1, 0.3, 0.7, "l1"),
+            build.completed(2, 0.5, 0.8, "l1"),
+            build.completed(3, 0.8, 0.9, "l1"),
+            build.completed(4, 0.45, 0.85, "fpgm"),
+            build.failed(5, "boom", "taylor"),
+            build.stopped(6, 0.4, 0.6, "l1"),
+        ]
+        rows = {row.name: row for row in summary.method_rows(make_study(outcomes))}
+
+        assert list(rows) == ["fpgm", "l1", "taylor", "random", "dense"]
+        l1 = rows["l1"]
+        assert (l1.best_in_budget, l1.best, l1.median, l1.on_front) == (0.8, 0.9, 0.8, 2)
+        assert dict(l1.counts) == {"completed": 3, "stopped": 1}
+        assert (rows["taylor"].best, rows["taylor"].counts["failed"]) == (None, 1)
+
+
+class TestShares:
+    def test_gaps_between_trials(self, make_study: Any, build: SimpleNamespace) -> None:
+        times = [("a", 3.0, 8.0), ("a", 9.0, 13.0), ("b", 5.0, 7.0), ("b", 7.0, 18.0)]
+        study = make_study(
+            [build.completed(i, 0.5, 0.8, worker=w, started=s, finished=f) for i, (w, s, f) in enumerate(times)]
+        )
+
+        a, b = summary.shares(study)
+
+        assert (a.worker, a.trials, a.inside, a.span, a.outside) == ("a", 2, 9.0, 10.0, pytest.approx(0.1))
+        assert (b.inside, b.span, b.outside) == (13.0, 13.0, 0.0)
+
+    def test_overlapping_trials_count_once(self, make_study: Any, build: SimpleNamespace) -> None:
+        times = [(0.0, 7.0), (3.0, 5.0), (6.0, 11.0)]
+        study = make_study([build.completed(i, 0.5, 0.8, started=s, finished=f) for i, (s, f) in enumerate(times)])
+
+        assert summary.shares(study)[0].inside == 11.0
+
+    def test_a_trial_of_no_time(self, make_study: Any, build: SimpleNamespace) -> None:
+        assert summary.shares(make_study([build.failed(1, "boom", started=3.0, finished=3.0)]))[0].outside == 0.0
+
+
+def test_failures_are_grouped(make_study: Any, build: SimpleNamespace) -> None:
+    study = make_study([build.failed(i, f"error {i % 3 == 0}", ("l1", "l2")[i % 2]) for i in range(1, 6)])
+
+    found = [(failure.error, failure.ids, failure.methods) for failure in summary.failures(study)]
+    assert found == [("error False", (1, 2, 4, 5), ("l1", "l2")), ("error True", (3,), ("l2",))]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (7.4, "7 s"), (59.6, "1 min 0 s"), (598, "9 min 58 s"), (5423, "1 h 30 min")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert summary.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("difference", "text"), [(0.0261, "+2.6"), (-0.026, "\N{MINUS SIGN}2.6"), (-0.0001, "±0.0"), (0.1, "+10.0")]
+)
+def test_points(difference: float, text: str) -> None:
+    assert plain(summary.points(difference)) == f"{text} points"
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"model": {"name": "resnet20"}, "data": {"name": "cifar10"}}, "resnet20 on cifar10"),
+        ({"model": {"factory": "mine:build"}, "data": "mine:splits"}, "mine:build on mine:splits"),
+        ({"model": None, "data": {}}, "own model on own data"),
+    ],
+)
+def test_title(make_study: Any, task: dict[str, Any], expected: str) -> None:
+    assert summary.title(make_study([], task=task)) == expected
+
+
+def test_the_counts_add_up(study: Study) -> None:
+    assert sum(sum(row.counts.values()) for row in summary.method_rows(study)) == len(study.outcomes)

@@ -1,0 +1,131 @@
+"""Shortcuts on meta tensors say what torch says, or leave the answer to torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoprune.engine.tracing.meta_kernels import _SHORTCUTS, meta_call
+
+aten = torch.ops.aten
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, device="meta", dtype=dtype)
+
+
+def norm(channels: int, *, training: bool = False, running: int | None = None) -> tuple[object, ...]:
+    vectors = (empty(channels), empty(channels), empty(running or channels), empty(running or channels))
+    return (empty(2, 7, 5, 5), *vectors, training, 0.1, 1e-5)
+
+
+def convolution(
+    x: tuple[int, ...], weight: tuple[int, ...], bias: int | None = None, **how: object
+) -> tuple[object, ...]:
+    spatial = len(x) - 2
+    numbers = [
+        how.get(name, (default,) * spatial) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+    ]
+    rest = (how.get("transposed", False), (0,) * spatial, how.get("groups", 1))
+    return (empty(*x), empty(*weight), None if bias is None else empty(bias), *numbers, *rest)
+
+
+SPECIAL = {
+    aten.convolution.default: [
+        convolution((2, 7, 9, 13), (11, 7, 3, 5)),
+        convolution((2, 7, 9, 13), (11, 7, 3, 5), 11, stride=(2, 3), padding=(1, 2), dilation=(2, 1)),
+        convolution((2, 14, 9, 9), (21, 2, 3, 3), groups=7),
+        convolution((2, 7, 9), (11, 7, 3), stride=(2,)),
+        convolution((1, 7, 5, 6, 7), (11, 7, 3, 3, 3), padding=(1, 0, 1)),
+        convolution((2, 1, 9, 9), (7, 1, 3, 3)),
+        convolution((2, 7, 1, 1), (11, 7, 1, 1)),
+        convolution((2, 7, 9, 9), (7, 11, 3, 3), transposed=True, stride=(2, 2)),
+        convolution((2, 7, 9, 9), (11, 7, 3, 3), 7),
+        convolution((2, 7, 9, 9), (11, 5, 3, 3)),
+        convolution((2, 7, 2, 2), (11, 7, 3, 3)),
+        convolution((2, 14, 9, 9), (11, 2, 3, 3), groups=7),
+    ],
+    aten.native_batch_norm.default: [norm(7), norm(7, training=True), norm(11), norm(7, running=11)],
+    aten.native_layer_norm.default: [
+        (empty(2, 5, 7), [7], empty(7), empty(7), 1e-6),
+        (empty(2, 5, 7), [5, 7], None, None, 1e-6),
+        (empty(2, 5, 7), [11], empty(11), empty(11), 1e-6),
+        (empty(5, 2, 7).transpose(0, 1), [7], empty(7), None, 1e-6),
+    ],
+    aten.addmm.default: [
+        (empty(7), empty(2, 5), empty(5, 7)),
+        (empty(7), empty(2, 5), empty(7, 5).t()),
+        (empty(1, 7), empty(2, 5), empty(5, 7)),
+        (empty(11), empty(2, 5), empty(5, 7)),
+        (empty(7), empty(2, 5), empty(11, 7)),
+    ],
+    aten.cat.default: [
+        ([empty(2, 7, 5), empty(2, 11, 5)], 1),
+        ([empty(2, 7, 5), empty(2, 7, 5)], -1),
+        ([empty(2, 7, 5)],),
+        ([empty(2, 7, 5), empty(2, 11, 3)], 1),
+        ([empty(2, 7), empty(2, 7, 5)], 1),
+        ([empty(0), empty(2, 7)], 1),
+        ([empty(2, 7), empty(2, 7, dtype=torch.float16)], 1),
+    ],
+    aten.mean.dim: [
+        (empty(2, 7, 5, 5), [2, 3]),
+        (empty(2, 7, 5, 5), [-1, -2], True),
+        (empty(2, 7, 5, 5), [1], False),
+        (empty(2, 7), None, True),
+        (empty(2, 7), [2]),
+    ],
+}
+NUMBERS = {"leaky_relu": (0.1,), "mul.Scalar": (2.0,)}
+PARTNERS = [
+    (2, 7, 5, 5),
+    (2, 7, 1, 1),
+    (1, 7, 1, 1),
+    (5,),
+    (2, 11, 5, 5),
+    3.0,
+]
+
+
+def cases(func: object) -> list[tuple[object, ...]]:
+    """Arguments that fit, some that a shortcut leaves to torch, some that are wrong."""
+    if func in SPECIAL:
+        return SPECIAL[func]
+    name = str(func).removeprefix("aten.")
+    rest = NUMBERS.get(name, NUMBERS.get(name.split(".")[0].rstrip("_"), ()))
+    inputs = [
+        empty(2, 7, 5, 5),
+        empty(2, 7, 1, 1),
+        empty(2, 7, 5, 5).to(memory_format=torch.channels_last),
+        empty(7),
+        empty(2, 7, dtype=torch.int64),
+    ]
+    if not name.endswith(".Tensor"):
+        return [(x, *rest) for x in inputs]
+    partners = [(x, empty(*p) if isinstance(p, tuple) else p) for x in inputs for p in PARTNERS]
+    return partners + [(x, empty(*x.shape, dtype=torch.float64)) for x in inputs]
+
+
+def answer(call, func, args) -> object:
+    try:
+        out = call(func, args)
+    except Exception as error:  # noqa: BLE001 - that it fails is the answer
+        return type(error)
+    tensors = [out] if isinstance(out, Tensor) else out
+    return [(t.shape, t.stride(), t.dtype, t.device, t is args[0]) for t in tensors]
+
+
+@pytest.mark.parametrize("func", _SHORTCUTS, ids=str)
+def test_a_shortcut_answers_what_torch_answers(func) -> None:
+    for args in cases(func):
+        ours = answer(lambda func, args: meta_call(func, args, {}), func, args)
+
+        assert ours == answer(lambda func, args: func(*args), func, args), args
+
+
+@pytest.mark.parametrize("func", _SHORTCUTS, ids=str)
+def test_every_shortcut_is_taken_in_some_case_and_left_in_some(func) -> None:
+    taken = [_SHORTCUTS[func](*args) is not None for args in cases(func)]
+
+    assert set(taken) == {True, False}

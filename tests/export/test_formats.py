@@ -1,0 +1,293 @@
+"""Exported files compute what the model computes, or the export fails and leaves nothing behind."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune import files
+from autoprune.engine.cost import cost
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery import artifact
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.tracing.trace import trace
+from autoprune.errors import ArtifactError, ExportError, InputError
+from autoprune.export import formats
+from autoprune.export.model_card import model_card
+from autoprune.recipe import MethodChoice, Recipe, Target
+from autoprune.study.outcome import Outcome
+from autoprune.tasks import load_task
+from autoprune.training.evaluate import evaluate
+from autoprune.training.runtime import Runtime
+
+EXAMPLE = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(5))
+DIGITS = {
+    "kind": "classification",
+    "data": {"name": "digits", "splits": {"train": "train", "validation": "validation", "test": "test"}},
+    "model": {"name": "digits_net", "train": {"images": 0}},
+}
+
+
+class Net(nn.Module):
+    """Two convolutions with batch norm, 13 and 7 channels, 5 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv1, self.bn1 = nn.Conv2d(3, 13, 3, padding=1), nn.BatchNorm2d(13)
+        self.conv2, self.bn2 = nn.Conv2d(13, 7, 3), nn.BatchNorm2d(7)
+        self.linear = nn.Linear(7, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(images)))
+        return self.linear(torch.relu(self.bn2(self.conv2(x))).mean((2, 3)))
+
+
+class OfTwoMinds(Net):
+    """Takes another path for bright images: nothing that records one path can export it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) if images.sum() > 0 else -super().forward(images)
+
+
+def save_pruned(folder: Path, factory: Callable[[], nn.Module], example: Tensor) -> nn.Module:
+    """An artefact of the factory's model with the first channel of every group gone; returns the pruned model."""
+    model = factory().eval()
+    graph = trace(model, example)
+    keep = Keep.of({group.id: range(1, group.size) for group in graph.prunable})
+    pruned = prune(model, graph, keep)
+    artifact.save(folder, pruned, graph, keep, info={"flops": cost(graph, keep).flops})
+    return pruned.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
+    """A folder with every file, and the model they hold."""
+    folder = tmp_path_factory.mktemp("export")
+    pruned = save_pruned(folder / "artefact", Net, EXAMPLE)
+    formats.export(folder / "artefact", Net, EXAMPLE, folder / "out", info=info())
+    return folder / "out", pruned
+
+
+def info(**changes: Any) -> dict[str, Any]:
+    recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.53))
+    outcome = Outcome(
+        id=41, recipe=recipe, status="completed", accuracy=0.9137, flops_ratio=0.5281, widths={"conv1": 12}
+    )
+    task = {"data": {"splits": {"validation": "train[-500:]"}}, "model": {"name": "net"}}
+    dense = {"accuracy": 0.9211, "flops": 1_234_567, "params": 8901}
+    groups = [{"id": "conv1", "size": 13}]
+    pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "scale": 255.0}
+    plain = {"outcome": json.loads(outcome.to_json()), "task": task, "dense": dense, "groups": groups, "pixels": pixels}
+    return {**plain, **changes}
+
+
+def test_every_file_is_there(exported: tuple[Path, nn.Module]) -> None:
+    names = {file.name for file in exported[0].iterdir()}
+
+    assert names == {"model.safetensors", "model.json", "model.onnx", "model.pt2", "export.json", "README.md"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 11])
+@pytest.mark.parametrize("name", ["artefact", "onnx", "pt2"])
+def test_every_file_computes_what_the_model_computes(exported: tuple[Path, nn.Module], name: str, size: int) -> None:
+    folder, model = exported
+    images = torch.randn(size, 3, 9, 9, generator=torch.Generator().manual_seed(size))
+    run = formats._runners(folder, Net)[name]
+
+    with torch.inference_mode():
+        torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_record_states_the_difference_of_every_file(exported: tuple[Path, nn.Module]) -> None:
+    record = formats.read_record(exported[0])
+
+    assert set(record["relative_error"]) == {"artefact", "onnx", "pt2"}
+    assert record["relative_error"]["artefact"] == 0
+    assert 0 <= max(record["relative_error"].values()) < formats.TOLERANCE
+    assert record["input"] == [3, 9, 9]
+    assert record["outcome"]["accuracy"] == 0.9137
+
+
+def test_the_card_says_what_the_model_is(exported: tuple[Path, nn.Module]) -> None:
+    card = (exported[0] / "README.md").read_text()
+
+    for fact in (
+        "92.11%",
+        "91.37%",
+        "52.8%",
+        "651,975",
+        "`conv1` | 13 | 12",
+        "train[-500:]",
+        '"seed": 0',
+        "0.1, 0.2, 0.3",
+    ):
+        assert fact in card
+
+
+def test_the_snippets_of_the_card_run(exported: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, model = exported
+    monkeypatch.chdir(folder)
+    images = torch.randn(3, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    artefact, onnx, program = blocks
+    expected = model(images).detach().numpy()
+
+    ast.parse(artefact)
+    scope: dict[str, Any] = {"images": images.numpy()}
+    exec(onnx, scope)
+    np.testing.assert_allclose(scope["logits"], expected, rtol=1e-4, atol=1e-5)
+    scope = {"images": images}
+    exec(program, scope)
+    np.testing.assert_allclose(scope["logits"].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_card_names_the_users_own_factory() -> None:
+    model = {"factory": "nets:build", "arguments": {"depth": 5}}
+    record = {**info(task={"model": model}), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
+
+    assert 'from nets import build\nmodel = ap.load(".", model=lambda: build(depth=5))' in model_card(record)
+
+
+def test_a_card_without_a_study_is_short_and_sound() -> None:
+    card = model_card({"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}})
+
+    assert "None" not in card.replace("session.run(None, ", "")
+    assert "Recipe" not in card
+
+
+def test_the_card_of_a_finalist_names_both_splits_and_the_seeds() -> None:
+    record = {**info(), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
+    own = {"method": "l1", "flops_ratio": 0.47, "seeds": 3, "validation": 0.93, "validation_std": 0.0141}
+    dense = {"method": "dense", "flops_ratio": 1.0, "seeds": 1, "validation": 0.95, "validation_std": None}
+    rows = [{**own, "test": 0.905, "test_std": 0.0071}, {**dense, "test": 0.94, "test_std": None}]
+    card = model_card({**record, "outcome": {**record["outcome"], "test_accuracy": 0.8983}, "finalists": rows})
+
+    assert "| accuracy (test) |  | 89.83% |" in card
+    assert "| l1 at 47.0% of the FLOPs | 3 | 93.00% ± 1.41% | 90.50% ± 0.71% |" in card
+    assert "| dense at 100.0% of the FLOPs | 1 | 95.00% | 94.00% |" in card
+    assert "The test accuracy was read once" in card
+    assert "Score the model on images that took no part" not in card
+    assert "Score the model on images that took no part" in model_card(record)
+    assert "(test)" not in model_card(record)
+
+
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_pruned(tmp_path / "artefact", Net, EXAMPLE)
+
+    formats.export(tmp_path / "artefact", Net, EXAMPLE, tmp_path / "out", info={})
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_of_another_model_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_pruned(tmp_path / "artefact", Net, EXAMPLE)
+    write = formats._write_program
+
+    def write_another(model: nn.Module, example: Tensor, path: Path) -> None:
+        changed = artifact.load(tmp_path / "artefact", model=Net)
+        with torch.no_grad():
+            changed.get_parameter("linear.bias")[2] += 1e-3
+        write(changed, example, path)
+
+    monkeypatch.setattr(formats, "_write_program", write_another)
+
+    with pytest.raises(ExportError, match="differs from the model"):
+        formats.export(tmp_path / "artefact", Net, EXAMPLE, tmp_path / "out", info={})
+    assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_a_model_that_cannot_be_exported_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    save_pruned(tmp_path / "artefact", Net, EXAMPLE)  # traced by its simple sister: same tensors, same names
+
+    with pytest.raises(ExportError, match=r"torch\.export"):
+        formats.export(tmp_path / "artefact", OfTwoMinds, EXAMPLE, tmp_path / "out" / "deeper", info={})
+    assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_outputs_that_are_not_finite_are_no_agreement() -> None:
+    worst = formats._worst_error(lambda images: torch.full((len(images), 5), torch.nan), Net().eval(), EXAMPLE)
+
+    with pytest.raises(ExportError, match="onnx"):
+        formats._check({"onnx": worst})
+
+
+def test_a_file_that_ignores_its_batch_is_found_out() -> None:
+    model = Net().eval()
+    worst = formats._worst_error(lambda images: model(images[:1].expand_as(images)), model, EXAMPLE)
+
+    assert worst > formats.TOLERANCE
+
+
+@pytest.mark.parametrize("make", ["folder", "file"])
+def test_what_exists_is_not_touched(tmp_path: Path, make: str) -> None:
+    out = tmp_path / "out"
+    if make == "folder":
+        out.mkdir()
+        (out / "mine").write_text("kept")
+    else:
+        out.write_text("kept")
+
+    with pytest.raises(InputError, match="already exists"):
+        formats.export(tmp_path / "artefact", Net, EXAMPLE, out, info={})
+    assert (out / "mine" if make == "folder" else out).read_text() == "kept"
+
+
+@pytest.mark.parametrize("out", ["/proc/here", "file/below"])
+def test_a_place_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError) as caught, files.new_folder(tmp_path / out):
+        pass
+    assert caught.value.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+
+    with pytest.raises(InputError, match=r"onnxruntime not installed; run: pip install 'autoprune\[onnx\]'"):
+        formats.export(tmp_path, Net, EXAMPLE, tmp_path / "out", info={})
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "export.json"])
+def test_a_torn_file_is_said_to_be_one(exported: tuple[Path, nn.Module], tmp_path: Path, name: str) -> None:
+    torn = tmp_path / "torn"
+    shutil.copytree(exported[0], torn)
+    (torn / name).write_bytes((torn / name).read_bytes()[:97])
+
+    with pytest.raises(ArtifactError, match=name):
+        _ = formats.read_record(torn), formats._runners(torn, Net)
+
+
+def test_verify_scores_every_file_on_the_validation_split(tmp_path: Path) -> None:
+    task = load_task(DIGITS)
+    pruned = save_pruned(tmp_path / "artefact", task.build, task.example())
+    formats.export(tmp_path / "artefact", task.build, task.example(), tmp_path / "out", info={"task": DIGITS})
+    expected = evaluate(pruned, task.validation, task, Runtime())
+
+    assert formats.verify(tmp_path / "out", task) == {"artefact": expected, "onnx": expected, "pt2": expected}
+
+
+def test_the_card_says_how_long_a_pass_takes_and_where() -> None:
+    record = {"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}}
+    recipe = {"method": {"name": "l1"}}
+    outcome = {"recipe": recipe, "latency_ms": 3.0, "latency_ratio": 0.25}
+    card = model_card({**record, "outcome": outcome, "timed": {"batch": 7, "device": "cuda"}})
+
+    assert "| ms of a forward pass in PyTorch, batch 7, cuda | 12.00 | 3.00 (25.0%) |" in card
+    assert "forward pass" not in model_card({**record, "outcome": {"recipe": recipe}})

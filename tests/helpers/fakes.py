@@ -1,0 +1,189 @@
+"""Evaluators that need no task: an accuracy by formula, after as many seconds as wanted, and every way to fail."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from autoprune.recipe import MethodChoice, Recipe, Target, Training
+from autoprune.search.running import in_process
+from autoprune.search.running.evaluate import Evaluation
+from autoprune.search.running.limits import Limits
+from autoprune.search.running.session import Session
+from autoprune.study.config import Budget, Cascade, Resources, Sampler, StudyConfig
+from autoprune.study.folder import StudyFolder
+from autoprune.study.outcome import Outcome, Proposal, Rung
+from autoprune.study.space import Space
+
+GROUPS = [("stem", 0), ("layer1.0.conv1", 0), ("layer2.0.conv1", 1)]
+METHODS = ("l1", "l2", "fpgm", "bn_scale", "taylor")
+SPACE = {
+    "method": {
+        "choice": {**{name: {} for name in METHODS}, "bn_scale": {"penalty": {"float": [1e-5, 1e-3], "log": True}}}
+    },
+    "target": {"flops": {"float": [0.1, 0.8]}},
+    "allocation": {"choice": {"uniform": {}, "ratios": {"ratios": {"each": "stage", "float": [0.1, 1]}}}},
+    "training": {"lr": {"float": [0.001, 0.1], "log": True}},
+}
+
+
+def bound_space(plain=SPACE):
+    return Space.read(plain).bind(GROUPS)
+
+
+def completed(proposal, accuracy=None, **rest):
+    """Accuracy falls with the square root of the cost; every method has its own loss."""
+    recipe = proposal.recipe
+    ratio = recipe.target.flops or 1.0
+    fields = {
+        "status": "completed",
+        "accuracy": ratio**0.5 - len(recipe.method.name) / 30 if accuracy is None else accuracy,
+        "flops_ratio": ratio,
+        "params_ratio": ratio,
+        "activations_ratio": ratio,
+    }
+    return Outcome(id=proposal.id, recipe=recipe, control=proposal.control, **{**fields, **rest})
+
+
+def proposal(number, *, flops=0.5, images=1000, control=False):
+    recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=flops), training=Training(images=images))
+    return Proposal(id=number, recipe=recipe, control=control)
+
+
+def final_numbers(proposal):
+    """The higher the seed, the better on validation and the worse on the test split: a mix-up of the two shows."""
+    ratio, seed = proposal.recipe.target.flops or 1.0, proposal.recipe.seed
+    return {"accuracy": ratio**0.5 + 0.001 * seed, "test_accuracy": 0.5 - 0.01 * seed}
+
+
+@dataclass(frozen=True)
+class Fake:
+    """Sleeps, writes a line that says that it ran, and answers by formula, or fails as `trouble` says."""
+
+    clock: object
+    seconds: float
+    ran: Path | None
+    trouble: dict = field(default_factory=dict)
+    rungs: tuple[float, ...] = (0.0,)
+    final: bool = False
+
+    def run(self, proposal, report, scratch):
+        started = self.clock.now()
+        if self.ran is not None:
+            with self.ran.open("a") as file:
+                file.write(f"{proposal.id} {proposal.recipe.key()} {os.getpid()}\n")
+        self._fail(self.trouble.get(proposal.id))
+        time.sleep(self.seconds)
+        *passed, stopped = self._climb(proposal, report, scratch)
+        fields = {"started": started, "finished": self.clock.now(), "seconds": {"all": passed[-1].seconds}}
+        if stopped:
+            short = completed(proposal, **fields, rungs=tuple(passed), status="stopped")
+            return Evaluation(outcome=replace(short, accuracy=None))
+        accuracy = float("nan") if self.trouble.get(proposal.id) == "nan" else None
+        numbers = final_numbers(proposal) if self.final else {"accuracy": accuracy}
+        done = completed(proposal, **numbers, **fields, rungs=tuple(passed))
+        return Evaluation(outcome=done, files={"model.json": b"%d" % proposal.id})
+
+    def _climb(self, proposal, report, scratch):
+        """The rungs so far, those of earlier legs included, and whether the last one stopped it.
+
+        The number of passed rungs is all there is to go on from.
+        """
+        state = scratch / "deep" / "state" if scratch else None
+        known = int(state.read_text()) if state and state.exists() else 0
+        final = completed(proposal).accuracy
+        rungs = [
+            Rung(share=share, images=round(1000 * share), accuracy=final * (1 + share) / 2, seconds=0.1 + share)
+            for share in self.rungs
+        ]
+        for number, rung in enumerate(rungs[known:], known + 1):
+            if state:
+                state.parent.mkdir(exist_ok=True)
+                state.write_text(str(number))
+            if not report(rung, {"flops": 0.5}):
+                return *rungs[:number], True
+        return *rungs, False
+
+    def _fail(self, trouble):
+        match trouble:
+            case "raise":
+                raise ValueError("a bad\nshape")
+            case "memory":
+                raise MemoryError
+            case "exit":
+                os._exit(7)
+            case "hang":
+                time.sleep(1000)
+
+
+@dataclass(frozen=True)
+class OpenFake:
+    """What the workers get."""
+
+    seconds: float = 0.0
+    ran: Path | None = None
+    trouble: dict = field(default_factory=dict)
+    broken: bool = False
+    rungs: tuple[float, ...] = (0.0,)
+    final: bool = False
+
+    def __call__(self, clock, _store=None):
+        if self.broken:
+            raise OSError("no data here")
+        return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs, self.final)
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A clock that somebody else winds."""
+
+    now: Callable[[], float]
+
+
+def run_here(session, *, after=None, **options):
+    """Run a session to its end in this process; `after` is called after every leg."""
+    ended = session.ended
+
+    def count(outcome):
+        ended(outcome)
+        if after is not None:
+            after()
+
+    session.ended = count
+    in_process.run(session, OpenFake(**options)(session.clock), trial_timeout=60.0)
+
+
+class Notes:
+    """A view that keeps what it was shown."""
+
+    def __init__(self):
+        self.seen = []
+
+    def update(self, progress):
+        self.seen.append(progress)
+
+    def close(self):
+        pass
+
+
+def study_config(*, trials=6, workers=2, timeout=10.0, startup=4, rungs=(0.0, 1.0), keep=1.0, gpus=0.0):
+    training = {**SPACE["training"], "images": 1000, "rungs": list(rungs)}
+    return StudyConfig(
+        task={},
+        space=Space.read({**SPACE, "training": training}),
+        cascade=Cascade(keep=keep),
+        budget=Budget(trials=trials),
+        resources=Resources(workers=workers, trial_timeout_minutes=timeout, gpus_per_trial=gpus),
+        sampler=Sampler(startup=startup),
+    )
+
+
+def open_session(path, config, *, limits=None, view=None):
+    """A session in a folder; the folder is made if it is new."""
+    folder = StudyFolder(Path(path))
+    if not folder.config.exists():
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.config.write_text(config.to_yaml() + "dense: {accuracy: 0.9375}\n")
+    space = config.space.bind(GROUPS)
+    return Session(config, space, folder, limits=limits or Limits.of(config.budget), view=view)

@@ -1,0 +1,237 @@
+"""What a user gets: one name in site-packages, data files, one version, commands that exist, links that resolve."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import import_module, resources
+from pathlib import Path
+
+import pytest
+import yaml
+
+import autoprune
+from autoprune import methods
+from autoprune.cli.parser import build_parser
+from autoprune.study import space_file
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster/README.md")
+MAPPED = ("analysis", "cluster", "search_spaces")
+# The promise of the design page: these are what `import autoprune as ap` gives.
+PUBLIC = (
+    "trace",
+    "allocate",
+    "cost",
+    "prune",
+    "save",
+    "load",
+    "run_trial",
+    "search",
+    "load_study",
+    "Target",
+    "AutopruneError",
+)
+
+
+def python(code: str, *, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run code in a new process in another folder, so that the repository is not found by being here."""
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=check)
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Subcommand -> its parser."""
+    actions = build_parser()._actions
+    return dict(next(action for action in actions if isinstance(action, argparse._SubParsersAction)).choices)
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    newest = re.search(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert newest is not None
+    assert (
+        PROJECT["project"]["version"] == autoprune.__version__ == importlib.metadata.version("autoprune") == newest[1]
+    )
+
+
+def test_every_package_folder_is_listed() -> None:
+    mapping = PROJECT["tool"]["setuptools"]["package-dir"]
+    found = set()
+    for package, folder in mapping.items():
+        for init in (ROOT / folder).rglob("__init__.py"):
+            inside = init.parent.relative_to(ROOT / folder).parts
+            found.add(".".join((package, *inside)))
+
+    assert sorted(found) == sorted(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_every_data_file_is_shipped() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    missing = []
+    for folder in MAPPED:
+        shipped = {file for pattern in patterns[f"autoprune.{folder}"] for file in (ROOT / folder).glob(pattern)}
+        data = {file for file in (ROOT / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+        # Pictures, notes and rows of runs are for readers of the repository; modules are shipped as modules.
+        others = {".py", ".pyc", ".svg", ".png", ".md", ".jsonl"}
+        missing += [file for file in data - shipped if file.suffix not in others]
+
+    assert missing == []
+
+
+def test_data_files_are_found_where_users_look(tmp_path: Path) -> None:
+    code = (
+        "from importlib import resources\n"
+        "for package in ('search_spaces', 'cluster', 'analysis.report'):\n"
+        "    print(package, *[f.name for f in resources.files(f'autoprune.{package}').iterdir()])"
+    )
+    found = {line.split()[0]: line.split()[1:] for line in python(code, cwd=tmp_path).stdout.splitlines()}
+
+    assert "digits_demo.yaml" in found["search_spaces"]
+    assert {"aws.yaml", "gcp.yaml", "kubernetes.yaml", "onprem.sh", "slurm.sbatch"} <= set(found["cluster"])
+    assert "templates" in found["analysis.report"]
+
+
+@pytest.mark.parametrize("folder", MAPPED)
+def test_the_folders_at_the_top_do_not_land_in_site_packages(folder: str, tmp_path: Path) -> None:
+    ran = python(f"import {folder}", cwd=tmp_path, check=False)
+
+    assert "ModuleNotFoundError" in ran.stderr
+
+
+def test_public_names_stay_what_they_are_when_their_modules_are_imported(tmp_path: Path) -> None:
+    # `autoprune.search` is a function and a package; importing the module must not hide the function.
+    code = (
+        f"import autoprune as ap, importlib\nnames = {PUBLIC!r}\n"
+        "for name in ('search', 'trial.run', 'engine.cost', 'engine.tracing.trace'):\n"
+        "    importlib.import_module(f'autoprune.{name}')\n"
+        "print([name for name in names for _ in range(2) if not callable(getattr(ap, name))])"
+    )
+
+    assert python(code, cwd=tmp_path).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in commands()), ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom autoprune.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit as end: assert not end.code\n"
+        "print('heavy:', *{'torch', 'ray', 'optuna', 'numpy', 'yaml'} & set(sys.modules))"
+    )
+
+    assert python(code, cwd=tmp_path).stdout.splitlines()[-1].strip() == "heavy:"
+
+
+@pytest.mark.parametrize("name", [None, *commands()])
+def test_help_fits_80_columns_and_says_something(name: str | None) -> None:
+    parser = build_parser() if name is None else commands()[name]
+    text = parser.format_help()
+
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert parser.description
+    assert "examples:\n  autoprune" in text
+
+
+def test_examples_in_the_help_are_accepted() -> None:
+    parser = build_parser()
+    for command in commands().values():
+        text = (command.epilog or "").replace("\\\n", " ")
+        for line in re.findall(r"^ +autoprune (.*)$", text, re.MULTILINE):
+            parser.parse_args(re.split(r" [|>] ", line)[0].split())
+
+
+def test_every_command_has_a_function() -> None:
+    homes = {name: parser.get_default("home") for name, parser in commands().items()}
+    absent = [name for name, home in homes.items() if not hasattr(import_module(f"autoprune.cli.{home}"), name)]
+
+    assert absent == []
+
+
+def test_the_readme_speaks_of_commands_that_exist() -> None:
+    text = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+
+    named = set(re.findall(r"(?:^|`)autoprune ([a-z]+)\b", text, re.MULTILINE))
+    made = set(re.findall(r"(?:^|`)make ([a-z]+)\b", text, re.MULTILINE))
+
+    assert named - set(commands()) == set()
+    assert "search" in named
+    assert made - targets == set()
+    assert {"demo", "test"} <= made
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_resolve(name: str) -> None:
+    file = ROOT / name
+    text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    broken = [t for t in targets if t and not t.startswith(("http://", "https://")) and not (file.parent / t).exists()]
+
+    assert broken == []
+
+
+def test_yaml_in_the_readme_is_a_search_space(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+    assert blocks
+    for block in blocks:
+        whole = block.startswith(("task:", "extends:"))  # the others say what differs from a space that is there
+        (tmp_path / "s.yaml").write_text(block if whole else f"extends: digits_demo\n{block}", encoding="utf-8")
+        assert space_file.load_space(tmp_path / "s.yaml", find_method=methods.find).space.methods()
+
+
+def test_python_in_the_readme_parses() -> None:
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL):
+        ast.parse(block)
+
+
+def test_versions_are_pinned_and_name_no_host() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)] == []
+    assert "://" not in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.mark.parametrize("extra", [None, "onnx", "timm", "dev"])
+def test_pins_are_within_the_ranges(extra: str | None) -> None:
+    from packaging.requirements import Requirement
+
+    text = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
+    pins = dict(line.split("==") for line in text.splitlines() if "==" in line)
+    project = PROJECT["project"]
+    wanted = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_cloud_files_follow_rays_schema(cloud: str) -> None:
+    import json
+
+    import jsonschema
+
+    schema = json.loads((resources.files("ray.autoscaler") / "ray-schema.json").read_text())
+    config = yaml.safe_load((ROOT / f"cluster/{cloud}.yaml").read_text())
+
+    jsonschema.validate(config, schema)
+    assert config["head_node_type"] in config["available_node_types"]
+
+
+def test_the_kubernetes_file_runs_commands_that_exist() -> None:
+    job = yaml.safe_load((ROOT / "cluster/kubernetes.yaml").read_text())
+    entrypoint = job["spec"]["entrypoint"]
+
+    for line in re.findall(r"autoprune ([^;']*)", entrypoint):
+        build_parser().parse_args(line.split())
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == importlib.metadata.version("ray")
+
+
+@pytest.mark.parametrize("script", ["onprem.sh", "slurm.sbatch"])
+def test_cluster_scripts_parse(script: str) -> None:
+    subprocess.run(["bash", "-n", str(ROOT / "cluster" / script)], check=True)

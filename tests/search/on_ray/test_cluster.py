@@ -1,0 +1,196 @@
+"""The search on a real Ray, small: placement, crashes, hangs, kills; evaluators are fakes unless a task is named."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import fakes
+import pytest
+
+from autoprune.errors import InputError, StudyError
+from autoprune.search.on_ray.cluster import Cluster
+from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
+from autoprune.search.running.progress import SearchInterrupted
+from autoprune.study.config import Resources
+from autoprune.study.folder import load_study
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_see_fakes")]
+
+
+def run(session, **options):
+    with Cluster(session.config.resources) as cluster:
+        cluster.run(session, fakes.OpenFake(**options))
+    session.close()
+    return cluster.folder
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=12, timeout=0.05))
+    folder = run(session, trouble={3: "raise", 4: "memory", 5: "nan", 6: "exit", 7: "hang"})
+    outcomes = {outcome.id: outcome for outcome in load_study(tmp_path).outcomes}
+    errors = {number: outcome.error for number, outcome in outcomes.items() if outcome.status == "failed"}
+
+    assert set(outcomes) == set(range(12))
+    assert errors.pop(3) == "ValueError: a bad"
+    assert errors.pop(4) == "MemoryError"
+    assert errors.pop(5) == "the accuracy is nan"
+    assert errors.pop(6).startswith("the worker process died 3 times: it crashed")
+    assert errors.pop(7) == "no end after 0.05 minutes (resources.trial_timeout_minutes)"
+    assert errors == {}
+    assert {path.name for path in session.folder.models.iterdir()} <= {str(n) for n in outcomes}
+    assert not folder.exists()
+    assert not (Path.home() / ".ray" / "auth_token").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"study.yaml", "proposals.jsonl", "outcomes.jsonl", "models"}
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+
+
+def test_workers_that_cannot_load_the_task_end_the_search_with_the_reason(tmp_path):
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=40))
+
+    with pytest.raises(StudyError, match="cannot load the task: OSError: no data here"):
+        run(session, broken=True)
+    assert len(session.outcomes) < 15
+
+
+def test_trials_that_do_not_report_are_cut_off_after_the_grace(tmp_path):
+    class Ending(fakes.Notes):
+        def update(self, progress):
+            if progress.running == 2:
+                session.limits = Limits(deadline=0.0, grace=-CUT_OFF_SECONDS)
+
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=4), view=Ending())
+    with pytest.raises(StudyError, match="the search's time was over"):
+        run(session, trouble=dict.fromkeys(range(4), "hang"))
+
+    assert [outcome.status for outcome in session.outcomes] == ["stopped", "stopped"]
+
+
+def test_every_slot_gets_one_actor_and_no_more(tmp_path):
+    """With no-op trials Tune's own order gives running actors to waiting trials and kills the actors that start."""
+    config = fakes.study_config(trials=80, workers=16)
+    ran = tmp_path / "ran"
+    run(fakes.open_session(tmp_path / "study", config), ran=ran, seconds=0.2)
+    processes = Counter(line.split()[2] for line in ran.read_text().splitlines())
+
+    assert sum(processes.values()) == 80
+    assert len(processes) == 16
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("ray://127.0.0.1:1", "a Ray client address; allowed: auto, or HOST:PORT of the head"),
+        ("127.0.0.1:1", "no Ray cluster answers: .*refused"),
+        ("auto", "no Ray cluster answers: Could not find any running Ray instance"),
+    ],
+)
+def test_an_address_that_nobody_answers_is_the_users_to_mend(address, what):
+    with Cluster(Resources(), address) as cluster, pytest.raises(InputError, match=what):
+        cluster.ready()
+
+
+def test_a_trial_that_fits_nowhere_is_the_users_to_mend():
+    with (
+        Cluster(Resources(workers=1, gpus_per_trial=64.0)) as cluster,
+        pytest.raises(InputError, match="a trial needs 64 GPUs, this machine has"),
+    ):
+        cluster.ready()
+
+
+DRIVER = """
+import sys
+import fakes
+from pathlib import Path
+from autoprune.search.on_ray.cluster import Cluster
+from autoprune.search.running.progress import SearchInterrupted
+
+def main(folder):
+    session = fakes.open_session(folder / "study", fakes.study_config(trials=14))
+    with Cluster(session.config.resources) as cluster:
+        cluster.run(session, fakes.OpenFake(seconds=0.7, ran=folder / "ran"))
+    session.close()
+
+try:
+    main(Path(sys.argv[1]))
+except SearchInterrupted as error:
+    sys.exit(str(error))
+"""
+
+
+def start(folder):
+    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder)], stderr=subprocess.PIPE, text=True)
+
+
+def finish(driver):
+    """Exit code and what was said."""
+    said = driver.communicate(timeout=90)[1]
+    return driver.returncode, said
+
+
+def ended(folder):
+    log = folder / "study" / "outcomes.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+def executions(folder):
+    return Counter(int(line.split()[0]) for line in (folder / "ran").read_text().splitlines())
+
+
+def test_a_killed_driver_loses_nothing_and_repeats_only_what_had_not_ended(tmp_path):
+    driver = start(tmp_path)
+    wait_for(lambda: ended(tmp_path) >= 5)
+    os.kill(driver.pid, signal.SIGKILL)
+    finish(driver)
+    study = load_study(tmp_path / "study")
+    finished, unfinished = {o.id: o for o in study.outcomes}, {p.id: p.recipe for p in study.unfinished()}
+    assert unfinished
+    time.sleep(3)  # Ray's workers outlive their driver by a moment
+
+    assert finish(start(tmp_path)) == (0, "")
+    after = load_study(tmp_path / "study")
+    assert sorted(outcome.id for outcome in after.outcomes) == list(range(14))
+    assert [proposal.id for proposal in after.proposals] == list(range(14))
+    assert [o for o in after.outcomes if o.id in finished] == list(finished.values())
+    assert {o.id: o.recipe for o in after.outcomes if o.id in unfinished} == unfinished
+    ran = executions(tmp_path)
+    assert {number for number, times in ran.items() if times > 1} <= set(unfinished)
+    assert all(ran[number] == 1 for number in finished)
+
+
+def test_ctrl_c_ends_the_search_at_once_and_says_how_to_go_on(tmp_path):
+    driver = start(tmp_path)
+    wait_for(lambda: ended(tmp_path) >= 3)
+    driver.send_signal(signal.SIGINT)
+    code, said = finish(driver)
+
+    assert code == 1
+    assert f"go on with `autoprune resume {tmp_path / 'study'}`" in said
+    assert len(said.splitlines()) == 1
+    assert 3 <= ended(tmp_path) < 14
+    assert SearchInterrupted.exit_code == 1
+
+
+def test_recipes_that_paused_go_on_where_they_were(tmp_path):
+    config = fakes.study_config(trials=20, rungs=(0.0, 0.25, 1.0), keep=0.34)
+    session = fakes.open_session(tmp_path / "study", config)
+    run(session, rungs=(0.0, 0.25), ran=tmp_path / "ran")
+    legs = Counter(int(line.split()[0]) for line in (tmp_path / "ran").read_text().splitlines())
+    searched = [outcome for outcome in load_study(tmp_path / "study").outcomes if not outcome.control]
+
+    assert len(searched) == 18
+    assert {outcome.status for outcome in searched} == {"completed", "stopped"}
+    # one leg to every rung, and one more to the end; nothing is run twice
+    assert all(legs[o.id] == (3 if o.completed else len(o.rungs)) for o in searched)
+    assert list(session.folder.states.iterdir()) == []
