@@ -1,4 +1,4 @@
-"""What a step of training under a method's pressure costs beside a plain one, both measured in turns in one run.
+"""What a step of training under a method's regulariser costs beside a plain one, both measured in turns in one run.
 
     python -m autoprune.analysis.benchmarks.method_overhead [--rounds N] [--model NAME] [--device D] [--table FILE]
 
@@ -10,11 +10,11 @@ What makes it fair. A method's stage is that of 50,000 images, 391 steps, and it
 raised, V-steps made and filters shrunk at the same steps, and so as often, as in such a trial. A round is the next
 tenth of the stage, 39 steps: with the defaults 8 updates of GReg or IncReg, two V-steps of L0-HQS, one moment of soft
 pruning. The next round goes on where the last one ended. Before and after every method a plain loop, stochastic
-gradient descent without any pressure, makes a tenth of its steps; the method is compared with the mean of these two.
+gradient descent without any regulariser, makes a tenth of its steps; the method is compared with the mean of these two.
 The first round is not counted. Ratios are taken within a round; the table has their medians.
 
-On a machine that is not quiet a few per cent drown in that. So the pressure is timed apart as well: `before_step` and
-`after_step` over all steps of a stage, events included, with the gradients of one batch. Weights and gradients are put
+On a machine that is not quiet a few per cent drown in that. So the regulariser is timed apart as well: `before_step`
+and `after_step` over all steps of a stage, events included, with the gradients of one batch. Weights and gradients are put
 back before every step, outside of the time: without a loss penalties would shrink them to denormal numbers, which
 are slow. The weights lie in the caches then; among real steps, whose activations drive them out, the same two calls
 took up to 1.6 times as long. On a GPU every step is waited for, so that nothing overlaps: what a step really pays is
@@ -45,7 +45,7 @@ from autoprune.methods import METHODS, Method, Stage
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.tasks import Task, load_task
 from autoprune.training.fit import _Loop, steps_of
-from autoprune.training.protocols import Listener, Pressure, listening
+from autoprune.training.protocols import Listener, Regulariser, listening
 from autoprune.training.runtime import Runtime, choose_runtime, pick_device
 from autoprune.trial.shared import Bench
 
@@ -70,8 +70,8 @@ class Row:
 
     Fields:
         plain: per round, mean of the plain steps before and after.
-        pressed: per round, with the pressure.
-        alone: the pressure without the step, mean over a stage.
+        pressed: per round, with the regulariser.
+        alone: the regulariser without the step, mean over a stage.
     """
 
     method: str
@@ -86,7 +86,7 @@ class Row:
 
     @property
     def apart(self) -> float:
-        """The pressure alone, as a share of the median plain step."""
+        """The regulariser alone, as a share of the median plain step."""
         return self.alone / statistics.median(self.plain)
 
     @property
@@ -116,13 +116,13 @@ class Subject:
 
     def stage(self, method: Method | None) -> _Loop:
         """A stage of `IMAGES` images that is about to begin; plain training without a method."""
-        model, training, pressure = self.runtime.place(copy.deepcopy(self.bench.model)), PLAIN, None
+        model, training, regulariser = self.runtime.place(copy.deepcopy(self.bench.model)), PLAIN, None
         if method is not None:
             training = method.stage_training(PLAIN)
             steps = steps_of(training, IMAGES, len(self.task.train))
             begins = Stage(Target(flops=0.5), Allocation(), training, steps, weight_decay=PLAIN.weight_decay)
-            pressure = method.sparsify(self.bench.context(model, 0), begins)
-        return _Loop(model, self.task, training, self.runtime, IMAGES, 0, pressure, None)
+            regulariser = method.sparsify(self.bench.context(model, 0), begins)
+        return _Loop(model, self.task, training, self.runtime, IMAGES, 0, regulariser, None)
 
     def wait(self) -> None:
         """Until the device has done what it was given."""
@@ -155,7 +155,7 @@ class Side:
         if self.loop.step + count > self.loop.steps:
             self._begin()
         runtime, loop = self.subject.runtime, self.loop
-        with runtime.limits(), runtime.training(loop.model), loop.randomness(), listening(loop.pressure, loop.model):
+        with runtime.limits(), runtime.training(loop.model), loop.randomness(), listening(loop.regulariser, loop.model):
             return self.subject.seconds(lambda: self._steps(count)) / count
 
     def _steps(self, count: int) -> None:
@@ -171,11 +171,11 @@ def _batches(loop: _Loop) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def alone(subject: Subject, method: Method) -> float:
-    """Seconds per step of the pressure, mean over a whole stage."""
+    """Seconds per step of the regulariser, mean over a whole stage."""
     loop = subject.stage(method)
-    pressure, total = loop.pressure, 0.0
-    assert pressure is not None  # only methods with a stage are measured
-    with subject.runtime.limits(), listening(pressure, loop.model):
+    regulariser, total = loop.regulariser, 0.0
+    assert regulariser is not None  # only methods with a stage are measured
+    with subject.runtime.limits(), listening(regulariser, loop.model):
         inputs, targets = next(_batches(loop))
         inputs = subject.runtime.arrange(inputs)
         loop._loss(inputs, targets).backward()
@@ -183,20 +183,20 @@ def alone(subject: Subject, method: Method) -> float:
         live = [tensor for parameter in parameters for tensor in (parameter.detach(), parameter.grad)]
         kept = [tensor.clone() for tensor in live]
         for step in range(loop.steps):
-            if isinstance(pressure, Listener):
+            if isinstance(regulariser, Listener):
                 loop._loss(inputs, targets).backward()
             torch._foreach_copy_(live, kept)
-            total += subject.seconds(lambda step=step: _press(pressure, loop.model, step, loop.steps))
+            total += subject.seconds(lambda step=step: _press(regulariser, loop.model, step, loop.steps))
     return total / loop.steps
 
 
-def _press(pressure: Pressure, model: nn.Module, step: int, steps: int) -> None:
-    pressure.before_step(model, step, steps)
-    pressure.after_step(model, step, steps)
+def _press(regulariser: Regulariser, model: nn.Module, step: int, steps: int) -> None:
+    regulariser.before_step(model, step, steps)
+    regulariser.after_step(model, step, steps)
 
 
 def staged() -> dict[str, Method]:
-    """All methods that put a pressure on a stage, with their defaults."""
+    """All methods that put a regulariser on a stage, with their defaults."""
     return {name: method() for name, method in METHODS.items() if method.sparsify is not Method.sparsify}
 
 
@@ -237,10 +237,19 @@ def line(row: Row) -> str:
 
 def table(rows: Sequence[Row], about: str) -> str:
     """The measured part of the Markdown file; `about` says where and how it was measured."""
-    columns = ("method", "plain, ms", "with the method", "more", "pressure alone, ms", "of a plain step", "limit", "")
+    columns = (
+        "method",
+        "plain, ms",
+        "with the method",
+        "more",
+        "regulariser alone, ms",
+        "of a plain step",
+        "limit",
+        "",
+    )
     return "\n".join(
         [
-            "# What a pressure costs per step: `python -m autoprune.analysis.benchmarks.method_overhead`",
+            "# What a regulariser costs per step: `python -m autoprune.analysis.benchmarks.method_overhead`",
             "",
             f"{datetime.now(UTC):%Y-%m-%d}; its docstring says what is counted.",
             about,

@@ -4,7 +4,7 @@
     python -m autoprune.analysis.claims.mechanisms --draw --runs RUNS.jsonl                   figures, mechanisms.md
 
 DATA as for `methods_cifar10`; RUNS are its rows. Measuring begins with the pretrained network and goes to half of the
-FLOPs unless a claim is about more targets; where a method trains before it cuts, copies train under its pressure, at
+FLOPs unless a claim is about more targets; where a method trains before it cuts, copies train under its regulariser, at
 its default hyper-parameters, and are looked into. `latency` times the widths that `group_fisher` has found. Growing
 against one-shot removal and softer against soft are read from RUNS.
 
@@ -92,7 +92,7 @@ def _how(known: Found, runs: Sequence[Row]) -> str:
     return (
         "`python -m autoprune.analysis.claims.mechanisms`: ResNet-20 on CIFAR-10 from pretrained weights, half of the\n"
         "FLOPs, uniform allocation and default hyper-parameters unless a row says otherwise, "
-        f"{', '.join(f'{n:,}' for n in images)} images\nunder the pressure of methods that have one, one seed.\n"
+        f"{', '.join(f'{n:,}' for n in images)} images\nunder the regulariser of methods that have one, one seed.\n"
         "Accuracies before and after fine-tuning, against one-shot removal and of the soft methods, are of the "
         f"{len(runs)}\nruns in [methods_cifar10.md](methods_cifar10.md): equal budgets, the stage included; of two\n"
         "numbers in the last column the first is for half of the FLOPs. Other accuracies are of the first 5,000 test\n"

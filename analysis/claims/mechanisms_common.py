@@ -27,44 +27,44 @@ Look = Callable[[int, nn.Module, Any], None]
 
 @dataclass
 class _Watched:
-    """A pressure that is looked at after every step."""
+    """A regulariser that is looked at after every step."""
 
-    pressure: Any
+    regulariser: Any
     look: Look
 
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
-        self.pressure.before_step(model, step, steps)
+        self.regulariser.before_step(model, step, steps)
 
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
-        self.pressure.after_step(model, step, steps)
-        self.look(step, model, self.pressure)
+        self.regulariser.after_step(model, step, steps)
+        self.look(step, model, self.regulariser)
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.pressure.state_dict()
+        state: dict[str, Any] = self.regulariser.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.pressure.load_state_dict(state)
+        self.regulariser.load_state_dict(state)
 
 
 def pressed(
     bench: Bench, method: Method, images: int, look: Look, *, instead: Any = None, start: nn.Module | None = None
 ) -> tuple[Context, Any]:
-    """A copy of a model after a sparsify stage of the method, and the pressure with what it found.
+    """A copy of a model after a sparsify stage of the method, and the regulariser with what it found.
 
     Args:
         look: called after every step.
-        instead: a pressure to use in place of the method's own.
+        instead: a regulariser to use in place of the method's own.
         start: the model; default: the pretrained one.
     """
     training = method.stage_training(replace(TRAINING, images=images))
     steps = steps_of(training, images, len(bench.task.train))
     context = bench.context(bench.runtime.place(copy.deepcopy(start or bench.model)), 0)
     stage = Stage(HALF, UNIFORM, training, steps)
-    pressure = instead or method.sparsify(context, stage)
-    watched = _Watched(pressure, look)
-    fit(context.model, bench.task, training, bench.runtime, images=images, seed=0, pressure=watched)
-    return replace(context, pressure=pressure), pressure
+    regulariser = instead or method.sparsify(context, stage)
+    watched = _Watched(regulariser, look)
+    fit(context.model, bench.task, training, bench.runtime, images=images, seed=0, regulariser=watched)
+    return replace(context, regulariser=regulariser), regulariser
 
 
 def build(name: str, **params: Any) -> Method:

@@ -1,4 +1,4 @@
-"""GReg, IncReg, L0-HQS and OrthoReg: what their pressures do to a network while it trains."""
+"""GReg, IncReg, L0-HQS and OrthoReg: what their regularisers do to a network while it trains."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ def greg(bench: Bench, images: int) -> Found:
     """Mean |w| of filters and of their batch-norm scales, kept and to be pruned, while the penalty grows."""
     seen: list[list[float]] = []
 
-    def look(step: int, model: nn.Module, pressure: Any) -> None:
-        gone = pressure.removed
+    def look(step: int, model: nn.Module, regulariser: Any) -> None:
+        gone = regulariser.removed
         sides = [[], []], [[], []]
-        for parameter, _, units in pressure.pressed.parameters(model):
+        for parameter, _, units in regulariser.pressed.parameters(model):
             rows = parameter.detach().abs().flatten(1).mean(1) if parameter.dim() > 1 else parameter.detach().abs()
             for lost in (False, True):
-                sides[parameter.dim() == 1][lost].append(rows[(gone[units] == lost) & (units < pressure.units.count)])
-        seen.append([step, pressure.penalty, *(float(torch.cat(rows).mean()) for side in sides for rows in side)])
+                sides[parameter.dim() == 1][lost].append(
+                    rows[(gone[units] == lost) & (units < regulariser.units.count)]
+                )
+        seen.append([step, regulariser.penalty, *(float(torch.cat(rows).mean()) for side in sides for rows in side)])
 
     pressed(bench, build("greg1"), images, look)
     columns = ("step", "penalty", "filters kept", "filters pruned", "norms kept", "norms pruned")
@@ -55,15 +57,19 @@ def increg(bench: Bench, images: int) -> Found:
 def _penalties(bench: Bench, method: Method, images: int, start: nn.Module) -> Found:
     seen: list[list[float]] = []
 
-    def look(step: int, _model: nn.Module, pressure: Any) -> None:
-        if step % pressure.every == 0:
-            seen.append((pressure.penalty[:-1] / pressure.ceiling).tolist())
+    def look(step: int, _model: nn.Module, regulariser: Any) -> None:
+        if step % regulariser.every == 0:
+            seen.append((regulariser.penalty[:-1] / regulariser.ceiling).tolist())
 
-    _, pressure = pressed(bench, method, images, look, start=start)
+    _, regulariser = pressed(bench, method, images, look, start=start)
     weakest = allocate(bench.graph, method.score(bench.context(start, 0)), HALF, UNIFORM)
-    as_at_first = pressure.units.outside(weakest) & pressure.removed
-    found = recovered(np.array(seen).T, ~pressure.removed[:-1].numpy())
-    return {"every": pressure.every, "chosen as l1 would": float(as_at_first.sum() / pressure.removed.sum()), **found}
+    as_at_first = regulariser.units.outside(weakest) & regulariser.removed
+    found = recovered(np.array(seen).T, ~regulariser.removed[:-1].numpy())
+    return {
+        "every": regulariser.every,
+        "chosen as l1 would": float(as_at_first.sum() / regulariser.removed.sum()),
+        **found,
+    }
 
 
 def recovered(courses: np.ndarray, alive: np.ndarray) -> Found:
@@ -87,11 +93,11 @@ def _highest(courses: np.ndarray, units: np.ndarray) -> list[list[float]]:
 def l0_hqs(bench: Bench, images: int) -> Found:
     """Saliencies of every group before and after, sorted, over their group's median; the gaps at the cut."""
     method = build("l0_hqs")
-    context, pressure = pressed(bench, method, images, lambda step, model, pressure: None)
-    assert isinstance(pressure, Splitting)
+    context, regulariser = pressed(bench, method, images, lambda step, model, regulariser: None)
+    assert isinstance(regulariser, Splitting)
     scores = method.score(context)
     keep = method.select(context, scores, HALF, UNIFORM)
-    both = {group: [sorted(values[group].tolist()) for values in (pressure.before, scores)] for group in scores}
+    both = {group: [sorted(values[group].tolist()) for values in (regulariser.before, scores)] for group in scores}
     lost = {group: len(scores[group]) - len(kept) for group, kept in keep.kept}
     return {"groups": both, "lost": lost, **method.notes(context, keep)}
 
@@ -102,7 +108,7 @@ def orthoreg(bench: Bench, images: int) -> Found:
     for name, instead in (("plain", Orthonormality(0.0)), ("orthoreg", None)):
         shares: list[list[float]] = []
 
-        def look(step: int, model: nn.Module, _pressure: Any, shares: list[list[float]] = shares) -> None:
+        def look(step: int, model: nn.Module, _regulariser: Any, shares: list[list[float]] = shares) -> None:
             if step % 10 == 0:
                 with torch.no_grad():
                     shares.append([step, float(diagonal_share(model))])

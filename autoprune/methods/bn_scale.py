@@ -13,7 +13,7 @@ from autoprune.engine.graph import ChannelGraph
 from autoprune.errors import InputError
 from autoprune.methods.base.method import Context, Method, Scores, Stage, sum_over_slots
 from autoprune.schema import within
-from autoprune.training.protocols import Pressure
+from autoprune.training.protocols import Regulariser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,9 @@ class BNScale(Method):
         """One stage, of `share`."""
         return (self.share,)
 
-    def sparsify(self, context: Context, stage: Stage) -> Pressure:
-        """L1 pressure on every scale that a prunable unit owns."""
-        return ScalePressure(self.penalty, _masks(context.model, context.graph))
+    def sparsify(self, context: Context, stage: Stage) -> Regulariser:
+        """L1 regulariser on every scale that a prunable unit owns."""
+        return ScaleRegulariser(self.penalty, _masks(context.model, context.graph))
 
     def score(self, context: Context) -> Scores:
         """s(u) = sum of |scale| over the unit's normalisation layers; groups without one are not pruned.
@@ -59,7 +59,7 @@ class BNScale(Method):
         return found
 
 
-class ScalePressure:
+class ScaleRegulariser:
     """Adds the subgradient of penalty * |scale| to the gradients of prunable scales.
 
     Args:

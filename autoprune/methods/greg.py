@@ -81,9 +81,9 @@ class GReg1(Decided):
 
     def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
         """`kept_over_pruned`: mean |w| of kept over that of pruned filters at the end; the paper stops at 1,000."""
-        if not isinstance(context.pressure, Growth):
+        if not isinstance(context.regulariser, Growth):
             return {}
-        return {"kept_over_pruned": context.pressure.separation(context.model)}
+        return {"kept_over_pruned": context.regulariser.separation(context.model)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ class GroupFisher(Decided):
 
     def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
         """Units per event, steps between events, units removed so, and those that went when the stage ended."""
-        removal = context.pressure
+        removal = context.regulariser
         if not isinstance(removal, Removal):
             return {}
         return {
@@ -386,7 +386,7 @@ class Choice:
 
 
 class Removal:
-    """The pressure: gathers squared mask gradients, switches units off and holds them so.
+    """The regulariser: gathers squared mask gradients, switches units off and holds them so.
 
     A unit is switched off by zeros in all weights that read or make it. To the readers that is a mask of 0 on their
     inputs, but nothing is multiplied in the passes, and the model computes what it will once it is cut.

@@ -83,7 +83,7 @@ class Hinge(Staged):
         return decompose(model, decomposable(model), self.init)
 
     def stage_training(self, training: Training) -> Training:
-        """No weight decay by the optimiser: the pressure adds it, so that rates apply to it too."""
+        """No weight decay by the optimiser: the regulariser adds it, so that rates apply to it too."""
         return replace(super().stage_training(training), weight_decay=0.0)
 
     def sparsify(self, context: Context, stage: Stage) -> GroupSparsity:

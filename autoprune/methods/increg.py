@@ -72,9 +72,9 @@ class IncReg(Decided):
 
     def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
         """How many units reached the ceiling, and how many went when the stage ended."""
-        if not isinstance(context.pressure, RankPenalty):
+        if not isinstance(context.regulariser, RankPenalty):
             return {}
-        return {"removed_at_ceiling": context.pressure.at_ceiling, "removed_at_end": context.pressure.at_end}
+        return {"removed_at_ceiling": context.regulariser.at_ceiling, "removed_at_end": context.regulariser.at_end}
 
 
 def increment(place: Tensor, left: Tensor, amount: float, bend: float) -> Tensor:

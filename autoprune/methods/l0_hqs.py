@@ -89,8 +89,8 @@ class L0HQS(Staged):
 
     def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
         """Every group cut at its widest gap; if one is not clear, or the target is missed: the scores allocated."""
-        if isinstance(context.pressure, Splitting):
-            keep = _at_gaps(context.graph, scores, target, how, context.pressure.pulled)
+        if isinstance(context.regulariser, Splitting):
+            keep = _at_gaps(context.graph, scores, target, how, context.regulariser.pulled)
             if keep is not None:
                 return keep
         return super().select(context, scores, target, how)
@@ -102,13 +102,13 @@ class L0HQS(Staged):
         trained one; geometric mean over the groups that lose units, 1 without any. `gap_violated`: the cut was not made
         at the gaps, because one was not clear or together they missed the target.
         """
-        pressure = context.pressure
-        if not isinstance(pressure, Splitting):
+        regulariser = context.regulariser
+        if not isinstance(regulariser, Splitting):
             return {}
-        scores, stage = self.score(context), pressure.stage
-        clear = _at_gaps(context.graph, scores, stage.target, stage.how, pressure.pulled)
+        scores, stage = self.score(context), regulariser.stage
+        clear = _at_gaps(context.graph, scores, stage.target, stage.how, regulariser.pulled)
         return {
-            "gap_before": _mean_gap(pressure.before, keep),
+            "gap_before": _mean_gap(regulariser.before, keep),
             "gap_after": _mean_gap(scores, keep),
             "gap_violated": keep != clear,
         }

@@ -24,7 +24,7 @@ from autoprune.schema import to_plain
 from autoprune.training.averaging import MovingAverage
 from autoprune.training.distillation import Teacher, distillation
 from autoprune.training.evaluate import evaluate
-from autoprune.training.protocols import Listener, Pressure, Problem, listening
+from autoprune.training.protocols import Listener, Problem, Regulariser, listening
 from autoprune.training.runtime import Runtime
 from autoprune.training.seeds import _seeded, random_stream
 
@@ -74,7 +74,7 @@ def fit(
     *,
     images: int,
     seed: int,
-    pressure: Pressure | None = None,
+    regulariser: Regulariser | None = None,
     teacher: Teacher | None = None,
     on_rung: OnRung | None = None,
     checkpoint: Path | None = None,
@@ -100,8 +100,8 @@ def fit(
     if training.distill > 0 and teacher is None:
         raise InputError("distillation needs a teacher", where="training.distill", allowed="0 without a teacher")
     began = time.perf_counter()
-    loop = _Loop(model, task, training, runtime, images, seed, pressure, teacher)
-    with runtime.limits(), runtime.training(model), loop.randomness(), listening(pressure, model):
+    loop = _Loop(model, task, training, runtime, images, seed, regulariser, teacher)
+    with runtime.limits(), runtime.training(model), loop.randomness(), listening(regulariser, model):
         stopped = loop.resume(checkpoint, on_rung) or loop.run(checkpoint, on_rung)
         if keep_last and checkpoint is not None:
             loop.save(checkpoint)
@@ -123,10 +123,10 @@ class _Loop:
         runtime: Runtime,
         images: int,
         seed: int,
-        pressure: Pressure | None,
+        regulariser: Regulariser | None,
         teacher: Teacher | None,
     ) -> None:
-        self.task, self.training, self.runtime, self.seed, self.pressure = task, training, runtime, seed, pressure
+        self.task, self.training, self.runtime, self.seed, self.regulariser = task, training, runtime, seed, regulariser
         self.model = runtime.place(model).train()
         self.forward: Callable[[Tensor], Tensor] = self.model
         self.teacher = teacher if training.distill > 0 else None
@@ -164,7 +164,7 @@ class _Loop:
         return False
 
     def _consider_compiling(self, step_seconds: float) -> None:
-        if isinstance(self.pressure, Listener):
+        if isinstance(self.regulariser, Listener):
             return  # hooks that keep what they hear break the graph at every layer
         if pays_to_compile(step_seconds, self.steps - self.step):
             self.forward = torch.compile(self.model)
@@ -184,11 +184,11 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._note(loss.detach())
-        if self.pressure is not None:
-            self.pressure.before_step(self.model, self.step, self.steps)
+        if self.regulariser is not None:
+            self.regulariser.before_step(self.model, self.step, self.steps)
         self.optimizer.step()
-        if self.pressure is not None:
-            self.pressure.after_step(self.model, self.step, self.steps)
+        if self.regulariser is not None:
+            self.regulariser.after_step(self.model, self.step, self.steps)
         if self.average is not None:
             self.average.update(self.model)
         self.step += 1
@@ -247,7 +247,7 @@ class _Loop:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.tensors if self.average else None,
-            "pressure": self.pressure.state_dict() if self.pressure else None,
+            "pressure": self.regulariser.state_dict() if self.regulariser else None,
             "random": torch.get_rng_state(),
             "device_random": torch.cuda.get_rng_state(self.runtime.device) if self._on_gpu() else None,
         }
@@ -268,8 +268,8 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.tensors = state["average"]
-        if self.pressure is not None:
-            self.pressure.load_state_dict(state["pressure"])
+        if self.regulariser is not None:
+            self.regulariser.load_state_dict(state["pressure"])
         torch.set_rng_state(state["random"].cpu())
         if self._on_gpu():
             torch.cuda.set_rng_state(state["device_random"].cpu(), self.runtime.device)

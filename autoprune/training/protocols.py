@@ -42,7 +42,7 @@ class Problem(Protocol):
         """Number of right answers in a batch."""
 
 
-class Pressure(Protocol):
+class Regulariser(Protocol):
     """What a sparsify stage does during training; methods with such a stage provide one."""
 
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
@@ -60,12 +60,12 @@ class Pressure(Protocol):
 
 @runtime_checkable
 class Listener(Protocol):
-    """What a pressure is besides if it needs the passes themselves: it hangs hooks on the model, and takes them off."""
+    """A regulariser that needs the passes themselves: it hangs hooks on the model, and takes them off."""
 
     def listening(self, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
         """Within it the passes of the model are heard; afterwards all hooks are gone, even if training has failed."""
 
 
-def listening(pressure: Pressure | None, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """The context in which a model trains under this pressure."""
-    return pressure.listening(model) if isinstance(pressure, Listener) else contextlib.nullcontext()
+def listening(regulariser: Regulariser | None, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """The context in which a model trains under this regulariser."""
+    return regulariser.listening(model) if isinstance(regulariser, Listener) else contextlib.nullcontext()

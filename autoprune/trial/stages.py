@@ -185,7 +185,7 @@ def _selected(job: _Job, way: Bench, method: Method, context: Context, cut: int)
 
 
 def _sparsified(job: _Job, way: Bench, method: Method, context: Context, images: int, cut: int) -> Context:
-    """The model that is scored: as it was, or a copy trained under the method's pressure."""
+    """The model that is scored: as it was, or a copy trained under the method's regulariser."""
     bench, recipe = job.bench, job.recipe
     with job.progress.stage("sparsify"):
         if images == 0:
@@ -199,7 +199,7 @@ def _sparsified(job: _Job, way: Bench, method: Method, context: Context, images:
             stage = replace(stage, target=_target(job, method, context.graph, cut), how=how)
         # the model may have moved to another device, and its batches with it
         context = replace(context, model=model, batches=bench.context(model, recipe.seed).batches)
-        pressure = method.sparsify(context, stage)
+        regulariser = method.sparsify(context, stage)
         seed = recipe.seed + cut * 2**32
         # Stages that aim at nothing are the same for all targets; those after a first cut depend on where it aimed.
         share = not method.stage_aims and cut == 0
@@ -214,11 +214,11 @@ def _sparsified(job: _Job, way: Bench, method: Method, context: Context, images:
                 bench.runtime,
                 images=images,
                 seed=seed,
-                pressure=pressure,
+                regulariser=regulariser,
                 checkpoint=checkpoint,
                 keep_last=share,
             )
-    return replace(context, pressure=pressure)
+    return replace(context, regulariser=regulariser)
 
 
 @contextmanager

@@ -160,14 +160,14 @@ class TestMethod:
         assert one == two
         assert name == "dense" or one != Keep.all()
 
-    def test_pressure_state_survives_json_like_round_trip(self, name: str) -> None:
+    def test_regulariser_state_survives_json_like_round_trip(self, name: str) -> None:
         case = context(randomised(Residual()))
         method = methods.build(MethodChoice(name=name, params=CASES[name]))
-        pressure = method.sparsify(case, stage(method))
+        regulariser = method.sparsify(case, stage(method))
 
-        assert (pressure is not None) == (method.stage_shares[0] > 0)  # later stages may be plain training
-        if pressure is not None:
-            pressure.load_state_dict(json.loads(json.dumps(pressure.state_dict())))
+        assert (regulariser is not None) == (method.stage_shares[0] > 0)  # later stages may be plain training
+        if regulariser is not None:
+            regulariser.load_state_dict(json.loads(json.dumps(regulariser.state_dict())))
 
 
 def one_layer(weight: list[list[float]]) -> nn.Module:
@@ -219,16 +219,16 @@ def test_random_scores_follow_the_seed_alone() -> None:
     assert scores_of("random", net, seed=1) != scores_of("random", net, seed=2)
 
 
-def test_bn_scale_pressure_adds_the_subgradient_to_prunable_scales_only() -> None:
+def test_bn_scale_regulariser_adds_the_subgradient_to_prunable_scales_only() -> None:
     net = nn.Sequential(nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7), nn.Conv2d(7, 5, 1), nn.BatchNorm2d(5))
     net[1].weight.data.copy_(torch.tensor([1.0, -1, 2, -2, 0, 3, -3]))
     method = methods.build(MethodChoice(name="bn_scale", params={"penalty": 0.1}))
-    pressure = method.sparsify(context(net), stage(method))
+    regulariser = method.sparsify(context(net), stage(method))
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
 
-    assert pressure is not None
-    pressure.before_step(net, 0, 1)
+    assert regulariser is not None
+    regulariser.before_step(net, 0, 1)
 
     assert net[1].weight.grad.tolist() == pytest.approx([0.1, -0.1, 0.1, -0.1, 0, 0.1, -0.1])
     assert all(not p.grad.any() for name, p in net.named_parameters() if name != "1.weight")  # 3.* makes the output

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from nets import Residual, randomised
-from pressures import build, context, stage
+from regularisers import build, context, stage
 from torch import distributed, nn
 from torch.nn import functional as F
 
-from autoprune.training.protocols import Pressure, listening
+from autoprune.training.protocols import Regulariser, listening
 
 
 def stages(rank: int, folder: Path, world: int, names: Sequence[str], steps: int) -> None:
@@ -30,23 +30,23 @@ def stages(rank: int, folder: Path, world: int, names: Sequence[str], steps: int
 
 
 def _stage(name: str, rank: int, steps: int, how: str) -> dict[str, Any]:
-    """Loss of the first batch, state of the pressure and what is kept at the end."""
+    """Loss of the first batch, state of the regulariser and what is kept at the end."""
     net = randomised(Residual(stream=23, inner=31)).train()
     method, begin = build(name), context(net)
     begins = stage(method, steps, lr=0.3)  # so high that norms change places in a few steps
-    pressure = method.sparsify(begin, begins)
+    regulariser = method.sparsify(begin, begins)
     optimizer = torch.optim.SGD(net.parameters(), lr=begins.training.lr, momentum=begins.training.momentum)
-    with listening(pressure, net):
-        losses = _train(net, pressure, optimizer, rank, steps, how)
+    with listening(regulariser, net):
+        losses = _train(net, regulariser, optimizer, rank, steps, how)
     if how == "together":
         _send_statistics(net)
-    end = replace(begin, model=net.eval(), pressure=pressure)
+    end = replace(begin, model=net.eval(), regulariser=regulariser)
     keep = method.select(end, method.score(end), begins.target, begins.how)
-    return {"loss": losses[0], "state": pressure.state_dict(), "kept": keep.kept}
+    return {"loss": losses[0], "state": regulariser.state_dict(), "kept": keep.kept}
 
 
 def _train(
-    net: nn.Module, pressure: Pressure, optimizer: torch.optim.Optimizer, rank: int, steps: int, how: str
+    net: nn.Module, regulariser: Regulariser, optimizer: torch.optim.Optimizer, rank: int, steps: int, how: str
 ) -> list[float]:
     """The loss of every step."""
     random = torch.Generator().manual_seed(rank)
@@ -58,9 +58,9 @@ def _train(
         loss.backward()
         if how == "together":
             _average([parameter.grad for parameter in net.parameters()])
-        pressure.before_step(net, step, steps)
+        regulariser.before_step(net, step, steps)
         optimizer.step()
-        pressure.after_step(net, step, steps)
+        regulariser.after_step(net, step, steps)
         losses.append(loss.item())
     return losses
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Chain, Concat, Depthwise, Grouped, Residual, image, randomised
-from pressures import build, context
+from regularisers import build, context
 from torch import Tensor, nn
 
 from autoprune.engine.allocation.allocate import TOLERANCE

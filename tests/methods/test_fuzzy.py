@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Chain, Depthwise, Residual, randomised
-from pressures import build, context
+from regularisers import build, context
 from torch import nn
 
 from autoprune import methods

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Chain, Depthwise, Grouped, Residual, Shared, image, randomised
-from pressures import build, context, images, stage
+from regularisers import build, context, images, stage
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -218,19 +218,19 @@ def test_the_masked_model_computes_what_the_cut_one_does(make: Callable[[], nn.M
     net = randomised(make())
     case = seen_as(net, grouped)
     method = build("group_fisher", lr=0.05)
-    pressure = method.sparsify(case, stage(method, 12, 0.6, lr=0.05))
-    train(net, pressure, 12)
+    regulariser = method.sparsify(case, stage(method, 12, 0.6, lr=0.05))
+    train(net, regulariser, 12)
     net.eval()
-    keep = pressure.keep()
+    keep = regulariser.keep()
     small = prune(net, case.graph, keep)
 
     assert keep.kept
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in net.parameters())
     with torch.no_grad():
         assert torch.allclose(net(image()), small(image()), atol=1e-5)
-    masks = {name: torch.ones(2, len(units)) for name, units in pressure.ear.readers.items()}
-    for name, units in pressure.ear.readers.items():
-        masks[name][:, pressure.factor[units] == 0] = 0
+    masks = {name: torch.ones(2, len(units)) for name, units in regulariser.ear.readers.items()}
+    for name, units in regulariser.ear.readers.items():
+        masks[name][:, regulariser.factor[units] == 0] = 0
     with torch.no_grad(), multiplied(net, masks):  # as it was when masks are multiplied in
         assert torch.allclose(net(image()), small(image()), atol=1e-5)
 
@@ -239,9 +239,9 @@ def test_all_that_makes_a_unit_of_a_residual_stream_and_all_that_reads_it_is_swi
     net = randomised(Residual(stream=23, inner=31))
     case = context(net)
     method = build("group_fisher")
-    pressure = method.sparsify(case, stage(method, 12, 0.5))
-    train(net, pressure, 12)
-    lost = sorted(set(range(23)) - set(dict(pressure.keep().kept)["stem.0"]))
+    regulariser = method.sparsify(case, stage(method, 12, 0.5))
+    train(net, regulariser, 12)
+    lost = sorted(set(range(23)) - set(dict(regulariser.keep().kept)["stem.0"]))
 
     assert lost
     for name in ("stem.0", "a2", "b2"):
@@ -253,7 +253,7 @@ def test_all_that_makes_a_unit_of_a_residual_stream_and_all_that_reads_it_is_swi
 
 def train(
     net: nn.Module,
-    pressure: Removal,
+    regulariser: Removal,
     steps: int,
     begin: int = 0,
     end: int | None = None,
@@ -264,15 +264,15 @@ def train(
     optimizer = torch.optim.SGD(net.train().parameters(), lr=0.02, momentum=0.9, weight_decay=1e-3)
     if momentum is not None:
         optimizer.load_state_dict(momentum)
-    with listening(pressure, net):
+    with listening(regulariser, net):
         for step in range(begin, steps if end is None else end):
             random = torch.Generator().manual_seed(step)
             inputs, labels = torch.randn(6, 3, 9, 9, generator=random), torch.randint(5, (6,), generator=random)
             optimizer.zero_grad()
             F.cross_entropy(net(inputs), labels).backward()
-            pressure.before_step(net, step, steps)
+            regulariser.before_step(net, step, steps)
             optimizer.step()
-            pressure.after_step(net, step, steps)
+            regulariser.after_step(net, step, steps)
             if look is not None:
                 look(step)
     return optimizer.state_dict()
@@ -285,59 +285,59 @@ def start(net: nn.Module, steps: int, flops: float = 0.5, how: Allocation | None
 
 def test_one_unit_goes_every_d_steps_and_what_was_gathered_is_forgotten() -> None:
     net = randomised(Residual(stream=23, inner=31))
-    pressure = start(net, 300, spread=0.9)
-    assert pressure.at_once == 1
-    assert pressure.every == 270 // pressure.choice.estimate() > 1
+    regulariser = start(net, 300, spread=0.9)
+    assert regulariser.at_once == 1
+    assert regulariser.every == 270 // regulariser.choice.estimate() > 1
     gone: list[int] = []
     empty: list[bool] = []
 
     def look(step: int) -> None:
-        gone.append(len(pressure.gone))
-        empty.append(not pressure.sums.any())
+        gone.append(len(regulariser.gone))
+        empty.append(not regulariser.sums.any())
 
-    train(net, pressure, 300, end=60, look=look)
+    train(net, regulariser, 300, end=60, look=look)
 
-    assert gone == [(step + 1) // pressure.every for step in range(60)]
-    assert empty == [(step + 1) % pressure.every == 0 for step in range(60)]
+    assert gone == [(step + 1) // regulariser.every for step in range(60)]
+    assert empty == [(step + 1) % regulariser.every == 0 for step in range(60)]
 
 
 def test_a_stage_with_fewer_steps_than_units_removes_several_at_a_time_and_meets_the_target() -> None:
     net = randomised(Residual(stream=23, inner=31))
     case = context(net)
-    method, pressure = build("group_fisher", spread=0.5), start(net, 10, spread=0.5)
-    need = pressure.choice.estimate()
+    method, regulariser = build("group_fisher", spread=0.5), start(net, 10, spread=0.5)
+    need = regulariser.choice.estimate()
     gone: list[int] = []
-    train(net, pressure, 10, look=lambda _: gone.append(len(pressure.gone)))
-    ratio = cost(case.graph, pressure.keep()).ratios(cost(case.graph, Keep.all()))["flops"]
-    told = method.notes(Context(net, case.graph, images, F.cross_entropy, 0, pressure), pressure.keep())
+    train(net, regulariser, 10, look=lambda _: gone.append(len(regulariser.gone)))
+    ratio = cost(case.graph, regulariser.keep()).ratios(cost(case.graph, Keep.all()))["flops"]
+    told = method.notes(Context(net, case.graph, images, F.cross_entropy, 0, regulariser), regulariser.keep())
 
-    assert pressure.at_once == -(-need // 5) > 1
-    assert gone[:3] == [pressure.at_once, 2 * pressure.at_once, 3 * pressure.at_once]
+    assert regulariser.at_once == -(-need // 5) > 1
+    assert gone[:3] == [regulariser.at_once, 2 * regulariser.at_once, 3 * regulariser.at_once]
     assert ratio == pytest.approx(0.5, abs=TOLERANCE)
-    assert told["units_per_event"] == pressure.at_once
+    assert told["units_per_event"] == regulariser.at_once
     assert told["removed"] + told["removed_at_end"] == gone[-1]
 
 
 def test_what_is_left_when_the_stage_ends_goes_then() -> None:
     net = randomised(Residual(stream=23, inner=31))
-    pressure = start(net, 100, spread=1.0)
-    pressure.every = 40  # so far apart that only two go in time
-    train(net, pressure, 100)
+    regulariser = start(net, 100, spread=1.0)
+    regulariser.every = 40  # so far apart that only two go in time
+    train(net, regulariser, 100)
 
-    assert len(pressure.gone) - pressure.at_end == 2
-    assert pressure.at_end > 10
-    assert abs(pressure.choice.excess(pressure.choice.counts(pressure.alive)[None])[0]) <= TOLERANCE
+    assert len(regulariser.gone) - regulariser.at_end == 2
+    assert regulariser.at_end > 10
+    assert abs(regulariser.choice.excess(regulariser.choice.counts(regulariser.alive)[None])[0]) <= TOLERANCE
 
 
 def test_once_the_target_is_met_nothing_goes_and_nothing_is_gathered() -> None:
     net = randomised(Residual(stream=23, inner=31))
-    pressure = start(net, 40, flops=0.9, spread=0.2)
+    regulariser = start(net, 40, flops=0.9, spread=0.2)
     gone: list[int] = []
-    train(net, pressure, 40, look=lambda _: gone.append(len(pressure.gone)))
+    train(net, regulariser, 40, look=lambda _: gone.append(len(regulariser.gone)))
 
     assert gone[20] == gone[-1] > 0
-    assert not pressure.ear.on
-    assert pressure.at_end == 0
+    assert not regulariser.ear.on
+    assert regulariser.at_end == 0
 
 
 @pytest.mark.parametrize("normaliser", ["memory", "flops", "none"])
@@ -348,8 +348,8 @@ def test_who_goes_is_the_least_score_over_what_it_costs_at_these_widths(normalis
     pair, in the head (5). With 4 of a1's units gone, of 7 - those are left in a1 and a2.
     """
     net = randomised(Residual())
-    pressure = start(net, 300, normaliser=normaliser)
-    graph = pressure.choice.graph
+    regulariser = start(net, 300, normaliser=normaliser)
+    graph = regulariser.choice.graph
     stream, a1 = graph.by_id["stem.0"].units, graph.by_id["a1.0"].units
     worth = {
         "memory": (3 * 162, 162),
@@ -364,7 +364,7 @@ def test_who_goes_is_the_least_score_over_what_it_costs_at_these_widths(normalis
 
     for factor, first in ((0.99, stream[5]), (1.01, a1[6])):
         scores[stream[5]] = factor * 2 * worth[0]
-        assert pressure.choice.next(scores, alive).tolist() == [first]
+        assert regulariser.choice.next(scores, alive).tolist() == [first]
 
 
 def test_twice_the_pixels_of_what_makes_a_unit_halve_its_normalised_score() -> None:
@@ -382,12 +382,12 @@ def test_twice_the_pixels_of_what_makes_a_unit_halve_its_normalised_score() -> N
 
 def test_a_block_that_would_leave_the_target_behind_is_passed_over() -> None:
     net = randomised(Residual(stream=7, inner=31))
-    pressure = start(net, 300, flops=0.97)
-    graph = pressure.choice.graph
+    regulariser = start(net, 300, flops=0.97)
+    graph = regulariser.choice.graph
     scores = np.full(graph.unit_count, 1.0)
     scores[graph.by_id["stem.0"].units] = 0  # one of these is worth a seventh of the FLOPs
 
-    assert pressure.choice.next(scores, pressure.alive)[0] in graph.by_id["a1.0"].units
+    assert regulariser.choice.next(scores, regulariser.alive)[0] in graph.by_id["a1.0"].units
 
 
 @pytest.mark.parametrize("name", ["global", "uniform"])
@@ -395,15 +395,15 @@ def test_widths_are_those_that_the_allocation_allows(name: str) -> None:
     net = randomised(Residual(stream=40, inner=48))
     case = context(net)
     how = Allocation(name=name, round_to=8, min_channels=16)
-    pressure = start(net, 30, 0.6, how)
-    train(net, pressure, 30)
+    regulariser = start(net, 30, 0.6, how)
+    train(net, regulariser, 30)
     allowed = allowed_widths(case.graph, how, case.graph.by_id)
-    widths = pressure.keep().widths(case.graph)
+    widths = regulariser.keep().widths(case.graph)
 
-    assert pressure.at_once >= 8
+    assert regulariser.at_once >= 8
     assert any(width < case.graph.by_id[group].size for group, width in widths.items())
     assert all(widths[group] in allowed[group] and widths[group] >= 16 for group in widths)
-    assert cost(case.graph, pressure.keep()).ratios(cost(case.graph, Keep.all()))["flops"] == pytest.approx(
+    assert cost(case.graph, regulariser.keep()).ratios(cost(case.graph, Keep.all()))["flops"] == pytest.approx(
         0.6, abs=TOLERANCE
     )
 
@@ -411,16 +411,16 @@ def test_widths_are_those_that_the_allocation_allows(name: str) -> None:
 def test_where_units_are_too_coarse_for_the_target_widths_around_are_searched_and_one_comes_back() -> None:
     net = randomised(Residual(stream=5, inner=7))
     case = context(net)
-    pressure = start(net, 30, 0.5)
+    regulariser = start(net, 30, 0.5)
     scores = np.random.default_rng(0).random(case.graph.unit_count)
-    pressure._remove(scores, 3)
-    early = list(pressure.gone)
-    pressure._finish(scores)
-    ratio = cost(case.graph, pressure.keep()).ratios(cost(case.graph, Keep.all()))["flops"]
+    regulariser._remove(scores, 3)
+    early = list(regulariser.gone)
+    regulariser._finish(scores)
+    ratio = cost(case.graph, regulariser.keep()).ratios(cost(case.graph, Keep.all()))["flops"]
 
     assert ratio == pytest.approx(0.5, abs=TOLERANCE)
-    assert pressure.put_back == len(set(early) - set(pressure.gone)) == 1
-    assert len(pressure.gone) == 3 - 1 + pressure.at_end
+    assert regulariser.put_back == len(set(early) - set(regulariser.gone)) == 1
+    assert len(regulariser.gone) == 3 - 1 + regulariser.at_end
 
 
 def test_an_interrupted_stage_ends_with_the_same_bits() -> None:
@@ -457,10 +457,10 @@ def test_fit_goes_on_from_a_checkpoint_to_the_same_bits_and_leaves_no_hooks(data
         model = copy.deepcopy(bench.model)
         models.append(model)
         begins = Stage(Target(flops=0.5), Allocation(), training, steps=20)
-        pressure = method.sparsify(bench.context(model, 0), begins)
-        fitted = partial(fit, model, task, training, bench.runtime, images=320, seed=0, pressure=pressure)
+        regulariser = method.sparsify(bench.context(model, 0), begins)
+        fitted = partial(fit, model, task, training, bench.runtime, images=320, seed=0, regulariser=regulariser)
         fitted(on_rung=on_rung, checkpoint=checkpoint)
-        return model, pressure
+        return model, regulariser
 
     models: list[nn.Module] = []
     one, whole = go(None, lambda *_: True)
@@ -480,7 +480,7 @@ def hooks(net: nn.Module) -> int:
 
 def test_hooks_are_there_while_it_trains_and_gone_when_it_ends_or_fails() -> None:
     net = randomised(Residual())
-    pressure = start(net, 60)
+    regulariser = start(net, 60)
     seen: list[int] = []
     keys = list(net.state_dict())
 
@@ -490,9 +490,9 @@ def test_hooks_are_there_while_it_trains_and_gone_when_it_ends_or_fails() -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(net, pressure, 60, look=look)
+        train(net, regulariser, 60, look=look)
 
-    assert isinstance(pressure, Listener)
+    assert isinstance(regulariser, Listener)
     assert seen == [6] * 4  # five readers and the model
     assert hooks(net) == 0
     assert list(net.state_dict()) == keys
@@ -500,10 +500,10 @@ def test_hooks_are_there_while_it_trains_and_gone_when_it_ends_or_fails() -> Non
 
 def test_without_being_listened_to_it_complains() -> None:
     net = randomised(Residual())
-    pressure = start(net, 60)
+    regulariser = start(net, 60)
 
     with pytest.raises(AssertionError, match="not heard"):
-        pressure.before_step(net, 0, 60)
+        regulariser.before_step(net, 0, 60)
 
 
 def test_a_model_comes_out_of_listening_and_scoring_as_it_went_in() -> None:
@@ -554,12 +554,12 @@ def test_frozen_layers_in_front_do_not_silence_a_reader() -> None:
 def test_steps_that_are_heard_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
     monkeypatch.setattr(torch, "compile", compiled.append)
-    for pressure in (start(randomised(Residual()), 60), None):
+    for regulariser in (start(randomised(Residual()), 60), None):
         loop = object.__new__(_Loop)
-        loop.pressure, loop.steps, loop.step, loop.model = pressure, 10**6, 0, nn.Identity()
+        loop.regulariser, loop.steps, loop.step, loop.model = regulariser, 10**6, 0, nn.Identity()
         loop._consider_compiling(1.0)
 
-        assert len(compiled) == (pressure is None)
+        assert len(compiled) == (regulariser is None)
 
 
 def test_the_stage_trains_at_its_own_constant_rate() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Residual, block, image, randomised
-from pressures import build, drive, images, resumed, stage
+from regularisers import build, drive, images, resumed, stage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -84,9 +84,11 @@ def sparsity(net: nn.Module, steps: int = 40, **params: object) -> tuple[Context
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_whole_groups_become_zero_never_single_entries(penalty: str) -> None:
     net, strengths = randomised(Residual(stream=23, inner=31)), {"l1": 3, "l1-2": 3, "half": 0.5, "logsum": 0.02}
-    case, pressure = sparsity(net, direction="decompose", penalty=penalty, strength=strengths[penalty], annealing=1.0)
+    case, regulariser = sparsity(
+        net, direction="decompose", penalty=penalty, strength=strengths[penalty], annealing=1.0
+    )
     before = case.model.a2.mix.weight.detach().flatten(1).clone()
-    drive(case.model, pressure, 25)
+    drive(case.model, regulariser, 25)
     after = case.model.a2.mix.weight.detach().flatten(1)
     gone = after.norm(dim=0) == 0
 
@@ -96,10 +98,10 @@ def test_whole_groups_become_zero_never_single_entries(penalty: str) -> None:
 
 
 def test_a_zeroed_row_can_be_cut_and_the_stream_keeps_its_width() -> None:
-    case, pressure = sparsity(
+    case, regulariser = sparsity(
         randomised(Residual(stream=23, inner=31)), direction="decompose", annealing=1.0, strength=3.0
     )
-    drive(case.model, pressure, 25)
+    drive(case.model, regulariser, 25)
     dead = [i for i in range(23) if not case.model.a2.mix.weight[:, i].any()]
     assert dead
     small = prune(case.model, case.graph, Keep.of({"a2.basis": sorted(set(range(23)) - set(dead))}))
@@ -110,8 +112,10 @@ def test_a_zeroed_row_can_be_cut_and_the_stream_keeps_its_width() -> None:
 
 
 def test_a_zeroed_column_can_be_pruned_as_a_channel_and_the_layer_merged() -> None:
-    case, pressure = sparsity(randomised(Residual(stream=23, inner=31)), direction="prune", annealing=1.0, strength=1.3)
-    drive(case.model, pressure, 40)
+    case, regulariser = sparsity(
+        randomised(Residual(stream=23, inner=31)), direction="prune", annealing=1.0, strength=1.3
+    )
+    drive(case.model, regulariser, 40)
     dead = [j for j in range(31) if not case.model.a1[0].mix.weight[j].any()]
     assert dead
     small = prune(case.model, case.graph, Keep.of({"a1.0.mix": sorted(set(range(31)) - set(dead))}))
@@ -154,11 +158,11 @@ def test_scores_are_the_norms_of_rows_and_columns_of_a() -> None:
 
 
 def test_a_group_of_average_norm_is_used_up_as_often_as_strength_says() -> None:
-    case, pressure = sparsity(
+    case, regulariser = sparsity(
         randomised(Residual(stream=23, inner=31)), direction="decompose", strength=0.5, annealing=1.0
     )
     before = case.model.a2.mix.weight.detach().flatten(1).norm(dim=0)
-    drive(case.model, pressure, 40)
+    drive(case.model, regulariser, 40)
     after = case.model.a2.mix.weight.detach().flatten(1).norm(dim=0)
     alive = after > 0
 
@@ -168,11 +172,11 @@ def test_a_group_of_average_norm_is_used_up_as_often_as_strength_says() -> None:
 
 
 def test_the_penalty_weakens_at_two_points() -> None:
-    case, pressure = sparsity(randomised(Residual()), annealing=3.0, first=0.7, second=0.4)
+    case, regulariser = sparsity(randomised(Residual()), annealing=3.0, first=0.7, second=0.4)
     factors = []
     for left in (1.0, 0.71, 0.69, 0.41, 0.39, 0.1):
-        pressure.start = pressure._sum(case.model) / left
-        factors.append(pressure._relief(case.model))
+        regulariser.start = regulariser._sum(case.model) / left
+        factors.append(regulariser._relief(case.model))
 
     assert factors == pytest.approx([1, 1, 3, 3, 9, 9])
 
@@ -180,13 +184,13 @@ def test_the_penalty_weakens_at_two_points() -> None:
 def test_the_penalty_ends_when_the_small_groups_would_meet_the_target() -> None:
     method = build("hinge", direction="decompose", annealing=1.0, threshold=0.5, near=0.0)
     case = context(randomised(Residual(stream=23, inner=31)), method)
-    pressure = method.sparsify(case, stage(method, 400, flops=0.6, lr=0.1, schedule="constant"))
+    regulariser = method.sparsify(case, stage(method, 400, flops=0.6, lr=0.1, schedule="constant"))
     seen: list[bool] = []
-    drive(case.model, pressure, 400, look=lambda step: seen.append(pressure.over))
+    drive(case.model, regulariser, 400, look=lambda step: seen.append(regulariser.over))
     left = case.model.a2.mix.weight.detach().clone()
-    drive(case.model, pressure, 1)
-    means, scores = pressure.balance[0], method.score(case)
-    alive = {g.id: scores[g.id] > 0.5 * float(means[g.units[0]]) for g in pressure.groups[0].groups}
+    drive(case.model, regulariser, 1)
+    means, scores = regulariser.balance[0], method.score(case)
+    alive = {g.id: scores[g.id] > 0.5 * float(means[g.units[0]]) for g in regulariser.groups[0].groups}
     keep = Keep.of({group: np.flatnonzero(stays).tolist() or [0] for group, stays in alive.items()})
     wasted = unprofitable(case.model, case.graph, keep)
     single = trace(recompose(case.model, wasted), image())
@@ -203,10 +207,10 @@ def test_all_but_a_train_at_a_lower_rate_weight_decay_included() -> None:
     method = build("hinge", rest=0.25)
     case = context(randomised(Residual()), method)
     how = stage(method, lr=0.1)
-    pressure = method.sparsify(case, type(how)(how.target, how.how, how.training, how.steps, weight_decay=0.5))
+    regulariser = method.sparsify(case, type(how)(how.target, how.how, how.training, how.steps, weight_decay=0.5))
     for parameter in case.model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    pressure.before_step(case.model, 0, 40)
+    regulariser.before_step(case.model, 0, 40)
 
     assert how.training.weight_decay == 0
     a, other = case.model.a2.mix.weight, case.model.a2.basis.weight
@@ -216,8 +220,8 @@ def test_all_but_a_train_at_a_lower_rate_weight_decay_included() -> None:
 
 def test_an_interrupted_stage_ends_with_the_same_bits() -> None:
     def make() -> tuple[nn.Module, GroupSparsity]:
-        case, pressure = sparsity(randomised(Residual()), steps=20)
-        return case.model, pressure
+        case, regulariser = sparsity(randomised(Residual()), steps=20)
+        return case.model, regulariser
 
     assert resumed(make, 20, 7)
 

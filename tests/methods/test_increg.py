@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Chain, Depthwise, Residual, randomised
-from pressures import build, context, drive, norms, resumed, stage
+from regularisers import build, context, drive, norms, resumed, stage
 from torch import nn
 
 from autoprune.methods.increg import RankPenalty, increment
@@ -42,16 +42,16 @@ def test_the_curve_is_the_whole_increment_for_the_weakest_zero_at_the_last_and_f
 
 def test_the_mean_rank_is_the_mean_of_all_ranks_so_far() -> None:
     net = randomised(Chain())
-    pressure = penalty(net, every=1, first=0.9)
+    regulariser = penalty(net, every=1, first=0.9)
     units = context(net).graph.by_id["first.0"].units
     history = []
     random = np.random.default_rng(0)
     for step in range(9):
         net.first[0].weight.data.copy_(torch.from_numpy(random.random((7, 1, 1, 1)).astype("f")).expand(7, 3, 3, 3))
         history.append(np.argsort(np.argsort(norms(net.first[0]))))
-        pressure.before_step(_idle(net), step, 40)
+        regulariser.before_step(_idle(net), step, 40)
 
-    assert pressure.mean_rank[torch.tensor(units)].tolist() == pytest.approx(np.mean(history, axis=0).tolist())
+    assert regulariser.mean_rank[torch.tensor(units)].tolist() == pytest.approx(np.mean(history, axis=0).tolist())
 
 
 def _idle(net: nn.Module) -> nn.Module:
@@ -64,18 +64,18 @@ def test_a_unit_that_recovers_loses_its_penalty_and_none_is_ever_negative() -> N
     net = randomised(Chain())
     case = context(net)
     units = torch.tensor(case.graph.by_id["second.0"].units)
-    pressure = penalty(net, every=1, first=0.9, steps=100)
+    regulariser = penalty(net, every=1, first=0.9, steps=100)
     weakest = int(norms(net.second[0]).argmin())
     seen: list[float] = []
     least: list[float] = []
 
     def look(step: int) -> None:
-        seen.append(float(pressure.penalty[units[weakest]]))
-        least.append(float(pressure.penalty.min()))
+        seen.append(float(regulariser.penalty[units[weakest]]))
+        least.append(float(regulariser.penalty.min()))
         if step == 20:
             net.second[0].weight.data[weakest] = 10.0
 
-    drive(net, pressure, 80, look=look)
+    drive(net, regulariser, 80, look=look)
 
     peak = int(np.argmax(seen))
     assert 20 <= peak < 40
@@ -86,81 +86,82 @@ def test_a_unit_that_recovers_loses_its_penalty_and_none_is_ever_negative() -> N
 
 def test_with_weights_that_do_not_move_the_weakest_goes_when_its_penalty_reaches_the_ceiling() -> None:
     net = randomised(Chain())
-    pressure = penalty(net, every=1, first=0.25, steps=40)
-    assert math.ceil(pressure.ceiling / pressure.amount - 1e-6) == 10
+    regulariser = penalty(net, every=1, first=0.25, steps=40)
+    assert math.ceil(regulariser.ceiling / regulariser.amount - 1e-6) == 10
     removed: list[int] = []
-    drive(net, pressure, 39, look=lambda step: removed.append(int(pressure.removed.sum())))
+    drive(net, regulariser, 39, look=lambda step: removed.append(int(regulariser.removed.sum())))
 
     assert removed[8] == 0
-    assert removed[9] == len(pressure.units.groups)  # the weakest of every group, at the tenth update
+    assert removed[9] == len(regulariser.units.groups)  # the weakest of every group, at the tenth update
 
 
 def test_after_a_removal_the_next_weakest_takes_its_place_on_the_curve() -> None:
     net = randomised(Chain())
     case = context(net)
     units = torch.tensor(case.graph.by_id["second.0"].units)
-    pressure = penalty(net, every=1, first=0.25, steps=40, flops=0.3)
+    regulariser = penalty(net, every=1, first=0.25, steps=40, flops=0.3)
     for step in range(10):
-        pressure.before_step(_idle(net), step, 40)
+        regulariser.before_step(_idle(net), step, 40)
     order = units[np.argsort(norms(net.second[0]), kind="stable").copy()]
-    assert pressure.removed[order[0]]
-    left = int(pressure.lost[units[0]]) - int(pressure.removed[units].sum())
+    assert regulariser.removed[order[0]]
+    left = int(regulariser.lost[units[0]]) - int(regulariser.removed[units].sum())
     assert left > 1
-    before = pressure.penalty[order[1]].clone()
-    pressure._update(net)
+    before = regulariser.penalty[order[1]].clone()
+    regulariser._update(net)
 
-    assert float(pressure.penalty[order[1]] - before) == pytest.approx(pressure.amount * curve([0], left)[0])
+    assert float(regulariser.penalty[order[1]] - before) == pytest.approx(regulariser.amount * curve([0], left)[0])
 
 
 def test_exactly_as_many_as_the_target_asks_for_end_zero_and_none_comes_back() -> None:
     net = randomised(Residual(stream=23, inner=31))
     case = context(net)
-    pressure = penalty(net, steps=60, first=0.3, every=2)
+    regulariser = penalty(net, steps=60, first=0.3, every=2)
     gone: list[set[int]] = []
 
     def look(step: int) -> None:
-        gone.append(set(torch.nonzero(pressure.removed).flatten().tolist()))
+        gone.append(set(torch.nonzero(regulariser.removed).flatten().tolist()))
         net.a1[0].weight.data += 0.01  # what momentum and gradients may do
 
-    drive(net, pressure, 60, look=look)
-    kept = {group.id: len(dict(pressure.keep().kept)[group.id]) for group in case.graph.prunable}
+    drive(net, regulariser, 60, look=look)
+    kept = {group.id: len(dict(regulariser.keep().kept)[group.id]) for group in case.graph.prunable}
 
     assert all(sooner <= later for sooner, later in itertools.pairwise(gone))
     for group in case.graph.prunable:
-        assert group.size - kept[group.id] == int(pressure.lost[group.units[0]]) > 0
+        assert group.size - kept[group.id] == int(regulariser.lost[group.units[0]]) > 0
     assert (
         len(gone[-1])
-        == pressure.at_ceiling + pressure.at_end
+        == regulariser.at_ceiling + regulariser.at_end
         == int(sum(g.size - kept[g.id] for g in case.graph.prunable))
     )
-    assert pressure.at_ceiling > 0
-    lost = sorted(set(range(31)) - set(dict(pressure.keep().kept)["b1.0"]))
+    assert regulariser.at_ceiling > 0
+    lost = sorted(set(range(31)) - set(dict(regulariser.keep().kept)["b1.0"]))
     assert not net.b1[0].weight[lost].any()
 
 
 def test_a_group_that_is_done_is_under_no_penalty() -> None:
     net = randomised(Chain())
-    pressure = penalty(net, steps=400, first=0.05, every=1)
-    drive(net, pressure, 399)
+    regulariser = penalty(net, steps=400, first=0.05, every=1)
+    drive(net, regulariser, 399)
 
     assert (
-        pressure.at_ceiling
-        == int(pressure.removed.sum())
-        == int((pressure.units.full(0) > 0).sum()) + sum(int(pressure.lost[g.units[0]]) for g in pressure.units.groups)
+        regulariser.at_ceiling
+        == int(regulariser.removed.sum())
+        == int((regulariser.units.full(0) > 0).sum())
+        + sum(int(regulariser.lost[g.units[0]]) for g in regulariser.units.groups)
     )
-    assert not pressure.penalty.any()
+    assert not regulariser.penalty.any()
 
 
 def test_the_gradient_grows_by_penalty_times_weight_of_every_coupled_filter() -> None:
     net = randomised(Residual())
-    pressure = penalty(net)
-    pressure.before_step(_idle(net), 0, 40)
-    units = {name: units for name, _, units in pressure.units.slots}
-    assert float(pressure.penalty.max()) > 0
+    regulariser = penalty(net)
+    regulariser.before_step(_idle(net), 0, 40)
+    units = {name: units for name, _, units in regulariser.units.slots}
+    assert float(regulariser.penalty.max()) > 0
 
     for name in ("stem.0", "a2", "b2"):
         weight = net.get_submodule(name).weight
-        strength = pressure.penalty.float()[units[f"{name}.weight"]][:, None, None, None]
+        strength = regulariser.penalty.float()[units[f"{name}.weight"]][:, None, None, None]
         assert torch.equal(weight.grad, (strength * weight).detach())
     assert not net.a2.bias.grad.any()
 

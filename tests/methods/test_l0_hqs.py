@@ -52,32 +52,32 @@ def row(width: int = 61, norm: bool = True) -> nn.Sequential:
     return net
 
 
-def case(net: nn.Module, pressure: Splitting | None = None) -> Context:
-    return Context(net, trace(net, image()), lambda images: iter(()), F.cross_entropy, 0, pressure)
+def case(net: nn.Module, regulariser: Splitting | None = None) -> Context:
+    return Context(net, trace(net, image()), lambda images: iter(()), F.cross_entropy, 0, regulariser)
 
 
 def press(net: nn.Module, method: L0HQS, steps: int = 400, **changes: object) -> Splitting:
-    """The pressure on a stage that is about to begin."""
+    """The regulariser on a stage that is about to begin."""
     how = {"target": HALF, "how": Allocation(), "training": method.stage_training(Training()), **changes}
     return method.sparsify(case(net), Stage(steps=steps, **how))  # type: ignore[arg-type]
 
 
-def idle(net: nn.Module, pressure: Splitting) -> None:
+def idle(net: nn.Module, regulariser: Splitting) -> None:
     """The whole stage, under a loss that is constant."""
-    for step in range(pressure.schedule.steps):
-        pressure.before_step(net, step, pressure.schedule.steps)
-        pressure.after_step(net, step, pressure.schedule.steps)
+    for step in range(regulariser.schedule.steps):
+        regulariser.before_step(net, step, regulariser.schedule.steps)
+        regulariser.after_step(net, step, regulariser.schedule.steps)
 
 
-def part(net: nn.Module, pressure: Splitting, k: int) -> None:
+def part(net: nn.Module, regulariser: Splitting, k: int) -> None:
     """The V-step of part k."""
-    step = next(step for step, number in pressure.schedule.starts.items() if number == k)
-    pressure.before_step(net, step, pressure.schedule.steps)
+    step = next(step for step, number in regulariser.schedule.starts.items() if number == k)
+    regulariser.before_step(net, step, regulariser.schedule.steps)
 
 
-def lone(pressure: Splitting) -> Tensor:
+def lone(regulariser: Splitting) -> Tensor:
     """tau_0 of the only group."""
-    return pressure.thresholds[pressure.units.members[0]][0]
+    return regulariser.thresholds[regulariser.units.members[0]][0]
 
 
 # ---- saliency --------------------------------------------------------------------------------------------------------
@@ -147,13 +147,13 @@ def test_parts_are_equal_to_one_step() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 13])
 def test_a_stage_with_fewer_steps_than_parts_has_a_part_per_step(steps: int) -> None:
     net = row()
-    pressure = press(net, L0HQS(stages=20, capture=1.1), steps)
-    last, count = float(lone(pressure)) / (10 if steps > 1 else 1), int(pressure.attracted.sum())
+    regulariser = press(net, L0HQS(stages=20, capture=1.1), steps)
+    last, count = float(lone(regulariser)) / (10 if steps > 1 else 1), int(regulariser.attracted.sum())
 
-    idle(net, pressure)
+    idle(net, regulariser)
 
-    assert pressure.schedule.starts == {step: step for step in range(steps)}
-    assert (saliency(net, pressure.units)[pressure.units.members[0]] < last).sum() == count > 20
+    assert regulariser.schedule.starts == {step: step for step in range(steps)}
+    assert (saliency(net, regulariser.units)[regulariser.units.members[0]] < last).sum() == count > 20
 
 
 def test_the_stage_trains_at_a_constant_rate() -> None:
@@ -176,59 +176,61 @@ def minimiser(s: float, weight: float, strength: float) -> float:
 @pytest.mark.parametrize("k", [1, 3, 6])
 def test_the_v_step_is_the_exact_hard_threshold(k: int) -> None:
     net = row()
-    pressure = press(net, L0HQS(stages=7))
-    tau, schedule = float(lone(pressure)), pressure.schedule
+    regulariser = press(net, L0HQS(stages=7))
+    tau, schedule = float(lone(regulariser)), regulariser.schedule
     weight, strength = schedule.strength(0) * tau**2 / 2, schedule.strength(k)
     flip = math.sqrt(2 * weight / strength)
     wanted = flip * np.concatenate([[0.0, 0.999, 1.001], np.geomspace(0.1, 10, 58)])
     for parameter in net[1].parameters():  # scale and shift of one size, so that their root mean square is that
         parameter.data.copy_(torch.tensor(wanted))
 
-    part(net, pressure, k)
+    part(net, regulariser, k)
 
     expected = [minimiser(s, weight, strength) for s in wanted]
     assert [v > 0 for v in expected] == [s > flip for s in wanted]
-    assert all(anchor.tolist() == pytest.approx(expected, rel=1e-6) for anchor in pressure.anchors)
-    assert len(pressure.anchors) == 2
+    assert all(anchor.tolist() == pytest.approx(expected, rel=1e-6) for anchor in regulariser.anchors)
+    assert len(regulariser.anchors) == 2
 
 
 def test_the_first_threshold_lies_half_way_between_what_is_cut_and_what_is_kept() -> None:
     net = row()
-    pressure = press(net, L0HQS())
-    gone = pressure.units.outside(allocate(case(net).graph, L0HQS().score(case(net)), HALF))[pressure.units.members[0]]
+    regulariser = press(net, L0HQS())
+    gone = regulariser.units.outside(allocate(case(net).graph, L0HQS().score(case(net)), HALF))[
+        regulariser.units.members[0]
+    ]
     sizes = net[1].weight.detach()  # scale = shift, so that this is the saliency
 
-    assert float(lone(pressure)) == pytest.approx(math.sqrt(sizes[gone].max() * sizes[~gone].min()), rel=1e-6)
-    part(net, pressure, 0)
-    assert pressure.anchors[0].tolist() == torch.where(gone, 0.0, sizes).tolist()
+    assert float(lone(regulariser)) == pytest.approx(math.sqrt(sizes[gone].max() * sizes[~gone].min()), rel=1e-6)
+    part(net, regulariser, 0)
+    assert regulariser.anchors[0].tolist() == torch.where(gone, 0.0, sizes).tolist()
 
 
 def test_what_is_kept_is_not_pulled_and_what_is_attracted_goes_as_the_formula_says() -> None:
     net = row()
-    pressure = press(net, L0HQS())
+    regulariser = press(net, L0HQS())
     before = net[1].weight.detach().clone()
-    gone = pressure.attracted[pressure.units.members[0]]
-    pull = pressure.schedule.rate * pressure.schedule.strength(0)
+    gone = regulariser.attracted[regulariser.units.members[0]]
+    pull = regulariser.schedule.rate * regulariser.schedule.strength(0)
 
-    part(net, pressure, 0)
-    pressure.after_step(net, 0, 400)
+    part(net, regulariser, 0)
+    regulariser.after_step(net, 0, 400)
 
     assert torch.equal(net[1].weight[~gone], before[~gone])
     torch.testing.assert_close(net[1].weight[gone].detach(), before[gone] / (1 + pull), rtol=1e-6, atol=0)
-    moved = (before - net[1].weight.detach())[gone] / pressure.schedule.rate
-    torch.testing.assert_close(moved, pressure.schedule.strength(0) * before[gone], rtol=1.1 * pull, atol=0)
+    moved = (before - net[1].weight.detach())[gone] / regulariser.schedule.rate
+    torch.testing.assert_close(moved, regulariser.schedule.strength(0) * before[gone], rtol=1.1 * pull, atol=0)
 
 
 def test_what_is_kept_is_drawn_back_to_where_the_part_began() -> None:
     net = row()
-    pressure = press(net, L0HQS())
+    regulariser = press(net, L0HQS())
     before = net[1].bias.detach().clone()
-    kept = ~pressure.attracted[pressure.units.members[0]]
-    part(net, pressure, 5)
+    kept = ~regulariser.attracted[regulariser.units.members[0]]
+    part(net, regulariser, 5)
     net[1].bias.data.add_(0.7)
-    pull = pressure.schedule.rate * pressure.schedule.strength(5)
+    pull = regulariser.schedule.rate * regulariser.schedule.strength(5)
 
-    pressure.after_step(net, 0, 400)
+    regulariser.after_step(net, 0, 400)
 
     expected = (before + 0.7 + pull * before) / (1 + pull)
     torch.testing.assert_close(net[1].bias[kept].detach(), expected[kept], rtol=1e-6, atol=0)
@@ -236,29 +238,29 @@ def test_what_is_kept_is_drawn_back_to_where_the_part_began() -> None:
 
 def test_v_holds_still_within_a_part() -> None:
     net = row()
-    pressure = press(net, L0HQS(stages=4), steps=40)
-    part(net, pressure, 1)
-    anchors = [anchor.clone() for anchor in pressure.anchors]
+    regulariser = press(net, L0HQS(stages=4), steps=40)
+    part(net, regulariser, 1)
+    anchors = [anchor.clone() for anchor in regulariser.anchors]
 
     for step in range(11, 20):
         net[1].weight.data.mul_(0.5)
-        pressure.before_step(net, step, 40)
+        regulariser.before_step(net, step, 40)
 
-    assert all(torch.equal(one, two) for one, two in zip(anchors, pressure.anchors, strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(anchors, regulariser.anchors, strict=True))
 
 
 def test_equal_saliencies_are_told_apart_by_the_allocation() -> None:
     net = row()
     for parameter in net[1].parameters():
         parameter.data.fill_(1.0)
-    pressure = press(net, L0HQS())
-    chosen = pressure.attracted.clone()
+    regulariser = press(net, L0HQS())
+    chosen = regulariser.attracted.clone()
 
-    idle(net, pressure)
+    idle(net, regulariser)
 
     assert 20 < chosen.sum() < 41
-    assert torch.equal(net[1].weight < 0.1, chosen[pressure.units.members[0]])
-    assert torch.equal(net[1].weight == 1, ~chosen[pressure.units.members[0]])
+    assert torch.equal(net[1].weight < 0.1, chosen[regulariser.units.members[0]])
+    assert torch.equal(net[1].weight == 1, ~chosen[regulariser.units.members[0]])
 
 
 @pytest.mark.parametrize("kind", NETS)
@@ -266,21 +268,21 @@ def test_equal_saliencies_are_told_apart_by_the_allocation() -> None:
 def test_nothing_else_is_touched(kind: str, scope: str) -> None:
     net = randomised(NETS[kind](**WIDE[kind]))
     before = copy.deepcopy(net)
-    pressure = press(net, L0HQS(scope=scope), steps=40, target=Target(flops=0.86 if kind == "Shared" else 0.8))
+    regulariser = press(net, L0HQS(scope=scope), steps=40, target=Target(flops=0.86 if kind == "Shared" else 0.8))
     owned = {name: torch.zeros_like(parameter) for name, parameter in net.named_parameters()}
-    for name, dim, units in pressure.units.slots:
-        owned[name].movedim(dim, 0)[units < pressure.units.count] = 1
+    for name, dim, units in regulariser.units.slots:
+        owned[name].movedim(dim, 0)[units < regulariser.units.count] = 1
     gone = {name: torch.zeros_like(parameter) for name, parameter in net.named_parameters()}
-    for name, dim, units in pressure.units.slots:
-        gone[name].movedim(dim, 0)[pressure.attracted[units]] = 1
+    for name, dim, units in regulariser.units.slots:
+        gone[name].movedim(dim, 0)[regulariser.attracted[units]] = 1
 
-    part(net, pressure, 0)
+    part(net, regulariser, 0)
     for parameter in net.parameters():
         parameter.data.add_(0.3)
-    pressure.after_step(net, 0, 40)
+    regulariser.after_step(net, 0, 40)
 
     assert any(mask.any() for mask in gone.values())
-    pull = pressure.schedule.rate * pressure.schedule.strength(0)
+    pull = regulariser.schedule.rate * regulariser.schedule.strength(0)
     for name, parameter in before.named_parameters():
         shifted = parameter.detach() + 0.3
         anchored = (shifted + pull * parameter.detach() * (1 - gone[name])) / (1 + pull)
@@ -301,13 +303,13 @@ class Dense(nn.Module):
 
 def test_of_a_norm_that_is_prunable_in_part_the_rest_is_left_alone() -> None:
     net = randomised(Dense())
-    pressure = press(net, L0HQS(), target=Target(flops=0.8))
-    part(net, pressure, 0)
+    regulariser = press(net, L0HQS(), target=Target(flops=0.8))
+    part(net, regulariser, 0)
     net.norm.weight.data.fill_(7.0)
 
-    pressure.after_step(net, 0, 400)
+    regulariser.after_step(net, 0, 400)
 
-    assert pressure.pulled == ("conv",)
+    assert regulariser.pulled == ("conv",)
     assert (net.norm.weight[:3] == 7).all()
     assert (net.norm.weight[3:] < 7).all()
 
@@ -327,13 +329,13 @@ def test_a_residual_stream_is_its_norm_and_in_the_faithful_scope_it_is_left_alon
 def test_a_group_that_is_to_lose_nothing_is_neither_pulled_nor_cut() -> None:
     net = randomised(Residual(**WIDE["Residual"]))
     how = Allocation(name="ratios", ratios={"a1.0": 1.0})
-    pressure = press(net, L0HQS(), target=Target(flops=0.8), how=how)
+    regulariser = press(net, L0HQS(), target=Target(flops=0.8), how=how)
 
-    idle(net, pressure)
-    end = case(net, pressure)
+    idle(net, regulariser)
+    end = case(net, regulariser)
     keep = L0HQS().select(end, L0HQS().score(end), Target(flops=0.8), how)
 
-    assert pressure.pulled == ("a1.0",)
+    assert regulariser.pulled == ("a1.0",)
     assert [group for group, _ in keep.kept] == ["a1.0"]
     assert torch.equal(net.b1[1].weight, randomised(Residual(**WIDE["Residual"])).b1[1].weight)
 
@@ -348,13 +350,13 @@ def test_under_a_constant_loss_all_below_the_first_threshold_end_below_the_last(
     stages: int, steps: int, ratio: float, capture: float
 ) -> None:
     net = row()
-    pressure = press(net, L0HQS(stages=stages, ratio=ratio, capture=capture), steps)
+    regulariser = press(net, L0HQS(stages=stages, ratio=ratio, capture=capture), steps)
     start = net[1].weight.detach().clone()
-    last = float(lone(pressure)) / ratio
+    last = float(lone(regulariser)) / ratio
 
-    idle(net, pressure)
+    idle(net, regulariser)
 
-    below = start < lone(pressure)
+    below = start < lone(regulariser)
     assert 20 < below.sum() < 41
     assert (net[1].weight[below] < last).all()
     assert torch.equal(net[1].weight[~below], start[~below])
@@ -365,20 +367,20 @@ def test_too_weak_a_pull_lets_those_just_below_the_first_threshold_escape(stages
     net = row()
     method = L0HQS(stages=stages, ratio=ratio)
     object.__setattr__(method, "capture", 0.3)
-    pressure = press(net, method)
+    regulariser = press(net, method)
     start = net[1].weight.detach().clone()
 
-    idle(net, pressure)
+    idle(net, regulariser)
 
-    below = start < lone(pressure)
-    escaped = net[1].weight[below] > float(lone(pressure)) / ratio
+    below = start < lone(regulariser)
+    escaped = net[1].weight[below] > float(lone(regulariser)) / ratio
     assert 0 < escaped.sum() < below.sum()
     assert escaped[-1]
     assert not escaped[0]
 
 
 class Weights:
-    """Half the square of the filters' entries, as a penalty: an L2 pressure to compare with."""
+    """Half the square of the filters' entries, as a penalty: an L2 regulariser to compare with."""
 
     def __init__(self, units: Units, penalty: float) -> None:
         self.units, self.penalty = units, penalty
@@ -401,17 +403,19 @@ def toy() -> tuple[nn.Module, Tensor, Tensor]:
     return net.eval(), inputs, labels
 
 
-def learn(net: nn.Module, inputs: Tensor, labels: Tensor, steps: int, lr: float, pressure: object = None) -> nn.Module:
+def learn(
+    net: nn.Module, inputs: Tensor, labels: Tensor, steps: int, lr: float, regulariser: object = None
+) -> nn.Module:
     optimizer = torch.optim.SGD(net.train().parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     for step in range(steps):
         rows = torch.arange(step * 128, step * 128 + 128) % len(inputs)
         optimizer.zero_grad()
         F.cross_entropy(net(inputs[rows]), labels[rows]).backward()
-        if pressure is not None:
-            pressure.before_step(net, step, steps)  # type: ignore[attr-defined]
+        if regulariser is not None:
+            regulariser.before_step(net, step, steps)  # type: ignore[attr-defined]
         optimizer.step()
-        if pressure is not None:
-            pressure.after_step(net, step, steps)  # type: ignore[attr-defined]
+        if regulariser is not None:
+            regulariser.after_step(net, step, steps)  # type: ignore[attr-defined]
     return net.eval()
 
 
@@ -424,9 +428,9 @@ def test_on_a_toy_task_the_gap_grows_tenfold_and_wider_than_under_l1_and_l2() ->
 
     def widest(make: Callable[[Context], object]) -> tuple[float, Context]:
         one = replace(context, model=copy.deepcopy(net))
-        pressure = make(one)
-        learn(one.model, inputs, labels, 300, method.lr, pressure)
-        one = replace(one, pressure=pressure if isinstance(pressure, Splitting) else None)
+        regulariser = make(one)
+        learn(one.model, inputs, labels, 300, method.lr, regulariser)
+        one = replace(one, regulariser=regulariser if isinstance(regulariser, Splitting) else None)
         return float(gaps(method.score(one)["0"])[3:-1].max()), one
 
     def square(one: Context, penalty: float) -> Weights:
@@ -467,12 +471,12 @@ def ended(
 ) -> tuple[Context, Keep, dict[str, object]]:
     """A stage that ends with `small` saliencies `by` times smaller than the others; what is kept and told."""
     net, method, how = row(width), L0HQS(), how or Allocation()
-    pressure = press(net, method, how=how)
+    regulariser = press(net, method, how=how)
     for parameter in net[1].parameters():
         parameter.data.fill_(1.0)
         parameter.data[:small] /= by
         parameter.data.mul_(torch.linspace(1, 1.01, width))
-    end = case(net, pressure)
+    end = case(net, regulariser)
     keep = method.select(end, method.score(end), HALF, how)
     return end, keep, method.notes(end, keep)
 
@@ -545,9 +549,9 @@ def test_a_stage_that_pulled_nothing_apart_says_so() -> None:
 
 def test_gaps_of_several_groups_are_averaged_geometrically() -> None:
     net = randomised(Residual(**WIDE["Residual"]))
-    pressure = press(net, L0HQS())
-    end = case(net, pressure)
-    idle(net, pressure)
+    regulariser = press(net, L0HQS())
+    end = case(net, regulariser)
+    idle(net, regulariser)
     scores = L0HQS().score(end)
     keep = L0HQS().select(end, scores, HALF, Allocation())
     cuts = [gaps(scores[group])[len(scores[group]) - len(kept) - 1] for group, kept in keep.kept]
@@ -558,9 +562,9 @@ def test_gaps_of_several_groups_are_averaged_geometrically() -> None:
 
 def test_a_target_that_takes_nothing_keeps_all() -> None:
     net = row()
-    pressure = press(net, L0HQS(), target=Target(flops=1.0))
-    end = case(net, pressure)
-    idle(net, pressure)
+    regulariser = press(net, L0HQS(), target=Target(flops=1.0))
+    end = case(net, regulariser)
+    idle(net, regulariser)
     keep = L0HQS().select(end, L0HQS().score(end), Target(flops=1.0), Allocation())
 
     assert keep == Keep.all()
@@ -607,21 +611,21 @@ def test_a_resumed_stage_gives_the_same_bits_and_tells_the_same(tmp_path: object
 
     def run(on_rung: Callable[[int, float], bool], file: object) -> tuple[nn.Module, Splitting]:
         model = copy.deepcopy(dense)
-        pressure = method.sparsify(replace(context, model=model), stage)
-        how = {"images": 1500, "seed": 3, "pressure": pressure, "on_rung": on_rung, "checkpoint": file}
+        regulariser = method.sparsify(replace(context, model=model), stage)
+        how = {"images": 1500, "seed": 3, "regulariser": regulariser, "on_rung": on_rung, "checkpoint": file}
         fit(model, task, training, Runtime(channels_last=True), **how)  # type: ignore[arg-type]
-        return model, pressure
+        return model, regulariser
 
     file = tmp_path / "state.pt"  # type: ignore[operator]
     whole, expected = run(lambda *_: True, None)
     with pytest.raises(Interrupted):
         run(interrupt, file)
-    resumed, pressure = run(lambda *_: True, file)
+    resumed, regulariser = run(lambda *_: True, file)
 
     assert expected.schedule.starts == {0: 0, 3: 1, 7: 2, 11: 3}  # the interruption, at 6, is in the middle of a part
     assert all(torch.equal(t, resumed.state_dict()[name]) for name, t in whole.state_dict().items())
-    assert pressure.state_dict() == expected.state_dict()
-    ends = [replace(context, model=m, pressure=p) for m, p in ((whole, expected), (resumed, pressure))]
+    assert regulariser.state_dict() == expected.state_dict()
+    ends = [replace(context, model=m, regulariser=p) for m, p in ((whole, expected), (resumed, regulariser))]
     keeps = [method.select(end, method.score(end), HALF, Allocation()) for end in ends]
     assert keeps[0] == keeps[1]
     assert method.notes(ends[0], keeps[0]) == method.notes(ends[1], keeps[1])
@@ -631,29 +635,29 @@ def test_the_state_is_all_there_is() -> None:
     net, other = row(), row()
     for parameter in other[1].parameters():
         parameter.data.copy_(parameter.data.flip(0) * 7)
-    pressure = press(net, L0HQS())
+    regulariser = press(net, L0HQS())
     for step in range(47):
-        pressure.before_step(net, step, 400)
-        pressure.after_step(net, step, 400)
+        regulariser.before_step(net, step, 400)
+        regulariser.after_step(net, step, 400)
     stranger = press(other, L0HQS(), target=Target(flops=1.0))
 
     part(other, stranger, 7)
     stranger.after_step(other, 140, 400)
 
-    stranger.load_state_dict(json.loads(json.dumps(pressure.state_dict())))
-    assert stranger.state_dict() == pressure.state_dict()
+    stranger.load_state_dict(json.loads(json.dumps(regulariser.state_dict())))
+    assert stranger.state_dict() == regulariser.state_dict()
     twin = copy.deepcopy(net)
     for step in range(47, 90):
-        for one, by in ((net, pressure), (twin, stranger)):
+        for one, by in ((net, regulariser), (twin, stranger)):
             one[1].weight.data.mul_(1.01)
             by.before_step(one, step, 400)
             by.after_step(one, step, 400)
 
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
-    assert stranger.state_dict() == pressure.state_dict()
-    keep = L0HQS().select(case(net, pressure), L0HQS().score(case(net)), HALF, Allocation())
+    assert stranger.state_dict() == regulariser.state_dict()
+    keep = L0HQS().select(case(net, regulariser), L0HQS().score(case(net)), HALF, Allocation())
     assert (
-        L0HQS().notes(case(net, pressure), keep)["gap_before"]
+        L0HQS().notes(case(net, regulariser), keep)["gap_before"]
         == (L0HQS().notes(case(net, stranger), keep)["gap_before"])
     )
     assert stranger.pulled == ("0",)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nets import NETS, Chain, Residual, randomised
-from pressures import build, context, drive, idle, stage
+from regularisers import build, context, drive, idle, stage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -332,30 +332,30 @@ def begun(cut: int, **params: float) -> tuple[nn.Module, Orthonormality]:
     return net, method.sparsify(context(net), replace(stage(method), round=cut, weight_decay=0.07))
 
 
-def added(net: nn.Module, pressure: Orthonormality, step: int) -> dict[str, Tensor]:
+def added(net: nn.Module, regulariser: Orthonormality, step: int) -> dict[str, Tensor]:
     idle(net)
-    pressure.before_step(net, step, 40)
+    regulariser.before_step(net, step, 40)
     return {name: parameter.grad for name, parameter in net.named_parameters()}
 
 
 def test_a_later_round_begins_with_plain_training() -> None:
-    net, pressure = begun(1, recover=0.7, strength=0.02)
+    net, regulariser = begun(1, recover=0.7, strength=0.02)
     decay = {name: 0.07 * parameter.detach() for name, parameter in net.named_parameters()}
     idle(net)
     push(net, 0.02)
     penalty = {name: parameter.grad for name, parameter in net.named_parameters()}
 
     for step, expected in ((0, decay), (27, decay), (28, penalty), (39, penalty)):  # 28 of 40 steps
-        actual = added(net, pressure, step)
+        actual = added(net, regulariser, step)
         assert all(torch.allclose(actual[name], expected[name]) for name in expected), step
 
 
 @pytest.mark.parametrize(("cut", "recover"), [(0, 0.7), (1, 0.0)])
 def test_the_first_round_is_all_penalty(cut: int, recover: float) -> None:
-    net, pressure = begun(cut, recover=recover)
+    net, regulariser = begun(cut, recover=recover)
 
-    assert not added(net, pressure, 0)["head.weight"].any()  # a linear layer: weight decay would be seen here
-    assert added(net, pressure, 0)["a1.0.weight"].any()
+    assert not added(net, regulariser, 0)["head.weight"].any()  # a linear layer: weight decay would be seen here
+    assert added(net, regulariser, 0)["a1.0.weight"].any()
 
 
 def test_no_weight_decay_and_a_constant_rate_if_there_are_rounds() -> None:
@@ -499,7 +499,7 @@ def test_an_interrupted_stage_ends_with_the_same_bits(task: Task, tmp_path: Path
         model = task.model()
         case = Context(model, trace(model, task.example()), lambda images: iter(()), task.loss, 0)
         begins = Stage(Target(flops=0.5), Allocation(), training, 20, round=1, weight_decay=0.01)
-        pressure = method.sparsify(case, begins)
+        regulariser = method.sparsify(case, begins)
 
         def heard(images: int, accuracy: float) -> bool:
             if stop:
@@ -513,7 +513,7 @@ def test_an_interrupted_stage_ends_with_the_same_bits(task: Task, tmp_path: Path
             Runtime(threads=1),
             images=1280,
             seed=3,
-            pressure=pressure,
+            regulariser=regulariser,
             on_rung=heard,
             checkpoint=checkpoint,
         )
@@ -527,9 +527,9 @@ def test_an_interrupted_stage_ends_with_the_same_bits(task: Task, tmp_path: Path
 
 
 def test_plain_training_is_what_the_recipe_says(task: Task) -> None:
-    def trained(weight_decay: float, pressure: Orthonormality | None) -> dict[str, Tensor]:
+    def trained(weight_decay: float, regulariser: Orthonormality | None) -> dict[str, Tensor]:
         model, training = task.build(), Training(batch_size=64, lr=0.05, weight_decay=weight_decay)
-        fit(model, task, training, Runtime(threads=1), images=640, seed=3, pressure=pressure)
+        fit(model, task, training, Runtime(threads=1), images=640, seed=3, regulariser=regulariser)
         return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
 
     expected, without = trained(0.05, None), trained(0.0, None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Chain, Residual, image, randomised
-from pressures import build, context, drive, resumed, stage
+from regularisers import build, context, drive, resumed, stage
 from torch import nn
 
 from autoprune.engine.surgery.masking import silence
@@ -54,11 +54,11 @@ def test_a_moment_shrinks_the_smallest_filters_as_many_as_the_rate_says(name: st
     net = randomised(Chain())
     method = build(name, prunes=4)
     case = context(net)
-    pressure = method.sparsify(case, stage(method))
+    regulariser = method.sparsify(case, stage(method))
     before = lengths(net.second[0])
-    lost = int(pressure.lost[case.graph.by_id["second.0"].units[0]])
+    lost = int(regulariser.lost[case.graph.by_id["second.0"].units[0]])
     assert 0 < lost < 11
-    pressure._shrink(net, 0.3)
+    regulariser._shrink(net, 0.3)
     ratio = lengths(net.second[0]) / before
     smallest = np.argsort(before)[: int(lost * method.rate(0.3))]
 
@@ -68,12 +68,12 @@ def test_a_moment_shrinks_the_smallest_filters_as_many_as_the_rate_says(name: st
 
 def test_moments_are_before_the_first_step_and_after_equal_parts() -> None:
     net = randomised(Chain())
-    pressure = soft(net, "sfp", prunes=3, steps=7)
+    regulariser = soft(net, "sfp", prunes=3, steps=7)
     seen: list[float] = []
-    shrink = pressure._shrink
-    pressure._shrink = lambda model, done: (seen.append(done), shrink(model, done))  # type: ignore[method-assign,assignment]
+    shrink = regulariser._shrink
+    regulariser._shrink = lambda model, done: (seen.append(done), shrink(model, done))  # type: ignore[method-assign,assignment]
     when: list[int] = []
-    drive(net, pressure, 7, look=lambda step: when.append(len(seen)))
+    drive(net, regulariser, 7, look=lambda step: when.append(len(seen)))
 
     assert seen == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert when == [1, 1, 2, 2, 3, 3, 4]
@@ -81,29 +81,29 @@ def test_moments_are_before_the_first_step_and_after_equal_parts() -> None:
 
 def test_a_zeroed_filter_can_come_back_and_another_one_goes() -> None:
     net = randomised(Chain())
-    pressure = soft(net, "sfp", prunes=2, steps=4)
-    pressure.before_step(net, 0, 4)
-    first = pressure.keep()
+    regulariser = soft(net, "sfp", prunes=2, steps=4)
+    regulariser.before_step(net, 0, 4)
+    first = regulariser.keep()
     zero = torch.nonzero(net.second[0].weight.flatten(1).norm(dim=1) == 0).flatten().tolist()
     assert zero
     net.second[0].weight.data[zero[0]] = 5.0  # what a gradient and momentum may do
-    pressure.after_step(net, 3, 4)
+    regulariser.after_step(net, 3, 4)
 
-    assert zero[0] in dict(pressure.keep().kept)["second.0"]
-    assert len(dict(pressure.keep().kept)["second.0"]) == len(dict(first.kept)["second.0"])
+    assert zero[0] in dict(regulariser.keep().kept)["second.0"]
+    assert len(dict(regulariser.keep().kept)["second.0"]) == len(dict(first.kept)["second.0"])
     assert (net.second[0].weight[zero[0]] == 5).all()
 
 
 def test_nothing_blocks_the_gradient_of_a_zeroed_filter() -> None:
     net = randomised(Chain())
     net.second[1].bias.data.fill_(0.7)  # behind it a filter of zeros still gives something, and so gets a gradient
-    pressure = soft(net, "sfp", prunes=2, steps=10)
-    pressure.before_step(net, 0, 10)
+    regulariser = soft(net, "sfp", prunes=2, steps=10)
+    regulariser.before_step(net, 0, 10)
     zero = net.second[0].weight.flatten(1).norm(dim=1) == 0
     torch.manual_seed(0)
     net.train()(torch.randn(4, 3, 9, 9)).square().sum().backward()
     gradient = net.second[0].weight.grad.clone()
-    pressure.before_step(net, 1, 10)
+    regulariser.before_step(net, 1, 10)
     after = net.second[0].weight.grad
 
     assert zero.any()
@@ -143,9 +143,9 @@ def test_the_end_is_hard_and_the_cut_model_computes_the_same(name: str) -> None:
     net = randomised(Residual(stream=23, inner=31))
     method = build(name, prunes=5)
     case = context(net)
-    pressure = method.sparsify(case, stage(method, flops=0.4))
-    drive(net, pressure, 20)
-    keep = pressure.keep()
+    regulariser = method.sparsify(case, stage(method, flops=0.4))
+    drive(net, regulariser, 20)
+    keep = regulariser.keep()
     lost = {group.id: group.size - len(dict(keep.kept)[group.id]) for group in case.graph.prunable}
     silent = silence(net, case.graph, keep)
 
@@ -158,14 +158,14 @@ def test_the_end_is_hard_and_the_cut_model_computes_the_same(name: str) -> None:
 
 def test_the_most_that_go_are_decided_by_target_and_first_weights_the_which_by_the_last() -> None:
     net = randomised(Chain())
-    pressure = soft(net, "asfp", prunes=2, steps=4)
-    before = pressure.lost.clone()
-    drive(net, pressure, 2)
+    regulariser = soft(net, "asfp", prunes=2, steps=4)
+    before = regulariser.lost.clone()
+    drive(net, regulariser, 2)
     net.second[0].weight.data.copy_(torch.arange(11, 0, -1)[:, None, None, None].expand(11, 7, 3, 3))
-    pressure.after_step(net, 3, 4)
-    kept = dict(pressure.keep().kept)["second.0"]
+    regulariser.after_step(net, 3, 4)
+    kept = dict(regulariser.keep().kept)["second.0"]
 
-    assert torch.equal(before, pressure.lost)
+    assert torch.equal(before, regulariser.lost)
     assert kept == tuple(range(len(kept)))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Residual, block, image, randomised
-from pressures import build, images
+from regularisers import build, images
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode

@@ -47,7 +47,7 @@ def small():
 
 
 class Recorder:
-    """A pressure that writes down what it is told, and pushes the scales down."""
+    """A regulariser that writes down what it is told, and pushes the scales down."""
 
     def __init__(self):
         self.calls = []
@@ -234,12 +234,12 @@ def test_the_callers_random_state_is_untouched(digits, small):
     assert torch.equal(expected, torch.rand(3))
 
 
-def test_pressure_hears_of_every_step(digits, small):
-    pressure = Recorder()
+def test_regulariser_hears_of_every_step(digits, small):
+    regulariser = Recorder()
 
-    fit(small, digits, Training(batch_size=300), CPU, images=1500, seed=0, pressure=pressure)
+    fit(small, digits, Training(batch_size=300), CPU, images=1500, seed=0, regulariser=regulariser)
 
-    assert pressure.calls == [[name, step, 5] for step in range(5) for name in ("before", "after")]
+    assert regulariser.calls == [[name, step, 5] for step in range(5) for name in ("before", "after")]
 
 
 def test_rungs_measure_the_validation_split_at_their_shares(digits, small):
@@ -290,7 +290,7 @@ def test_a_resumed_run_gives_the_same_bits(digits, small, tmp_path, ema):
     training = Training(batch_size=100, lr=0.05, ema=ema, distill=0.5, rungs=(0.2, 0.4, 0.8))
     file, teacher = tmp_path / "state.pt", distillation.Teacher(digits.build())
 
-    def run(model, pressure, on_rung, checkpoint):
+    def run(model, regulariser, on_rung, checkpoint):
         return fit(
             model,
             digits,
@@ -298,23 +298,23 @@ def test_a_resumed_run_gives_the_same_bits(digits, small, tmp_path, ema):
             CPU,
             images=1500,
             seed=3,
-            pressure=pressure,
+            regulariser=regulariser,
             teacher=teacher,
             on_rung=on_rung,
             checkpoint=checkpoint,
         )
 
-    whole, whole_pressure, whole_heard = copy.deepcopy(small), Recorder(), []
-    expected = run(whole, whole_pressure, lambda *rung: whole_heard.append(rung) or True, None)
+    whole, whole_regulariser, whole_heard = copy.deepcopy(small), Recorder(), []
+    expected = run(whole, whole_regulariser, lambda *rung: whole_heard.append(rung) or True, None)
     with pytest.raises(Interrupted):
         run(copy.deepcopy(small), Recorder(), interrupt, file)
-    resumed, pressure, heard = copy.deepcopy(small), Recorder(), []
-    actual = run(resumed, pressure, lambda *rung: heard.append(rung) or True, file)
+    resumed, regulariser, heard = copy.deepcopy(small), Recorder(), []
+    actual = run(resumed, regulariser, lambda *rung: heard.append(rung) or True, file)
 
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert whole_heard == heard
-    assert whole_pressure.calls == pressure.calls
+    assert whole_regulariser.calls == regulariser.calls
     assert (expected.loss, expected.steps, expected.stopped) == (actual.loss, actual.steps, actual.stopped)
     assert ["state.pt"] == [path.name for path in tmp_path.iterdir()]
 

@@ -17,7 +17,7 @@ from autoprune.engine.allocation.allocate import TOLERANCE
 from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.errors import TargetError
-from autoprune.methods.bn_scale import ScalePressure
+from autoprune.methods.bn_scale import ScaleRegulariser
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.outcome import Outcome, Rung
@@ -294,14 +294,14 @@ def test_a_stage_that_aims_at_nothing_is_trained_once_for_all_targets(
         return replace(recipe("bn_scale", flops), method=method)
 
     steps = 0
-    before = ScalePressure.before_step
+    before = ScaleRegulariser.before_step
 
-    def count(self: ScalePressure, *args: Any) -> None:
+    def count(self: ScaleRegulariser, *args: Any) -> None:
         nonlocal steps
         steps += 1
         before(self, *args)
 
-    monkeypatch.setattr(ScalePressure, "before_step", count)
+    monkeypatch.setattr(ScaleRegulariser, "before_step", count)
     alone = run(sparse(0.3), Bench(task, Runtime(threads=1))).outcome
     assert steps == 20
     store = FolderStore(tmp_path / "shared")

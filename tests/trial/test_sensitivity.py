@@ -21,7 +21,7 @@ from autoprune.engine.tracing.trace import trace
 from autoprune.methods import METHODS, Context, Stage
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.tasks import load_task
-from autoprune.training.protocols import Pressure
+from autoprune.training.protocols import Regulariser
 from autoprune.training.runtime import Runtime
 from autoprune.trial import sensitivity, shared
 from autoprune.trial.cache import FolderStore
@@ -153,7 +153,7 @@ class Looking(METHODS["bn_scale"]):  # type: ignore[name-defined,misc]
     stage_aims = True
     seen: list[Allocation] = []  # noqa: RUF012 - what all of them saw
 
-    def sparsify(self, context: Context, stage: Stage) -> Pressure | None:
+    def sparsify(self, context: Context, stage: Stage) -> Regulariser | None:
         self.seen.append(stage.how)
         return None
 

@@ -17,7 +17,7 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.surgery.tensors import named_tensors
 from autoprune.recipe import Allocation, Target, Training
-from autoprune.training.protocols import Pressure
+from autoprune.training.protocols import Regulariser
 
 Scores = dict[str, NDArray[np.float64]]
 
@@ -35,7 +35,7 @@ class Context:
             until `images` images have been seen.
         loss: (outputs, labels) -> scalar, the task's own.
         seed: of the recipe.
-        pressure: of the sparsify stage that has just ended, with what it found out; None without such a stage.
+        regulariser: of the sparsify stage that has just ended, with what it found out; None without such a stage.
     """
 
     model: nn.Module
@@ -43,7 +43,7 @@ class Context:
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
     loss: Callable[[Tensor, Tensor], Tensor]
     seed: int
-    pressure: Pressure | None = None
+    regulariser: Regulariser | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +113,8 @@ class Method(ABC):
         """How a sparsify stage trains; default: as the recipe says, without moving average and distillation."""
         return replace(training, ema=0.0, distill=0.0)
 
-    def sparsify(self, context: Context, stage: Stage) -> Pressure | None:
-        """The pressure on `context.model` during the sparsify stage; the model is on the device it trains on."""
+    def sparsify(self, context: Context, stage: Stage) -> Regulariser | None:
+        """The regulariser on `context.model` during the sparsify stage; the model is on the device it trains on."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What methods share that train under a pressure before the cut."""
+"""What methods share that train under a regulariser before the cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoprune.methods.base.method import Context, Method, Scores, Stage
 from autoprune.methods.base.units import SCOPES, Units, in_scope
 from autoprune.recipe import Allocation, Target
 from autoprune.schema import within
-from autoprune.training.protocols import Pressure
+from autoprune.training.protocols import Regulariser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Staged(Method):
         return Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
 
 
-class Deciding(Pressure, Protocol):
-    """A pressure that knows at the end of its stage what is kept."""
+class Deciding(Regulariser, Protocol):
+    """A regulariser that knows at the end of its stage what is kept."""
 
     def keep(self) -> Keep:
         """What it has decided to keep."""
@@ -45,15 +45,15 @@ class Deciding(Pressure, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Decided(Staged):
-    """A method whose pressure decides, during the stage, what is kept."""
+    """A method whose regulariser decides, during the stage, what is kept."""
 
     @abstractmethod
     def sparsify(self, context: Context, stage: Stage) -> Deciding:
-        """The pressure on `context.model` during the sparsify stage."""
+        """The regulariser on `context.model` during the sparsify stage."""
 
     def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
-        """What the pressure has decided; before any stage, what an allocation of the scores keeps."""
-        if context.pressure is None:
+        """What the regulariser has decided; before any stage, what an allocation of the scores keeps."""
+        if context.regulariser is None:
             return super().select(context, scores, target, how)
-        pressure: Deciding = context.pressure  # type: ignore[assignment] # it comes from `sparsify`
-        return pressure.keep()
+        regulariser: Deciding = context.regulariser  # type: ignore[assignment] # it comes from `sparsify`
+        return regulariser.keep()

@@ -1,4 +1,4 @@
-"""The benchmark of what pressures cost: its arithmetic, its table, and that its loops see what a real stage has."""
+"""The benchmark of what regularisers cost: its arithmetic, its table, and that its loops see what a real stage has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def row(method: str = "greg1", *, whole: float = 0.01, alone: float = 0.001) -> 
     return Row(method=method, plain=plain, pressed=pressed, alone=alone)
 
 
-def test_shares_are_medians_of_ratios_within_a_round_and_the_pressure_over_the_median_plain_step() -> None:
+def test_shares_are_medians_of_ratios_within_a_round_and_the_regulariser_over_the_median_plain_step() -> None:
     assert row(whole=0.03).whole == pytest.approx(0.03)
     assert row(alone=0.004).apart == pytest.approx(0.004 / 0.2)
 
@@ -64,7 +64,7 @@ def test_every_method_with_a_limit_is_measured() -> None:
 
 
 class Watcher(L1):
-    """A method whose pressure notes the steps it sees, and shrinks the classifier."""
+    """A method whose regulariser notes the steps it sees, and shrinks the classifier."""
 
     seen: list[tuple[str, int, int]] = []  # noqa: RUF012 - shared, as the method is frozen
     weights: list[torch.Tensor] = []  # noqa: RUF012
@@ -105,7 +105,7 @@ def test_rounds_go_through_the_stage_step_by_step_and_begin_another_when_it_is_o
     assert min(seconds) > 0
 
 
-def test_alone_a_pressure_sees_all_steps_of_a_stage_with_the_same_weights(subject: Subject) -> None:
+def test_alone_a_regulariser_sees_all_steps_of_a_stage_with_the_same_weights(subject: Subject) -> None:
     assert alone(subject, Watcher()) > 0
     assert Watcher.seen == steps(*range(22))
     assert all(torch.equal(weights, Watcher.weights[0]) for weights in Watcher.weights)

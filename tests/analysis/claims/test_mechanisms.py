@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nets import Residual, image, randomised
-from pressures import context
+from regularisers import context
 
 from autoprune.analysis.claims import mechanisms, mechanisms_runs
 from autoprune.analysis.claims import mechanisms_rebuilt as rebuilt

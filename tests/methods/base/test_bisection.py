@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from nets import randomised
-from pressures import build, context
+from regularisers import build, context
 from torch import nn
 
 from autoprune.engine.cost import cost

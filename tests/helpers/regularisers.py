@@ -15,7 +15,7 @@ from autoprune import methods
 from autoprune.engine.tracing.trace import trace
 from autoprune.methods import Context, Method, Stage
 from autoprune.recipe import Allocation, MethodChoice, Target, Training
-from autoprune.training.protocols import Pressure
+from autoprune.training.protocols import Regulariser
 
 
 def images(count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -48,34 +48,34 @@ def idle(net: nn.Module) -> None:
 
 
 def drive(
-    net: nn.Module, pressure: Pressure, steps: int, lr: float = 0.0, look: Callable[[int], None] | None = None
+    net: nn.Module, regulariser: Regulariser, steps: int, lr: float = 0.0, look: Callable[[int], None] | None = None
 ) -> None:
     """The steps of a stage under a constant loss, with plain SGD; `look` is called after each."""
     for step in range(steps):
         idle(net)
-        pressure.before_step(net, step, steps)
+        regulariser.before_step(net, step, steps)
         with torch.no_grad():
             for parameter in net.parameters():
                 parameter.sub_(lr * parameter.grad)
-        pressure.after_step(net, step, steps)
+        regulariser.after_step(net, step, steps)
         if look is not None:
             look(step)
 
 
-def resumed(make: Callable[[], tuple[nn.Module, Pressure]], steps: int, at: int) -> bool:
+def resumed(make: Callable[[], tuple[nn.Module, Regulariser]], steps: int, at: int) -> bool:
     """Whether a stage that is interrupted after `at` steps ends with the same bits, weights and state."""
     torch.manual_seed(5)
     noise = [[torch.randn(()).item() for _ in range(200)] for _ in range(steps)]
 
-    def go(net: nn.Module, pressure: Pressure, begin: int, end: int) -> None:
+    def go(net: nn.Module, regulariser: Regulariser, begin: int, end: int) -> None:
         for step in range(begin, end):
             for parameter, scale in zip(net.parameters(), noise[step], strict=False):
                 parameter.grad = parameter.detach() * scale
-            pressure.before_step(net, step, steps)
+            regulariser.before_step(net, step, steps)
             with torch.no_grad():
                 for parameter in net.parameters():
                     parameter.sub_(0.01 * parameter.grad)
-            pressure.after_step(net, step, steps)
+            regulariser.after_step(net, step, steps)
 
     one, whole = make()
     go(one, whole, 0, steps)
