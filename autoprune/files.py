@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from autoprune.errors import InputError
+
+
+@contextlib.contextmanager
+def written_whole(target: Path, *, within: Path | None = None) -> Iterator[Path]:
+    """A hidden path for a new file or folder, which becomes `target` if the block ends well; else nothing of it stays.
+
+    No two writers share such a path, and no glob of finished files sees it. A killed process may leave it behind.
+
+    Args:
+        target: replaced if it is a file or an empty folder.
+        within: the folder of the hidden path, on the file system of `target`; by default the folder of `target`.
+    """
+    beside = (within or target.parent) / f".{target.name}.{secrets.token_hex(4)}.partial"
+    try:
+        yield beside
+        beside.replace(target)
+    except BaseException:
+        _remove_unfinished(beside)
+        raise
+
+
+def _remove_unfinished(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_atomically(path: str | Path, text: str) -> Path:
@@ -20,31 +46,12 @@ def write_atomically(path: str | Path, text: str) -> Path:
     """
     target = Path(path)
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        with written_whole(target) as beside:
+            beside.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        raise _cannot_write(target, error) from None
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        part.replace(target)
-    except OSError as error:
-        raise _cannot_write(target, error) from None
-    finally:
-        part.unlink(missing_ok=True)
+        reason, allowed = error.strerror or str(error), "a file in an existing, writable folder"
+        raise InputError(f"cannot write: {reason}", where=str(target), allowed=allowed) from None
     return target
-
-
-def _cannot_write(target: Path, error: OSError) -> InputError:
-    reason = error.strerror or str(error)
-    return InputError(f"cannot write: {reason}", where=str(target), allowed="a file in an existing, writable folder")
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # the only way to read it is to set it
-    os.umask(mask)
-    return mask
 
 
 @contextlib.contextmanager
@@ -56,16 +63,13 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     check_new_folder(out)
     existing = next(path for path in out.absolute().parents if path.exists())
-    beside = existing / f".{out.name}.{os.getpid()}.partial"
     try:
-        beside.mkdir()
-        yield beside
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside.replace(out)
+        with written_whole(out, within=existing) as beside:
+            beside.mkdir()
+            yield beside
+            out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror or error}", where=str(out)) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def check_new_folder(out: Path) -> None:
@@ -80,11 +84,10 @@ def check_new_folder(out: Path) -> None:
 
 def write_files(folder: Path, number: int, files: Mapping[str, bytes]) -> None:
     """Write `folder/<number>/`, whole or not at all; replaces what was there."""
-    target, beside = folder / str(number), folder / f".{number}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    fill(beside, files)
-    shutil.rmtree(target, ignore_errors=True)
-    beside.replace(target)
+    target = folder / str(number)
+    with written_whole(target) as beside:
+        fill(beside, files)
+        shutil.rmtree(target, ignore_errors=True)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

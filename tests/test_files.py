@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from autoprune.errors import InputError
-from autoprune.files import write_atomically
+from autoprune.files import read_files, write_atomically, write_files, written_whole
 
 
 def test_replaces_what_was_there(tmp_path: Path) -> None:
@@ -37,3 +38,76 @@ def test_a_folder_is_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         write_atomically(tmp_path / "page", "")
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_a_file_has_no_visible_name_until_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"old")
+
+    with written_whole(file) as beside:
+        beside.write_bytes(b"new")
+        assert (file.read_bytes(), list(tmp_path.glob("[!.]*"))) == (b"old", [file])
+        assert beside.name.startswith(".weights.pt.")
+        assert beside.suffix == ".partial"
+    assert file.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+
+    with written_whole(file) as first, written_whole(file) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert file.read_text() == "first"  # the outer block ended last
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "neither"])
+def test_what_was_interrupted_leaves_nothing(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "old").write_text("kept")
+
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "old") as beside:  # noqa: PT012
+        if kind == "file":
+            beside.write_text("half")
+        elif kind == "folder":
+            beside.mkdir()
+            (beside / "inside").write_text("half")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old").read_text() == "kept"
+
+
+def test_a_folder_takes_the_place_of_an_empty_one_but_of_no_other(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("kept")
+
+    for name in ("empty", "full"):
+        with contextlib.suppress(OSError), written_whole(tmp_path / name) as beside:
+            beside.mkdir()
+            (beside / "new").write_text("")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "empty",
+        "empty/new",
+        "full",
+        "full/mine",
+    ]
+
+
+def test_a_hidden_path_may_lie_in_another_folder(tmp_path: Path) -> None:
+    target = tmp_path / "later" / "file"
+
+    with written_whole(target, within=tmp_path) as beside:
+        beside.write_text("7")
+        target.parent.mkdir()
+    assert (beside.parent, target.read_text()) == (tmp_path, "7")
+
+
+def test_files_of_a_numbered_folder_replace_those_before(tmp_path: Path) -> None:
+    write_files(tmp_path, 3, {"a": b"1", "b/c": b"2"})
+    assert read_files(tmp_path / "3") == {"a": b"1", "b/c": b"2"}
+
+    write_files(tmp_path, 3, {"a": b"7"})
+    assert read_files(tmp_path / "3") == {"a": b"7"}
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]

@@ -14,8 +14,8 @@ gradient descent without any regulariser, makes a tenth of its steps; the method
 The first round is not counted. Ratios are taken within a round; the table has their medians.
 
 On a machine that is not quiet a few per cent drown in that. So the regulariser is timed apart as well: `before_step`
-and `after_step` over all steps of a stage, events included, with the gradients of one batch. Weights and gradients are put
-back before every step, outside of the time: without a loss penalties would shrink them to denormal numbers, which
+and `after_step` over all steps of a stage, events included, with the gradients of one batch. Weights and gradients are
+put back before every step, outside of the time: without a loss penalties would shrink them to denormal numbers, which
 are slow. The weights lie in the caches then; among real steps, whose activations drive them out, the same two calls
 took up to 1.6 times as long. On a GPU every step is waited for, so that nothing overlaps: what a step really pays is
 less. A method that listens to the passes hears one before every step, which is not counted either: what it does in

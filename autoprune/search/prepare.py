@@ -15,6 +15,7 @@ import yaml
 from autoprune import methods
 from autoprune.engine.allocation.allocate import TOLERANCE, check_prunable, smallest
 from autoprune.errors import InputError, ModelError, TargetError
+from autoprune.files import written_whole
 from autoprune.recipe import Allocation, Recipe
 from autoprune.schema import to_plain
 from autoprune.search.proposing import first_recipes
@@ -149,11 +150,10 @@ def create_folder(folder: StudyFolder, prepared: Prepared) -> None:
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }
     text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
-    beside = folder.config.with_suffix(".part")
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(folder.config)
+        with written_whole(folder.config) as beside:
+            beside.write_text(text, encoding="utf-8")
         folder.models.mkdir()
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=str(folder.path)) from None

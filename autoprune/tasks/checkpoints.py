@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from autoprune.errors import InputError, ModelError
+from autoprune.files import written_whole
 from autoprune.tasks.user_code import data_folder
 
 
@@ -53,14 +54,10 @@ def load_weights(model: nn.Module, file: Path) -> None:
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
-    """Write the model's tensors as safetensors, beside `file` first and then renamed."""
+    """Write the model's tensors as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    try:
-        save_file(state, partial)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(file) as beside:
+        save_file(state, beside)
 
 
 def check_writable(folder: Path, where: str) -> None:

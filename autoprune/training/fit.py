@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import AutopruneError, InputError
+from autoprune.files import written_whole
 from autoprune.recipe import Training, stable_hash
 from autoprune.schema import to_plain
 from autoprune.training.averaging import MovingAverage
@@ -237,7 +237,7 @@ class _Loop:
         self.model.eval()
 
     def save(self, file: Path) -> None:
-        """Write the whole state beside `file`, then rename."""
+        """Write the state to `file`, whole or not at all."""
         self._look(self.step - 1)
         state = {
             "key": self.key,
@@ -251,9 +251,8 @@ class _Loop:
             "random": torch.get_rng_state(),
             "device_random": torch.cuda.get_rng_state(self.runtime.device) if self._on_gpu() else None,
         }
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        torch.save(state, partial)
-        partial.replace(file)
+        with written_whole(file) as beside:
+            torch.save(state, beside)
 
     def resume(self, file: Path | None, on_rung: OnRung | None) -> bool:
         """Take over the state of `file` if it is there; True if a rung measured before it now stops the run."""

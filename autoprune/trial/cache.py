@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from autoprune.files import written_whole
+
 #: What a folder may hold; beyond, what was not used for longest goes.
 LIMIT_BYTES = 8 * 2**30
 
@@ -46,10 +48,9 @@ class FolderStore:
         if len(content) > self.limit or (self.folder / key).exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.folder / f".{key}.{os.getpid()}"
-        beside.write_bytes(content)
-        self._make_room(len(content))
-        beside.replace(self.folder / key)
+        with written_whole(self.folder / key) as beside:
+            beside.write_bytes(content)
+            self._make_room(len(content))
 
     def _make_room(self, needed: int) -> None:
         known = [(file.stat().st_mtime_ns, file.stat().st_size, file) for file in self.folder.glob("[!.]*")]

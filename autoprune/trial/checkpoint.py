@@ -17,6 +17,7 @@ from torch import nn
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery import artifact
+from autoprune.files import written_whole
 from autoprune.schema import read, to_plain
 from autoprune.study.outcome import Rung
 
@@ -85,9 +86,8 @@ def load_cut(scratch: Path | None, dense: Callable[[], nn.Module]) -> Found | No
 
 def save_past(scratch: Path, past: Past) -> None:
     """Keep what the trial has behind it; replaces what was kept before."""
-    beside = scratch / f"{PROGRESS}.partial"
-    beside.write_text(json.dumps(to_plain(past), allow_nan=False))
-    beside.replace(scratch / PROGRESS)
+    with written_whole(scratch / PROGRESS) as beside:
+        beside.write_text(json.dumps(to_plain(past), allow_nan=False))
 
 
 def load_past(scratch: Path | None) -> Past | None:

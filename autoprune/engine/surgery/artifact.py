@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from autoprune.engine.surgery.low_rank import decomposed, hollow
 from autoprune.engine.surgery.prune import sizes_after, sync_sizes
 from autoprune.engine.surgery.tensors import copy_with, kept_entries, named_tensors
 from autoprune.errors import ArtifactError, InputError
+from autoprune.files import written_whole
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -47,20 +46,13 @@ def save(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError("exists and is not empty", where=str(folder), allowed="a new or empty folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
-    try:
+    with written_whole(folder) as unfinished:
+        try:
+            unfinished.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
         _write(unfinished, model, graph, keep, info or {})
         unfinished.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return folder
 
 
