@@ -86,15 +86,12 @@ def _spent(graph: ChannelGraph) -> dict[str, float]:
     from autoprune.engine.cost import flops_by_layer
     from autoprune.engine.keep import Keep
 
-    owner = np.full(graph.unit_count + 1, len(graph.groups))  # the last entry answers for -1: no unit
-    for i, group in enumerate(graph.groups):
-        owner[group.units] = i
+    owner = graph.per_unit(len(graph.groups), ((group.units, i) for i, group in enumerate(graph.groups)))
     others: dict[str, Any] = {}
     for slot in graph.slots:
         if slot.role in ("out", "in"):
-            layer = slot.tensor.rpartition(".")[0]
             own = np.bincount(owner[slot.units], minlength=len(graph.groups) + 1) / len(slot.units)
-            others[layer] = others.get(layer, 1.0) * (1 - own)
+            others[slot.layer] = others.get(slot.layer, 1.0) * (1 - own)
     flops = flops_by_layer(graph, Keep.all())
     spent = sum((flops.get(layer, 0) * (1 - share) for layer, share in others.items()), np.zeros(len(graph.groups) + 1))
     return {group.id: float(spent[i] / (sum(flops.values()) or 1)) for i, group in enumerate(graph.groups)}

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from autoprune.errors import InputError, check_name
 
 Ints = NDArray[np.int64]
 
 Floats = NDArray[np.float64]
+
+
+def unit_table(count: int, fill: Any, values: Iterable[tuple[Ints, ArrayLike]] = ()) -> NDArray[Any]:
+    """A table to be indexed with the units of a slot, shape (count + 1,): the last row answers for -1, no unit.
+
+    Args:
+        count: how many units there are.
+        fill: stands in every row to which `values` gives nothing, the last one among them; its type is the table's.
+        values: pairs of units, shape (n,), and their values: one for all of them, or shape (n,).
+    """
+    table = np.full(count + 1, fill)
+    for units, value in values:
+        table[units] = value
+    return table
+
+
+def with_fixed(values: NDArray[Any], fixed: Any) -> NDArray[Any]:
+    """Values per unit, shape (units,), as a table to be indexed with the units of a slot: `fixed` answers for -1."""
+    return np.append(values, fixed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +48,16 @@ class Slot:
     dim: int
     role: str
     units: Ints
+
+    @property
+    def layer(self) -> str:
+        """Path of the module that holds the tensor; empty for the root."""
+        return self.tensor.rpartition(".")[0]
+
+    @property
+    def owned(self) -> NDArray[np.bool_]:
+        """Which entries a unit owns, shape (entries,)."""
+        return self.units >= 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +206,11 @@ class ChannelGraph:
         return {group.id: i for i, group in enumerate(self.prunable)}
 
     @cached_property
+    def column_of_unit(self) -> Ints:
+        """Column of the prunable group of every unit, -1 for frozen ones; the last row, -1 too, answers for no unit."""
+        return self.per_unit(-1, ((group.units, i) for i, group in enumerate(self.prunable)))
+
+    @cached_property
     def sizes(self) -> Ints:
         """Units per prunable group of the dense model, shape (prunable groups,)."""
         return np.array([group.size for group in self.prunable], dtype=np.int64)
@@ -195,6 +230,18 @@ class ChannelGraph:
         for slot in self.slots:
             result[slot.tensor] = (*result.get(slot.tensor, ()), slot)
         return result
+
+    @cached_property
+    def _slots_by_place(self) -> Mapping[tuple[str, int], Slot]:
+        return {(slot.tensor, slot.dim): slot for slot in self.slots}
+
+    def slot(self, tensor: str, dim: int) -> Slot | None:
+        """The slot of this dimension; None if no unit lies along it."""
+        return self._slots_by_place.get((tensor, dim))
+
+    def per_unit(self, fill: Any, values: Iterable[tuple[Ints, ArrayLike]] = ()) -> NDArray[Any]:
+        """`unit_table` of this graph, shape (units + 1,): the last row, `fill`, answers for entries without a unit."""
+        return unit_table(self.unit_count, fill, values)
 
     def group(self, group_id: str) -> Group:
         """The prunable group of that id; raises `InputError` for frozen and unknown ones."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from autoprune.engine.graph import ChannelGraph, Ints, Mixer, Scale, Slot
+from autoprune.engine.graph import ChannelGraph, Ints, Mixer, Scale, Slot, with_fixed
 from autoprune.engine.keep import Keep
 
 
@@ -17,8 +17,8 @@ def shrink(graph: ChannelGraph, keep: Keep) -> ChannelGraph:
         InputError: `keep` does not fit the graph.
     """
     stays = keep.units(graph)
-    number = np.append(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # of the units that stay; the last is for -1
-    after = _After(graph, stays, number)
+    number = with_fixed(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # of the units that stay
+    after = _After(graph, with_fixed(stays, True), number)
     return replace(
         graph,
         groups=tuple(replace(group, units=number[group.units[stays[group.units]]]) for group in graph.groups),
@@ -41,11 +41,13 @@ def compose(graph: ChannelGraph, first: Keep, second: Keep) -> Keep:
 
 
 class _After:
-    """What is left of the parts of a graph, in the new units' numbers."""
+    """What is left of the parts of a graph, in the new units' numbers.
+
+    `stays` and `number` are tables by unit, shape (units + 1,): whether it stays, and its number then.
+    """
 
     def __init__(self, graph: ChannelGraph, stays: np.ndarray, number: Ints) -> None:
-        self.stays, self.number = np.append(stays, True), number
-        self.slots = {(slot.tensor, slot.dim): slot.units for slot in graph.slots}
+        self.graph, self.stays, self.number = graph, stays, number
 
     def units(self, units: Ints) -> Ints:
         """Of an array of units: those that stay; rows that lose all go, the others lose equally many."""
@@ -61,9 +63,9 @@ class _After:
         return replace(mixer, blocks=tuple((dims, self.units(units)) for dims, units in mixer.blocks))
 
     def scale(self, scale: Scale) -> Scale:
-        owners = self.slots.get((scale.tensor, scale.dim))
+        slot = self.graph.slot(scale.tensor, scale.dim)
         entries = scale.entries
-        if owners is not None:
-            place = np.cumsum(self.stays[owners]) - 1
-            entries = place[entries[self.stays[owners[entries]]]]
+        if slot is not None:
+            stays = self.stays[slot.units]
+            entries = (np.cumsum(stays) - 1)[entries[stays[entries]]]
         return replace(scale, entries=entries, units=self.units(scale.units))

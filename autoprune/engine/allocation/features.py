@@ -92,15 +92,13 @@ def _writers(graph: ChannelGraph) -> Floats:
     with a number behind `#` if that layer has several groups.
     """
     reads = {slot.tensor for slot in graph.slots if slot.role == "in"}
-    owner, gates = np.full(graph.unit_count, -1), _without_places(graph)
-    for column, group in enumerate(graph.prunable):
-        owner[group.units] = column
+    gates = _without_places(graph)
     first = [group.id.partition("#")[0] for group in graph.prunable]
     later: list[set[str]] = [set() for _ in first]
     for slot in graph.slots:
         if slot.role == "out" and slot.tensor in reads:
-            for column in set(owner[slot.units[slot.units >= 0]].tolist()) - {-1}:
-                later[column].add(slot.tensor.rpartition(".")[0])
+            for column in set(graph.column_of_unit[slot.units].tolist()) - {-1}:
+                later[column].add(slot.layer)
     made = zip(first, later, strict=True)
     return np.array([1.0 + len(more - {one} - (gates if one not in gates else set())) for one, more in made])
 

@@ -50,7 +50,7 @@ def channels_per_unit(graph: ChannelGraph) -> Mapping[str, int]:
     channels = np.zeros(graph.unit_count, dtype=np.int64)
     for slot in graph.slots:
         if slot.role == "out":
-            units, filters = np.unique(slot.units[slot.units >= 0], return_counts=True)
+            units, filters = np.unique(slot.units[slot.owned], return_counts=True)
             channels[units] = np.gcd(channels[units], filters)
     return {group.id: int(channels[group.units[0]]) for group in graph.groups}
 

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.engine.graph import ChannelGraph, Slot
-from autoprune.engine.surgery.tensors import copy_with, example_inputs, kept_entries, named_tensors, zeroed
+from autoprune.engine.surgery.tensors import (
+    copy_with,
+    example_inputs,
+    kept_entries,
+    kept_mask,
+    named_tensors,
+    zeroed,
+)
 
 
 class _Reader(TorchDispatchMode):
@@ -100,7 +107,7 @@ def _constants(model: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> dict
 
 
 def _silenced(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tensor:
-    filters = [slot for slot in slots if slot.role in ("out", "bias") and not stays[slot.units[slot.units >= 0]].all()]
+    filters = [slot for slot in slots if slot.role in ("out", "bias") and not kept_mask(slot.units, stays).all()]
     return zeroed(tensor, filters, stays) if filters else tensor
 
 
@@ -109,7 +116,7 @@ def _lost_inputs(graph: ChannelGraph, stays: np.ndarray, tensors: Mapping[str, T
     foldable = ~stays
     foldable[np.concatenate(mixed) if mixed else []] = False  # what went through a norm over channels is no constant
     for slot in graph.slots:
-        lost = np.flatnonzero((slot.units >= 0) & foldable[slot.units])
+        lost = np.flatnonzero(slot.owned & foldable[slot.units])
         if slot.role == "in" and len(lost):
             yield slot.tensor, torch.from_numpy(lost).to(tensors[slot.tensor].device)
 

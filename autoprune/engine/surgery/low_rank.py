@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.tensors import kept_mask
 from autoprune.errors import InputError
 
 INITS = ("svd", "identity")
@@ -95,12 +96,11 @@ def unprofitable(model: nn.Module, graph: ChannelGraph, keep: Keep) -> tuple[str
 
     With r inner channels, n filters and K weights each: r (K + n) >= K n.
     """
-    stays, slots = keep.units(graph), {(slot.tensor, slot.dim): slot.units for slot in graph.slots}
+    stays = keep.units(graph)
 
     def width(tensor: str, dim: int) -> int:
-        units = slots.get((tensor, dim))
-        size = int(model.get_parameter(tensor).shape[dim])
-        return size if units is None else int(((units < 0) | stays[units]).sum())
+        slot = graph.slot(tensor, dim)
+        return int(model.get_parameter(tensor).shape[dim] if slot is None else kept_mask(slot.units, stays).sum())
 
     found = []
     for path in decomposed(model):

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoprune.engine.graph import ChannelGraph, Mixer
 from autoprune.engine.keep import Keep
 from autoprune.engine.operations import operation_name
-from autoprune.engine.surgery.tensors import copy_with, zeroed
+from autoprune.engine.surgery.tensors import copy_with, kept_mask, zeroed
 
 
 def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
@@ -43,7 +43,7 @@ def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
 
 
 def _loses(mixer: Mixer, stays: np.ndarray) -> bool:
-    return any(not stays[units[units >= 0]].all() for _, units in mixer.blocks)
+    return any(not kept_mask(units, stays).all() for _, units in mixer.blocks)
 
 
 def _run_within(model: nn.Module, context: Callable[[], TorchDispatchMode]) -> None:
@@ -102,8 +102,7 @@ def _along(mixer: Mixer, dim: int, stays: np.ndarray) -> np.ndarray:
     masks = []
     for dims, units in mixer.blocks:
         if dim in dims:
-            kept = (units < 0) | stays[units]
-            masks.append(kept.any(axis=tuple(i for i, d in enumerate(dims) if d != dim)))
+            masks.append(kept_mask(units, stays).any(axis=tuple(i for i, d in enumerate(dims) if d != dim)))
     return np.logical_and.reduce(masks)
 
 

@@ -55,11 +55,10 @@ def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
 def _rescale(pruned: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> None:
     """Take back what the model's code makes of its smaller widths (see `graph.Scale`)."""
     tensors = dict(named_tensors(pruned)) if graph.scales else {}
-    dense = {(slot.tensor, slot.dim): slot.units for slot in graph.slots}
     for scale in graph.scales:
         share = len(kept_entries(scale.units, stays)) / len(scale.units)
-        units = dense.get((scale.tensor, scale.dim))
-        kept = np.arange(tensors[scale.tensor].shape[scale.dim]) if units is None else kept_entries(units, stays)
+        slot = graph.slot(scale.tensor, scale.dim)
+        kept = np.arange(tensors[scale.tensor].shape[scale.dim]) if slot is None else kept_entries(slot.units, stays)
         places = torch.from_numpy(np.flatnonzero(np.isin(kept, scale.entries)))
         if share != 1:
             rows = tensors[scale.tensor].detach().movedim(scale.dim, 0)  # a view: what is written here is the tensor's

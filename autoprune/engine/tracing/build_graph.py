@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from autoprune.engine.graph import ChannelGraph, Group, InputSpec, Ints, Mixer, Op, Slot, Widths
+from autoprune.engine.graph import ChannelGraph, Group, InputSpec, Ints, Mixer, Op, Slot, Widths, unit_table
 from autoprune.engine.labels.blocks import FIXED
 from autoprune.engine.labels.flow import Flow, RawOp
 from autoprune.engine.tracing.size_attributes import Attributes, size_attributes
@@ -114,7 +114,7 @@ def _units(run: Run, blamed: Mapping[int, str]) -> _Units:
 def _reasons(flow: Flow, of_label: Ints, count: int, blamed: Mapping[int, str]) -> tuple[Ints, tuple[str, ...]]:
     """For every unit the place of its first reason to stay, -1 if there is none; and the reasons."""
     places: dict[str, int] = {}
-    why = np.full(count + 1, -1)
+    why = unit_table(count, -1)
     for unit, reason in blamed.items():
         why[unit] = places.setdefault(reason, len(places))
     why[-1] = 0  # answers for labels without a unit: nothing to freeze
@@ -132,7 +132,7 @@ def build_graph(run: Run, blamed: Mapping[int, str]) -> ChannelGraph:
         Slot(s.tensor, s.dim, role, units.of_label[s.first : s.first + s.size])
         for s, role in zip(run.slots, roles, strict=True)
     ]
-    slots = [slot for slot in slots if (slot.units >= 0).any()]
+    slots = [slot for slot in slots if slot.owned.any()]
     rows = _Rows(units, [slot.units for slot in slots])
     ops = tuple(_op(op, rows) for op in run.flow.ops)
     tensors = _tensor_terms(run.sizes, slots, rows)
@@ -173,15 +173,13 @@ class _Rows:
     def signatures(self) -> NDArrayU:
         """A 64-bit hash per unit of how often it occurs in which arrays: equal hash, same group."""
         codes = np.random.default_rng(0).integers(1, 2**63, len(self.arrays), dtype=np.uint64)
-        result = np.zeros(self.units.count + 1, dtype=np.uint64)  # the last entry answers for unit -1
+        result = unit_table(self.units.count, np.uint64(0))
         np.add.at(result, *_joined(self.arrays, codes))
         return result[:-1]
 
     def widths(self, groups: Sequence[Group]) -> Widths:
         prunable = [group for group in groups if group.frozen is None]
-        owner = np.full(self.units.count + 1, len(prunable))  # the last entry answers for unit -1
-        for i, group in enumerate(prunable):
-            owner[group.units] = i
+        owner = unit_table(self.units.count, len(prunable), ((group.units, i) for i, group in enumerate(prunable)))
         rows, columns = len(self.arrays), len(prunable) + 1
         units, row = _joined(self.arrays, np.arange(rows))
         counts = np.bincount(row * columns + owner[units], minlength=rows * columns).reshape(rows, columns)
@@ -279,21 +277,21 @@ def _in_forward_order(slots: Sequence[Slot], ops: Sequence[RawOp]) -> list[Slot]
     place: dict[str, int] = {}
     for i, op in enumerate(ops):
         place.setdefault(op.name, i)
-    return sorted(slots, key=lambda slot: place.get(_layer(slot.tensor), len(ops)))
+    return sorted(slots, key=lambda slot: place.get(_layer(slot), len(ops)))
 
 
-def _layer(tensor: str) -> str:
-    return tensor.rpartition(".")[0] or tensor
+def _layer(slot: Slot) -> str:
+    """The layer's name; a parameter of the model itself is its own layer."""
+    return slot.layer or slot.tensor
 
 
 def _layers(slots: Sequence[Slot], wanted: Ints, count: int) -> list[list[tuple[str, str]]]:
     """For each of the wanted units, the layers and roles of the slots that it lies in."""
-    place = np.full(count + 1, -1)  # the last entry answers for unit -1
-    place[wanted] = np.arange(len(wanted))
+    place = unit_table(count, -1, [(wanted, np.arange(len(wanted)))])
     units, slot_of = _joined([slot.units for slot in slots], np.arange(len(slots)))
     found = place[units]
     hits = found >= 0
-    names = [(_layer(slot.tensor), slot.role) for slot in slots]
+    names = [(_layer(slot), slot.role) for slot in slots]
     result: list[list[tuple[str, str]]] = [[] for _ in wanted]
     for unit, slot in zip(found[hits].tolist(), slot_of[hits].tolist(), strict=True):
         result[unit].append(names[slot])
@@ -305,6 +303,6 @@ def _unit_stages(units: _Units, ops: Sequence[RawOp]) -> Ints:
     levels = sorted({op.resolution for op in ops}, reverse=True)
     made = [(array, levels.index(op.resolution)) for op in ops for array in op.out_dims]
     labels, level = _joined([array for array, _ in made], np.array([level for _, level in made], dtype=np.int64))
-    stages = np.zeros(units.count + 1, dtype=np.int64)  # the last entry takes what has no unit
+    stages = unit_table(units.count, 0)
     stages[units.of_label[labels][::-1]] = level[::-1]  # written last, the first operation stays
     return stages[:-1]

@@ -197,7 +197,7 @@ def _misaligned(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Run)
 def _alone(graph: ChannelGraph, kept: AllKept) -> np.ndarray:
     """Units left alone in some dimension: what is of size 1 has no label, so nothing shows what belongs together."""
     first, last = (end.reduceat(kept.units, kept.ends[:-1]) for end in (np.minimum, np.maximum))
-    alone = np.zeros(graph.unit_count + 1, dtype=bool)  # the last entry takes what has no unit
+    alone = graph.per_unit(False)
     alone[first[first == last]] = True
     return alone[:-1]
 
