@@ -15,6 +15,7 @@ import pytest
 from autoprune import methods
 from autoprune.errors import InputError
 from autoprune.methods import L1
+from autoprune.study.outcome import DENSE, RANDOM
 
 EXAMPLE = Path(__file__).parent / "third_party"
 
@@ -32,6 +33,10 @@ def announced(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     yield announce
     monkeypatch.undo()
     methods._add_installed.cache_clear()
+
+
+def test_the_controls_of_a_study_are_methods_one_of_which_removes_nothing() -> None:
+    assert {name: methods.find(name).is_dense for name in (DENSE, RANDOM)} == {DENSE: True, RANDOM: False}
 
 
 class Mine(L1):

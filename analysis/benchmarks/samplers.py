@@ -40,10 +40,10 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.tracing.trace import trace
 from autoprune.errors import TargetError
 from autoprune.recipe import MethodChoice, Recipe
-from autoprune.search.proposing.proposer import RANDOM, Proposer
+from autoprune.search.proposing.proposer import Proposer
 from autoprune.study.config import Sampler
-from autoprune.study.outcome import Outcome, Proposal
-from autoprune.study.pareto import DENSE, candidates, hypervolume, points
+from autoprune.study.outcome import DENSE, RANDOM, Outcome, Proposal
+from autoprune.study.pareto import candidates, hypervolume, points
 from autoprune.study.space import Space
 from autoprune.tasks.zoo import build
 

@@ -74,8 +74,8 @@ class Spans:
 def spans(outcomes: Sequence[Outcome], began: float, ended: float) -> Spans:
     """Where the time from `began` to `ended` went, both in seconds since the study began."""
     lanes: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for stretch in (stretch for outcome in outcomes for stretch in outcome.stretches if stretch.worker):
-        lanes[stretch.worker].append((stretch.started, stretch.finished))
+    for interval in (interval for outcome in outcomes for interval in outcome.run_intervals if interval.worker):
+        lanes[interval.worker].append((interval.started, interval.finished))
     inside: dict[str, float] = defaultdict(float)
     for outcome in outcomes:
         for stage, seconds in outcome.seconds.items():

@@ -20,7 +20,7 @@ from autoprune.analysis.report.templating import templates
 from autoprune.files import write_atomically
 from autoprune.study import finalists, pareto
 from autoprune.study.folder import Study
-from autoprune.study.outcome import Outcome
+from autoprune.study.outcome import DENSE, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,7 @@ def _context(study: Study, environment: Environment) -> dict[str, Any]:
         "objectives": ["accuracy", *(frames.COSTS[name] for name in pareto.costs_of(study.objectives))],
         "timed": _timed(study),
         "latency_batch": (study.config.get("latency") or {}).get("batch"),
-        "dense_control": next(
-            (o for o in study.outcomes if o.completed and o.recipe.method.name == pareto.DENSE), None
-        ),
+        "dense_control": next((o for o in study.outcomes if o.completed and o.recipe.method.name == DENSE), None),
         "budget": summary.BUDGET,
         "splits": _splits(study.config),
         "outcomes": study.outcomes,

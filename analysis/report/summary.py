@@ -10,7 +10,7 @@ from statistics import median
 from autoprune.analysis.report import frames, trust
 from autoprune.study import finalists, pareto
 from autoprune.study.folder import Study
-from autoprune.study.outcome import Outcome, Stretch
+from autoprune.study.outcome import DENSE, RANDOM, Outcome, RunInterval
 
 BUDGET = 0.5
 
@@ -22,7 +22,7 @@ NEAR_DENSE = 0.01
 """How far below the dense accuracy still counts as near: one percentage point."""
 
 
-ALWAYS = (pareto.DENSE, "random")
+ALWAYS = (DENSE, RANDOM)
 
 """Controls that every comparison of methods shows, whether they ran or not."""
 
@@ -98,9 +98,9 @@ def method_rows(study: Study) -> list[MethodRow]:
 
 def shares(study: Study) -> list[Share]:
     """One entry per worker, by name."""
-    stretches = [stretch for outcome in study.outcomes for stretch in outcome.stretches]
-    names = sorted({stretch.worker for stretch in stretches})
-    return [_share(name, [stretch for stretch in stretches if stretch.worker == name]) for name in names]
+    intervals = [interval for outcome in study.outcomes for interval in outcome.run_intervals]
+    names = sorted({interval.worker for interval in intervals})
+    return [_share(name, [interval for interval in intervals if interval.worker == name]) for name in names]
 
 
 def failures(study: Study) -> list[Failure]:
@@ -292,14 +292,14 @@ def _method_row(name: str, study: Study) -> MethodRow:
     )
 
 
-def _share(worker: str, stretches: Sequence[Stretch]) -> Share:
-    begin, end = min(stretch.started for stretch in stretches), max(stretch.finished for stretch in stretches)
+def _share(worker: str, intervals: Sequence[RunInterval]) -> Share:
+    begin, end = min(interval.started for interval in intervals), max(interval.finished for interval in intervals)
     inside, reached = 0.0, begin
     # A worker may run trials side by side: seconds that several trials share are counted once.
-    for stretch in sorted(stretches, key=lambda one: one.started):
-        inside += max(0.0, stretch.finished - max(stretch.started, reached))
-        reached = max(reached, stretch.finished)
-    return Share(worker=worker, trials=len(stretches), inside=inside, span=end - begin)
+    for interval in sorted(intervals, key=lambda one: one.started):
+        inside += max(0.0, interval.finished - max(interval.started, reached))
+        reached = max(reached, interval.finished)
+    return Share(worker=worker, trials=len(intervals), inside=inside, span=end - begin)
 
 
 def _failure(error: str, ended: Sequence[Outcome]) -> Failure:

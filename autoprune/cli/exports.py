@@ -14,8 +14,7 @@ from autoprune.cli.view import print_json, show
 from autoprune.errors import ExportError, InputError
 from autoprune.study import finalists
 from autoprune.study.folder import Study, load_study
-from autoprune.study.outcome import Outcome
-from autoprune.study.pareto import DENSE
+from autoprune.study.outcome import DENSE, Outcome
 
 
 def export(args: Namespace) -> None:

@@ -24,7 +24,7 @@ from autoprune.search.running.halving import pauses
 from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints
 from autoprune.study.folder import Study, StudyFolder
-from autoprune.study.pareto import DENSE
+from autoprune.study.outcome import DENSE
 from autoprune.study.space import Space
 from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime, choose_runtime

@@ -13,6 +13,7 @@ import yaml
 from autoprune.errors import InputError, check_name
 from autoprune.schema import choices, expect_mapping, read_value, to_plain, within
 from autoprune.study.constraints import Constraints, Latency
+from autoprune.study.outcome import OBJECTIVES
 from autoprune.study.parameters import CheckMethod, FindMethod
 from autoprune.study.space import Space
 from autoprune.study.yaml_text import parse_yaml
@@ -128,7 +129,7 @@ class StudyConfig:
     task: Mapping[str, Any]
     space: Space
     objectives: tuple[str, ...] = field(
-        default=("accuracy", "flops"), metadata=choices("accuracy", "flops", "params", "activations", "latency")
+        default=OBJECTIVES, metadata=choices("accuracy", "flops", "params", "activations", "latency")
     )
     constraints: Constraints = field(default_factory=Constraints)
     latency: Latency = field(default_factory=Latency)

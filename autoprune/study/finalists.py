@@ -16,8 +16,8 @@ from autoprune.errors import InputError
 from autoprune.recipe import MethodChoice, Recipe, Target
 from autoprune.study.config import Finalists
 from autoprune.study.folder import Study
-from autoprune.study.outcome import Outcome, Proposal
-from autoprune.study.pareto import DENSE, front
+from autoprune.study.outcome import DENSE, Outcome, Proposal
+from autoprune.study.pareto import front
 
 T = TypeVar("T")
 
@@ -31,14 +31,14 @@ FULL = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeanOverSeeds:
     """What several seeds gave: mean and sample standard deviation; a single one has none."""
 
     mean: float
     std: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Measured:
+    def of(cls, values: Sequence[float]) -> MeanOverSeeds:
         """At least one value."""
         return cls(mean=statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else None)
 
@@ -76,14 +76,14 @@ class Finalist:
         return statistics.fmean(run.flops_ratio or 0.0 for run in self.runs)
 
     @property
-    def validation(self) -> Measured:
+    def validation(self) -> MeanOverSeeds:
         """Accuracy on the validation split."""
-        return Measured.of([run.accuracy or 0.0 for run in self.runs])
+        return MeanOverSeeds.of([run.accuracy or 0.0 for run in self.runs])
 
     @property
-    def test(self) -> Measured:
+    def test(self) -> MeanOverSeeds:
         """Accuracy on the test split."""
-        return Measured.of([run.test_accuracy or 0.0 for run in self.runs])
+        return MeanOverSeeds.of([run.test_accuracy or 0.0 for run in self.runs])
 
     @property
     def best(self) -> Outcome:

@@ -9,8 +9,7 @@ from typing import Any
 
 from autoprune.errors import InputError
 from autoprune.study.log import read_lines
-from autoprune.study.outcome import Outcome, Proposal
-from autoprune.study.pareto import OBJECTIVES
+from autoprune.study.outcome import OBJECTIVES, Outcome, Proposal
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,16 @@ from autoprune.recipe import Recipe
 from autoprune.schema import choices, read, to_plain
 from autoprune.study.log import parse_line
 
-#: How the error of an outcome begins that a constraint of the study has ended.
-BROKEN = "constraint: "
-
-
 STATUSES = ("completed", "stopped", "failed", "paused")
+
+#: The methods of the controls: the dense model with the same training, and pruning at random.
+DENSE, RANDOM = "dense", "random"
+
+#: What a study trades off if it does not say: accuracy against FLOPs.
+OBJECTIVES = ("accuracy", "flops")
+
+#: The error of an outcome that a constraint of the study has ended begins with this.
+BROKEN = "constraint: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +48,8 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """When one worker ran a trial, or a part of it between two pauses; in seconds since the study began."""
+class RunInterval:
+    """When one worker ran a trial, or a segment of it between two pauses; in seconds since the study began."""
 
     worker: str
     started: float
@@ -94,7 +99,7 @@ class Outcome:
     seed: int = 0
     control: bool = False
     worker: str = ""
-    legs: tuple[Stretch, ...] = ()
+    legs: tuple[RunInterval, ...] = ()
     error: str | None = None
     member: int | None = None
     test_accuracy: float | None = None
@@ -116,14 +121,14 @@ class Outcome:
         return {**ratios, "latency_ms": self.latency_ms}
 
     @property
-    def stretches(self) -> tuple[Stretch, ...]:
-        """Its legs; one from start to end where none were noted."""
-        return self.legs or (Stretch(worker=self.worker, started=self.started, finished=self.finished),)
+    def run_intervals(self) -> tuple[RunInterval, ...]:
+        """Its legs; one interval from start to end where none were noted."""
+        return self.legs or (RunInterval(worker=self.worker, started=self.started, finished=self.finished),)
 
     @property
     def duration(self) -> float:
         """Seconds that workers spent on it; what it waited does not count."""
-        return sum(stretch.finished - stretch.started for stretch in self.stretches)
+        return sum(interval.finished - interval.started for interval in self.run_intervals)
 
     def to_json(self) -> str:
         """One line of JSON, without the newline; NaN and infinity are refused."""

@@ -8,58 +8,15 @@ become points whose columns are the cost ratios of the study's objectives, in th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from autoprune.errors import InputError
-from autoprune.recipe import Recipe
+from autoprune.study.outcome import DENSE, OBJECTIVES, Outcome
 
-OBJECTIVES = ("accuracy", "flops")
-
-"""What a study trades off if it does not say: accuracy against FLOPs."""
-
-
+#: What the hypervolume of outcomes is measured against: flops_ratio 1 and accuracy 0.
 REFERENCE = (1.0, 0.0)
-
-"""What the hypervolume of outcomes is measured against: flops_ratio 1 and accuracy 0."""
-
-
-DENSE = "dense"
-
-"""The method that removes nothing; its outcomes are what a front is compared with, and never its members."""
-
-
-class Measured(Protocol):
-    """What this file needs to know of an outcome; `results.Outcome` is one."""
-
-    @property
-    def id(self) -> int:
-        """The trial's number."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """What was tried."""
-
-    @property
-    def completed(self) -> bool:
-        """Whether it ran to its end."""
-
-    @property
-    def accuracy(self) -> float | None:
-        """In [0, 1]."""
-
-    @property
-    def costs(self) -> Mapping[str, float | None]:
-        """Relative to the dense model, by the name of the objective (`flops`); `latency_ms` is absolute."""
-
-    @property
-    def finished(self) -> float:
-        """Seconds since the study began."""
-
-
-M = TypeVar("M", bound=Measured)
 
 
 def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
@@ -136,11 +93,11 @@ def reference(objectives: Sequence[str] = OBJECTIVES) -> tuple[float, ...]:
     return (*(1.0 for _ in costs_of(objectives)), 0.0)
 
 
-def points(outcomes: Iterable[Measured], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
+def points(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
     """(n, d) of the cost ratios and -accuracy; NaN where an outcome did not complete or lacks a number."""
     nan, names = float("nan"), costs_of(objectives)
 
-    def row(outcome: Measured) -> list[float]:
+    def row(outcome: Outcome) -> list[float]:
         numbers = [outcome.costs[name] for name in names]
         known = [number for number in numbers if number is not None]
         if not outcome.completed or outcome.accuracy is None or len(known) < len(names):
@@ -150,7 +107,7 @@ def points(outcomes: Iterable[Measured], objectives: Sequence[str] = OBJECTIVES)
     return np.array([row(outcome) for outcome in outcomes], dtype=np.float64).reshape(-1, len(names) + 1)
 
 
-def candidates(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> list[M]:
+def candidates(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -> list[Outcome]:
     """The outcomes that may be on a front: completed, with all numbers, and pruned at all.
 
     The `random` control is one of them: a randomly pruned model that nothing beats is a result, and worth seeing. The
@@ -161,7 +118,7 @@ def candidates(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) ->
     return [outcome for outcome, numbers in zip(known, missing, strict=True) if not numbers.any()]
 
 
-def front(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> list[M]:
+def front(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -> list[Outcome]:
     """The candidates that no other candidate dominates, by rising cost: of the first cost objective, then the others.
 
     With two objectives that is by rising accuracy too. Of several with the same numbers the one that finished first
@@ -172,13 +129,13 @@ def front(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> list
     members = [
         (tuple(row), outcome) for outcome, row, stays in zip(pool, rows, nondominated(rows), strict=True) if stays
     ]
-    first: dict[tuple[float, ...], M] = {}
+    first: dict[tuple[float, ...], Outcome] = {}
     for row, outcome in sorted(members, key=lambda member: (member[0], member[1].finished, member[1].id)):
         first.setdefault(row, outcome)
     return list(first.values())
 
 
-def hypervolume_over_time(outcomes: Iterable[M], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
+def hypervolume_over_time(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
     """(n, 2) of (seconds since the study began, hypervolume of the front so far): a row per finished candidate."""
     pool = sorted(candidates(outcomes, objectives), key=lambda o: (o.finished, o.id))
     found = points(pool, objectives)
@@ -192,7 +149,7 @@ def hypervolume_over_time(outcomes: Iterable[M], objectives: Sequence[str] = OBJ
     return rows
 
 
-def knee(members: Sequence[M], objectives: Sequence[str] = OBJECTIVES) -> M:
+def knee(members: Sequence[Outcome], objectives: Sequence[str] = OBJECTIVES) -> Outcome:
     """The member of a front that lies farthest from the line between the front's two ends, on its better side.
 
     All objectives are first scaled to [0, 1] over the front (Das 1999, "On characterizing the knee of the Pareto
@@ -210,13 +167,13 @@ def knee(members: Sequence[M], objectives: Sequence[str] = OBJECTIVES) -> M:
     return members[max(range(len(members)), key=lambda i: (farthest[i], -rows[i, -1]))]
 
 
-def pick(members: Sequence[M], limits: Mapping[str, float], objectives: Sequence[str] = OBJECTIVES) -> M:
+def pick(members: Sequence[Outcome], limits: Mapping[str, float], objectives: Sequence[str] = OBJECTIVES) -> Outcome:
     """The member of a front to hand over: the most accurate one within the limits; if accuracy alone is limited, the
     cheapest one that reaches it.
 
     Args:
         members: as `front` returns them; the dense model is never among them, so it is never picked.
-        limits: name -> number: `accuracy` at least, any of `Measured.costs` at most.
+        limits: name -> number: `accuracy` at least, any of `Outcome.costs` at most.
         objectives: of the study; the first cost among them says what is cheapest.
 
     Raises:
@@ -276,12 +233,12 @@ def _area(rows: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
     return float(widths @ heights)
 
 
-def _expect_members(members: Sequence[M]) -> None:
+def _expect_members(members: Sequence[Outcome]) -> None:
     if not members:
         raise InputError("the front is empty: no trial that pruned something completed")
 
 
-def _excess(member: Measured, limits: Mapping[str, float]) -> float:
+def _excess(member: Outcome, limits: Mapping[str, float]) -> float:
     """By how much a member breaks the limits, summed; milliseconds as a share of their limit."""
     total = 0.0
     for name, limit in limits.items():
@@ -293,7 +250,7 @@ def _excess(member: Measured, limits: Mapping[str, float]) -> float:
     return total
 
 
-def _nothing_fits(nearest: Measured, limits: Mapping[str, float], objectives: Sequence[str]) -> InputError:
+def _nothing_fits(nearest: Outcome, limits: Mapping[str, float], objectives: Sequence[str]) -> InputError:
     values = {**nearest.costs, "accuracy": nearest.accuracy}
     wishes = [f"{_said(name)} {'>=' if name == 'accuracy' else '<='} {limit:g}" for name, limit in limits.items()]
     shown = [name for name in limits if name != "accuracy"] or list(costs_of(objectives)[:1])

@@ -28,12 +28,8 @@ from autoprune.search.proposing.first_recipes import Middle, Params, first_recip
 from autoprune.search.proposing.samplers import _SAMPLERS
 from autoprune.study.config import Sampler
 from autoprune.study.constraints import Constraints
-from autoprune.study.outcome import Outcome, Proposal
-from autoprune.study.pareto import DENSE
+from autoprune.study.outcome import DENSE, RANDOM, Outcome, Proposal
 from autoprune.study.space import Space
-
-RANDOM = "random"
-
 
 CONTROLS = 2
 

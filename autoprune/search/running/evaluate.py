@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autoprune.search.running.study_clock import StudyClock
-from autoprune.study.outcome import Outcome, Proposal, Rung, Stretch
+from autoprune.study.outcome import Outcome, Proposal, Rung, RunInterval
 from autoprune.trial.cache import Store
 
 #: Called at every rung with the cost ratios; False = stop now.
@@ -79,8 +79,8 @@ def run_leg(
 
     needed, began = leg.resumed or leg.until < 1, clock.now()
     evaluation = run_safely(evaluator, leg.proposal, heard, clock, scratch if needed else None)
-    stretch = Stretch(worker=worker, started=began, finished=clock.now())
-    outcome = replace(evaluation.outcome, worker=worker, legs=(stretch,))
+    interval = RunInterval(worker=worker, started=began, finished=clock.now())
+    outcome = replace(evaluation.outcome, worker=worker, legs=(interval,))
     if outcome.status == "stopped" and paused:
         outcome = replace(outcome, status="paused")
     elif outcome.status == "stopped":  # without an error it would say that the recipe lost a comparison

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from autoprune.study.config import Budget
-from autoprune.study.outcome import Outcome
-from autoprune.study.pareto import OBJECTIVES, hypervolume_over_time
+from autoprune.study.outcome import OBJECTIVES, Outcome
+from autoprune.study.pareto import hypervolume_over_time
 
 #: Running trials may overrun the search by this share of its minutes, but at least by these seconds.
 GRACE_SHARE, GRACE_SECONDS = 0.1, 30.0

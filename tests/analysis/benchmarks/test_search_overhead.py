@@ -10,13 +10,13 @@ import pytest
 
 from autoprune.analysis.benchmarks.search_overhead import DRIVER, driver_times, page, spans
 from autoprune.search.proposing.proposer import Proposer
-from autoprune.study.outcome import Stretch
+from autoprune.study.outcome import RunInterval
 from autoprune.study.space import Space
 
 
 def test_every_second_of_every_worker_is_counted_once(build: Any) -> None:
-    def leg(worker: str, started: float, finished: float) -> Stretch:
-        return Stretch(worker=worker, started=started, finished=finished)
+    def leg(worker: str, started: float, finished: float) -> RunInterval:
+        return RunInterval(worker=worker, started=started, finished=finished)
 
     one = replace(
         build.completed(1, 0.5, 0.75), legs=(leg("a", 3, 14), leg("b", 20, 27)), seconds={"cut": 2, "tune": 15}

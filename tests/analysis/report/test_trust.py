@@ -9,7 +9,7 @@ import pytest
 
 from autoprune.analysis.report.summary import shares, summarise
 from autoprune.analysis.report.trust import Saved, Trust, saved, trust
-from autoprune.study.outcome import Outcome, Rung, Stretch
+from autoprune.study.outcome import Outcome, Rung, RunInterval
 
 
 def climbed(
@@ -71,8 +71,8 @@ def test_the_summary_says_what_was_saved_and_how_far_it_can_be_trusted(make_stud
 
 
 def test_a_worker_is_inside_trials_only_while_it_runs_their_parts(make_study: Any, build: Any) -> None:
-    def legs(*parts: tuple[str, float, float]) -> tuple[Stretch, ...]:
-        return tuple(Stretch(worker=worker, started=begin, finished=end) for worker, begin, end in parts)
+    def legs(*parts: tuple[str, float, float]) -> tuple[RunInterval, ...]:
+        return tuple(RunInterval(worker=worker, started=begin, finished=end) for worker, begin, end in parts)
 
     one = replace(build.completed(1, 0.5, 0.7), legs=legs(("a", 0.0, 3.0), ("b", 10.0, 17.0)))
     two = replace(build.completed(2, 0.4, 0.6), legs=legs(("a", 5.0, 11.0)))
