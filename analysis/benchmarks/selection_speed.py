@@ -102,7 +102,7 @@ class Subject:
     def choose(self, method: Method, seed: int) -> Keep:
         """Score and select, with a context of its own."""
         context = Context(self.model, self.graph, _no_images, _no_loss, seed)
-        return method.select(context, method.score(context), HALF, GLOBAL)
+        return method.select(context, method.score(context), HALF, GLOBAL).keep
 
     def __str__(self) -> str:
         sizes = [group.size for group in self.graph.prunable]

@@ -45,7 +45,7 @@ def ldrf(bench: Bench, _images: int) -> Found:
     scores = method.score(context)
     found = []
     for share in TARGETS:
-        keep = method.select(context, scores, Target(flops=share), UNIFORM)
+        keep = method.select(context, scores, Target(flops=share), UNIFORM).keep
         accuracies = {way: _accuracies(bench, rebuilt(way, context, keep)) for way in WAYS}
         left = cost(bench.graph, keep).ratios(bench.dense_cost)["flops"]
         found.append({"target": share, "flops": round(left, 4), **accuracies})

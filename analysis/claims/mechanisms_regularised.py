@@ -96,10 +96,10 @@ def l0_hqs(bench: Bench, images: int) -> Found:
     context, regulariser = pressed(bench, method, images, lambda step, model, regulariser: None)
     assert isinstance(regulariser, Splitting)
     scores = method.score(context)
-    keep = method.select(context, scores, HALF, UNIFORM)
+    selection = method.select(context, scores, HALF, UNIFORM)
     both = {group: [sorted(values[group].tolist()) for values in (regulariser.before, scores)] for group in scores}
-    lost = {group: len(scores[group]) - len(kept) for group, kept in keep.kept}
-    return {"groups": both, "lost": lost, **method.notes(context, keep)}
+    lost = {group: len(scores[group]) - len(kept) for group, kept in selection.keep.kept}
+    return {"groups": both, "lost": lost, **selection.notes}
 
 
 def orthoreg(bench: Bench, images: int) -> Found:

@@ -41,8 +41,8 @@ def fuzzy(bench: Bench, _images: int) -> Found:
     found["uniform"] = gone(bench.graph, allocate(bench.graph, scores, HALF, UNIFORM), scores)
     for name, (params, left) in CUTS.items():
         method = build("fuzzy", **params)
-        keep = method.select(context, scores, Target(flops=left), UNIFORM)
-        found["cuts"][name] = {"gone": gone(bench.graph, keep, scores), **method.notes(context, keep)}
+        selection = method.select(context, scores, Target(flops=left), UNIFORM)
+        found["cuts"][name] = {"gone": gone(bench.graph, selection.keep, scores), **selection.notes}
     plain: Found = rounded(found)
     return plain
 
@@ -126,14 +126,15 @@ def epruner(bench: Bench, _images: int) -> Found:
     context = replace(bench.context(bench.model, 0), batches=counter)
     began = time.perf_counter(), time.process_time()
     scores = method.score(context)
-    keep = method.select(context, scores, HALF, UNIFORM)
+    selection = method.select(context, scores, HALF, UNIFORM)
+    keep = selection.keep
     method.rebuild(context, keep)
     seconds = {"seconds": time.perf_counter() - began[0], "processor seconds": time.process_time() - began[1]}
     exemplars = {group: int((values >= 1).sum()) for group, values in scores.items()}
     widths = {group: keep.widths(bench.graph).get(group, len(values)) for group, values in scores.items()}
     sizes = {group: len(values) for group, values in scores.items()}
     counts = {"sizes": sizes, "exemplars at 0.75": exemplars, "kept": widths}
-    found: Found = rounded({"images read": counter.asked, **seconds, **counts, **method.notes(context, keep)})
+    found: Found = rounded({"images read": counter.asked, **seconds, **counts, **selection.notes})
     return found
 
 

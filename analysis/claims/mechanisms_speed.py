@@ -46,7 +46,7 @@ def _at_once(bench: Bench) -> Found:
     context = bench.context(bench.model, 0)
     scored = {name: build("group_fisher", normaliser=name) for name in NORMALISERS}
     return {
-        name: _costs(bench, method.select(context, method.score(context), HALF, GLOBAL))
+        name: _costs(bench, method.select(context, method.score(context), HALF, GLOBAL).keep)
         for name, method in scored.items()
     }
 

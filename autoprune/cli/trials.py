@@ -122,7 +122,7 @@ def _prune_model(args: Namespace) -> dict[str, Any]:
     graph = trace(model, example)
     check_prunable(graph)
     context = Context(model=model, graph=graph, batches=_no_data, loss=_no_data, seed=recipe.seed)
-    keep = method.select(context, method.score(context), recipe.target, recipe.allocation)
+    keep = method.select(context, method.score(context), recipe.target, recipe.allocation).keep
     pruned = method.rebuild(context, keep)
     if args.to is not None:
         artifact.save(args.to, pruned, graph, keep, info={"recipe": recipe.to_dict(), "model": args.model})

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from autoprune.errors import InputError, check_name
-from autoprune.methods.base.method import Context, Method, Note, Scores, Stage
+from autoprune.methods.base.method import Context, Method, Note, Scores, Selection, Stage
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
 from autoprune.methods.epruner import EPruner
@@ -44,7 +44,7 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
-__all__ = ["METHODS", "Context", "Method", "Note", "Scores", "Stage", "build", "find", "names"]
+__all__ = ["METHODS", "Context", "Method", "Note", "Scores", "Selection", "Stage", "build", "find", "names"]
 
 
 ENTRY_POINTS = "autoprune.methods"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.method import Context, Method, Scores
+from autoprune.methods.base.method import Context, Method, Scores, Selection
 from autoprune.recipe import Allocation, Target
 
 
@@ -23,6 +23,6 @@ class Dense(Method):
         """No group is offered for pruning."""
         return {}
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
         """Everything stays, whatever the target says."""
-        return Keep.all()
+        return Selection(Keep.all())

@@ -14,8 +14,8 @@ from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.surgery.tensors import named_tensors
-from autoprune.methods.base.bisection import land, ranked, remember, remembered
-from autoprune.methods.base.method import Context, Method, Note, Scores, rows
+from autoprune.methods.base.bisection import land, ranked
+from autoprune.methods.base.method import Context, Method, Scores, Selection, rows
 from autoprune.methods.base.units import SCOPES, in_scope
 from autoprune.recipe import Allocation, Target
 from autoprune.schema import choices, within
@@ -74,16 +74,19 @@ class EPruner(Method):
         """s(u) = w / (1 + w), w = `worth` at the authors' b, and 1 more for exemplars."""
         return self._field(context).ranks(BETA)
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
-        """The exemplars for the b that meets the target."""
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+        """The exemplars for the b that meets the target.
+
+        `beta`: b. `adjusted_units`: units that were decided by worth instead. `unsettled_groups`: groups of which all
+        units counted as exemplars, because messages did not settle. Without a target there are no notes.
+        """
         if not target.ratios():
-            return Keep.all()
+            return Selection(Keep.all())
         among = self._field(context)
         landing = land(context.graph, among.ranks, target, how, *BETAS)
         unsettled = sum(not found.settled for found in among.at(landing.value).values())
         notes = {"beta": landing.value, "adjusted_units": landing.adjusted, "unsettled_groups": unsettled}
-        remember(context, self, landing.keep, notes)
-        return landing.keep
+        return Selection(landing.keep, notes)
 
     def rebuild(self, context: Context, keep: Keep) -> nn.Module:
         """Exemplars bit by bit; with `inherit_bn` = `no`, batch norms of narrower groups as they are initialised."""
@@ -94,14 +97,6 @@ class EPruner(Method):
         for path in _norms(context.model, context.graph, keep):
             pruned.get_submodule(path).reset_parameters()  # type: ignore[operator] # a batch norm has it
         return pruned
-
-    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
-        """What decided this cut.
-
-        `beta`: b. `adjusted_units`: units that were decided by worth instead. `unsettled_groups`: groups of which all
-        units counted as exemplars, because messages did not settle.
-        """
-        return remembered(context, self, keep)
 
     def _field(self, context: Context) -> Among:
         groups = in_scope(context.model, context.graph, self.scope)

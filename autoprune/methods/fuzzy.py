@@ -10,8 +10,8 @@ import numpy as np
 from autoprune.engine.allocation.allocate import TOLERANCE
 from autoprune.engine.graph import ChannelGraph, Floats
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.bisection import Landing, at, filled, land, ranked, remember, remembered
-from autoprune.methods.base.method import Context, Method, Note, Scores
+from autoprune.methods.base.bisection import Landing, at, filled, land, ranked
+from autoprune.methods.base.method import Context, Method, Scores, Selection
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.magnitude import L1, L2
 from autoprune.methods.taylor import Taylor
@@ -80,10 +80,15 @@ class Fuzzy(Method):
         """s(u) = x, the base score as a multiple of its group's mean; 1 where all base scores are 0."""
         return {group: normalised(values) for group, values in BASES[self.base]().score(context).items()}
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
-        """What the alpha-cuts that meet the target leave."""
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+        """What the alpha-cuts that meet the target leave.
+
+        `alpha_unimportant` or `p`: where the bisection ended. `adjusted_units`: units that were decided by their score
+        instead. `extra_rounds`: how often the rest was scored anew. `important_pruned`: units of I that had to go.
+        Without a target there are no notes.
+        """
         if not target.ratios():
-            return Keep.all()
+            return Selection(Keep.all())
         rounds = _Rounds(self, context.graph, scores, target, how)
         landing = rounds.land()
         found = "alpha_unimportant" if self.mode == "strict" else "p"
@@ -93,16 +98,7 @@ class Fuzzy(Method):
             "extra_rounds": rounds.extra,
             "important_pruned": rounds.important_pruned(landing.keep),
         }
-        remember(context, self, landing.keep, notes)
-        return landing.keep
-
-    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
-        """What the last cut took.
-
-        `alpha_unimportant` or `p`: where the bisection ended. `adjusted_units`: units that were decided by their score
-        instead. `extra_rounds`: how often the rest was scored anew. `important_pruned`: units of I that had to go.
-        """
-        return remembered(context, self, keep)
+        return Selection(landing.keep, notes)
 
     def goes(self, x: Floats, looseness: float) -> np.ndarray:
         """Which units of a group the cut takes, bool (units,), at alpha_U = 1 - looseness or p = looseness."""

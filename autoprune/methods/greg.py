@@ -79,12 +79,6 @@ class GReg1(Decided):
         units = self.units(context)
         return units.scores(_mean_magnitude(context.model, units))
 
-    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
-        """`kept_over_pruned`: mean |w| of kept over that of pruned filters at the end; the paper stops at 1,000."""
-        if not isinstance(context.regulariser, Growth):
-            return {}
-        return {"kept_over_pruned": context.regulariser.separation(context.model)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class GReg2(GReg1):
@@ -213,6 +207,10 @@ class Growth:
     def keep(self) -> Keep:
         """What was not chosen for pruning."""
         return self.units.without(self._chosen())
+
+    def notes(self, model: nn.Module) -> dict[str, Note]:
+        """`kept_over_pruned`: mean |w| of kept over that of pruned filters at the end; the paper stops at 1,000."""
+        return {"kept_over_pruned": self.separation(model)}
 
     def separation(self, model: nn.Module) -> float:
         """Mean |w| over the kept filters over that of those to be pruned."""

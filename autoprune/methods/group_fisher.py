@@ -101,19 +101,6 @@ class GroupFisher(Decided):
         worth = worths(context.graph, self.normaliser)
         return {group.id: values[group.units] / worth[context.graph.column[group.id]] for group in groups}
 
-    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
-        """Units per event, steps between events, units removed so, and those that went when the stage ended."""
-        removal = context.regulariser
-        if not isinstance(removal, Removal):
-            return {}
-        return {
-            "units_per_event": removal.at_once,
-            "steps_per_event": removal.every,
-            "removed": len(removal.gone) - removal.at_end,
-            "removed_at_end": removal.at_end,
-            "put_back": removal.put_back,
-        }
-
 
 # ---- the readers of units --------------------------------------------------------------------------------------------
 
@@ -459,6 +446,16 @@ class Removal:
     def keep(self) -> Keep:
         """What is not switched off."""
         return self.units.without(self.factor == 0)
+
+    def notes(self, model: nn.Module) -> dict[str, Note]:
+        """Units per event, steps between events, units removed so, and those that went when the stage ended."""
+        return {
+            "units_per_event": self.at_once,
+            "steps_per_event": self.every,
+            "removed": len(self.gone) - self.at_end,
+            "removed_at_end": self.at_end,
+            "put_back": self.put_back,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """What was gathered since the last removal, who is gone, and the counters."""

@@ -16,10 +16,10 @@ from autoprune.engine.cost import cost, cost_of_counts
 from autoprune.engine.graph import ChannelGraph, Group
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.low_rank import decomposable, decompose, decomposed
-from autoprune.methods.base.method import Context, Note, Scores, Stage, sum_over_slots
+from autoprune.methods.base.method import Context, Scores, Selection, Stage, sum_over_slots
 from autoprune.methods.base.staged import Staged
 from autoprune.methods.base.units import Units, in_scope
-from autoprune.recipe import Training
+from autoprune.recipe import Allocation, Target, Training
 from autoprune.schema import choices, within
 from autoprune.training.fit import learning_rate
 
@@ -113,10 +113,11 @@ class Hinge(Staged):
             **{group.id: np.sqrt(squares["out"][group.id]) for group in columns},
         }
 
-    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
-        """Share of the groups that the penalty has brought to zero."""
-        values = np.concatenate([np.zeros(0), *self.score(context).values()])
-        return {"groups_at_zero": float((values <= 1e-6 * values.max(initial=0.0)).mean())} if len(values) else {}
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+        """By the allocation. `groups_at_zero`: share of the groups that the penalty has brought to zero."""
+        norms = np.concatenate([np.zeros(0), *scores.values()])
+        notes = {"groups_at_zero": float((norms <= 1e-6 * norms.max(initial=0.0)).mean())} if len(norms) else {}
+        return replace(super().select(context, scores, target, how), notes=notes)
 
     def _directed(self, context: Context) -> tuple[list[Group], list[Group]]:
         """The groups whose rows, and those whose columns, are regularised and may go."""

@@ -70,12 +70,6 @@ class IncReg(Decided):
         units = self.units(context)
         return units.scores(units.total(context.model, magnitude))
 
-    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
-        """How many units reached the ceiling, and how many went when the stage ended."""
-        if not isinstance(context.regulariser, RankPenalty):
-            return {}
-        return {"removed_at_ceiling": context.regulariser.at_ceiling, "removed_at_end": context.regulariser.at_end}
-
 
 def increment(place: Tensor, left: Tensor, amount: float, bend: float) -> Tensor:
     """How the penalty of the unit at `place` (0 = weakest) changes when `left` > 0 units are still to be removed.
@@ -146,6 +140,10 @@ class RankPenalty:
     def keep(self) -> Keep:
         """What is alive."""
         return self.units.without(self.removed)
+
+    def notes(self, model: nn.Module) -> dict[str, Note]:
+        """How many units reached the ceiling, and how many went when the stage ended."""
+        return {"removed_at_ceiling": self.at_ceiling, "removed_at_end": self.at_end}
 
     def state_dict(self) -> dict[str, Any]:
         """Penalties, mean ranks, who is removed, how many have to be, and the counters."""

@@ -15,7 +15,7 @@ from autoprune.engine.allocation.allocate import TOLERANCE, allocate, excess
 from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.graph import ChannelGraph, Floats
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.method import Context, Note, Scores, Stage
+from autoprune.methods.base.method import Context, Scores, Selection, Stage
 from autoprune.methods.base.staged import Staged
 from autoprune.methods.base.units import Units, along, count, in_scope
 from autoprune.recipe import Allocation, Target, Training
@@ -87,31 +87,20 @@ class L0HQS(Staged):
         units = gates(context.model, context.graph, self.scope)
         return units.scores(saliency(context.model, units))
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
-        """Every group cut at its widest gap; if one is not clear, or the target is missed: the scores allocated."""
-        if isinstance(context.regulariser, Splitting):
-            keep = _at_gaps(context.graph, scores, target, how, context.regulariser.pulled)
-            if keep is not None:
-                return keep
-        return super().select(context, scores, target, how)
-
-    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
-        """How clear the cut is.
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+        """Every group cut at its widest gap; if one is not clear, or the target is missed: the scores allocated.
 
         `gap_before`, `gap_after`: ratio of the saliencies on the two sides of the cut, of the dense model and of the
         trained one; geometric mean over the groups that lose units, 1 without any. `gap_violated`: the cut was not made
-        at the gaps, because one was not clear or together they missed the target.
+        at the gaps, because one was not clear or together they missed the target. Without a stage there are no notes.
         """
         regulariser = context.regulariser
         if not isinstance(regulariser, Splitting):
-            return {}
-        scores, stage = self.score(context), regulariser.stage
-        clear = _at_gaps(context.graph, scores, stage.target, stage.how, regulariser.pulled)
-        return {
-            "gap_before": _mean_gap(regulariser.before, keep),
-            "gap_after": _mean_gap(scores, keep),
-            "gap_violated": keep != clear,
-        }
+            return super().select(context, scores, target, how)
+        clear = _at_gaps(context.graph, scores, target, how, regulariser.pulled)
+        keep = allocate(context.graph, scores, target, how) if clear is None else clear
+        before, after = _mean_gap(regulariser.before, keep), _mean_gap(scores, keep)
+        return Selection(keep, {"gap_before": before, "gap_after": after, "gap_violated": keep != clear})
 
 
 # ---- saliencies ------------------------------------------------------------------------------------------------------

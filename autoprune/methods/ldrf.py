@@ -22,7 +22,7 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.engine.surgery.tensors import cut_tensor, kept_entries, named_tensors
 from autoprune.errors import InputError
 from autoprune.methods.base.layer_pairs import Reader, Site, again, given_to, second_moments, sites
-from autoprune.methods.base.method import Context, Method, Scores
+from autoprune.methods.base.method import Context, Method, Scores, Selection
 from autoprune.methods.magnitude import Random
 from autoprune.recipe import Allocation, Target
 from autoprune.schema import choices, within
@@ -152,7 +152,7 @@ class LDRF(Reconstructing):
         """As the fields say."""
         return Fit(self.eps, self.basis, self.steps, self.lr)
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
         """By the allocation, or by one multiple of every layer's rank."""
         if self.budget == "allocation":
             return super().select(context, scores, target, how)
@@ -163,7 +163,7 @@ class LDRF(Reconstructing):
             multiples = {name: by_multiple(scores[name], rank) for name, rank in ranks.items()}
             keep = allocate(context.graph, multiples, target, how)
             if all(len(kept) >= ranks[name] for name, kept in keep.kept) or max(ranks.values()) == 1:
-                return keep
+                return Selection(keep)
             eps = max(2 * eps, 1e-6)
 
     def _spectra(self, context: Context) -> dict[str, Tensor]:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from autoprune.engine.keep import Keep
 from autoprune.errors import InputError
-from autoprune.methods.base.method import Context, Note, Scores, Stage, per_group
+from autoprune.methods.base.method import Context, Scores, Selection, Stage, per_group
 from autoprune.methods.base.staged import Staged
 from autoprune.methods.base.units import in_scope, is_depthwise
 from autoprune.methods.taylor import switched_off
-from autoprune.recipe import Training
+from autoprune.recipe import Allocation, Target, Training
 from autoprune.schema import within
 
 
@@ -103,13 +102,17 @@ class OrthoReg(Staged):
         scores = per_group(graph, change**2)
         return {group.id: scores[group.id] for group in in_scope(context.model, graph, self.scope)}
 
-    def notes(self, context: Context, keep: Keep) -> dict[str, Note]:
-        """What the penalty was reduced to before the cut; see `off_orthogonality` and `diagonal_share`."""
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+        """By the allocation; notes say how orthogonal the filters were before the cut.
+
+        `off_orthogonality` and `diagonal_share`: see the functions of these names.
+        """
         with torch.no_grad():
-            return {
+            notes = {
                 "off_orthogonality": float(off_orthogonality(context.model)),
                 "diagonal_share": float(diagonal_share(context.model)),
             }
+        return replace(super().select(context, scores, target, how), notes=notes)
 
 
 class Orthonormality:

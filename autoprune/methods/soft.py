@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autoprune.engine.allocation.allocate import allocate
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.method import Context, Scores, Stage
+from autoprune.methods.base.method import Context, Note, Scores, Stage
 from autoprune.methods.base.staged import Decided
 from autoprune.methods.base.units import Units, length
 from autoprune.schema import within
@@ -185,6 +185,10 @@ class SoftPruning:
     def keep(self) -> Keep:
         """What the last moment did not shrink."""
         return self.units.without(self.small)
+
+    def notes(self, model: nn.Module) -> dict[str, Note]:
+        """Nothing beside what is kept."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What was shrunk last, and how many have to go: they were found with weights that are no more."""

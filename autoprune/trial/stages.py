@@ -19,7 +19,7 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.shrunk_graph import compose, shrink
 from autoprune.engine.surgery.low_rank import decompose, decomposed, recompose, unprofitable
 from autoprune.errors import AutopruneError
-from autoprune.methods import Context, Method, Stage
+from autoprune.methods import Context, Method, Selection, Stage
 from autoprune.recipe import Allocation, Recipe, Target, stable_hash
 from autoprune.training.evaluate import recalibrate
 from autoprune.training.fit import fit, steps_of
@@ -162,24 +162,25 @@ def _cut(job: _Job, start: _Start, method: Method, context: Context, cut: int) -
     """The smaller model and its graph; what is kept of the first graph is noted."""
     progress, way = job.progress, start.way
     with progress.stage("score"):
-        context, keep = _selected(job, way, method, context, cut)
+        context, selection = _selected(job, way, method, context, cut)
+        keep = selection.keep
         progress.graph = context.graph if progress.graph is None else progress.graph
         progress.keep = compose(progress.graph, progress.keep or Keep.all(), keep)
         progress.ratios = cost(progress.graph, progress.keep).ratios(way.dense_cost)
-        progress.notes |= method.notes(context, keep)
+        progress.notes |= selection.notes
     with progress.stage("cut"):
         return replace(context, model=method.rebuild(context, keep), graph=shrink(context.graph, keep))
 
 
-def _selected(job: _Job, way: Bench, method: Method, context: Context, cut: int) -> tuple[Context, Keep]:
+def _selected(job: _Job, way: Bench, method: Method, context: Context, cut: int) -> tuple[Context, Selection]:
     """What the method keeps. Layers that it has decomposed for nothing are single again, and it selects anew."""
     split = set(decomposed(context.model)) - set(decomposed(job.bench.model))
     while True:
         scores, target = way.scores(method, context), _target(job, method, context.graph, cut)
-        keep = method.select(context, scores, target, way.allocation(job.recipe.allocation, context.graph))
-        wasted = split & set(unprofitable(context.model, context.graph, keep))
+        selection = method.select(context, scores, target, way.allocation(job.recipe.allocation, context.graph))
+        wasted = split & set(unprofitable(context.model, context.graph, selection.keep))
         if not wasted:
-            return context, keep
+            return context, selection
         model = recompose(context.model, wasted)
         context, split = replace(context, model=model, graph=way.trace(model)), split - wasted
 

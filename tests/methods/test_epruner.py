@@ -19,7 +19,7 @@ from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
-from autoprune.methods import epruner
+from autoprune.methods import Selection, epruner
 from autoprune.methods.epruner import Among, exemplars, preferences, similarities, worth
 from autoprune.recipe import Allocation, Target
 
@@ -178,9 +178,9 @@ def test_groups_that_do_not_settle_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sklearn.cluster.AffinityPropagation", Unsettled)
     monkeypatch.setattr(Unsettled, "tried", [], raising=False)
     case, method = context(randomised(Chain())), build("epruner")
-    keep = method.select(case, method.score(case), Target(flops=0.5), Allocation())
+    selection = method.select(case, method.score(case), Target(flops=0.5), Allocation())
 
-    assert method.notes(case, keep)["unsettled_groups"] == 2
+    assert selection.notes["unsettled_groups"] == 2
 
 
 # ---- worth -----------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_scores_put_the_exemplars_of_the_authors_b_first() -> None:
 # ---- meeting the target ----------------------------------------------------------------------------------------------
 
 
-def select(net: nn.Module, flops: float, how: Allocation | None = None, **params: Any) -> tuple[Any, Any, Keep]:
+def select(net: nn.Module, flops: float, how: Allocation | None = None, **params: Any) -> tuple[Any, Any, Selection]:
     case, method = context(net), build("epruner", **params)
     return case, method, method.select(case, method.score(case), Target(flops=flops), how or Allocation())
 
@@ -232,8 +232,8 @@ def select(net: nn.Module, flops: float, how: Allocation | None = None, **params
 @pytest.mark.parametrize("flops", [0.8, 0.5, 0.3])
 @pytest.mark.parametrize("net", [Residual(stream=23, inner=31), Concat(growth=19), Depthwise(width=29)])
 def test_the_target_is_met_and_what_is_kept_are_exemplars_but_for_the_adjusted(net: nn.Module, flops: float) -> None:
-    case, method, keep = select(randomised(net), flops)
-    notes, differ = method.notes(case, keep), 0
+    case, _, selection = select(randomised(net), flops)
+    keep, notes, differ = selection.keep, selection.notes, 0
     kept = keep.to_dict()
     for group, values in similarities(case.model, case.graph, case.graph.prunable).items():
         differ += len(set(elected(values, notes["beta"])) ^ set(kept.get(group, range(len(values)))))
@@ -246,27 +246,28 @@ def test_the_target_is_met_and_what_is_kept_are_exemplars_but_for_the_adjusted(n
 def test_where_exemplars_meet_the_target_nothing_is_adjusted() -> None:
     net = randomised(nn.Sequential(nn.Conv2d(3, 23, 3), nn.BatchNorm2d(23), nn.Conv2d(23, 5, 1)))
     member = clustered(net, net[0], 5)
-    case, method, keep = select(net, 5 / 23)
+    _, _, selection = select(net, 5 / 23)
 
-    assert method.notes(case, keep)["adjusted_units"] == 0
-    assert sorted(member[list(dict(keep.kept)["0"])]) == [0, 1, 2, 3, 4]
+    assert selection.notes["adjusted_units"] == 0
+    assert sorted(member[list(dict(selection.keep.kept)["0"])]) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("units", [9, 17])
 def test_where_the_number_jumps_worth_decides(units: int) -> None:
     net = randomised(nn.Sequential(nn.Conv2d(3, 23, 3), nn.BatchNorm2d(23), nn.Conv2d(23, 5, 1)))
     clustered(net, net[0], 5)
-    case, method, keep = select(net, units / 23)
+    case, _, selection = select(net, units / 23)
     among = Among(similarities(net, case.graph, case.graph.prunable), {"0": 1.0}, 0.5, 0)
-    ranks = among.ranks(method.notes(case, keep)["beta"])["0"]
+    ranks = among.ranks(selection.notes["beta"])["0"]
 
-    assert method.notes(case, keep)["adjusted_units"] > 0
-    assert sorted(dict(keep.kept)["0"]) == sorted(np.argsort(ranks)[23 - units :].tolist())
+    assert selection.notes["adjusted_units"] > 0
+    assert sorted(dict(selection.keep.kept)["0"]) == sorted(np.argsort(ranks)[23 - units :].tolist())
 
 
 def test_widths_are_those_that_the_allocation_allows() -> None:
     how = Allocation(round_to=4, max_ratio=0.6)
-    case, _, keep = select(randomised(Residual(stream=23, inner=31)), 0.45, how)
+    case, _, selection = select(randomised(Residual(stream=23, inner=31)), 0.45, how)
+    keep = selection.keep
     allowed = allowed_widths(case.graph, how, case.graph.by_id)
 
     assert ratio(case.graph, keep) == pytest.approx(0.45, abs=TOLERANCE)
@@ -276,15 +277,15 @@ def test_widths_are_those_that_the_allocation_allows() -> None:
 
 def test_groups_that_the_allocation_leaves_out_stay_whole() -> None:
     how = Allocation(name="ratios", ratios={"a1.*": 1.0})
-    _, _, keep = select(randomised(Residual(stream=23, inner=31)), 0.7, how)
+    _, _, selection = select(randomised(Residual(stream=23, inner=31)), 0.7, how)
 
-    assert list(dict(keep.kept)) == ["a1.0"]
+    assert list(dict(selection.keep.kept)) == ["a1.0"]
 
 
 def test_without_a_target_nothing_goes() -> None:
     case, method = context(randomised(Chain())), build("epruner")
 
-    assert method.select(case, method.score(case), Target(), Allocation()) == Keep.all()
+    assert method.select(case, method.score(case), Target(), Allocation()) == Selection(Keep.all())
 
 
 def test_the_last_stage_has_its_own_b() -> None:
@@ -294,8 +295,8 @@ def test_the_last_stage_has_its_own_b() -> None:
         layer.weight.data.mul_(torch.linspace(0.2, 2, len(layer.weight))[:, None, None, None])
 
     def late(factor: float) -> float:
-        case, _, keep = select(net, 0.5, late_beta=factor)
-        widths = keep.widths(case.graph)
+        case, _, selection = select(net, 0.5, late_beta=factor)
+        widths = selection.keep.widths(case.graph)
         assert [case.graph.by_id[group].stage for group in ("0", "3")] == [0, 1]
         return widths["3"] / widths["0"]
 
@@ -303,9 +304,9 @@ def test_the_last_stage_has_its_own_b() -> None:
 
 
 def test_faithful_leaves_the_stream_alone() -> None:
-    _, _, keep = select(randomised(Residual(stream=23, inner=31)), 0.7, scope="faithful")
+    _, _, selection = select(randomised(Residual(stream=23, inner=31)), 0.7, scope="faithful")
 
-    assert set(dict(keep.kept)) == {"a1.0", "b1.0"}
+    assert set(dict(selection.keep.kept)) == {"a1.0", "b1.0"}
 
 
 def no_batches(_images: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -314,7 +315,7 @@ def no_batches(_images: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def test_no_data_is_looked_at() -> None:
     case, method = replace(context(randomised(Chain())), batches=no_batches, loss=no_batches), build("epruner")
-    keep = method.select(case, method.score(case), Target(flops=0.5), Allocation())
+    keep = method.select(case, method.score(case), Target(flops=0.5), Allocation()).keep
     method.rebuild(case, keep)
 
     assert ratio(case.graph, keep) == pytest.approx(0.5, abs=TOLERANCE)
@@ -325,8 +326,8 @@ def test_no_data_is_looked_at() -> None:
 
 @pytest.mark.parametrize("inherit", ["yes", "no"])
 def test_exemplars_are_kept_bit_by_bit_and_their_readers_read_the_same(inherit: str) -> None:
-    case, method, keep = select(randomised(Chain()), 0.4, inherit_bn=inherit)
-    cut, kept = method.rebuild(case, keep), dict(keep.kept)
+    case, method, selection = select(randomised(Chain()), 0.4, inherit_bn=inherit)
+    cut, kept = method.rebuild(case, selection.keep), dict(selection.keep.kept)
     first, second = list(kept["first.0"]), list(kept["second.0"])
 
     assert torch.equal(cut.first[0].weight, case.model.first[0].weight[first])
@@ -335,9 +336,9 @@ def test_exemplars_are_kept_bit_by_bit_and_their_readers_read_the_same(inherit: 
 
 def test_batch_norms_of_pruned_groups_start_anew_if_they_are_not_inherited() -> None:
     net = randomised(Residual(stream=23, inner=31))
-    case, method, keep = select(net, 0.8, Allocation(name="ratios", ratios={"a1.*": 1.0}), inherit_bn="no")
-    cut = method.rebuild(case, keep)
-    fresh = nn.BatchNorm2d(len(dict(keep.kept)["a1.0"]))
+    case, method, selection = select(net, 0.8, Allocation(name="ratios", ratios={"a1.*": 1.0}), inherit_bn="no")
+    cut = method.rebuild(case, selection.keep)
+    fresh = nn.BatchNorm2d(len(dict(selection.keep.kept)["a1.0"]))
 
     assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in cut.a1[1].state_dict().items())
     for path in ("stem.1", "b1.1"):
@@ -349,15 +350,14 @@ def test_batch_norms_of_pruned_groups_start_anew_if_they_are_not_inherited() -> 
 
 
 def test_batch_norms_are_inherited_by_default() -> None:
-    case, method, keep = select(randomised(Chain()), 0.5)
-    cut = method.rebuild(case, keep)
+    case, method, selection = select(randomised(Chain()), 0.5)
+    cut = method.rebuild(case, selection.keep)
 
-    assert torch.equal(cut.first[1].weight, case.model.first[1].weight[list(dict(keep.kept)["first.0"])])
+    assert torch.equal(cut.first[1].weight, case.model.first[1].weight[list(dict(selection.keep.kept)["first.0"])])
 
 
-def test_notes_are_of_the_keep_that_was_selected() -> None:
-    case, method, keep = select(randomised(Chain()), 0.5)
+def test_notes_say_what_decided_the_cut() -> None:
+    _, _, selection = select(randomised(Chain()), 0.5)
 
-    assert set(method.notes(case, keep)) == {"beta", "adjusted_units", "unsettled_groups"}
-    assert epruner.BETAS[0] < method.notes(case, keep)["beta"] < epruner.BETAS[1]
-    assert method.notes(case, Keep.all()) == {}
+    assert list(selection.notes) == ["beta", "adjusted_units", "unsettled_groups"]
+    assert epruner.BETAS[0] < selection.notes["beta"] < epruner.BETAS[1]

@@ -19,6 +19,7 @@ from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.shrunk_graph import shrink
+from autoprune.methods import Selection
 from autoprune.methods.fuzzy import BASES, Fuzzy, normalised, within_cut
 from autoprune.recipe import Allocation, MethodChoice, Target
 
@@ -46,8 +47,8 @@ def spread(net: nn.Module) -> nn.Module:
 
 def select(net: nn.Module, flops: float, how: Allocation | None = None, **params: Any) -> tuple[Any, Keep, Any]:
     case, method = context(net), build("fuzzy", **params)
-    keep = method.select(case, method.score(case), Target(flops=flops), how or Allocation())
-    return case, keep, method.notes(case, keep)
+    selection = method.select(case, method.score(case), Target(flops=flops), how or Allocation())
+    return case, selection.keep, selection.notes
 
 
 # ---- memberships and cuts --------------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ def test_widths_are_those_that_the_allocation_allows() -> None:
 def test_without_a_target_nothing_goes() -> None:
     case, method = context(randomised(Chain())), build("fuzzy")
 
-    assert method.select(case, method.score(case), Target(), Allocation()) == Keep.all()
+    assert method.select(case, method.score(case), Target(), Allocation()) == Selection(Keep.all())
 
 
 # ---- rounds ----------------------------------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ def test_every_round_scores_anew_what_is_left() -> None:
         wanted = method.left_after(0.2, cut)
         scores = method.score(case)
         assert all(values.mean() == pytest.approx(1) for values in scores.values())
-        keep = method.select(case, scores, Target(flops=wanted / left), Allocation())
+        keep = method.select(case, scores, Target(flops=wanted / left), Allocation()).keep
         case = methods.Context(method.rebuild(case, keep), shrink(case.graph, keep), case.batches, case.loss, case.seed)
         left = cost(case.graph, Keep.all()).ratios(dense)["flops"]
         assert left == pytest.approx(wanted, abs=TOLERANCE)

@@ -20,7 +20,7 @@ from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.cost import cost
 from autoprune.engine.keep import Keep
 from autoprune.engine.tracing.trace import trace
-from autoprune.methods import Context, Stage
+from autoprune.methods import Context, Selection, Stage
 from autoprune.methods.base.units import Units
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.l0_hqs import CLEAR, L0HQS, LIFT, Schedule, Splitting, gaps, gates, saliency
@@ -333,7 +333,7 @@ def test_a_group_that_is_to_lose_nothing_is_neither_pulled_nor_cut() -> None:
 
     idle(net, regulariser)
     end = case(net, regulariser)
-    keep = L0HQS().select(end, L0HQS().score(end), Target(flops=0.8), how)
+    keep = L0HQS().select(end, L0HQS().score(end), Target(flops=0.8), how).keep
 
     assert regulariser.pulled == ("a1.0",)
     assert [group for group, _ in keep.kept] == ["a1.0"]
@@ -446,11 +446,11 @@ def test_on_a_toy_task_the_gap_grows_tenfold_and_wider_than_under_l1_and_l2() ->
     assert gap > 10 * before
     assert gap > 3 * max(others)
     scores = method.score(trained)
-    keep = method.select(trained, scores, HALF, Allocation())
+    selection = method.select(trained, scores, HALF, Allocation())
+    keep, notes = selection.keep, selection.notes
     lost, ordered = 61 - len(dict(keep.kept)["0"]), np.sort(scores["0"])
     between = np.geomspace(ordered[lost - 1] * (1 + 1e-9) + 1e-30, ordered[lost] * (1 - 1e-9), 7)
     assert {tuple(np.flatnonzero(scores["0"] > t).tolist()) for t in between} == {dict(keep.kept)["0"]}
-    notes = method.notes(trained, keep)
     assert notes["gap_violated"] is False
     assert notes["gap_after"] == pytest.approx(gap)
     assert notes["gap_before"] == pytest.approx(gaps(method.score(context)["0"])[lost - 1])
@@ -477,8 +477,8 @@ def ended(
         parameter.data[:small] /= by
         parameter.data.mul_(torch.linspace(1, 1.01, width))
     end = case(net, regulariser)
-    keep = method.select(end, method.score(end), HALF, how)
-    return end, keep, method.notes(end, keep)
+    selection = method.select(end, method.score(end), HALF, how)
+    return end, selection.keep, dict(selection.notes)
 
 
 def lost_of(net: nn.Module) -> int:
@@ -539,10 +539,10 @@ def test_allowed_widths_by_hand() -> None:
 def test_a_stage_that_pulled_nothing_apart_says_so() -> None:
     net = row()
     end = case(net, press(net, L0HQS()))
-    keep = L0HQS().select(end, L0HQS().score(end), HALF, Allocation())
-    notes = L0HQS().notes(end, keep)
+    selection = L0HQS().select(end, L0HQS().score(end), HALF, Allocation())
+    notes = selection.notes
 
-    assert keep == allocate(end.graph, L0HQS().score(end), HALF)
+    assert selection.keep == allocate(end.graph, L0HQS().score(end), HALF)
     assert notes["gap_violated"] is True
     assert notes["gap_after"] == notes["gap_before"] > 1
 
@@ -553,11 +553,11 @@ def test_gaps_of_several_groups_are_averaged_geometrically() -> None:
     end = case(net, regulariser)
     idle(net, regulariser)
     scores = L0HQS().score(end)
-    keep = L0HQS().select(end, scores, HALF, Allocation())
-    cuts = [gaps(scores[group])[len(scores[group]) - len(kept) - 1] for group, kept in keep.kept]
+    selection = L0HQS().select(end, scores, HALF, Allocation())
+    cuts = [gaps(scores[group])[len(scores[group]) - len(kept) - 1] for group, kept in selection.keep.kept]
 
     assert len(cuts) == 3
-    assert L0HQS().notes(end, keep)["gap_after"] == pytest.approx(np.prod(cuts) ** (1 / 3))
+    assert selection.notes["gap_after"] == pytest.approx(np.prod(cuts) ** (1 / 3))
 
 
 def test_a_target_that_takes_nothing_keeps_all() -> None:
@@ -565,20 +565,19 @@ def test_a_target_that_takes_nothing_keeps_all() -> None:
     regulariser = press(net, L0HQS(), target=Target(flops=1.0))
     end = case(net, regulariser)
     idle(net, regulariser)
-    keep = L0HQS().select(end, L0HQS().score(end), Target(flops=1.0), Allocation())
+    selection = L0HQS().select(end, L0HQS().score(end), Target(flops=1.0), Allocation())
 
-    assert keep == Keep.all()
-    assert L0HQS().notes(end, keep) == {"gap_before": 1.0, "gap_after": 1.0, "gap_violated": False}
+    assert selection.keep == Keep.all()
+    assert selection.notes == {"gap_before": 1.0, "gap_after": 1.0, "gap_violated": False}
     assert torch.equal(net[1].weight, row()[1].weight)
 
 
 def test_without_a_stage_the_scores_are_allocated_and_nothing_is_told() -> None:
     plain = case(row())
     scores = L0HQS().score(plain)
-    keep = L0HQS().select(plain, scores, HALF, Allocation())
+    selection = L0HQS().select(plain, scores, HALF, Allocation())
 
-    assert keep == allocate(plain.graph, scores, HALF)
-    assert L0HQS().notes(plain, keep) == {}
+    assert selection == Selection(allocate(plain.graph, scores, HALF))
 
 
 # ---- resuming --------------------------------------------------------------------------------------------------------
@@ -626,9 +625,8 @@ def test_a_resumed_stage_gives_the_same_bits_and_tells_the_same(tmp_path: object
     assert all(torch.equal(t, resumed.state_dict()[name]) for name, t in whole.state_dict().items())
     assert regulariser.state_dict() == expected.state_dict()
     ends = [replace(context, model=m, regulariser=p) for m, p in ((whole, expected), (resumed, regulariser))]
-    keeps = [method.select(end, method.score(end), HALF, Allocation()) for end in ends]
-    assert keeps[0] == keeps[1]
-    assert method.notes(ends[0], keeps[0]) == method.notes(ends[1], keeps[1])
+    selections = [method.select(end, method.score(end), HALF, Allocation()) for end in ends]
+    assert selections[0] == selections[1]
 
 
 def test_the_state_is_all_there_is() -> None:
@@ -655,9 +653,7 @@ def test_the_state_is_all_there_is() -> None:
 
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
     assert stranger.state_dict() == regulariser.state_dict()
-    keep = L0HQS().select(case(net, regulariser), L0HQS().score(case(net)), HALF, Allocation())
-    assert (
-        L0HQS().notes(case(net, regulariser), keep)["gap_before"]
-        == (L0HQS().notes(case(net, stranger), keep)["gap_before"])
-    )
+    scores = L0HQS().score(case(net))
+    one, same = (L0HQS().select(case(net, by), scores, HALF, Allocation()) for by in (regulariser, stranger))
+    assert one.notes["gap_before"] == same.notes["gap_before"]
     assert stranger.pulled == ("0",)

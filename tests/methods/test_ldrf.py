@@ -368,19 +368,19 @@ def test_a_budget_by_the_range_of_relu_keeps_one_multiple_of_every_rank() -> Non
         layer.weight.data.copy_(low.reshape(rows.shape).movedim(0, 1))
     context, method = case(net), LDRF(images=40, eps=1e-6, budget="relu")
     scores = method.score(context)
-    widths = method.select(context, scores, Target(flops=0.15), Allocation()).widths(context.graph)
+    widths = method.select(context, scores, Target(flops=0.15), Allocation()).keep.widths(context.graph)
     g = widths["one"] / 23
 
     assert 1 < g < 2
     assert abs(widths["two"] - g * 7) <= 1.01
-    by_scores = LDRF(images=40, eps=1e-6).select(context, scores, Target(flops=0.15), Allocation())
+    by_scores = LDRF(images=40, eps=1e-6).select(context, scores, Target(flops=0.15), Allocation()).keep
     assert by_scores.widths(context.graph) != widths
 
 
 def test_a_target_below_all_ranks_leaves_more_energy_out() -> None:
     net = randomised(Padded(61, 47))
     context, method = case(net), LDRF(images=40, eps=1e-6, budget="relu")
-    keep = method.select(context, method.score(context), Target(flops=0.2), Allocation())
+    keep = method.select(context, method.score(context), Target(flops=0.2), Allocation()).keep
     found = keep.widths(context.graph)
     found = [found["one"], found["two"]]
     spectra = [spectrum(net, layer) for layer in (net.two, net.three)]

@@ -16,9 +16,8 @@ from torch.nn import functional as F
 from autoprune.engine.allocation.allocate import TOLERANCE
 from autoprune.engine.allocation.features import weights
 from autoprune.engine.graph import ChannelGraph
-from autoprune.engine.keep import Keep
 from autoprune.engine.tracing.trace import trace
-from autoprune.methods import METHODS, Context, Stage
+from autoprune.methods import METHODS, Context, Selection, Stage
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.tasks import load_task
 from autoprune.training.protocols import Regulariser
@@ -160,7 +159,7 @@ class Looking(METHODS["bn_scale"]):  # type: ignore[name-defined,misc]
     def score(self, context: Context) -> dict[str, object]:
         return METHODS["l1"]().score(context)  # type: ignore[return-value]
 
-    def select(self, context: Context, scores: dict[str, object], target: Target, how: Allocation) -> Keep:
+    def select(self, context: Context, scores: dict[str, object], target: Target, how: Allocation) -> Selection:
         self.seen.append(how)
         return super().select(context, scores, target, how)  # type: ignore[no-any-return]
 

@@ -6,9 +6,8 @@ that it keeps, and among those that it does not, the lower rank goes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from autoprune.engine.allocation.allocate import TOLERANCE, allocate, excess
 from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.graph import ChannelGraph, Floats
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.method import Context, Method, Note, Scores
+from autoprune.methods.base.method import Scores
 from autoprune.recipe import Allocation, Target
 
 #: How often the range of the scalar is halved.
@@ -117,18 +116,3 @@ def _differ(graph: ChannelGraph, ranks: Scores, keep: Keep) -> int:
             stays[list(kept[group])] = True
         differ += int((stays != (values >= 1)).sum())
     return differ
-
-
-#: What methods found out while they selected, until the context is gone. Notes are asked for with the context and the
-#: keep alone; to find it all out again would take as long as it took the first time.
-_FOUND: WeakKeyDictionary[Context, dict[tuple[Method, Keep], dict[str, Note]]] = WeakKeyDictionary()
-
-
-def remember(context: Context, method: Method, keep: Keep, notes: Mapping[str, Note]) -> None:
-    """Keep what `select` found out for `notes`."""
-    _FOUND.setdefault(context, {})[method, keep] = dict(notes)
-
-
-def remembered(context: Context, method: Method, keep: Keep) -> dict[str, Note]:
-    """The inverse of `remember`; empty for a keep that `select` has not given."""
-    return _FOUND.get(context, {}).get((method, keep), {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -67,6 +67,19 @@ class Stage:
     weight_decay: float = 0.0
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What a method has selected.
+
+    Fields:
+        keep: which units stay.
+        notes: what else was found out, beside the cost and accuracy of the cut; becomes `Outcome.notes`.
+    """
+
+    keep: Keep
+    notes: Mapping[str, Note] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """Base of all methods. A subclass adds hyper-parameters as fields and implements `score`.
@@ -121,17 +134,13 @@ class Method(ABC):
     def score(self, context: Context) -> Scores:
         """One score per unit for every group the method prunes; higher = keep."""
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
         """Which units stay; default: allocate the scores to the target."""
-        return allocate(context.graph, scores, target, how)
+        return Selection(allocate(context.graph, scores, target, how))
 
     def rebuild(self, context: Context, keep: Keep) -> nn.Module:
         """The smaller model; default: cut, with the constants of pruned channels folded."""
         return prune(context.model, context.graph, keep)
-
-    def notes(self, context: Context, keep: Keep) -> Mapping[str, Note]:
-        """What the method wants told about this cut, beside its cost and accuracy; becomes `Outcome.notes`."""
-        return {}
 
 
 def sum_over_slots(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from torch import nn
+
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.method import Context, Method, Scores, Stage
+from autoprune.methods.base.method import Context, Method, Note, Scores, Selection, Stage
 from autoprune.methods.base.units import SCOPES, Units, in_scope
 from autoprune.recipe import Allocation, Target
 from autoprune.schema import within
@@ -42,6 +45,9 @@ class Deciding(Regulariser, Protocol):
     def keep(self) -> Keep:
         """What it has decided to keep."""
 
+    def notes(self, model: nn.Module) -> Mapping[str, Note]:
+        """What else it has found out; the model is the one that it has regularised."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decided(Staged):
@@ -51,9 +57,9 @@ class Decided(Staged):
     def sparsify(self, context: Context, stage: Stage) -> Deciding:
         """The regulariser on `context.model` during the sparsify stage."""
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
         """What the regulariser has decided; before any stage, what an allocation of the scores keeps."""
         if context.regulariser is None:
             return super().select(context, scores, target, how)
         regulariser: Deciding = context.regulariser  # type: ignore[assignment] # it comes from `sparsify`
-        return regulariser.keep()
+        return Selection(regulariser.keep(), regulariser.notes(context.model))

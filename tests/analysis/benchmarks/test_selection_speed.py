@@ -14,7 +14,7 @@ from autoprune.analysis.benchmarks.selection_speed import LIMITS, NAMES, YARDSTI
 from autoprune.engine.allocation.allocate import TOLERANCE
 from autoprune.engine.cost import cost
 from autoprune.engine.keep import Keep
-from autoprune.methods import METHODS, Context, Method
+from autoprune.methods import METHODS, Context, Method, Selection
 from autoprune.methods.base.method import Scores
 from autoprune.methods.magnitude import L1
 from autoprune.recipe import Allocation, Target
@@ -100,9 +100,9 @@ def test_every_choice_has_a_context_of_its_own(subject: Subject, monkeypatch: py
 class Asks(L1):
     """A method that wants to see an image."""
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Keep:
+    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
         next(context.batches(1))
-        return Keep.all()
+        return Selection(Keep.all())
 
 
 def test_a_method_that_asks_for_images_fails(subject: Subject) -> None:

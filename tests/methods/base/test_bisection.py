@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from nets import randomised
-from regularisers import build, context
+from regularisers import context
 from torch import nn
 
 from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.bisection import land, ranked, remember, remembered
+from autoprune.methods.base.bisection import land, ranked
 from autoprune.methods.base.method import Scores
 from autoprune.recipe import Allocation, Target
 
@@ -122,14 +122,3 @@ def test_ranks_put_all_that_stay_before_all_that_go() -> None:
     ranks = ranked(stays, np.array([np.inf, 0.0, 3.0, 1.0, np.inf]))
 
     assert ranks.tolist() == [np.nextafter(1, 0), 1, 1.75, 0.5, 2]
-
-
-def test_what_is_remembered_belongs_to_context_method_and_keep() -> None:
-    net = randomised(nn.Sequential(nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1)))
-    case, method, keep = context(net), build("epruner"), Keep.of({"0": [1, 2]})
-    remember(case, method, keep, {"beta": 0.7})
-
-    assert remembered(case, method, keep) == {"beta": 0.7}
-    assert remembered(case, method, Keep.all()) == {}
-    assert remembered(case, build("epruner", damping=0.6), keep) == {}
-    assert remembered(context(net), method, keep) == {}
