@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from autoprune.engine.allocation.allocate import allocate
 from autoprune.engine.keep import Keep
 from autoprune.methods.base.method import Context, Note, Scores, Stage
-from autoprune.methods.base.staged import Decided
+from autoprune.methods.base.staged import ConstantRate, Decided
 from autoprune.methods.base.units import Units, count, magnitude
 from autoprune.recipe import Training
 from autoprune.schema import choices, within
 
 
 @dataclass(frozen=True, kw_only=True)
-class GReg1(Decided):
+class GReg1(ConstantRate, Decided):
     """The filters of least mean |w| are chosen before the stage; their penalty grows linearly, then stays a while.
 
     The gradient of a weight of unit u grows by lambda_u * w. lambda_u starts at 0 and is raised by d every `every`
@@ -57,10 +57,6 @@ class GReg1(Decided):
         """What the penalty acts on."""
         roles = ("out", "scale", "shift") if self.press == "norms" else ("out",)
         return Units.of(context.model, context.graph, units.groups, roles)
-
-    def stage_training(self, training: Training) -> Training:
-        """Constant learning rate `lr`."""
-        return replace(super().stage_training(training), lr=self.lr, schedule="constant", warmup=0.0)
 
     def sparsify(self, context: Context, stage: Stage) -> Growth:
         """The penalty, with the filters to be pruned chosen now."""

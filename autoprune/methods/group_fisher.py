@@ -21,9 +21,9 @@ from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
 from autoprune.engine.keep import Keep
 from autoprune.errors import InputError
 from autoprune.methods.base.method import Context, Note, Scores, Stage
-from autoprune.methods.base.staged import Decided
+from autoprune.methods.base.staged import ConstantRate, Decided
 from autoprune.methods.base.units import Units, in_scope
-from autoprune.recipe import Allocation, Target, Training
+from autoprune.recipe import Allocation, Target
 from autoprune.schema import choices, within
 
 #: Columns of `costs_of_counts`, by what a score is divided by; `memory` is the paper's, maps that are made.
@@ -32,7 +32,7 @@ _COSTS = ("flops", "params", "activations")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupFisher(Decided):
+class GroupFisher(ConstantRate, Decided):
     """At even distances the unit of least s(u) / what it costs is switched off; the others train on.
 
     A unit has one mask on the inputs of all layers that read it, a depthwise or grouped layer among them. With all
@@ -70,10 +70,6 @@ class GroupFisher(Decided):
     normaliser: str = field(default="memory", metadata=choices("memory", "flops", "none"))
     images: int = field(default=1024, metadata=within(1, 10**9, log=True, search=(128, 8192)))
     lr: float = field(default=0.005, metadata=within(1e-5, 1, log=True, search=(5e-4, 0.05)))
-
-    def stage_training(self, training: Training) -> Training:
-        """Constant learning rate `lr`."""
-        return replace(super().stage_training(training), lr=self.lr, schedule="constant", warmup=0.0)
 
     def sparsify(self, context: Context, stage: Stage) -> Removal:
         """The removals; how far apart they are is decided now."""

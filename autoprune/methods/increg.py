@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from autoprune.engine.allocation.allocate import allocate
 from autoprune.engine.keep import Keep
 from autoprune.methods.base.method import Context, Note, Scores, Stage
-from autoprune.methods.base.staged import Decided
+from autoprune.methods.base.staged import ConstantRate, Decided
 from autoprune.methods.base.units import Units, magnitude
-from autoprune.recipe import Training
 from autoprune.schema import within
 
 
 @dataclass(frozen=True, kw_only=True)
-class IncReg(Decided):
+class IncReg(ConstantRate, Decided):
     """Penalties rise for units that rank low in their group, fall for the others, and may fall to zero again.
 
     At every update units are ranked by L1 norm; h is the mean of a unit's ranks so far. The penalty of the unit that is
@@ -49,10 +48,6 @@ class IncReg(Decided):
     bend: float = field(default=0.25, metadata=within(0.1, 0.5))
     every: int = field(default=5, metadata=within(1, 100, log=True, search=(1, 10)))
     lr: float = field(default=0.01, metadata=within(1e-4, 1, log=True, search=(1e-4, 0.05)))
-
-    def stage_training(self, training: Training) -> Training:
-        """Constant learning rate `lr`."""
-        return replace(super().stage_training(training), lr=self.lr, schedule="constant", warmup=0.0)
 
     def sparsify(self, context: Context, stage: Stage) -> RankPenalty:
         """The penalty; how many units each group loses is decided now."""

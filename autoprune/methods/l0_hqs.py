@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -16,9 +16,9 @@ from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.graph import ChannelGraph, Floats
 from autoprune.engine.keep import Keep
 from autoprune.methods.base.method import Context, Scores, Selection, Stage
-from autoprune.methods.base.staged import Staged
+from autoprune.methods.base.staged import ConstantRate, Staged
 from autoprune.methods.base.units import Units, along, count, in_scope
-from autoprune.recipe import Allocation, Target, Training
+from autoprune.recipe import Allocation, Target
 from autoprune.schema import within
 
 #: The ratio of two neighbouring saliencies from which on the threshold between them is called clear.
@@ -28,7 +28,7 @@ LIFT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class L0HQS(Staged):
+class L0HQS(ConstantRate, Staged):
     """min over theta, V of loss + sum over groups of lambda ||V||_0 + beta / 2 ||theta - V||^2, while beta grows.
 
     The paper's full text was not within reach: this is a reconstruction from its abstract on the scheme that it cites,
@@ -69,10 +69,6 @@ class L0HQS(Staged):
     ratio: float = field(default=10.0, metadata=within(2, 30, log=True))
     capture: float = field(default=3.0, metadata=within(1.1, 10, log=True))
     lr: float = field(default=0.01, metadata=within(1e-4, 0.1, log=True, search=(1e-3, 0.05)))
-
-    def stage_training(self, training: Training) -> Training:
-        """Constant learning rate `lr`."""
-        return replace(super().stage_training(training), lr=self.lr, schedule="constant", warmup=0.0)
 
     def sparsify(self, context: Context, stage: Stage) -> Splitting:
         """The penalty, its thresholds read off the saliencies of now."""

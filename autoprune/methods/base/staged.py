@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.engine.keep import Keep
 from autoprune.methods.base.method import Context, Method, Note, Scores, Selection, Stage
 from autoprune.methods.base.units import SCOPES, Units, in_scope
-from autoprune.recipe import Allocation, Target
+from autoprune.recipe import Allocation, Target, Training
 from autoprune.schema import within
 from autoprune.training.protocols import Regulariser
 
@@ -37,6 +37,16 @@ class Staged(Method):
     def units(self, context: Context) -> Units:
         """The filters of the groups in scope."""
         return Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))
+
+
+class ConstantRate(Method):
+    """A method whose sparsify stage has a constant learning rate: its field `lr`."""
+
+    lr: float
+
+    def stage_training(self, training: Training) -> Training:
+        """Constant learning rate `lr`."""
+        return replace(super().stage_training(training), lr=self.lr, schedule="constant", warmup=0.0)
 
 
 class Deciding(Regulariser, Protocol):

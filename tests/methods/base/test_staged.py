@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 import pytest
@@ -13,9 +13,9 @@ from torch import nn
 from autoprune.engine.allocation.allocate import allocate
 from autoprune.engine.keep import Keep
 from autoprune.methods import Context, Note, Scores, Selection, Stage
-from autoprune.methods.base.staged import Decided, Deciding
+from autoprune.methods.base.staged import ConstantRate, Decided, Deciding
 from autoprune.methods.magnitude import L1
-from autoprune.recipe import Allocation, Target
+from autoprune.recipe import Allocation, Target, Training
 
 HALF = Target(flops=0.5)
 
@@ -55,3 +55,17 @@ def test_before_any_stage_the_scores_are_allocated(flops: float) -> None:
     scores, target = Example().score(start), Target(flops=flops)
 
     assert Example().select(start, scores, target, Allocation()) == Selection(allocate(start.graph, scores, target))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steady(ConstantRate, Example):
+    late: int = 7
+    lr: float = field(default=0.03)
+
+
+def test_a_stage_at_a_constant_rate_differs_from_the_recipe_in_that_alone() -> None:
+    recipe = Training(lr=0.2, schedule="cosine", warmup=0.3, batch_size=11, momentum=0.7, weight_decay=0.01)
+    expected = replace(Example().stage_training(recipe), lr=0.05, schedule="constant", warmup=0.0)
+
+    assert Steady(lr=0.05).stage_training(recipe) == expected
+    assert [one.name for one in fields(Steady)] == ["share", "scope", "late", "lr"]
