@@ -82,10 +82,10 @@ MUTATIONS = {
         "test_soft.py::test_rate_and_factor_at_the_beginning_the_knee_three_knees_and_the_end",
     ),
     "group_fisher: readers and positions are added up before the square": Mutation(
-        "group_fisher.py",
+        "base/mask_gradients.py",
         "gradients = sums.new_zeros(self.count + 1, self.images).index_add_(0, units, sums)",
         "gradients = sums.new_zeros(self.count + 1, self.images).index_add_(0, units, sums.square()).sqrt()",
-        "test_group_fisher.py::"
+        "base/test_mask_gradients.py::"
         "test_the_score_is_the_sum_of_squared_per_sample_gradients_of_one_mask_for_all_readers[Residual stream]",
     ),
     "group_fisher: what is switched off stays so": Mutation(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.engine.graph import ChannelGraph, Group
+from autoprune.engine.graph import ChannelGraph, Group, Ints
 from autoprune.engine.keep import Keep
 from autoprune.errors import InputError
 from autoprune.methods.base.method import Scores
@@ -47,6 +47,11 @@ def is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups == module.in_channels
 
 
+def units_of(graph: ChannelGraph, groups: Iterable[Group]) -> Ints:
+    """A table of units in which those of `groups` have their own number, and all others, as no unit, `unit_count`."""
+    return graph.per_unit(graph.unit_count, ((group.units, group.units) for group in groups))
+
+
 @dataclass(frozen=True, eq=False)
 class Units:
     """The units of some groups and where their entries lie in the live model.
@@ -69,13 +74,11 @@ class Units:
     ) -> Units:
         """Those of `groups`, in the parameters in which they play one of `roles`."""
         groups, parameters = tuple(groups), dict(model.named_parameters())
-        wanted = np.full(graph.unit_count + 1, graph.unit_count)  # the last answers for -1
-        for group in groups:
-            wanted[group.units] = group.units
+        own = units_of(graph, groups)
         slots = tuple(
-            (slot.tensor, slot.dim, torch.from_numpy(wanted[slot.units]).to(parameters[slot.tensor].device))
+            (slot.tensor, slot.dim, torch.from_numpy(own[slot.units]).to(parameters[slot.tensor].device))
             for slot in graph.slots
-            if slot.role in roles and slot.tensor in parameters and (wanted[slot.units] < graph.unit_count).any()
+            if slot.role in roles and slot.tensor in parameters and (own[slot.units] < graph.unit_count).any()
         )
         return cls(groups, slots, graph.unit_count)
 
