@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from autoprune.errors import InputError, check_name
 from autoprune.schema import read, to_plain
-from autoprune.search.prepare import AMOUNTS, Prepared
+from autoprune.search.options import AMOUNTS, BudgetOptions, FinalistsOptions
+from autoprune.search.prepare import Prepared
 from autoprune.search.proposing import first_recipes
 from autoprune.study.config import Finalists, Sampler, StudyConfig
 from autoprune.study.folder import Study
 
 
-def with_budget(config: StudyConfig, given: Mapping[str, Any]) -> StudyConfig:
+def with_budget(config: StudyConfig, options: BudgetOptions) -> StudyConfig:
     """The configuration with another budget.
 
-    Args:
-        given: fields of `Budget`, None = not given. Amounts replace all those of the space file; `until` is added.
-
     Raises:
-        InputError: neither the arguments nor the file say when to end, or an amount cannot be counted here.
+        InputError: neither the options nor the configuration says when to end, or an amount cannot be counted here.
     """
-    amounts = {name: value for name, value in given.items() if value is not None and name != "until"}
-    for name, value in amounts.items():
-        if not value > 0:
-            raise InputError(f"{value!r} is out of range", where=name, allowed="above 0")
+    for name, amount in options.amounts.items():
+        if not amount > 0:
+            raise InputError(f"{amount!r} is out of range", where=name, allowed="above 0")
     budget = config.budget
-    if amounts:
-        budget = replace(budget, **{**dict.fromkeys(AMOUNTS), **amounts})
-    if given.get("until"):
-        budget = replace(budget, until=check_name(str(given["until"]), ("hypervolume",), kind="end", where="until"))
+    if options.amounts:
+        budget = replace(budget, **{name: getattr(options, name) for name in AMOUNTS})
+    if options.until:
+        budget = replace(budget, until=check_name(options.until, ("hypervolume",), kind="end", where="until"))
     if budget.endless:
         raise InputError("no end is given", where="budget", allowed=", ".join((*AMOUNTS, "until")))
     if budget.gpu_hours is not None and not config.resources.gpus_per_trial:
@@ -48,10 +43,9 @@ def with_sampler(config: StudyConfig, name: str | None) -> StudyConfig:
     return replace(config, sampler=replace(config.sampler, name=name))
 
 
-def with_finalists(config: StudyConfig, given: Mapping[str, Any]) -> StudyConfig:
-    """The configuration with other finalists: fields of `Finalists`, None = as they are; `InputError` out of range."""
-    wanted = {name: value for name, value in given.items() if value is not None}
-    return replace(config, finalists=read(Finalists, {**to_plain(config.finalists), **wanted}, "finalists"))
+def with_finalists(config: StudyConfig, options: FinalistsOptions) -> StudyConfig:
+    """The configuration with other finalists; raises `InputError` if a number is out of range."""
+    return replace(config, finalists=read(Finalists, {**to_plain(config.finalists), **options.given}, "finalists"))
 
 
 def warm_started(prepared: Prepared, earlier: Study | None) -> Prepared:

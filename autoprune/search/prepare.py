@@ -1,4 +1,4 @@
-"""What a search checks before it starts, so that bad input is refused before anything is written."""
+"""Preparation of a search: load everything, and refuse bad input before anything is written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from autoprune.errors import InputError, ModelError, TargetError
 from autoprune.files import written_whole
 from autoprune.recipe import Allocation, Recipe
 from autoprune.schema import to_plain
+from autoprune.search.placement import Placement
 from autoprune.search.proposing import first_recipes
-from autoprune.search.running.bench_evaluator import OpenBench
+from autoprune.search.running.bench_evaluator import OpenLoaded, OpenTask
 from autoprune.search.running.halving import pauses
 from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints
@@ -28,11 +29,10 @@ from autoprune.study.outcome import DENSE
 from autoprune.study.space import Space
 from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime, choose_runtime
+from autoprune.trial.cache import FolderStore
 from autoprune.trial.shared import Bench
 
-#: What a budget may count, see `Budget`.
-AMOUNTS = ("trials", "minutes", "gpu_hours", "images")
-
+#: Packages whose versions are written into `study.yaml`.
 VERSIONS = ("autoprune", "torch", "ray", "optuna", "numpy")
 
 
@@ -42,49 +42,64 @@ class Prepared:
 
     Fields:
         space: the study's space, bound to the model.
-        bench: of this process; in-process searches run on it.
-        open_evaluator: builds the same in a worker.
+        bench: of this process.
+        open_evaluator: builds an evaluator where the trials run.
     """
 
     config: StudyConfig
     space: Space
     bench: Bench
-    open_evaluator: OpenBench
+    open_evaluator: OpenTask | OpenLoaded
 
 
-def prepare(config: StudyConfig) -> Prepared:
+def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement) -> Prepared:
     """Load the task, trace the model, and see that the space's lowest target and the constraints can be met.
+
+    Args:
+        config: of the study.
+        folder: of the study, which need not be there yet.
+        placement: where the trials will run.
 
     Raises:
         InputError: data, checkpoint, model, target, constraints or the sampler's first recipes are wrong.
         StudyError: nothing of the model can be pruned.
     """
-    recipes = config.space.corners()
+    recipe = config.space.corners()[0]
     if config.cascade.keep < 1:
         pauses(config.space)
     task = load_task(config.task)
-    runtime = _runtime(task.model(), tuple(task.example().shape), recipes[0], config.resources)
-    bench = Bench(task, runtime, share=config.share)
+    runtime = _measure_runtime(task.model(), tuple(task.example().shape), recipe, config.resources)
+    bench = Bench(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)
     check_prunable(bench.graph)
     space = config.space.bind([(group.id, group.stage) for group in bench.graph.prunable])
     check_targets(space, bench)
     check_constraints(config.constraints, space, bench)
     first_recipes.check_first(space, config.sampler)
-    measured_here = bench.runtime.device != "cpu" or not config.resources.gpus_per_trial
-    opener = OpenBench(
+    opener = _open_here(config, bench) if placement.in_process else _open_in_workers(config, runtime, recipe)
+    return Prepared(config, space, bench, opener)
+
+
+def _open_here(config: StudyConfig, bench: Bench) -> OpenLoaded:
+    cpus = config.resources.cpus_per_trial
+    return OpenLoaded(bench=bench, cpus=cpus, constraints=config.constraints, latency=config.timed)
+
+
+def _open_in_workers(config: StudyConfig, runtime: Runtime, recipe: Recipe) -> OpenTask:
+    """Workers train as was measured here, unless trials have a GPU and this machine has none."""
+    measured_here = runtime.device != "cpu" or not config.resources.gpus_per_trial
+    return OpenTask(
         task=to_plain(config.task),
-        runtime=bench.runtime if measured_here else None,
+        runtime=runtime if measured_here else None,
         cpus=config.resources.cpus_per_trial,
-        batch_size=recipes[0].training.batch_size,
+        batch_size=recipe.training.batch_size,
         share=config.share,
         constraints=config.constraints,
         latency=config.timed,
     )
-    return Prepared(config, space, bench, opener)
 
 
-def _runtime(model: torch.nn.Module, shape: tuple[int, ...], recipe: Recipe, resources: Resources) -> Runtime:
-    """How trials compute, measured here; where trials have a GPU and this machine has none, each worker measures."""
+def _measure_runtime(model: torch.nn.Module, shape: tuple[int, ...], recipe: Recipe, resources: Resources) -> Runtime:
+    """How trials compute fastest, measured here."""
     device = "cuda" if resources.gpus_per_trial and torch.cuda.is_available() else "cpu"
     return choose_runtime(model, shape, recipe.training.batch_size, device, resources.cpus_per_trial)
 
@@ -117,13 +132,13 @@ def check_constraints(constraints: Constraints, space: Space, bench: Bench) -> N
         if all(len(ratios) == 1 and ratios.get(name, 0.0) - TOLERANCE > limit for ratios in asked):
             lowest = min(ratios[name] for ratios in asked)
             raise InputError(f"{limit:g} is below every target", where=where, allowed=f"{lowest:g}, or lower targets")
-        least = min(_smallest(recipe.allocation, bench).get(name, 0.0) for recipe in corners)
+        least = min(_smallest_ratios(recipe.allocation, bench).get(name, 0.0) for recipe in corners)
         if least > limit:
             what = f"{limit:g} cannot be reached"
             raise InputError(what, where=where, allowed=f"{least:.4g}, the smallest ratio, or more")
 
 
-def _smallest(how: Allocation, bench: Bench) -> dict[str, float]:
+def _smallest_ratios(how: Allocation, bench: Bench) -> dict[str, float]:
     """The lowest cost ratios that an allocation can reach, in one way to cut groups or another."""
     ratios = [smallest(way.graph, how).ratios(bench.dense_cost) for way in bench.ways(how.grouped)]
     return {name: min(found[name] for found in ratios) for name in ratios[0]}
@@ -144,8 +159,8 @@ def create_folder(folder: StudyFolder, prepared: Prepared) -> None:
     """Make the study folder with its `study.yaml`; the only file a search starts with."""
     facts = {
         **prepared.config.to_plain(),
-        "dense": _dense(prepared.bench),
-        "groups": _groups(prepared.bench),
+        "dense": _describe_dense_model(prepared.bench),
+        "groups": _describe_groups(prepared.bench),
         "runtime": to_plain(prepared.bench.runtime),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }
@@ -167,16 +182,16 @@ def stored_config(study: Study) -> StudyConfig:
 
 def check_same_model(study: Study, prepared: Prepared) -> None:
     """Raise `ModelError` if the model's groups are not those the study began with."""
-    if _groups(prepared.bench) != study.config.get("groups"):
+    if _describe_groups(prepared.bench) != study.config.get("groups"):
         raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
 
 
-def _dense(bench: Bench) -> dict[str, Any]:
+def _describe_dense_model(bench: Bench) -> dict[str, Any]:
     cost: Mapping[str, Any] = to_plain(bench.dense_cost)
     return {"accuracy": bench.dense_accuracy(), **{name: int(value) for name, value in cost.items()}}
 
 
-def _groups(bench: Bench) -> list[dict[str, Any]]:
+def _describe_groups(bench: Bench) -> list[dict[str, Any]]:
     return [
         {"id": group.id, "size": group.size, "stage": group.stage, "frozen": group.frozen}
         for group in bench.graph.groups

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoprune.recipe import MethodChoice, Recipe, Target, Training
 from autoprune.search.running import in_process
-from autoprune.search.running.evaluate import Evaluation
+from autoprune.search.running.evaluator import Evaluation
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.session import Session
 from autoprune.study.config import Budget, Cascade, Resources, Sampler, StudyConfig
@@ -86,7 +86,7 @@ class Fake:
         return Evaluation(outcome=done, files={"model.json": b"%d" % proposal.id})
 
     def _climb(self, proposal, report, scratch):
-        """The rungs so far, those of earlier legs included, and whether the last one stopped it.
+        """The rungs so far, those of earlier segments included, and whether the last one stopped it.
 
         The number of passed rungs is all there is to go on from.
         """
@@ -142,7 +142,7 @@ class Handed:
 
 
 def run_here(session, *, after=None, **options):
-    """Run a session to its end in this process; `after` is called after every leg."""
+    """Run a session to its end in this process; `after` is called after every segment."""
     ended = session.ended
 
     def count(outcome):

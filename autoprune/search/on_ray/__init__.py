@@ -1,4 +1,4 @@
-"""The search on Ray Tune: one Tune trial is one recipe, run by actors that live as long as the search.
+"""The search on Ray Tune: one Tune trial is one trial segment, run by actors that live as long as the search.
 
 Measured with Ray 2.60 on two cores: 2 to 3 s between trials with a fresh actor each, 60 ms with actors that stay. With
 these, trials shorter than the spread of the actors' start times starve actors that are still starting (9 of 64 came

@@ -1,95 +1,27 @@
-"""Cluster: Ray, started on this machine or connected to; how many trials fit into it."""
+"""A Ray cluster: started on this machine or connected to, and how many trials fit into it at the same time."""
 
 from __future__ import annotations
 
 import os
 import socket
-import threading
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 import ray
 
 from autoprune.errors import InputError
-from autoprune.search.on_ray.driver import _tune
-from autoprune.search.on_ray.quiet import _local_token, _quiet, _scratch, _signals_interrupt
-from autoprune.search.on_ray.settings import _QUIET, OBJECT_STORE_BYTES
-from autoprune.search.running.evaluate import OpenEvaluator
+from autoprune.search.on_ray.settings import OBJECT_STORE_BYTES, QUIET_INIT
 from autoprune.study.config import Resources
 
-if TYPE_CHECKING:
-    from autoprune.search.running.dispatcher import Runs
 
-
-class Cluster:
-    """Ray, started or connected to in the background: that takes seconds which the driver needs to load the task.
+def connect(address: str) -> None:
+    """Connect to a running cluster.
 
     Args:
-        resources: per trial, and how many at a time.
-        address: of a running cluster (`auto` finds the one this machine belongs to); None starts Ray on this machine
-            and ends it when the context does.
+        address: `auto`, which finds the cluster that this machine belongs to, or HOST:PORT.
+
+    Raises:
+        InputError: nothing answers there.
     """
-
-    def __init__(self, resources: Resources, address: str | None = None) -> None:
-        self.resources, self.address = resources, address
-        self._stack = ExitStack()
-        self._error: BaseException | None = None
-        self._up, self._leave = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._hold, name="ray_hold", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._stack.enter_context(_quiet())
-        self.folder = self._stack.enter_context(_scratch())
-        if self.address is None:
-            self._stack.enter_context(_local_token())
-        self._stack.callback(self._thread.join)
-        self._stack.callback(self._leave.set)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stack.close()
-
-    def ready(self) -> None:
-        """Wait until Ray is up.
-
-        Raises:
-            InputError: nothing answers at the address, or no node has what one trial needs.
-        """
-        self._up.wait()
-        if self._error is not None:
-            raise self._error
-        _slots(self.resources, self.address)
-
-    def run(self, session: Runs, open_evaluator: OpenEvaluator) -> None:
-        """Run recipes until the session hands out no more.
-
-        Args:
-            session: hands out recipes, takes in outcomes.
-            open_evaluator: called once in each worker process.
-        """
-        self.ready()
-        slots, left = _slots(self.resources, self.address), session.remaining()
-        workers = max(1, min(slots, self.resources.workers or slots, slots if left is None else left))
-        with _signals_interrupt(session):
-            _tune(session, open_evaluator, workers, self.folder)
-
-    def _hold(self) -> None:
-        """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
-        try:
-            if self.address is None:
-                _start_here(self.folder, self.resources)
-            else:
-                _connect(self.address)
-        except BaseException as error:  # noqa: BLE001 - raised again where somebody waits for it
-            self._error = error
-        self._up.set()
-        self._leave.wait()
-        ray.shutdown()
-
-
-def _connect(address: str) -> None:
     where, allowed = f"--address {address}", "auto, or HOST:PORT of the head"
     if "://" in address:
         raise InputError("a Ray client address", where=where, allowed=allowed)
@@ -97,26 +29,34 @@ def _connect(address: str) -> None:
     try:
         if port.isdecimal():
             socket.create_connection((host, int(port)), timeout=5).close()  # Ray itself tries for minutes
-        ray.init(address=address, **_QUIET)
+        ray.init(address=address, **QUIET_INIT)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray cluster answers: {error}", where=where, allowed=allowed) from None
 
 
-def _start_here(folder: Path, resources: Resources) -> None:
-    """Start Ray with as many slots as the search needs."""
-    workers = resources.workers or _local_workers(resources)
+def start_on_this_machine(folder: Path, resources: Resources) -> None:
+    """Start Ray with as many slots as the search needs; it writes into the folder.
+
+    Raises:
+        InputError: this machine has fewer GPUs than one trial needs.
+    """
+    workers = resources.workers or _count_local_workers(resources)
     ray.init(
         num_cpus=workers * resources.cpus_per_trial,
-        num_gpus=_local_gpus(resources) if resources.gpus_per_trial else 0,
+        num_gpus=_count_local_gpus(resources) if resources.gpus_per_trial else 0,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=str(folder / "ray"),
-        **_QUIET,
+        **QUIET_INIT,
     )
 
 
-def _slots(resources: Resources, address: str | None) -> int:
-    """How many trials fit at the same time; a trial lives on one node."""
+def count_slots(resources: Resources, address: str | None) -> int:
+    """How many trials fit at the same time; a trial lives on one node.
+
+    Raises:
+        InputError: not a single one.
+    """
     needs = {"CPU": float(resources.cpus_per_trial), "GPU": resources.gpus_per_trial}
     needs = {kind: amount for kind, amount in needs.items() if amount}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -128,14 +68,14 @@ def _slots(resources: Resources, address: str | None) -> int:
     return slots
 
 
-def _local_workers(resources: Resources) -> int:
+def _count_local_workers(resources: Resources) -> int:
     by_cpu = max(1, len(os.sched_getaffinity(0)) // resources.cpus_per_trial)
     if not resources.gpus_per_trial:
         return by_cpu
-    return max(1, min(by_cpu, int(_local_gpus(resources) / resources.gpus_per_trial)))
+    return max(1, min(by_cpu, int(_count_local_gpus(resources) / resources.gpus_per_trial)))
 
 
-def _local_gpus(resources: Resources) -> int:
+def _count_local_gpus(resources: Resources) -> int:
     import torch
 
     count = torch.cuda.device_count()

@@ -1,4 +1,4 @@
-"""The driver's side of Tune: adapters between Tune's searcher, callbacks and stopper and the search."""
+"""The driver's side of Tune: a dispatcher dressed as Tune's searcher, callback and stopper."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from autoprune.search.on_ray.settings import ATTEMPTS
-from autoprune.search.on_ray.study_actor import _open_desk
-from autoprune.search.on_ray.worker import RecipeTrainable
-from autoprune.search.running.evaluate import Leg, OpenEvaluator
+from autoprune.search.on_ray.study_actor import start_study_actor
+from autoprune.search.on_ray.worker import TrialWorker
+from autoprune.search.running.evaluator import OpenEvaluator
+from autoprune.search.running.segments import TrialSegment
 from autoprune.study.outcome import Outcome
 
 if TYPE_CHECKING:
-    from autoprune.search.running.dispatcher import Runs
+    from autoprune.search.running.dispatcher import Dispatcher
 
 
-def _tune(session: Runs, open_evaluator: OpenEvaluator, workers: int, folder: Path) -> None:
-    resources = session.config.resources
+def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: int, folder: Path) -> None:
+    """Run trials with Tune until the dispatcher hands out no more.
+
+    Args:
+        dispatcher: hands out trial segments and takes in their outcomes.
+        open_evaluator: is called once in each worker process.
+        workers: how many trials run at the same time.
+        folder: for what Tune writes.
+    """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
-    adapter = _Adapter(session)
-    bound = tune.with_parameters(
-        RecipeTrainable,
-        open_evaluator=open_evaluator,
-        clock=session.clock,
-        desk=_open_desk(session.models, session.states, session.folder.shared, workers),
-        trial_timeout=60 * resources.trial_timeout_minutes,
-    )
+    searcher = DispatcherSearcher(dispatcher)
     tuner = tune.Tuner(
-        tune.with_resources(bound, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
+        _bind_worker(dispatcher, open_evaluator, workers),
         tune_config=tune.TuneConfig(
-            search_alg=adapter,
+            search_alg=searcher,
             scheduler=NewestFirst(),
             num_samples=-1,
             max_concurrent_trials=workers,
@@ -48,8 +49,8 @@ def _tune(session: Runs, open_evaluator: OpenEvaluator, workers: int, folder: Pa
             name="search",
             storage_path=tempfile.mkdtemp(prefix="tune-", dir=folder),
             verbose=0,
-            callbacks=[_Watcher(adapter)],
-            stop=_Stopper(session),
+            callbacks=[DispatcherCallback(searcher)],
+            stop=DispatcherStopper(dispatcher),
             failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
@@ -57,9 +58,22 @@ def _tune(session: Runs, open_evaluator: OpenEvaluator, workers: int, folder: Pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tuner.fit()
-    if not session.interrupted:
-        for leg in list(adapter.live.values()):
-            session.lost(leg.proposal, "stopped", "the search's time was over")
+    if not dispatcher.interrupted:
+        for segment in list(searcher.running.values()):
+            dispatcher.lost(segment.proposal, "stopped", "the search's time was over")
+
+
+def _bind_worker(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: int) -> Any:
+    """The trainable with what all of its actors are given, and what each of them needs of a node."""
+    resources = dispatcher.config.resources
+    bound = tune.with_parameters(
+        TrialWorker,
+        open_evaluator=open_evaluator,
+        clock=dispatcher.clock,
+        study_actor=start_study_actor(dispatcher.folder, dispatcher.models, workers),
+        trial_timeout=60 * resources.trial_timeout_minutes,
+    )
+    return tune.with_resources(bound, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial})
 
 
 class NewestFirst(FIFOScheduler):
@@ -81,40 +95,47 @@ class NewestFirst(FIFOScheduler):
         return True
 
 
-class _Adapter(Searcher):
-    """The session as a Tune searcher. Tune pickles its searchers into its own snapshot, where this one has no state."""
+class DispatcherSearcher(Searcher):
+    """A dispatcher as a Tune searcher.
 
-    def __init__(self, session: Runs) -> None:
+    Tune pickles its searchers into its own snapshot, where this one has no state.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
         super().__init__()
-        self.session = session
-        self.live: dict[str, Leg] = {}
+        self.dispatcher = dispatcher
+        self.running: dict[str, TrialSegment] = {}  # by Tune's id
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def set_search_properties(self, *_metric_mode_config: Any, **_spec: Any) -> bool:
-        """Accept anything: the objectives are the session's business."""
+        """Accept anything: the objectives are the dispatcher's business."""
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        leg = self.session.next()
-        if leg is not None:
-            self.live[trial_id] = leg
-            return {**leg.to_plain(), "until": self.session.limits.until}
-        # final: Tune waits for the running trials, and that is all; None: there may be more when one of them pauses
-        return Searcher.FINISHED if self.session.finished_handing_out() else None
+        """The next segment as the configuration of a Tune trial."""
+        segment = self.dispatcher.next()
+        if segment is not None:
+            self.running[trial_id] = segment
+            return {**segment.to_plain(), "until": self.dispatcher.limits.until}
+        # FINISHED is final: Tune waits for the running trials, and that is all. None: there may be more when one of
+        # them pauses.
+        return Searcher.FINISHED if self.dispatcher.finished_handing_out() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Hand over the outcome of a segment; one that has crashed has none, see `end_crashed`."""
         if error or not result or "outcome" not in result:
             return
-        self.live.pop(trial_id, None)
-        self.session.ended(Outcome.from_json(result["outcome"]))
+        self.running.pop(trial_id, None)
+        self.dispatcher.ended(Outcome.from_json(result["outcome"]))
 
-    def crashed(self, trial_id: str, reason: str) -> None:
+    def end_crashed(self, trial_id: str, reason: str) -> None:
         """Tune has given up on a trial. What a method raises is an outcome, so the process itself came to its end."""
-        leg = self.live.pop(trial_id, None)
-        if leg is not None and not self.session.interrupted:
-            self.session.lost(leg.proposal, "failed", f"the worker process died {ATTEMPTS} times: {reason}")
+        segment = self.running.pop(trial_id, None)
+        if segment is not None and not self.dispatcher.interrupted:
+            error = f"the worker process died {ATTEMPTS} times: {reason}"
+            self.dispatcher.lost(segment.proposal, "failed", error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the logs in the study folder are the only truth."""
@@ -123,24 +144,26 @@ class _Adapter(Searcher):
         """Nothing to restore from."""
 
 
-class _Watcher(tune.Callback):
-    """Tells the session of crashed trials and of the passing of time."""
+class DispatcherCallback(tune.Callback):
+    """Tells the dispatcher of crashed trials and of the passing of time."""
 
-    def __init__(self, adapter: _Adapter) -> None:
-        self.adapter = adapter
+    def __init__(self, searcher: DispatcherSearcher) -> None:
+        self.searcher = searcher
 
     def on_step_end(self, **_info: Any) -> None:
-        self.adapter.session.refresh()
+        """Tune has looked once at all that runs."""
+        self.searcher.dispatcher.refresh()
 
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
-        self.adapter.crashed(trial.trial_id, _why_dead(trial.error_file))
+        """Tune has given up on a trial."""
+        self.searcher.end_crashed(trial.trial_id, explain_death(trial.error_file))
 
 
-class _Stopper(tune.Stopper):
+class DispatcherStopper(tune.Stopper):
     """Ends everything at once when the user says so, and when running trials had their grace and do not report."""
 
-    def __init__(self, session: Runs) -> None:
-        self.session = session
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -151,11 +174,11 @@ class _Stopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether the search is over."""
-        return self.session.over()
+        return self.dispatcher.over()
 
 
-def _why_dead(error_file: str) -> str:
+def explain_death(error_file: str) -> str:
     """The exception that ended a worker, as far as Ray knows: one that could not start says why, a crash does not."""
     text = Path(error_file).read_text(encoding="utf-8", errors="replace")
-    said = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", text, re.MULTILINE)
-    return said[-1][:300] if said else "it crashed, was killed for lack of memory, or its node went away"
+    exceptions = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", text, re.MULTILINE)
+    return exceptions[-1][:300] if exceptions else "it crashed, was killed for lack of memory, or its node went away"

@@ -1,4 +1,4 @@
-"""Ray without its chatter, without files in the home folder, and with signals that end a search in order."""
+"""Contexts for a Ray that prints nothing, leaves no files behind, and lets signals end a search in order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from autoprune.search.running.dispatcher import Runs
+    from autoprune.search.running.dispatcher import Dispatcher
 
 
-#: One for the life of this process: Ray remembers the first one it saw.
+#: One token for the life of this process: Ray remembers the first one it saw.
 _TOKEN = secrets.token_hex(32)
 
 
 @contextmanager
-def _local_token() -> Iterator[None]:
-    """Guard a local Ray by a token that no file holds; unless it is given one, Ray writes one into the home folder."""
+def guarded_by_token() -> Iterator[None]:
+    """Guard a local Ray by a token that no file holds; a Ray that is given none writes one into the home folder."""
     if {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         yield
         return
@@ -41,8 +41,8 @@ def _local_token() -> Iterator[None]:
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for what Ray and Tune write, removed at the end. Sockets lie in it: its path must stay short."""
+def scratch_folder() -> Iterator[Path]:
+    """A folder for what Ray and Tune write, removed at the end. Ray's sockets lie in it, so its path must be short."""
     base = tempfile.gettempdir()
     folder = Path(tempfile.mkdtemp(prefix="autoprune-", dir=base if len(base) < 24 else "/tmp"))  # noqa: S108
     try:
@@ -52,7 +52,7 @@ def _scratch() -> Iterator[Path]:
 
 
 class _WithoutRay(io.TextIOBase):
-    """A stream without what Ray's threads print, the one that holds it (`Cluster`) included: their names say so."""
+    """A stream without what Ray's threads print, that of `RayExecutor` included: their names say so."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -75,7 +75,7 @@ class _WithoutRay(io.TextIOBase):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_terminal() -> Iterator[None]:
     """Keep Ray's chatter about dead workers off the terminal; they become outcomes, with their error."""
     logger = logging.getLogger("ray.tune")
     level = logger.level
@@ -88,8 +88,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_interrupt(session: Runs) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the session; a second one ends the process as usual."""
+def signals_interrupt(dispatcher: Dispatcher) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what the dispatcher runs; a second one ends the process as usual."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:
@@ -97,7 +97,7 @@ def _signals_interrupt(session: Runs) -> Iterator[None]:
             signal.signal(number, handler)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        session.interrupted = True
+        dispatcher.interrupted = True
         restore()
 
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""What Ray and Tune read from the environment, and the numbers that fit them to short trials."""
+"""How Ray and Tune are set up for many short trials: environment variables that they read once, and numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 # Ray and Tune read these when they are imported or started.
-_SETTINGS = {
+_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files: half of Tune's time per trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours stops the same way and says how to resume
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study folder is the only truth: nothing is ever restored from Tune's
@@ -17,22 +17,25 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
+os.environ.update({key: value for key, value in _ENVIRONMENT.items() if key not in os.environ})
 
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside Ray are not the user's to mend
-    import ray.tune  # noqa: F401 - here first: whoever imports it later finds it set up, and silent
+    import ray.tune  # noqa: F401 - here first: every later import finds Ray set up, and is silent
 
 
-#: A worker whose fellows have not come up by then starts without them.
+#: A worker that waits this long for the other workers starts without them.
 BARRIER_SECONDS = 60.0
 
-#: A recipe whose worker process dies is tried this many times in all.
+#: A trial segment whose worker process dies is tried this many times in all.
 ATTEMPTS = 3
 
+#: Ray keeps no models or data in its store, only the arguments of workers; its own default is 30 % of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 
+#: Exit code of a worker process that ends itself as its trial takes too long.
 TIMED_OUT = 42
 
-_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+#: Arguments of `ray.init` that keep it silent.
+QUIET_INIT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -1,4 +1,7 @@
-"""Study actor: the small actor on the driver's machine that the workers talk to."""
+"""Study actor: where the workers meet and leave files; it is a small Ray actor on the driver's machine.
+
+Files come and go as bytes, so driver and workers need no file system in common.
+"""
 
 from __future__ import annotations
 
@@ -10,79 +13,80 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autoprune.files import read_files, write_files
+from autoprune.study.folder import StudyFolder
 from autoprune.trial.cache import FolderStore
 
 
-class Desk:
-    """A small actor on the driver's machine that the workers talk to: start barrier, attempts, models, paused recipes.
+class StudyActor:
+    """What the workers of a search share: start barrier, attempts that timed out, models, paused trials, the cache.
 
-    Files come and go as bytes, so driver and workers need no file system in common.
+    Args:
+        study: folder of the study.
+        models: folder for models.
+        workers: how many there will be.
     """
 
-    def __init__(self, models: str, states: str, shared: str, workers: int) -> None:
-        self.models, self.states, self.shared = Path(models), Path(states), FolderStore(Path(shared))
-        self.workers = workers
-        self.arrived = 0
-        self.expired: set[int] = set()
+    def __init__(self, study: str, models: str, workers: int) -> None:
+        folder = StudyFolder(Path(study))
+        self.models, self.states, self.shared = Path(models), folder.states, FolderStore(folder.shared)
+        self.workers, self.arrived = workers, 0
+        self.timed_out: set[int] = set()
 
     def arrive(self) -> None:
-        """A worker is up."""
+        """Take note that one more worker is up."""
         self.arrived += 1
 
-    def complete(self) -> bool:
+    def all_arrived(self) -> bool:
         """Whether all workers are up."""
         return self.arrived >= self.workers
 
-    def arrivals(self) -> int:
-        """How many workers ever came up; more than there are slots means some had to be replaced."""
-        return self.arrived
+    def has_timed_out(self, number: int) -> bool:
+        """Whether an earlier attempt at this trial took too long."""
+        return number in self.timed_out
 
-    def has_expired(self, number: int) -> bool:
-        """Whether an earlier attempt at this recipe took too long."""
-        return number in self.expired
+    def time_out(self, number: int) -> None:
+        """Take note that an attempt at this trial took too long; its worker is about to end itself."""
+        self.timed_out.add(number)
 
-    def expire(self, number: int) -> None:
-        """An attempt at this recipe took too long; its worker is about to end itself."""
-        self.expired.add(number)
-
-    def store(self, number: int, files: Mapping[str, bytes]) -> None:
+    def store_model(self, number: int, files: Mapping[str, bytes]) -> None:
         """Write a model into the study folder."""
         write_files(self.models, number, files)
 
-    def pause(self, number: int, files: Mapping[str, bytes]) -> None:
-        """Write what a paused recipe goes on from into the study folder."""
+    def store_state(self, number: int, files: Mapping[str, bytes]) -> None:
+        """Write what a paused trial goes on from into the study folder."""
         write_files(self.states, number, files)
 
-    def paused(self, number: int) -> dict[str, bytes]:
-        """What a paused recipe goes on from."""
+    def load_state(self, number: int) -> dict[str, bytes]:
+        """What a paused trial goes on from."""
         return read_files(self.states / str(number))
 
     def get(self, key: str) -> bytes | None:
-        """What some worker found, see `store`."""
+        """What some worker put into the study's cache under the key."""
         return self.shared.get(key)
 
     def put(self, key: str, content: bytes) -> None:
-        """A worker has found something that others will need."""
+        """Keep what other workers will need in the study's cache."""
         self.shared.put(key, content)
 
 
-class DeskStore:
-    """The study's store, from a worker."""
+class StudyActorStore:
+    """The study's cache, from a worker."""
 
-    def __init__(self, desk: Any) -> None:
-        self.desk = desk
+    def __init__(self, study_actor: Any) -> None:
+        self.study_actor = study_actor
 
     def get(self, key: str) -> bytes | None:
         """What was put under the key, by whichever worker."""
-        found: bytes | None = ray.get(self.desk.get.remote(key))
+        found: bytes | None = ray.get(self.study_actor.get.remote(key))
         return found
 
     def put(self, key: str, content: bytes) -> None:
         """Keep it for the others."""
-        ray.get(self.desk.put.remote(key, content))
+        ray.get(self.study_actor.put.remote(key, content))
 
 
-def _open_desk(models: Path, states: Path, shared: Path, workers: int) -> Any:
+def start_study_actor(study: StudyFolder, models: Path, workers: int) -> Any:
+    """Start the study actor on the node of this process; a handle to it, which workers can be sent."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here)
-    return desk.remote(str(models.resolve()), str(states.resolve()), str(shared.resolve()), workers)
+    actor = ray.remote(StudyActor).options(num_cpus=0, scheduling_strategy=here)
+    return actor.remote(str(study.path.resolve()), str(models.resolve()), workers)

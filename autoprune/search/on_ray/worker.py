@@ -1,4 +1,4 @@
-"""The Tune trainable: an actor that runs recipes and lives as long as the search."""
+"""The Tune trainable: an actor that runs trial segments, one after the other, and lives as long as the search."""
 
 from __future__ import annotations
 
@@ -18,90 +18,91 @@ from ray import tune
 
 from autoprune.files import fill, read_files
 from autoprune.search.on_ray.settings import BARRIER_SECONDS, TIMED_OUT
-from autoprune.search.on_ray.study_actor import DeskStore
-from autoprune.search.running.evaluate import Evaluation, Evaluator, Leg, OpenEvaluator, describe, failed, run_leg
+from autoprune.search.on_ray.study_actor import StudyActorStore
+from autoprune.search.running.evaluator import Evaluation, Evaluator, OpenEvaluator, describe_error, failed_outcome
+from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.outcome import Outcome, Proposal, Rung
 
 
-class RecipeTrainable(tune.Trainable):
-    """One actor that runs recipes; task, data and dense model are loaded once, in `setup`."""
+class TrialWorker(tune.Trainable):
+    """One actor that runs trial segments; task, data and dense model are loaded once, in `setup`."""
 
     def setup(
         self,
         config: dict[str, Any],
         open_evaluator: OpenEvaluator,
         clock: StudyClock,
-        desk: Any,
+        study_actor: Any,
         trial_timeout: float,
     ) -> None:
         """Open the evaluator and wait for the other workers."""
-        self.request, self.clock, self.desk, self.trial_timeout = config, clock, desk, trial_timeout
+        self.request, self.clock, self.study_actor, self.trial_timeout = config, clock, study_actor, trial_timeout
         self.evaluator, self.refusal = None, ""
         try:
-            self.evaluator = open_evaluator(clock, DeskStore(desk))
+            self.evaluator = open_evaluator(clock, StudyActorStore(study_actor))
         except Exception as error:  # noqa: BLE001 - a worker that raises here is started again and again, without end
-            self.refusal = f"the worker on {socket.gethostname()} cannot load the task: {describe(error)}"
-        ray.get(desk.arrive.remote())
+            self.refusal = f"the worker on {socket.gethostname()} cannot load the task: {describe_error(error)}"
+        ray.get(study_actor.arrive.remote())
         end = time.monotonic() + BARRIER_SECONDS
-        while not ray.get(desk.complete.remote()) and time.monotonic() < end:
+        while not ray.get(study_actor.all_arrived.remote()) and time.monotonic() < end:
             time.sleep(0.05)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next recipe."""
+        """Take the next segment."""
         self.request = new_config
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run the recipe; models go to the desk before the outcome goes to the driver."""
-        leg = Leg.from_plain(self.request)
-        proposal = leg.proposal
+        """Run the segment; its model goes to the study actor before its outcome goes to the driver."""
+        segment = TrialSegment.from_plain(self.request)
+        proposal = segment.proposal
         if self.refusal or self.evaluator is None:
-            return self._refuse(proposal, self.refusal)
-        if ray.get(self.desk.has_expired.remote(proposal.id)):
+            return self._refuse_trial(proposal, self.refusal)
+        if ray.get(self.study_actor.has_timed_out.remote(proposal.id)):
             minutes = self.trial_timeout / 60
-            return self._refuse(proposal, f"no end after {minutes:g} minutes (resources.trial_timeout_minutes)")
-        with self._watchdog(proposal.id):
-            return self._result(self._run(self.evaluator, leg).outcome)
-
-    def _run(self, evaluator: Evaluator, leg: Leg) -> Evaluation:
-        number = leg.proposal.id
-        with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
-            if leg.resumed:
-                fill(Path(folder), ray.get(self.desk.paused.remote(number)))
-            evaluation = run_leg(evaluator, leg, self._report, self.clock, Path(folder), _worker())
-            if evaluation.outcome.status == "paused":
-                ray.get(self.desk.pause.remote(number, read_files(Path(folder))))
-        if evaluation.files:
-            ray.get(self.desk.store.remote(number, dict(evaluation.files)))
-        return evaluation
+            return self._refuse_trial(proposal, f"no end after {minutes:g} minutes (resources.trial_timeout_minutes)")
+        with self._end_process_if_hung(proposal.id):
+            return _as_result(self._run_segment(self.evaluator, segment).outcome)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to save: a recipe that is cut short starts again."""
+        """Nothing to save: a segment that is cut short starts again."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to load."""
 
-    def _report(self, _rung: Rung, _ratios: Mapping[str, float]) -> bool:
-        until = self.request["until"]
-        return until is None or self.clock.now() < until
+    def _run_segment(self, evaluator: Evaluator, segment: TrialSegment) -> Evaluation:
+        number = segment.proposal.id
+        with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
+            if segment.resumed:
+                fill(Path(folder), ray.get(self.study_actor.load_state.remote(number)))
+            evaluation = run_segment(
+                evaluator, segment, self._may_go_on, self.clock, Path(folder), _name_of_this_process()
+            )
+            if evaluation.outcome.status == "paused":
+                ray.get(self.study_actor.store_state.remote(number, read_files(Path(folder))))
+        if evaluation.files:
+            ray.get(self.study_actor.store_model.remote(number, dict(evaluation.files)))
+        return evaluation
 
-    def _result(self, outcome: Outcome) -> dict[str, Any]:
-        return {"outcome": replace(outcome, worker=_worker()).to_json(), "done": True}
+    def _may_go_on(self, _rung: Rung, _ratios: Mapping[str, float]) -> bool:
+        """Whether there is time left at a rung; the driver has sent the moment when running trials stop."""
+        stop_at = self.request["until"]
+        return stop_at is None or self.clock.now() < stop_at
 
-    def _refuse(self, proposal: Proposal, error: str) -> dict[str, Any]:
+    def _refuse_trial(self, proposal: Proposal, error: str) -> dict[str, Any]:
         now = self.clock.now()
-        return self._result(failed(proposal, error, started=now, finished=now).outcome)
+        return _as_result(failed_outcome(proposal, error, started=now, finished=now))
 
     @contextmanager
-    def _watchdog(self, number: int) -> Iterator[None]:
-        """End this process if a recipe hangs: Tune waits for ever. The next attempt hears of it from the desk."""
+    def _end_process_if_hung(self, number: int) -> Iterator[None]:
+        """End this process if a trial hangs: Tune waits for ever. The study actor tells the next attempt of it."""
 
-        def end() -> None:
-            ray.get(self.desk.expire.remote(number))
+        def end_process() -> None:
+            ray.get(self.study_actor.time_out.remote(number))
             os._exit(TIMED_OUT)
 
-        timer = threading.Timer(self.trial_timeout, end)
+        timer = threading.Timer(self.trial_timeout, end_process)
         timer.daemon = True
         timer.start()
         try:
@@ -110,6 +111,11 @@ class RecipeTrainable(tune.Trainable):
             timer.cancel()
 
 
-def _worker() -> str:
-    """What reports call this process."""
+def _as_result(outcome: Outcome) -> dict[str, Any]:
+    """The one report that Tune gets of a segment."""
+    return {"outcome": replace(outcome, worker=_name_of_this_process()).to_json(), "done": True}
+
+
+def _name_of_this_process() -> str:
+    """What reports call this worker."""
     return f"{socket.gethostname()}:{os.getpid()}"

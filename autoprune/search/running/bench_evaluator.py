@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.search.running.evaluate import Evaluation, Evaluator, Report
+from autoprune.search.running.evaluator import Evaluation, Evaluator, Report
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.outcome import Proposal
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenBench:
+class OpenTask:
     """Builds a `BenchEvaluator` for a task: loads data and model, traces the model.
 
     Args:
@@ -60,6 +60,31 @@ class OpenBench:
         runtime = self.runtime or choose_runtime(task.model(), shape, self.batch_size, threads=self.cpus)
         bench = Bench(task, runtime, store if self.share else None, share=self.share)
         return BenchEvaluator(bench, clock, final=self.final, constraints=self.constraints, latency=self.latency)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenLoaded:
+    """Builds a `BenchEvaluator` on the bench that this process has loaded already.
+
+    Args:
+        bench: with the study's store.
+        cpus: threads of a trial.
+        final: see `BenchEvaluator`.
+        constraints, latency: see `run.run`.
+    """
+
+    bench: Bench
+    cpus: int
+    final: bool = False
+    constraints: Constraints | None = None
+    latency: Latency | None = None
+
+    def __call__(self, clock: StudyClock, _store: Store) -> Evaluator:
+        """Hand out what is loaded; its own store is the study's."""
+        import torch
+
+        torch.set_num_threads(self.cpus)
+        return BenchEvaluator(self.bench, clock, final=self.final, constraints=self.constraints, latency=self.latency)
 
 
 class BenchEvaluator:
@@ -100,9 +125,9 @@ class BenchEvaluator:
         )
         if done.model is None or done.keep is None or not done.outcome.completed:
             return Evaluation(outcome=done.outcome)
-        return Evaluation(outcome=done.outcome, files=self._files(done))
+        return Evaluation(outcome=done.outcome, files=self._write_artefact(done))
 
-    def _files(self, done: Any) -> dict[str, bytes]:
+    def _write_artefact(self, done: Any) -> dict[str, bytes]:
         """The artefact as `artifact.save` writes it, without a folder that driver and worker would have to share."""
         from autoprune.engine.surgery import artifact
 

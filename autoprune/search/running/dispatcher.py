@@ -1,4 +1,4 @@
-"""Runs: what the loops on Ray and in process need of whoever hands out recipes, be it a search or its finals."""
+"""Dispatcher: what an executor needs of that which hands out trials, be it a search or the final retraining."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoprune.search.running.evaluate import Leg
 from autoprune.search.running.limits import Limits
+from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 UPDATE_SECONDS = 0.5
 
 
-class Runs(ABC):
-    """Hands out recipes until none is left and takes in what became of them.
+class Dispatcher(ABC):
+    """Hands out trial segments until none is left, and takes in their outcomes.
 
     Args:
         config: of the study.
-        folder: of the study; what paused recipes go on from lies there.
-        models: folder for the models of recipes that completed, one folder each.
+        folder: of the study; what paused trials go on from lies there.
+        models: folder for the models of trials that completed, one folder each.
         limits: when to end.
         view: who watches.
 
-    Whoever extends it sets `clock`, which shows the seconds since the study began.
+    Subclasses set `clock`, which shows the seconds since the study began.
     """
 
     clock: StudyClock
@@ -54,8 +54,8 @@ class Runs(ABC):
         self._shown = 0.0
 
     @abstractmethod
-    def next(self) -> Leg | None:
-        """What to run next; None when there is nothing, or nothing yet: see `finished_handing_out`."""
+    def next(self) -> TrialSegment | None:
+        """The segment to run next; None if there is none, or none yet: see `finished_handing_out`."""
 
     @abstractmethod
     def finished_handing_out(self) -> bool:
@@ -63,23 +63,23 @@ class Runs(ABC):
 
     @abstractmethod
     def remaining(self) -> int | None:
-        """Recipes that may still be handed out; None = as many as there is time for."""
+        """How many trials may still be handed out; None = as many as there is time for."""
 
     @abstractmethod
     def ended(self, outcome: Outcome) -> None:
-        """Note how a leg ended; its model, or what it goes on from, is in the folder already."""
+        """Take in the outcome of a segment; its model, or what its trial goes on from, is in the folder already."""
 
     @abstractmethod
     def lost(self, proposal: Proposal, status: str, error: str) -> None:
-        """Note the outcome of a recipe whose worker cannot report any more."""
+        """Note the outcome of a trial whose worker cannot report any more."""
 
     @abstractmethod
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:
-        """How far it is; `latest` are the outcomes since the last look."""
+        """How far the trials are; `latest` are the outcomes since the last look."""
 
     @abstractmethod
     def close(self) -> None:
-        """Nothing runs any more: show the end, and raise if it is not a good one."""
+        """Show the end, as nothing runs any more, and raise if it is not a good one."""
 
     def overrun(self) -> bool:
         """Whether running trials should stop at their next rung."""

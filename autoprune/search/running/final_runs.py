@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autoprune.errors import StudyError
-from autoprune.search.running.dispatcher import Runs, last_time
-from autoprune.search.running.evaluate import Leg, failed
+from autoprune.search.running.dispatcher import Dispatcher, last_time
+from autoprune.search.running.evaluator import failed_outcome
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.progress import FrontPoint, SearchInterrupted, StudyProgress, View
+from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.running.time_estimates import Pace
 from autoprune.study.config import StudyConfig
@@ -40,7 +41,7 @@ def clock_of(study: Study) -> StudyClock:
     return StudyClock(time.time() - max(ended, last_time(study)))
 
 
-class Finals(Runs):
+class Finals(Dispatcher):
     """Hands out what `finalists.to_train` found, and keeps one model per member.
 
     Args:
@@ -77,24 +78,24 @@ class Finals(Runs):
             shutil.rmtree(torn)
         self._tidy_models()
 
-    def next(self) -> Leg | None:
-        """See `Runs.next`."""
+    def next(self) -> TrialSegment | None:
+        """See `Dispatcher.next`."""
         if self.finished_handing_out():
             return None
         proposal = replace(self._queue.popleft().proposal, proposed=self.clock.now())
         self.running[proposal.id] = proposal.proposed
-        return Leg(proposal=proposal)
+        return TrialSegment(proposal=proposal)
 
     def finished_handing_out(self) -> bool:
-        """See `Runs.finished_handing_out`."""
+        """See `Dispatcher.finished_handing_out`."""
         return self.interrupted or not self._queue or not self._in_time()
 
     def remaining(self) -> int | None:
-        """See `Runs.remaining`."""
+        """See `Dispatcher.remaining`."""
         return len(self._queue)
 
     def ended(self, outcome: Outcome) -> None:
-        """See `Runs.ended`."""
+        """See `Dispatcher.ended`."""
         if self.running.pop(outcome.id, None) is None:
             return
         outcome = replace(outcome, member=self._member[outcome.id])
@@ -106,10 +107,10 @@ class Finals(Runs):
         self.refresh()
 
     def lost(self, proposal: Proposal, status: str, error: str) -> None:
-        """See `Runs.lost`."""
+        """See `Dispatcher.lost`."""
         if proposal.id in self.running:
             started = self.running[proposal.id]
-            outcome = failed(proposal, error, started=started, finished=self.clock.now()).outcome
+            outcome = failed_outcome(proposal, error, started=started, finished=self.clock.now())
             self.ended(replace(outcome, status=status))
 
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:

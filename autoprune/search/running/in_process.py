@@ -1,4 +1,4 @@
-"""The search in one process, without Ray: one recipe after the other. For debugging, small machines and tests."""
+"""The search in one process, without Ray: one trial after the other. For debugging, small machines and tests."""
 
 from __future__ import annotations
 
@@ -7,48 +7,72 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Self
 
 from autoprune.files import fill, read_files, write_files
-from autoprune.search.running.dispatcher import Runs
-from autoprune.search.running.evaluate import Evaluator, Leg, run_leg
+from autoprune.search.running.dispatcher import Dispatcher
+from autoprune.search.running.evaluator import Evaluator, OpenEvaluator
+from autoprune.search.running.executor import Executor
+from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.study.outcome import Rung
+from autoprune.trial.cache import FolderStore
 
 
-def run(session: Runs, evaluator: Evaluator, *, trial_timeout: float) -> None:
-    """Run recipes until the session hands out no more.
+class InProcessExecutor(Executor):
+    """Runs trials in this process, which is always ready."""
 
-    A hung recipe cannot be ended from inside its own process: a trial that takes longer than `trial_timeout` seconds is
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+    def wait_until_ready(self) -> None:
+        """See `Executor.wait_until_ready`."""
+
+    def run(self, dispatcher: Dispatcher, open_evaluator: OpenEvaluator) -> None:
+        """See `Executor.run`."""
+        evaluator = open_evaluator(dispatcher.clock, FolderStore(dispatcher.folder.shared))
+        run(dispatcher, evaluator, trial_timeout=60 * dispatcher.config.resources.trial_timeout_minutes)
+
+
+def run(dispatcher: Dispatcher, evaluator: Evaluator, *, trial_timeout: float) -> None:
+    """Run trials until the dispatcher hands out no more.
+
+    A hung trial cannot be ended from inside its own process: a trial that takes longer than `trial_timeout` seconds is
     stopped at its next rung.
     """
     try:
-        with _signals_interrupt():
-            while (leg := session.next()) is not None:
-                session.refresh(force=True)
-                _run(session, evaluator, leg, session.clock.now() + trial_timeout)
+        with _sigterm_interrupts():
+            while (segment := dispatcher.next()) is not None:
+                dispatcher.refresh(force=True)
+                _run_segment(dispatcher, evaluator, segment, stop_at=dispatcher.clock.now() + trial_timeout)
     except KeyboardInterrupt:
-        session.interrupted = True
+        dispatcher.interrupted = True
 
 
-def _run(session: Runs, evaluator: Evaluator, leg: Leg, until: float) -> None:
+def _run_segment(dispatcher: Dispatcher, evaluator: Evaluator, segment: TrialSegment, stop_at: float) -> None:
     def report(_rung: Rung, _ratios: Mapping[str, float]) -> bool:
-        session.refresh()
-        return not session.overrun() and session.clock.now() < until
+        dispatcher.refresh()
+        return not dispatcher.overrun() and dispatcher.clock.now() < stop_at
 
-    number, states = leg.proposal.id, session.states
+    number, states = segment.proposal.id, dispatcher.states
     with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
-        if leg.resumed:
+        if segment.resumed:
             fill(Path(folder), read_files(states / str(number)))
-        evaluation = run_leg(evaluator, leg, report, session.clock, Path(folder))
+        evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder))
         if evaluation.outcome.status == "paused":
             write_files(states, number, read_files(Path(folder)))
     if evaluation.files:
-        write_files(session.models, number, evaluation.files)
-    session.ended(evaluation.outcome)
+        write_files(dispatcher.models, number, evaluation.files)
+    dispatcher.ended(evaluation.outcome)
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
+def _sigterm_interrupts() -> Iterator[None]:
     """SIGTERM ends a search as Ctrl-C does; elsewhere than in the main thread Python allows no handlers."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from autoprune.errors import StudyError
 from autoprune.recipe import Recipe
 from autoprune.search.proposing.proposer import Proposer, cost_ratios
-from autoprune.search.running.dispatcher import Runs, last_time
-from autoprune.search.running.evaluate import Leg
+from autoprune.search.running.dispatcher import Dispatcher, last_time
 from autoprune.search.running.halving import Cascade, pauses
 from autoprune.search.running.limits import Limits, Spent, on_plateau
 from autoprune.search.running.progress import FrontPoint, SearchInterrupted, StudyProgress, View
+from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.running.time_estimates import Pace
 from autoprune.study.config import StudyConfig
@@ -29,7 +29,7 @@ from autoprune.study.space import Space
 HOPELESS = 10
 
 
-class Session(Runs):
+class Session(Dispatcher):
     """Hands out recipes and takes in outcomes; what it was told is on the disk before it answers.
 
     Only one process may hold a session on a folder.
@@ -83,8 +83,8 @@ class Session(Runs):
             shutil.rmtree(torn)
         self._tidy_models()
 
-    def next(self) -> Leg | None:
-        """See `Runs.next`."""
+    def next(self) -> TrialSegment | None:
+        """See `Dispatcher.next`."""
         if self.finished_handing_out():
             return None
         leg = self._next()
@@ -97,7 +97,7 @@ class Session(Runs):
         return leg
 
     def finished_handing_out(self) -> bool:
-        """See `Runs.finished_handing_out`."""
+        """See `Dispatcher.finished_handing_out`."""
         if self.interrupted or self.hopeless():
             return True
         if self.proposer.waiting:
@@ -107,7 +107,7 @@ class Session(Runs):
         may_pause = bool(self.cascade.rungs) and bool(self.running)
         return not (self._may_begin() or may_pause or self._promotable() is not None)
 
-    def _next(self) -> Leg | None:
+    def _next(self) -> TrialSegment | None:
         """Recipes of an earlier run first; then one that may go on, from the highest rung down; then a new one."""
         if self.proposer.waiting:
             return self._begin(log=False)
@@ -116,20 +116,20 @@ class Session(Runs):
             return self._resume(number)
         return self._begin() if self._may_begin() else None
 
-    def _begin(self, *, log: bool = True) -> Leg:
+    def _begin(self, *, log: bool = True) -> TrialSegment:
         proposal = self.proposer.next(self.clock.now())
         if log:
             append_line(self.folder.proposals, proposal.to_json())
         self._proposals[proposal.id] = proposal
-        return Leg(proposal=proposal, until=1.0 if proposal.control else self.cascade.next_share())
+        return TrialSegment(proposal=proposal, until=1.0 if proposal.control else self.cascade.next_share())
 
-    def _resume(self, number: int) -> Leg:
+    def _resume(self, number: int) -> TrialSegment:
         """A paused recipe goes on to the next rung or, when there is no time for new ones, to the end."""
         past = self.paused.pop(number)
         self.cascade.go_on(number)
         ending = self.limits.consumes and not self._may_begin()
         until = 1.0 if ending else self.cascade.next_share(past.rungs[-1].share)
-        return Leg(proposal=self._proposals[number], until=until, resumed=True)
+        return TrialSegment(proposal=self._proposals[number], until=until, resumed=True)
 
     def _late(self) -> bool:
         """Whether the budget is used up."""
@@ -182,13 +182,13 @@ class Session(Runs):
         return len(self.outcomes) >= HOPELESS and all(outcome.status == "failed" for outcome in self.outcomes)
 
     def remaining(self) -> int | None:
-        """See `Runs.remaining`."""
+        """See `Dispatcher.remaining`."""
         if self.limits.trials is None:
             return None
         return max(self.limits.trials - self.proposer.handed_out, 0) + self.proposer.waiting
 
     def ended(self, outcome: Outcome) -> None:
-        """See `Runs.ended`."""
+        """See `Dispatcher.ended`."""
         if self.running.pop(outcome.id, None) is None:
             return
         past = self._past.get(outcome.id)
@@ -233,7 +233,7 @@ class Session(Runs):
         self.refresh()
 
     def lost(self, proposal: Proposal, status: str, error: str) -> None:
-        """See `Runs.lost`."""
+        """See `Dispatcher.lost`."""
         if proposal.id not in self.running:
             return
         past = self._past.get(proposal.id) or Outcome(

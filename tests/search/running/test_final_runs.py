@@ -11,6 +11,7 @@ import pytest
 from autoprune.engine.surgery import artifact
 from autoprune.errors import InputError, StudyError
 from autoprune.search import finish, search
+from autoprune.search.options import FinalistsOptions
 from autoprune.search.overrides import with_finalists
 from autoprune.search.running import in_process
 from autoprune.search.running.final_runs import Finals, clock_of, with_time
@@ -302,7 +303,10 @@ def test_a_study_that_is_in_use(study):
 
 @pytest.mark.parametrize(
     ("given", "what"),
-    [({"seeds": 0}, "finalists.seeds: 0 is out of range"), ({"images": -3}, "finalists.images: -3 is out of range")],
+    [
+        (FinalistsOptions(seeds=0), "finalists.seeds: 0 is out of range"),
+        (FinalistsOptions(images=-3), "finalists.images: -3 is out of range"),
+    ],
 )
 def test_numbers_out_of_range(given, what):
     with pytest.raises(InputError, match=what):
@@ -362,14 +366,14 @@ def _loads_with_its_accuracies(study, one):
 @pytest.mark.slow
 @pytest.mark.usefixtures("workers_see_fakes")
 def test_finals_after_a_search_on_the_same_ray(tmp_path):
-    from autoprune.search.on_ray.cluster import Cluster
+    from autoprune.search.on_ray.executor import RayExecutor
 
     session = fakes.open_session(tmp_path, fakes.study_config(trials=8))
-    with Cluster(session.config.resources) as cluster:
-        cluster.run(session, fakes.OpenFake())
+    with RayExecutor(session.config.resources) as executor:
+        executor.run(session, fakes.OpenFake())
         study = load_study(tmp_path)
         finals = finals_of(study, Finalists(seeds=2), at=session.clock)
-        cluster.run(finals, fakes.OpenFake(final=True, trouble={3: "exit"}))
+        executor.run(finals, fakes.OpenFake(final=True, trouble={3: "exit"}))
     finals.close()
     after = again(study)
 

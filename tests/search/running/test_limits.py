@@ -4,6 +4,7 @@ import fakes
 import pytest
 
 from autoprune.errors import InputError
+from autoprune.search.options import BudgetOptions
 from autoprune.search.overrides import with_budget
 from autoprune.search.running.limits import Limits, Spent, on_plateau
 from autoprune.search.running.time_estimates import Pace
@@ -147,19 +148,19 @@ def test_the_time_left_is_right_within_a_quarter_once_a_tenth_is_done(tmp_path, 
 
 def test_amounts_that_are_given_replace_all_of_the_space_and_until_is_added():
     config = fakes.study_config(trials=7)
-    assert with_budget(config, {"minutes": None}).budget == Budget(trials=7)
-    assert with_budget(config, {"minutes": 3.0, "until": "hypervolume"}).budget == Budget(
+    assert with_budget(config, BudgetOptions()).budget == Budget(trials=7)
+    assert with_budget(config, BudgetOptions(minutes=3.0, until="hypervolume")).budget == Budget(
         minutes=3, until="hypervolume"
     )
-    assert with_budget(config, {"until": "hypervolume"}).budget == Budget(trials=7, until="hypervolume")
+    assert with_budget(config, BudgetOptions(until="hypervolume")).budget == Budget(trials=7, until="hypervolume")
 
 
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"images": 0}, "images: 0 is out of range; allowed: above 0"),
-        ({"gpu_hours": 1.0}, "budget.gpu_hours: trials use no GPU"),
-        ({"until": "doomsday"}, "until: unknown end 'doomsday'"),
+        (BudgetOptions(images=0), "images: 0 is out of range; allowed: above 0"),
+        (BudgetOptions(gpu_hours=1.0), "budget.gpu_hours: trials use no GPU"),
+        (BudgetOptions(until="doomsday"), "until: unknown end 'doomsday'"),
     ],
 )
 def test_budgets_that_cannot_be_counted_are_refused(given, what):
@@ -169,4 +170,4 @@ def test_budgets_that_cannot_be_counted_are_refused(given, what):
 
 def test_a_search_needs_an_end():
     with pytest.raises(InputError, match="no end is given; allowed: trials, minutes, gpu_hours, images, until"):
-        with_budget(fakes.study_config(trials=None), {})
+        with_budget(fakes.study_config(trials=None), BudgetOptions())

@@ -12,7 +12,7 @@ import fakes
 import pytest
 
 from autoprune.errors import InputError, StudyError
-from autoprune.search.on_ray.cluster import Cluster
+from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
 from autoprune.search.running.progress import SearchInterrupted
 from autoprune.study.config import Resources
@@ -22,10 +22,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_see_fakes")]
 
 
 def run(session, **options):
-    with Cluster(session.config.resources) as cluster:
-        cluster.run(session, fakes.OpenFake(**options))
+    with RayExecutor(session.config.resources) as executor:
+        executor.run(session, fakes.OpenFake(**options))
     session.close()
-    return cluster.folder
+    return executor.folder
 
 
 def wait_for(condition, seconds=90):
@@ -97,29 +97,29 @@ def test_every_slot_gets_one_actor_and_no_more(tmp_path):
     ],
 )
 def test_an_address_that_nobody_answers_is_the_users_to_mend(address, what):
-    with Cluster(Resources(), address) as cluster, pytest.raises(InputError, match=what):
-        cluster.ready()
+    with RayExecutor(Resources(), address) as executor, pytest.raises(InputError, match=what):
+        executor.wait_until_ready()
 
 
 def test_a_trial_that_fits_nowhere_is_the_users_to_mend():
     with (
-        Cluster(Resources(workers=1, gpus_per_trial=64.0)) as cluster,
+        RayExecutor(Resources(workers=1, gpus_per_trial=64.0)) as executor,
         pytest.raises(InputError, match="a trial needs 64 GPUs, this machine has"),
     ):
-        cluster.ready()
+        executor.wait_until_ready()
 
 
 DRIVER = """
 import sys
 import fakes
 from pathlib import Path
-from autoprune.search.on_ray.cluster import Cluster
+from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.progress import SearchInterrupted
 
 def main(folder):
     session = fakes.open_session(folder / "study", fakes.study_config(trials=14))
-    with Cluster(session.config.resources) as cluster:
-        cluster.run(session, fakes.OpenFake(seconds=0.7, ran=folder / "ran"))
+    with RayExecutor(session.config.resources) as executor:
+        executor.run(session, fakes.OpenFake(seconds=0.7, ran=folder / "ran"))
     session.close()
 
 try:

@@ -1,0 +1,141 @@
+"""The life of a study: it is started, resumed and finished. The package's three functions come here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from autoprune import methods
+from autoprune.search.options import BudgetOptions, FinalistsOptions
+from autoprune.search.overrides import warm_started, with_budget, with_finalists, with_sampler
+from autoprune.search.placement import Placement
+from autoprune.search.prepare import (
+    Prepared,
+    check_new_folder,
+    check_same_model,
+    create_folder,
+    prepare,
+    stored_config,
+)
+from autoprune.search.running.dispatcher import Dispatcher, last_time
+from autoprune.search.running.executor import Executor
+from autoprune.search.running.final_runs import Finals, clock_of, with_time
+from autoprune.search.running.limits import Limits
+from autoprune.search.running.progress import View
+from autoprune.search.running.session import Session
+from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.study_lock import lock
+from autoprune.study.config import Budget
+from autoprune.study.finalists import Entry, to_train
+from autoprune.study.folder import Study, StudyFolder, load_study
+from autoprune.study.space_file import load_space
+
+
+def start_study(
+    space: str | Path,
+    folder: StudyFolder,
+    *,
+    budget: BudgetOptions,
+    placement: Placement,
+    overrides: Sequence[str] = (),
+    sampler: str | None = None,
+    warm_start: str | Path | None = None,
+    view: View | None = None,
+) -> Study:
+    """Search a space in a new folder until the budget is used up; see `autoprune.search.search`."""
+    check_new_folder(folder.path)
+    config = load_space(space, overrides=overrides, check_method=methods.build, find_method=methods.find)
+    config = with_sampler(with_budget(config, budget), sampler)
+    earlier = None if warm_start is None else load_study(warm_start)
+    with placement.executor(config.resources) as executor:
+        prepared = warm_started(prepare(config, folder, placement), earlier)
+        executor.wait_until_ready()
+        create_folder(folder, prepared)
+        with lock(folder):
+            _search_and_retrain(executor, prepared, folder, view=view)
+    return load_study(folder.path)
+
+
+def resume_study(
+    folder: StudyFolder, *, budget: BudgetOptions, placement: Placement, view: View | None = None
+) -> Study:
+    """Go on with a study; see `autoprune.search.resume`."""
+    load_study(folder.path)
+    with ExitStack() as stack:
+        stack.enter_context(lock(folder))
+        study = load_study(folder.path)
+        config = with_budget(stored_config(study), budget)
+        executor = stack.enter_context(placement.executor(config.resources))
+        prepared = prepare(config, folder, placement)
+        check_same_model(study, prepared)
+        start = 0.0 if budget.minutes is None else last_time(study)
+        _search_and_retrain(executor, prepared, folder, study=study, start=start, view=view)
+    return load_study(folder.path)
+
+
+def finish_study(
+    folder: StudyFolder, *, wanted: FinalistsOptions, placement: Placement, view: View | None = None
+) -> Study:
+    """Retrain what is missing of a study's finalists; see `autoprune.search.finish`."""
+    load_study(folder.path)
+    with ExitStack() as stack:
+        stack.enter_context(lock(folder))
+        study = load_study(folder.path)
+        config = with_finalists(stored_config(study), wanted)
+        entries = to_train(study, config.finalists)
+        if entries:
+            executor = stack.enter_context(placement.executor(config.resources))
+            prepared = prepare(config, folder, placement)
+            check_same_model(study, prepared)
+            _retrain(executor, prepared, study, entries, clock=clock_of(study), limits=Limits(), view=view)
+    return load_study(folder.path)
+
+
+def _search_and_retrain(
+    executor: Executor,
+    prepared: Prepared,
+    folder: StudyFolder,
+    *,
+    study: Study | None = None,
+    start: float = 0.0,
+    view: View | None,
+) -> None:
+    """Use up the budget; then train the finalists that the study keeps a share of its minutes for, if it keeps one.
+
+    Args:
+        study: what the folder holds already, None = nothing but its configuration.
+        start: when the minutes begin, in seconds since the study began.
+    """
+    config = prepared.config
+    limits = Limits.of(config.budget, start=start, kept=config.finalists.share)
+    session = Session(config, prepared.space, folder, limits=limits, study=study, view=view)
+    _run(executor, session, prepared)
+    if config.finalists.share is not None:
+        searched = load_study(folder.path)
+        entries = to_train(searched, config.finalists)
+        limits = Limits.of(Budget(minutes=config.budget.minutes), start=start)
+        _retrain(executor, prepared, searched, entries, clock=session.clock, limits=limits, view=view)
+
+
+def _retrain(
+    executor: Executor,
+    prepared: Prepared,
+    study: Study,
+    entries: Sequence[Entry],
+    *,
+    clock: StudyClock,
+    limits: Limits,
+    view: View | None,
+) -> None:
+    config = with_time(prepared.config, study, entries)
+    finals = Finals(config, study, entries, clock=clock, limits=limits, view=view)
+    _run(executor, finals, prepared, final=True)
+
+
+def _run(executor: Executor, dispatcher: Dispatcher, prepared: Prepared, *, final: bool = False) -> None:
+    """Run what the dispatcher has left; `final`: see `BenchEvaluator`."""
+    if not dispatcher.finished_handing_out():
+        executor.run(dispatcher, replace(prepared.open_evaluator, final=final))
+    dispatcher.close()

@@ -1,0 +1,85 @@
+"""The executor on Ray: starts Ray or connects to it in the background, and runs trials on it with Tune."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import ray
+
+from autoprune.search.on_ray.cluster import connect, count_slots, start_on_this_machine
+from autoprune.search.on_ray.driver import run_on_tune
+from autoprune.search.on_ray.quiet import guarded_by_token, quiet_terminal, scratch_folder, signals_interrupt
+from autoprune.search.running.evaluator import OpenEvaluator
+from autoprune.search.running.executor import Executor
+from autoprune.study.config import Resources
+
+if TYPE_CHECKING:
+    from autoprune.search.running.dispatcher import Dispatcher
+
+
+class RayExecutor(Executor):
+    """Runs trials on Ray, which opens in the background: that takes seconds in which the driver loads the task.
+
+    Args:
+        resources: per trial, and how many at a time.
+        address: of a running cluster (`auto` finds the one this machine belongs to); None starts Ray on this machine
+            and ends it with the `with` block.
+    """
+
+    def __init__(self, resources: Resources, address: str | None = None) -> None:
+        self.resources, self.address = resources, address
+        self._stack = ExitStack()
+        self._error: BaseException | None = None
+        self._open, self._closing = threading.Event(), threading.Event()
+        # Its name keeps what Ray prints in it off the terminal, see `quiet`.
+        self._thread = threading.Thread(target=self._hold_ray, name="ray_hold", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(quiet_terminal())
+        self.folder = self._stack.enter_context(scratch_folder())
+        if self.address is None:
+            self._stack.enter_context(guarded_by_token())
+        self._stack.callback(self._thread.join)
+        self._stack.callback(self._closing.set)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until Ray is up.
+
+        Raises:
+            InputError: nothing answers at the address, or no node has what one trial needs.
+        """
+        self._open.wait()
+        if self._error is not None:
+            raise self._error
+        count_slots(self.resources, self.address)
+
+    def run(self, dispatcher: Dispatcher, open_evaluator: OpenEvaluator) -> None:
+        """See `Executor.run`; as many workers as fit, but no more than there are trials."""
+        self.wait_until_ready()
+        slots, left = count_slots(self.resources, self.address), dispatcher.remaining()
+        workers = max(1, min(slots, self.resources.workers or slots, slots if left is None else left))
+        with signals_interrupt(dispatcher):
+            run_on_tune(dispatcher, open_evaluator, workers, self.folder)
+
+    def _hold_ray(self) -> None:
+        """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
+        try:
+            if self.address is None:
+                start_on_this_machine(self.folder, self.resources)
+            else:
+                connect(self.address)
+        except BaseException as error:  # noqa: BLE001 - raised again where somebody waits for it
+            self._error = error
+        self._open.set()
+        self._closing.wait()
+        ray.shutdown()

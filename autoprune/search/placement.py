@@ -1,0 +1,30 @@
+"""Placement: where the trials of a search run, and the executor for that place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autoprune.search.running.executor import Executor
+from autoprune.search.running.in_process import InProcessExecutor
+from autoprune.study.config import Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the trials of a search run.
+
+    Fields:
+        address: of a running Ray cluster; None starts Ray on this machine.
+        in_process: one trial after the other in this process, without Ray.
+    """
+
+    address: str | None = None
+    in_process: bool = False
+
+    def executor(self, resources: Resources) -> Executor:
+        """What runs trials there, each with its share of these resources."""
+        if self.in_process:
+            return InProcessExecutor()
+        from autoprune.search.on_ray.executor import RayExecutor  # Ray takes a second to import
+
+        return RayExecutor(resources, self.address)
