@@ -113,19 +113,19 @@ MUTATIONS = {
         "test_epruner.py::test_the_preference_is_the_median_of_the_column_with_the_zero_of_the_diagonal",
     ),
     "ldrf: the layer that is cut is fitted as well as its readers": Mutation(
-        "ldrf.py",
+        "base/reconstruction.py",
         "optimizer.step()",
         "optimizer.zero_grad()",
         "test_ldrf.py::test_both_factors_beat_one_and_one_beats_none[responses-1]",
     ),
     "ldrf: energy is squared singular values": Mutation(
-        "ldrf.py",
+        "base/decomposition.py",
         "energy = values.square()",
         "energy = values",
-        "test_ldrf.py::test_capacity_is_the_smallest_rank_that_leaves_out_no_more",
+        "base/test_decomposition.py::test_capacity_is_the_smallest_rank_that_leaves_out_no_more",
     ),
     "channel_pruning: readers are fitted": Mutation(
-        "ldrf.py",
+        "base/reconstruction.py",
         "return self.start + change,",
         "return self.start + 0 * change,",
         "test_ldrf.py::test_without_steps_it_is_channel_pruning_and_for_1x1_the_least_squares_of_the_reader",

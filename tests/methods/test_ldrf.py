@@ -1,4 +1,4 @@
-"""LDRF and channel pruning: decomposition, what is solved for, recomposition, and which layers have a site."""
+"""LDRF and channel pruning: decomposition, what is solved for, recomposition, and scores."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nets import NETS, Residual, block, image, randomised
+from readers import TwoReaders, depthwise_between
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,8 +20,9 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 from autoprune.errors import InputError
 from autoprune.methods import Context, Method
-from autoprune.methods.base.layer_pairs import sites
-from autoprune.methods.ldrf import LDRF, ChannelPruning, by_multiple, capacity, lifted, root
+from autoprune.methods.base.decomposition import capacity, lifted, root
+from autoprune.methods.base.layer_pairs import find_pairs
+from autoprune.methods.ldrf import LDRF, ChannelPruning, by_multiple
 from autoprune.recipe import Allocation, Target
 
 ALL = 10**6  # more places than any layer has
@@ -55,7 +57,7 @@ class Padded(nn.Module):
 
 
 def pair(width: int = 13, kernel: int = 1, norm: bool = True) -> nn.Sequential:
-    """One site: a 3x3 convolution, read by another convolution; its output is what readers make of the site."""
+    """One layer pair: a 3x3 convolution, read by another convolution; its output is what readers make of it."""
     between = [nn.BatchNorm2d(width), nn.ReLU()] if norm else []
     layers = [nn.Conv2d(3, width, 3, bias=False), *between, nn.Conv2d(width, 7, kernel, bias=False)]
     return randomised(nn.Sequential(*layers))
@@ -73,63 +75,7 @@ def error(net: nn.Module, pruned: nn.Module, images: int = 64) -> float:
     return ((pruned(seen(images)) - expected).square().sum() / expected.square().sum()).item()
 
 
-def depthwise_between() -> nn.Sequential:
-    """Expand, depthwise with padding, project."""
-    depthwise = nn.Conv2d(13, 13, 3, padding=1, groups=13, bias=False)
-    return nn.Sequential(*block(3, 13, 1), depthwise, nn.BatchNorm2d(13), nn.ReLU6(), nn.Conv2d(13, 7, 1))
-
-
-class TwoReaders(nn.Module):
-    """One layer that two others read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.a, self.b = block(3, 13), nn.Conv2d(13, 7, 3, stride=2), nn.Conv2d(13, 5, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.stem(x)
-        return self.a(x).flatten(1), self.b(x).flatten(1)
-
-
-SITES = {
-    "Chain": {"first.0", "second.0"},
-    "Residual": {"a1.0", "b1.0"},
-    "Concat": set(),
-    "Depthwise": {"project.0", "reduce"},
-    "Grouped": {"after.0"},
-    "Shuffle": {"after.0"},
-    "Shared": {"up"},
-}
-
-
-@pytest.mark.parametrize("name", SITES)
-def test_sites_are_layers_that_one_makes_and_others_read_behind_channel_wise_operations(name: str) -> None:
-    net = randomised(NETS[name]())
-
-    assert {site.group.id for site in sites(net, trace(net, image()), image())} == SITES[name]
-
-
-def test_what_lies_between_includes_depthwise_convolutions() -> None:
-    net = randomised(depthwise_between())
-    found = sites(net, trace(net, image()), image())
-
-    assert [(site.maker, [r.path for r in site.readers]) for site in found] == [("0", ["6"])]
-    assert set(found[0].trained) == {"1.weight", "1.bias", "4.weight", "4.bias"}
-
-
-def test_readers_that_see_different_things_have_no_site() -> None:
-    class Apart(TwoReaders):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            x = self.stem(x)
-            return self.a(x).flatten(1), self.b(torch.tanh(x)).flatten(1)
-
-    apart, together = randomised(Apart()), randomised(TwoReaders())
-
-    assert sites(apart, trace(apart, image()), image()) == ()
-    assert len(sites(together, trace(together, image()), image())) == 1
-
-
-def test_a_network_without_sites_says_so() -> None:
+def test_a_network_without_layer_pairs_says_so() -> None:
     with pytest.raises(InputError, match="made by one layer"):
         LDRF().score(case(randomised(NETS["Concat"]())))
 
@@ -153,7 +99,7 @@ NETWORKS = {
 def test_whole_ranks_and_all_channels_give_the_network_back(name: str, method: Method) -> None:
     net = randomised(NETWORKS[name]())
     context = case(net)
-    keep = {site.group.id: range(site.group.size) for site in sites(net, context.graph, image())}
+    keep = {one.group.id: range(one.group.size) for one in find_pairs(net, context.graph, image())}
     again = method.rebuild(context, Keep.of(keep))
 
     with torch.no_grad():
@@ -287,7 +233,7 @@ def test_one_channel_may_be_all_that_stays(name: str) -> None:
     """A depthwise convolution of one channel looks like any other."""
     net = randomised(NETWORKS[name]())
     context = case(net)
-    keep = {site.group.id: [2] for site in sites(net, context.graph, image())}
+    keep = {one.group.id: [2] for one in find_pairs(net, context.graph, image())}
     pruned = LDRF(images=20, steps=3).rebuild(context, Keep.of(keep))
     sliced = prune(net, context.graph, Keep.of(keep), fold=False)
 
@@ -296,7 +242,7 @@ def test_one_channel_may_be_all_that_stays(name: str) -> None:
 
 
 def read_weights(net: nn.Module, context: Context) -> list[str]:
-    return [reader.weight for site in sites(net, context.graph, image()) for reader in site.readers]
+    return [reader.weight for one in find_pairs(net, context.graph, image()) for reader in one.readers]
 
 
 def test_layers_that_lose_nothing_stay_as_they_are() -> None:
@@ -346,13 +292,6 @@ def test_scores_by_hand() -> None:
     assert LDRF(images=40, eps=0.1).score(case(net))["0"] == pytest.approx(expected.numpy(), rel=1e-4)
     undecomposed = matrix.norm(dim=1) * y.square().mean(0).sqrt()
     assert ChannelPruning(images=40).score(case(net))["0"] == pytest.approx(undecomposed.numpy(), rel=1e-4)
-
-
-def test_capacity_is_the_smallest_rank_that_leaves_out_no_more() -> None:
-    values = torch.tensor([3.0, 2.0, 1.0, 1.0]).double()  # energies 9, 4, 1, 1 of 15
-
-    assert [capacity(values, eps) for eps in (0.0, 0.9 / 15, 1.1 / 15, 2.1 / 15, 0.39, 0.41)] == [4, 4, 3, 2, 2, 1]
-    assert capacity(torch.tensor([3.0, 0.0]), 0.0) == 1
 
 
 def test_multiples_of_the_rank_by_hand() -> None:
