@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,7 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 
-from autoprune.engine.allocation.allocate import TOLERANCE, allocate
+from autoprune.engine.allocation.allocate import TOLERANCE, allocate_by
+from autoprune.engine.allocation.strategies import (
+    Strategy,
+    WidthLimits,
+    by_plain_scores,
+    limits_of,
+    strategy_of,
+    without_scores,
+)
 from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.cost import costs_of_counts
 from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
@@ -108,7 +116,7 @@ class Choice:
         groups: those that may lose units.
         widths: of each, the widths it may have, ascending.
         target: what the model may cost.
-        how: the allocation.
+        strategy, limits: of the allocation.
         normaliser: what a score is divided by.
     """
 
@@ -116,12 +124,13 @@ class Choice:
     groups: tuple[Group, ...]
     widths: tuple[Ints, ...]
     target: Target
-    how: Allocation
+    strategy: Strategy
+    limits: WidthLimits
     normaliser: str
 
     @classmethod
     def of(
-        cls, graph: ChannelGraph, groups: tuple[Group, ...], target: Target, how: Allocation, normaliser: str
+        cls, graph: ChannelGraph, groups: tuple[Group, ...], target: Target, allocation: Allocation, normaliser: str
     ) -> Choice:
         """Under an allocation: its widths and, unless it ranks globally, how far each group may go.
 
@@ -129,11 +138,12 @@ class Choice:
             TargetError: the target is out of reach.
         """
         scored = {group.id: np.zeros(group.size) for group in groups}
-        allowed, lowest = allowed_widths(graph, how, scored), dict.fromkeys(scored, 0)
-        if how.name != "global":
-            lowest |= allocate(graph, scored, target, how).widths(graph)
+        strategy, limits = strategy_of(allocation), limits_of(allocation)
+        allowed, lowest = allowed_widths(graph, allocation, scored), dict.fromkeys(scored, 0)
+        if strategy == without_scores(strategy):
+            lowest |= allocate_by(graph, scored, target, strategy, limits).widths(graph)
         widths = tuple(allowed[group.id][allowed[group.id] >= lowest[group.id]] for group in groups)
-        return cls(graph, groups, widths, target, how, normaliser)
+        return cls(graph, groups, widths, target, strategy, limits, normaliser)
 
     @cached_property
     def dense(self) -> Floats:
@@ -147,8 +157,8 @@ class Choice:
 
     def estimated_removals(self) -> int:
         """How many units would go if every group lost the same share, or as the allocation says if it does."""
-        even = self.how if self.how.name != "global" else replace(self.how, name="uniform")
-        keep = allocate(self.graph, {group.id: np.zeros(group.size) for group in self.groups}, self.target, even)
+        scores = {group.id: np.zeros(group.size) for group in self.groups}
+        keep = allocate_by(self.graph, scores, self.target, without_scores(self.strategy), self.limits)
         return int((self.graph.sizes - keep.counts(self.graph)).sum())
 
     def count_alive(self, alive: NDArray[np.bool_]) -> Ints:
@@ -201,8 +211,8 @@ class Choice:
         for group, worth in zip(self.graph.prunable, cost_per_unit(self.graph, self.normaliser), strict=True):
             values[group.units] = scores[group.units] / worth
         values[gone] = np.arange(len(gone)) - len(gone)
-        how = replace(self.how, normalise="none")
-        return allocate(self.graph, {group.id: values[group.units] for group in self.groups}, self.target, how)
+        ranked = {group.id: values[group.units] for group in self.groups}
+        return allocate_by(self.graph, ranked, self.target, by_plain_scores(self.strategy), self.limits)
 
 
 class Removal:

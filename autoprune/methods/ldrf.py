@@ -6,14 +6,15 @@ Channel pruning, the control, recovers it in the readers alone.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.engine.allocation.allocate import allocate
+from autoprune.engine.allocation.allocate import allocate_by
+from autoprune.engine.allocation.strategies import Global, limits_of
 from autoprune.engine.keep import Keep
 from autoprune.engine.shrunk_graph import shrink
 from autoprune.engine.surgery.prune import prune
@@ -140,11 +141,11 @@ class LDRF(Reconstructing):
         if self.budget == "allocation":
             return super().select(context, scores, target, how)
         spectra, eps = self._spectra_by_group(context), self.eps
-        how = replace(how, name="global", normalise="none")
+        limits = limits_of(how)
         while True:
             ranks = {name: capacity(values, eps) for name, values in spectra.items()}
             multiples = {name: by_multiple(scores[name], rank) for name, rank in ranks.items()}
-            keep = allocate(context.graph, multiples, target, how)
+            keep = allocate_by(context.graph, multiples, target, Global(normalise="none"), limits)
             if all(len(kept) >= ranks[name] for name, kept in keep.kept) or max(ranks.values()) == 1:
                 return Selection(keep)
             eps = max(2 * eps, 1e-6)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autoprune import methods
 from autoprune.engine.allocation.allocate import check_target
-from autoprune.engine.allocation.features import as_ratios
+from autoprune.engine.allocation.features import as_ratios, needs_rises
 from autoprune.engine.cost import Cost, cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
@@ -126,7 +126,7 @@ class Bench:
         Sensitivity is that of the trained dense model, whatever weights the recipe starts from, measured once.
         """
         rises = {}
-        if how.name == "features" and how.sensitivity:
+        if needs_rises(how):
             found = self._once(stable_hash(["sensitivity", self.grouped]), self._loss_rises)
             rises = {group: float(rise) for group, rise in found.items()}
         return as_ratios(graph, how, rises)

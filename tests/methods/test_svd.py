@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.engine.allocation.allocate import TOLERANCE
-from autoprune.engine.allocation.widths import shares
+from autoprune.engine.allocation.ratio_keys import weights_by_key
 from autoprune.engine.surgery import artifact
 from autoprune.engine.surgery.low_rank import decomposed
 from autoprune.engine.tracing.trace import trace
@@ -57,7 +57,7 @@ def context(net: nn.Module) -> Context:
 
 def test_ratios_may_call_both_parts_by_the_name_of_the_layer() -> None:
     case = context(build("svd").prepare(randomised(Residual(stream=23, inner=31))))
-    found = shares(case.graph, Allocation(name="ratios", ratios={"a1.0": 0.5, "a?.basis": 0.25}))
+    found = weights_by_key(case.graph, {"a1.0": 0.5, "a?.basis": 0.25})
     inside = {group: weight for group, weight in found.items() if group.startswith("a")}
 
     assert inside == {"a1.0.basis": 0.5, "a1.0.mix": 0.5, "a2.basis": 0.25}

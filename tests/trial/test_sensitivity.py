@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.engine.allocation.allocate import TOLERANCE
-from autoprune.engine.allocation.features import weights
+from autoprune.engine.allocation.features import feature_weights
+from autoprune.engine.allocation.strategies import strategy_of
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.tracing.trace import trace
 from autoprune.methods import METHODS, Context, Selection, Stage
@@ -171,7 +172,7 @@ def test_a_method_is_shown_ratios(bench: Bench, monkeypatch: pytest.MonkeyPatch)
 
     assert outcome.error is None
     assert [how.name for how in Looking.seen] == ["ratios", "ratios"]
-    assert Looking.seen[0].ratios == pytest.approx(weights(bench.graph, HOW, rises))
+    assert Looking.seen[0].ratios == pytest.approx(feature_weights(bench.graph, strategy_of(HOW), rises))
     assert Looking.seen[1] == Looking.seen[0]
     assert outcome.recipe.allocation == HOW
 

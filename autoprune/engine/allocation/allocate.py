@@ -15,17 +15,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from autoprune.engine.allocation.widths import _reach, _weights, _Widths, _widths, channels_per_unit
+from autoprune.engine.allocation.removal_order import RankedUnits, RemovalOrder, Scores, rank_units, removal_order
+from autoprune.engine.allocation.removal_rule import rule_of
+from autoprune.engine.allocation.strategies import Strategy, WidthLimits, limits_of, strategy_of
+from autoprune.engine.allocation.widths import WidthGrid, channels_per_unit, widths_in_reach
 from autoprune.engine.cost import Cost, cost_of_counts, flops_by_layer
-from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
+from autoprune.engine.graph import ChannelGraph, Ints
 from autoprune.engine.keep import Keep
-from autoprune.errors import InputError, StudyError, TargetError, check_name
+from autoprune.errors import StudyError, TargetError
 from autoprune.recipe import Allocation, Target
-
-Scores = Mapping[str, ArrayLike]
-
 
 #: How far from the target the cost may end, as a share of the dense cost.
 TOLERANCE = 0.01
@@ -34,26 +33,30 @@ TOLERANCE = 0.01
 TRIES = 4096
 
 
-def allocate(graph: ChannelGraph, scores: Scores, target: Target, how: Allocation | None = None) -> Keep:
+def allocate(graph: ChannelGraph, scores: Scores, target: Target, allocation: Allocation | None = None) -> Keep:
     """Which units stay when `target` is met with the highest scores kept.
 
     Args:
         graph: of the dense model.
         scores: group id -> one score per unit, higher = keep; groups left out are not pruned.
         target: what the pruned model may cost; an empty target keeps everything.
-        how: the strategy and its limits (default: global ranking by scores over their group's mean).
+        allocation: the strategy and its limits (default: global ranking by scores over their group's mean).
 
     Raises:
         InputError: unknown or frozen group, wrong number of scores, a score that is not finite, a ratio key that
             matches no group; `features` with a coefficient of `sensitivity`, which only a trial can measure.
         TargetError: the target is below what can be reached, or no widths come within 1 % of it.
     """
-    how = how or Allocation()
-    ranked = _ranked(graph, scores)
-    weights = _weights(graph, how, scores)
-    widths = _widths(graph, how, weights)
-    order = _removal_order(ranked, widths, weights, how)
-    return _keep(graph, ranked, _meet(graph, widths, order, target))
+    allocation = allocation or Allocation()
+    return allocate_by(graph, scores, target, strategy_of(allocation), limits_of(allocation))
+
+
+def allocate_by(graph: ChannelGraph, scores: Scores, target: Target, strategy: Strategy, limits: WidthLimits) -> Keep:
+    """`allocate` for an allocation in parts."""
+    ranked = rank_units(graph, scores)
+    rule = rule_of(graph, strategy, scores)
+    widths = WidthGrid.of(graph, limits, rule.weights > 0)
+    return _keep_highest(graph, ranked, _meet_target(graph, widths, removal_order(ranked, widths, rule), target))
 
 
 def share_kept(graph: ChannelGraph, scores: Scores, keep: Keep) -> float:
@@ -67,19 +70,17 @@ def share_kept(graph: ChannelGraph, scores: Scores, keep: Keep) -> float:
     return total / sum(group.size * channels[group.id] for group in graph.prunable)
 
 
-def smallest(graph: ChannelGraph, how: Allocation | None = None) -> Cost:
-    """The cost when everything that `how` allows is pruned."""
-    how = how or Allocation()
-    return cost_of_counts(graph, _reach(graph, how, graph.by_id).lowest)
+def smallest(graph: ChannelGraph, allocation: Allocation | None = None) -> Cost:
+    """The cost when everything that `allocation` allows is pruned."""
+    return cost_of_counts(graph, _lowest_widths(graph, allocation))
 
 
-def check_target(graph: ChannelGraph, target: Target, how: Allocation | None = None) -> None:
+def check_target(graph: ChannelGraph, target: Target, allocation: Allocation | None = None) -> None:
     """Raise `TargetError` if the target is out of reach, whatever the scores."""
-    how = how or Allocation()
-    limits = _limits(graph, target)
-    lowest = _reach(graph, how, graph.by_id).lowest
+    limits = _cost_limits(graph, target)
+    lowest = _lowest_widths(graph, allocation)
     if limits.ratios and limits.excess(lowest) > 0:
-        raise _unreachable(limits, lowest)
+        raise _unreachable_error(limits, lowest)
 
 
 def excess(graph: ChannelGraph, keep: Keep, target: Target) -> float:
@@ -98,101 +99,17 @@ def check_prunable(graph: ChannelGraph) -> None:
         raise StudyError(f"nothing of this model can be pruned ({reasons or 'it has no channels that can go'})")
 
 
-def held_up_by(graph: ChannelGraph, how: Allocation | None = None, most: int = 3) -> dict[str, float]:
-    """The layers that cost most when everything that `how` allows is pruned: name -> share of the FLOPs left."""
-    how = how or Allocation()
-    return _largest(graph, _reach(graph, how, graph.by_id).lowest, most)
+def held_up_by(graph: ChannelGraph, allocation: Allocation | None = None, most: int = 3) -> dict[str, float]:
+    """The layers that cost most when everything that `allocation` allows is pruned: name -> share of the FLOPs left."""
+    return _costliest_layers(graph, _lowest_widths(graph, allocation), most)
+
+
+def _lowest_widths(graph: ChannelGraph, allocation: Allocation | None) -> Ints:
+    return widths_in_reach(graph, allocation or Allocation(), graph.by_id).lowest
 
 
 @dataclass(frozen=True, eq=False)
-class _Ranked:
-    """The units of all prunable groups, one group after the other, in each the lowest score first.
-
-    `column`, `rank`, `position` (in the group) and `score` of each unit, all of shape (units,); `start` of each group.
-    """
-
-    column: Ints
-    rank: Ints
-    position: Ints
-    score: Floats
-    start: Ints
-
-
-@dataclass(frozen=True, eq=False)
-class _Order:
-    """Blocks in the order of removal: the graph column of each and how many units it holds, both shape (blocks,)."""
-
-    column: Ints
-    units: Ints
-
-    def kept(self, widths: _Widths, blocks: int) -> Ints:
-        """What every group keeps when the first `blocks` are gone."""
-        gone = np.bincount(self.column[:blocks], self.units[:blocks], len(widths.dense))
-        return widths.dense - gone.astype(np.int64)
-
-
-def _ranked(graph: ChannelGraph, scores: Scores) -> _Ranked:
-    """Groups without scores are ranked as they come: none of their units will go."""
-    for group_id in scores:
-        if group_id not in graph.by_id:
-            graph.group(check_name(group_id, [group.id for group in graph.groups], kind="group", where="scores"))
-    given = [_of_size(group, scores.get(group.id, np.zeros(group.size))) for group in graph.prunable]
-    column, start = np.repeat(np.arange(len(given)), graph.sizes), np.cumsum(graph.sizes) - graph.sizes
-    position = np.concatenate([np.zeros(0, np.int64), *(np.argsort(values, kind="stable") for values in given)])
-    score = np.concatenate([np.zeros(0), *given])[start[column] + position]
-    if not (finite := np.isfinite(score)).all():
-        wrong = graph.prunable[column[np.argmin(finite)]].id
-        raise InputError("scores that are not finite", where=f"scores of {wrong!r}", allowed="finite numbers")
-    return _Ranked(column, np.arange(len(column)) - start[column], position, score, start)
-
-
-def _of_size(group: Group, values: ArrayLike) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != (group.size,):
-        raise InputError(f"shape {array.shape}", where=f"scores of {group.id!r}", allowed=f"({group.size},)")
-    return array
-
-
-def _removal_order(ranked: _Ranked, widths: _Widths, weights: Floats, how: Allocation) -> _Order:
-    """All blocks that may go, sorted by key.
-
-    A block ends with the unit whose removal leaves its group at a width it may have. In a group the lowest scores go
-    first, so keys must rise with them: the key of a block is that of its middle unit.
-    """
-    left = widths.dense[ranked.column] - ranked.rank - 1
-    ends = (left % widths.step[ranked.column] == 0) & (left >= widths.lowest[ranked.column])
-    column, left = ranked.column[ends], left[ends]
-    dense = widths.dense[column]
-    units = np.minimum(dense, left + widths.step[column]) - left
-    middle = dense - left - units / 2
-    if how.name == "global":
-        unit = ranked.start[column] + middle.astype(np.int64)
-        keys = ranked.score[unit] / _scales(ranked, widths, how.normalise)[column]
-    else:  # the share of the group that is gone by then
-        keys = middle / (dense * weights[column])
-    by_key = np.argsort(keys, kind="stable")
-    return _Order(column[by_key], units[by_key])
-
-
-def _scales(ranked: _Ranked, widths: _Widths, normalise: str) -> Floats:
-    """What the scores of each group are divided by, shape (prunable groups,)."""
-    size = np.abs(ranked.score)
-    match normalise:
-        case "mean":
-            scales = np.add.reduceat(size, ranked.start) / widths.dense
-        case "max":
-            scales = np.maximum.reduceat(size, ranked.start)
-        case "std":
-            mean = np.add.reduceat(ranked.score, ranked.start) / widths.dense
-            squares = (ranked.score - mean[ranked.column]) ** 2
-            scales = np.sqrt(np.add.reduceat(squares, ranked.start) / widths.dense)
-        case _:
-            scales = np.ones(len(widths.dense))
-    return np.where(scales > 0, scales, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Limits:
+class _CostLimits:
     """What the pruned model may cost, as ratios to the dense cost."""
 
     graph: ChannelGraph
@@ -214,25 +131,25 @@ class _Limits:
 _Tried = tuple[float, Ints]
 
 
-def _limits(graph: ChannelGraph, target: Target) -> _Limits:
-    return _Limits(graph, cost_of_counts(graph, graph.sizes), target.ratios())
+def _cost_limits(graph: ChannelGraph, target: Target) -> _CostLimits:
+    return _CostLimits(graph, cost_of_counts(graph, graph.sizes), target.ratios())
 
 
-def _meet(graph: ChannelGraph, widths: _Widths, order: _Order, target: Target) -> Ints:
+def _meet_target(graph: ChannelGraph, widths: WidthGrid, order: RemovalOrder, target: Target) -> Ints:
     """What every group keeps, shape (prunable groups,)."""
-    limits = _limits(graph, target)
+    limits = _cost_limits(graph, target)
     if not limits.ratios or limits.excess(widths.dense) <= 0:
         return widths.dense
     if limits.excess(widths.lowest) > 0:
-        raise _unreachable(limits, widths.lowest)
-    tried = _search(limits, widths, _cut(limits, widths, order))
+        raise _unreachable_error(limits, widths.lowest)
+    tried = _search_around(limits, widths, _cut_order_off(limits, widths, order))
     over, found = min(tried, key=lambda one: abs(one[0]))
     if abs(over) > TOLERANCE:
-        raise _too_coarse(limits, tried)
+        raise _too_coarse_error(limits, tried)
     return found
 
 
-def _cut(limits: _Limits, widths: _Widths, order: _Order) -> Ints:
+def _cut_order_off(limits: _CostLimits, widths: WidthGrid, order: RemovalOrder) -> Ints:
     """What is kept when as few blocks go, in order, as the target needs."""
     blocks = range(len(order.units))
     return order.kept(
@@ -240,7 +157,7 @@ def _cut(limits: _Limits, widths: _Widths, order: _Order) -> Ints:
     )
 
 
-def _search(limits: _Limits, widths: _Widths, cut: Ints) -> list[_Tried]:
+def _search_around(limits: _CostLimits, widths: WidthGrid, cut: Ints) -> list[_Tried]:
     """The cut and widths around it, until some are near enough or `TRIES` are spent.
 
     Where a block is worth more than the tolerance, others must make up for it: while there is room left one block goes
@@ -269,28 +186,30 @@ def _one_moved(kept: Ints, moved: Ints) -> Iterator[Ints]:
         yield other
 
 
-def _too_coarse(limits: _Limits, tried: list[_Tried]) -> TargetError:
+def _too_coarse_error(limits: _CostLimits, tried: list[_Tried]) -> TargetError:
     sides = [[one for one in tried if (one[0] > 0) == above] for above in (False, True)]
     nearest = [min(side, key=lambda one: abs(one[0]))[1] for side in sides if side]
+    asked, near = _format_ratios(limits.ratios), [_format_ratios(_rounded_up(limits.reached(kept))) for kept in nearest]
     return TargetError(
-        f"found no widths within {TOLERANCE:.0%} of {_said(limits.ratios)}: single steps are worth more than that",
+        f"found no widths within {TOLERANCE:.0%} of {asked}: single steps are worth more than that",
         where="target",
-        allowed=f"a ratio near {' or '.join(_said(_rounded_up(limits.reached(kept))) for kept in nearest)}",
+        allowed=f"a ratio near {' or '.join(near)}",
     )
 
 
-def _unreachable(limits: _Limits, lowest: Ints) -> TargetError:
+def _unreachable_error(limits: _CostLimits, lowest: Ints) -> TargetError:
     reachable = _rounded_up(limits.reached(lowest))
     frozen = [f"{group.id} ({group.frozen})" for group in limits.graph.groups if group.frozen]
     why = f"; frozen: {', '.join(frozen[:3])}" if frozen else ""
+    layers = ", ".join(_costliest_layers(limits.graph, lowest, 3))
     return TargetError(
-        f"{_said(limits.ratios)} cannot be reached: held up by {', '.join(_largest(limits.graph, lowest, 3))}{why}",
+        f"{_format_ratios(limits.ratios)} cannot be reached: held up by {layers}{why}",
         where="target",
         allowed=", ".join(f"{name} >= {ratio:.4f}" for name, ratio in reachable.items()),
     )
 
 
-def _largest(graph: ChannelGraph, kept: Ints, most: int) -> dict[str, float]:
+def _costliest_layers(graph: ChannelGraph, kept: Ints, most: int) -> dict[str, float]:
     """The layers that cost most at these widths: name -> share of the FLOPs."""
     keep = Keep.of({group.id: range(int(n)) for group, n in zip(graph.prunable, kept, strict=True)})
     costs = flops_by_layer(graph, keep)
@@ -303,11 +222,11 @@ def _rounded_up(ratios: Mapping[str, float]) -> dict[str, float]:
     return {name: math.ceil(ratio * 1e4) / 1e4 for name, ratio in ratios.items()}
 
 
-def _said(ratios: Mapping[str, float]) -> str:
+def _format_ratios(ratios: Mapping[str, float]) -> str:
     return ", ".join(f"{name}: {ratio:g}" for name, ratio in ratios.items())
 
 
-def _keep(graph: ChannelGraph, ranked: _Ranked, counts: Ints) -> Keep:
+def _keep_highest(graph: ChannelGraph, ranked: RankedUnits, counts: Ints) -> Keep:
     """The highest-ranked units of every group that loses some."""
     kept = {}
     ends = np.cumsum(graph.sizes).tolist()

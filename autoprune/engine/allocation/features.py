@@ -1,24 +1,21 @@
 """A few coefficients over features of the groups -> a pruning weight per group; no torch.
 
 A search over a share per group grows with the network; this has four numbers for every one. Features are standardised
-over the prunable groups, so that a coefficient means the same everywhere: of a group that lies one standard deviation
-above the mean exp(coefficient) times the share goes that goes of an average one.
+over the prunable groups, so that a coefficient means the same everywhere: a group one standard deviation above the mean
+is pruned exp(coefficient) times as much as an average group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
+from autoprune.engine.allocation.strategies import Features, Ratios, allocation_of, limits_of, strategy_of
 from autoprune.engine.cost import costs_of_counts
 from autoprune.engine.graph import ChannelGraph, Floats
 from autoprune.errors import InputError
 from autoprune.recipe import Allocation
-
-#: The fields of `Allocation` that are coefficients.
-FEATURES = ("depth", "flops", "stream", "sensitivity")
 
 #: The smallest weight: however strong the coefficients, every group may be pruned, and the target stays in reach.
 LEAST = 1e-6
@@ -27,16 +24,27 @@ LEAST = 1e-6
 NOISE = 0.01
 
 
-def as_ratios(graph: ChannelGraph, how: Allocation, rises: Mapping[str, float]) -> Allocation:
+def as_ratios(graph: ChannelGraph, allocation: Allocation, rises: Mapping[str, float]) -> Allocation:
     """An allocation by `features` as one by `ratios`, a weight per group of this graph; any other as it is.
 
     Args:
-        rises: see `weights`.
+        rises: see `feature_weights`.
     """
-    return replace(how, name="ratios", ratios=weights(graph, how, rises)) if how.name == "features" else how
+    strategy = strategy_of(allocation)
+    if not isinstance(strategy, Features):
+        return allocation
+    return allocation_of(Ratios(ratios=feature_weights(graph, strategy, rises)), limits_of(allocation))
 
 
-def weights(graph: ChannelGraph, how: Allocation, rises: Mapping[str, float] | None = None) -> dict[str, float]:
+def needs_rises(allocation: Allocation) -> bool:
+    """Whether the rises of the loss must be measured before `as_ratios` can use them."""
+    strategy = strategy_of(allocation)
+    return isinstance(strategy, Features) and strategy.sensitivity != 0
+
+
+def feature_weights(
+    graph: ChannelGraph, coefficients: Features, rises: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Prunable group id -> exp(sum of coefficient * feature), divided by the largest: a weight in (0, 1].
 
     Args:
@@ -47,14 +55,15 @@ def weights(graph: ChannelGraph, how: Allocation, rises: Mapping[str, float] | N
     Raises:
         InputError: the coefficient of `sensitivity` is not 0 and `rises` is not given.
     """
-    if how.sensitivity and rises is None:
+    if coefficients.sensitivity and rises is None:
         raise InputError(
             "sensitivity is measured on data, and there is none here",
             where="allocation.sensitivity",
             allowed="0, or a trial on a task",
         )
     found = features(graph, rises or {})
-    total = sum((getattr(how, name) * found[name] for name in FEATURES), np.zeros(len(graph.prunable)))
+    terms = (coefficient * found[name] for name, coefficient in vars(coefficients).items())
+    total = sum(terms, np.zeros(len(graph.prunable)))
     relative = np.maximum(np.exp(total - total.max(initial=-np.inf)), LEAST)
     return dict(zip(graph.by_id, relative.tolist(), strict=True))
 
@@ -68,14 +77,14 @@ def features(graph: ChannelGraph, rises: Mapping[str, float]) -> dict[str, Float
     """
     raw = {
         "depth": np.arange(len(graph.prunable), dtype=np.float64),
-        "flops": np.log(_saved(graph)),
-        "stream": np.log(_writers(graph)),
+        "flops": np.log(_flops_saved(graph)),
+        "stream": np.log(_count_writers(graph)),
         "sensitivity": _log_rises(graph, rises),
     }
-    return {name: _standardised(values) for name, values in raw.items()}
+    return {name: _standardise(values) for name, values in raw.items()}
 
 
-def _saved(graph: ChannelGraph) -> Floats:
+def _flops_saved(graph: ChannelGraph) -> Floats:
     """The FLOPs that go when each group goes; one that saves nothing counts like the one that saves least."""
     all_but_one = np.where(np.eye(len(graph.sizes), dtype=bool), 0, graph.sizes)
     costs = costs_of_counts(graph, np.vstack([graph.sizes, all_but_one]))[:, 0]
@@ -84,7 +93,7 @@ def _saved(graph: ChannelGraph) -> Floats:
     return np.where(saved > 0, saved, least)
 
 
-def _writers(graph: ChannelGraph) -> Floats:
+def _count_writers(graph: ChannelGraph) -> Floats:
     """How many layers write to each group: the first, and those that read channels of other groups.
 
     A depthwise layer has no inputs of its own, and a gate as in squeeze-and-excitation writes one number per channel
@@ -116,7 +125,7 @@ def _log_rises(graph: ChannelGraph, rises: Mapping[str, float]) -> Floats:
     return np.log(np.maximum(measured, NOISE * largest)) if largest > 0 else np.zeros(len(measured))
 
 
-def _standardised(values: Floats) -> Floats:
+def _standardise(values: Floats) -> Floats:
     """Over the numbers that are there; the others, and all that are equal, become 0."""
     known = values[~np.isnan(values)]
     if len(known) == 0 or np.ptp(known) == 0:

@@ -1,43 +1,29 @@
-"""Which widths a group may have, and how much of each group a set of widths keeps."""
+"""Which widths a group may have: the limits of an allocation count channels, the graph counts units."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autoprune.engine.allocation.features import weights as weights_by_features
-from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
-from autoprune.errors import InputError
+from autoprune.engine.allocation.removal_rule import may_lose_units
+from autoprune.engine.allocation.strategies import WidthLimits, limits_of, strategy_of
+from autoprune.engine.graph import ChannelGraph, Ints
 from autoprune.recipe import Allocation
 
 
-def allowed_widths(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object]) -> dict[str, Ints]:
+def allowed_widths(graph: ChannelGraph, allocation: Allocation, scored: Container[str]) -> dict[str, Ints]:
     """The widths that each prunable group may have, in units, ascending, the dense one last.
 
     Args:
-        scored: holds the groups that may be pruned as keys.
+        scored: ids of the groups that may be pruned.
     """
-    widths = _reach(graph, how, scored)
+    widths = widths_in_reach(graph, allocation, scored)
     rows = zip(graph.prunable, widths.lowest, widths.dense, widths.step, strict=True)
     return {group.id: np.append(np.arange(lowest, dense, step), dense) for group, lowest, dense, step in rows}
-
-
-def shares(graph: ChannelGraph, how: Allocation) -> dict[str, float]:
-    """The weight of each prunable group under `Allocation(name="ratios")`; unlisted groups have 0.
-
-    Raises:
-        InputError: a key of `how.ratios` that matches no group.
-    """
-    for key in how.ratios:
-        if not any(_matches(key, group) for group in graph.prunable):
-            stages = sorted({f"stage{group.stage}" for group in graph.prunable})
-            allowed = ", ".join([*stages, *graph.by_id]) + ", or a pattern such as layer1.*"
-            raise InputError(f"{key!r} matches no prunable group", where="allocation.ratios", allowed=allowed)
-    return {group.id: _share(group, how.ratios) for group in graph.prunable}
 
 
 @lru_cache(maxsize=64)
@@ -56,7 +42,7 @@ def channels_per_unit(graph: ChannelGraph) -> Mapping[str, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Widths:
+class WidthGrid:
     """The widths that each prunable group may have, in units: `dense`, and multiples of `step` from `lowest` up.
 
     All of shape (prunable groups,). A group that is not pruned has no other width than `lowest`, its dense one.
@@ -65,6 +51,16 @@ class _Widths:
     dense: Ints
     lowest: Ints
     step: Ints
+
+    @classmethod
+    def of(cls, graph: ChannelGraph, limits: WidthLimits, may_lose: NDArray[np.bool_]) -> WidthGrid:
+        """The widths within the limits; groups that may not lose units, shape (prunable groups,), stay whole."""
+        channels = np.array([channels_per_unit(graph)[group.id] for group in graph.prunable], dtype=np.int64)
+        step = limits.round_to // np.gcd(channels, limits.round_to)
+        by_ratio = np.ceil(graph.sizes * (1 - limits.max_ratio) - 1e-9).astype(np.int64)
+        floor = np.maximum(np.maximum(by_ratio, -(-limits.min_channels // channels)), 1)
+        lowest = np.minimum(graph.sizes, -(-floor // step) * step)
+        return cls(graph.sizes, np.where(may_lose, lowest, graph.sizes), step)
 
     def below(self, kept: Ints) -> Ints:
         """The next lower width of every group; the lowest has none and stays."""
@@ -77,46 +73,6 @@ class _Widths:
         return higher
 
 
-def _widths(graph: ChannelGraph, how: Allocation, weights: Floats) -> _Widths:
-    """`how` counts channels, the graph counts units: here one becomes the other."""
-    channels = np.array([channels_per_unit(graph)[group.id] for group in graph.prunable], dtype=np.int64)
-    step = how.round_to // np.gcd(channels, how.round_to)
-    by_ratio = np.ceil(graph.sizes * (1 - how.max_ratio) - 1e-9).astype(np.int64)
-    floor = np.maximum(np.maximum(by_ratio, -(-how.min_channels // channels)), 1)
-    lowest = np.minimum(graph.sizes, -(-floor // step) * step)
-    return _Widths(graph.sizes, np.where(weights > 0, lowest, graph.sizes), step)
-
-
-def _reach(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object]) -> _Widths:
-    """The widths that `how` allows. By `features` every group may go: how eagerly does not matter here."""
-    how = replace(how, name="uniform") if how.name == "features" else how
-    return _widths(graph, how, _weights(graph, how, scored))
-
-
-def _weights(graph: ChannelGraph, how: Allocation, scored: Mapping[str, object]) -> Floats:
-    """How eagerly each group is pruned, shape (prunable groups,): 1 or as said; 0 where it stays whole."""
-    match how.name:
-        case "ratios":
-            given = shares(graph, how)
-        case "features":
-            given = weights_by_features(graph, how)
-        case _:
-            given = dict.fromkeys(graph.by_id, 1.0)
-    return np.array([given[group.id] if group.id in scored else 0.0 for group in graph.prunable])
-
-
-def _names(group: Group) -> tuple[str, ...]:
-    """What a ratio key may call a group: its id, the layer it was before that became two, or its stage."""
-    layer = group.id.removesuffix(".mix").removesuffix(".basis")
-    return group.id, layer, f"stage{group.stage}"
-
-
-def _matches(key: str, group: Group) -> bool:
-    return any(fnmatchcase(name, key) for name in _names(group)[:2]) or key in _names(group)
-
-
-def _share(group: Group, ratios: Mapping[str, float]) -> float:
-    for key in _names(group):
-        if key in ratios:
-            return ratios[key]
-    return next((ratio for key, ratio in ratios.items() if _matches(key, group)), 0.0)
+def widths_in_reach(graph: ChannelGraph, allocation: Allocation, scored: Container[str]) -> WidthGrid:
+    """The widths that an allocation allows, whatever the scores."""
+    return WidthGrid.of(graph, limits_of(allocation), may_lose_units(graph, strategy_of(allocation), scored))

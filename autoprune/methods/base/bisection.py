@@ -7,11 +7,12 @@ that it keeps, and among those that it does not, the lower rank goes first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.engine.allocation.allocate import TOLERANCE, allocate, excess
+from autoprune.engine.allocation.allocate import TOLERANCE, allocate_by, excess
+from autoprune.engine.allocation.strategies import Global, limits_of
 from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.graph import ChannelGraph, Floats
 from autoprune.engine.keep import Keep
@@ -89,7 +90,7 @@ def at(graph: ChannelGraph, ranks: Scores, target: Target, how: Allocation, valu
 def filled(graph: ChannelGraph, ranks: Scores, target: Target, how: Allocation, value: float) -> Landing:
     """The units that rank highest, all groups together, as many as the target allows."""
     open_ = {group: ranks[group] for group in _open(graph, ranks, how)}
-    keep = allocate(graph, open_, target, replace(how, name="global", normalise="none", ratios={}))
+    keep = allocate_by(graph, open_, target, Global(normalise="none"), limits_of(how))
     return Landing(value, keep, _differ(graph, ranks, keep))
 
 

@@ -13,7 +13,8 @@ from nets import NETS, Chain, Depthwise, Residual, image
 from torch import Tensor, nn
 
 from autoprune.engine.allocation.allocate import allocate, check_target, held_up_by, smallest
-from autoprune.engine.allocation.features import FEATURES, LEAST, NOISE, as_ratios, features, weights
+from autoprune.engine.allocation.features import LEAST, NOISE, as_ratios, feature_weights, features, needs_rises
+from autoprune.engine.allocation.strategies import Features, strategy_of
 from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.tracing.trace import trace
@@ -22,6 +23,7 @@ from autoprune.recipe import Allocation, Recipe, Target
 from autoprune.study.space import Space
 from autoprune.tasks.zoo import PadShortcut
 
+COEFFICIENTS = ("depth", "flops", "stream", "sensitivity")
 CHAIN, RESIDUAL = trace(Chain(7, 11), image()), trace(Residual(7, 11), image())
 WIDE = trace(Chain(70, 110), image())
 GRAPHS = {name: trace(net(), image()) for name, net in NETS.items()}
@@ -29,6 +31,12 @@ GRAPHS = {name: trace(net(), image()) for name, net in NETS.items()}
 
 def shaped(**coefficients: float) -> Allocation:
     return Allocation(name="features", **coefficients)  # type: ignore[arg-type]
+
+
+def coefficients(**values: float) -> Features:
+    strategy = strategy_of(shaped(**values))
+    assert isinstance(strategy, Features)
+    return strategy
 
 
 def standardised(*values: float) -> np.ndarray:
@@ -104,36 +112,38 @@ def test_a_feature_in_which_groups_do_not_differ_says_nothing(rises: dict[str, f
 
 def test_a_weight_is_e_to_the_coefficients_times_the_features_over_the_largest() -> None:
     # first.0: depth -1, flops +1; second.0: the other way round
-    assert weights(CHAIN, shaped(depth=0.7)) == pytest.approx({"first.0": exp(-1.4), "second.0": 1})
-    assert weights(CHAIN, shaped(depth=0.7, flops=1.1)) == pytest.approx({"first.0": 1, "second.0": exp(-0.8)})
-    assert weights(CHAIN, shaped(sensitivity=-0.3), {"first.0": 0.9, "second.0": 0.1}) == pytest.approx(
+    assert feature_weights(CHAIN, coefficients(depth=0.7)) == pytest.approx({"first.0": exp(-1.4), "second.0": 1})
+    assert feature_weights(CHAIN, coefficients(depth=0.7, flops=1.1)) == pytest.approx(
+        {"first.0": 1, "second.0": exp(-0.8)}
+    )
+    assert feature_weights(CHAIN, coefficients(sensitivity=-0.3), {"first.0": 0.9, "second.0": 0.1}) == pytest.approx(
         {"first.0": exp(-0.6), "second.0": 1}
     )
 
 
 def test_however_strong_the_coefficients_every_group_may_be_pruned() -> None:
-    assert weights(CHAIN, shaped(depth=5, flops=-5)) == {"first.0": LEAST, "second.0": 1}
+    assert feature_weights(CHAIN, coefficients(depth=5, flops=-5)) == {"first.0": LEAST, "second.0": 1}
 
 
 def test_a_network_without_anything_to_prune_has_no_weights() -> None:
     graph = trace(nn.Sequential(nn.Flatten(), nn.Linear(27, 5)), image(3))
 
-    assert weights(graph, shaped(depth=1, flops=1, stream=1)) == {}
+    assert feature_weights(graph, coefficients(depth=1, flops=1, stream=1)) == {}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(GRAPHS)), st.lists(st.floats(-5, 5), min_size=4, max_size=4), st.integers(0, 2**32 - 1))
-def test_weights_are_relative_and_features_standardised(name: str, coefficients: list[float], seed: int) -> None:
+def test_weights_are_relative_and_features_standardised(name: str, values: list[float], seed: int) -> None:
     graph = GRAPHS[name]
     rises = dict(zip(graph.by_id, np.random.default_rng(seed).normal(size=len(graph.prunable)), strict=True))
-    found = weights(graph, shaped(**dict(zip(FEATURES, coefficients, strict=True))), rises)
+    found = feature_weights(graph, coefficients(**dict(zip(COEFFICIENTS, values, strict=True))), rises)
 
     assert list(found) == list(graph.by_id)
     assert all(0 < weight <= 1 for weight in found.values())
     assert max(found.values()) == 1
-    for values in features(graph, rises).values():
-        assert values.mean() == pytest.approx(0, abs=1e-9)
-        assert values.std() == pytest.approx(1) or not values.any()
+    for numbers in features(graph, rises).values():
+        assert numbers.mean() == pytest.approx(0, abs=1e-9)
+        assert numbers.std() == pytest.approx(1) or not numbers.any()
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -176,7 +186,7 @@ def test_by_features_is_by_the_ratios_they_stand_for() -> None:
     how = shaped(depth=0.4, stream=-0.6)
     ratios = as_ratios(RESIDUAL, how, {})
 
-    assert (ratios.name, dict(ratios.ratios)) == ("ratios", weights(RESIDUAL, how))
+    assert (ratios.name, dict(ratios.ratios)) == ("ratios", feature_weights(RESIDUAL, strategy_of(how)))
     assert allocate(RESIDUAL, scores(RESIDUAL), Target(flops=0.5), ratios) == allocate(
         RESIDUAL, scores(RESIDUAL), Target(flops=0.5), how
     )
@@ -206,8 +216,14 @@ def test_without_data_there_is_no_sensitivity() -> None:
         allocate(CHAIN, scores(CHAIN), Target(flops=0.5), shaped(sensitivity=0.1))
 
 
+def test_the_loss_is_measured_only_where_a_coefficient_of_sensitivity_needs_it() -> None:
+    assert needs_rises(shaped(sensitivity=-0.1))
+    assert not needs_rises(shaped(depth=2))
+    assert not needs_rises(Allocation(name="uniform", sensitivity=2))
+
+
 def test_coefficients_searched_from_a_space() -> None:
-    ranges = {name: {"float": [-1.5, 1.5]} for name in FEATURES}
+    ranges = {name: {"float": [-1.5, 1.5]} for name in COEFFICIENTS}
     data = {"method": "l1", "allocation": {"choice": {"uniform": {}, "features": ranges}}}
     space = Space.read(data)
     low, high = (
@@ -216,7 +232,7 @@ def test_coefficients_searched_from_a_space() -> None:
     )
 
     assert Space.read(space.to_plain()) == space
-    assert set(space.parameters()) == {"allocation", *(f"allocation.features.{name}" for name in FEATURES)}
-    assert low.allocation == shaped(**dict.fromkeys(FEATURES, -1.5))
-    assert high.allocation == shaped(**dict.fromkeys(FEATURES, 1.5))
+    assert set(space.parameters()) == {"allocation", *(f"allocation.features.{name}" for name in COEFFICIENTS)}
+    assert low.allocation == shaped(**dict.fromkeys(COEFFICIENTS, -1.5))
+    assert high.allocation == shaped(**dict.fromkeys(COEFFICIENTS, 1.5))
     assert Recipe.from_dict(json.loads(json.dumps(high.to_dict()))) == high

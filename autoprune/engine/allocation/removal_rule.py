@@ -1,0 +1,62 @@
+"""What a strategy means for one graph: the one place that tells strategies apart."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.engine.allocation.features import feature_weights
+from autoprune.engine.allocation.ratio_keys import weights_by_key
+from autoprune.engine.allocation.strategies import Features, Global, Ratios, Strategy, Uniform
+from autoprune.engine.graph import ChannelGraph, Floats
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalRule:
+    """How eagerly each group is pruned, and by what units are put in order.
+
+    Fields:
+        weights: shape (prunable groups,); a group of weight 0 stays whole.
+        normalise: units go by their scores, divided by this figure of their group (see `Allocation.normalise`). None:
+            units go by the share of their group that is gone by then, over the group's weight.
+    """
+
+    weights: Floats
+    normalise: str | None = None
+
+
+def rule_of(graph: ChannelGraph, strategy: Strategy, scored: Container[str]) -> RemovalRule:
+    """The rule of a strategy; groups that are not `scored` stay whole.
+
+    Raises:
+        InputError: a ratio key that matches no group; a coefficient of `sensitivity`, which only a trial can measure.
+    """
+    match strategy:
+        case Uniform():
+            return RemovalRule(_per_group(graph, dict.fromkeys(graph.by_id, 1.0), scored))
+        case Ratios(ratios=ratios):
+            return RemovalRule(_per_group(graph, weights_by_key(graph, ratios), scored))
+        case Features():
+            return RemovalRule(_per_group(graph, feature_weights(graph, strategy), scored))
+        case Global(normalise=normalise):
+            return RemovalRule(_per_group(graph, dict.fromkeys(graph.by_id, 1.0), scored), normalise)
+
+
+def may_lose_units(graph: ChannelGraph, strategy: Strategy, scored: Container[str]) -> NDArray[np.bool_]:
+    """Which groups may be pruned at all, shape (prunable groups,).
+
+    Only `ratios` leave groups out. Coefficients of `features` say how eagerly a group is pruned, never whether.
+
+    Raises:
+        InputError: a ratio key that matches no group.
+    """
+    if isinstance(strategy, Ratios):
+        return rule_of(graph, strategy, scored).weights > 0
+    return rule_of(graph, Uniform(), scored).weights > 0
+
+
+def _per_group(graph: ChannelGraph, weights: Mapping[str, float], scored: Container[str]) -> Floats:
+    return np.array([weights[group.id] if group.id in scored else 0.0 for group in graph.prunable])
