@@ -21,7 +21,7 @@ from autoprune.search.prepare import (
 )
 from autoprune.search.running.dispatcher import Dispatcher, last_time
 from autoprune.search.running.executor import Executor
-from autoprune.search.running.final_runs import Finals, clock_of, with_time
+from autoprune.search.running.final_retraining import FinalRetraining, continued_clock, with_longer_timeout
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.progress import View
 from autoprune.search.running.session import Session
@@ -89,7 +89,7 @@ def finish_study(
             executor = stack.enter_context(placement.executor(config.resources))
             prepared = prepare(config, folder, placement)
             check_same_model(study, prepared)
-            _retrain(executor, prepared, study, entries, clock=clock_of(study), limits=Limits(), view=view)
+            _retrain_front(executor, prepared, study, entries, clock=continued_clock(study), limits=Limits(), view=view)
     return load_study(folder.path)
 
 
@@ -111,15 +111,15 @@ def _search_and_retrain(
     config = prepared.config
     limits = Limits.of(config.budget, start=start, kept=config.finalists.share)
     session = Session(config, prepared.space, folder, limits=limits, study=study, view=view)
-    _run(executor, session, prepared)
+    _run_to_end(executor, session, prepared)
     if config.finalists.share is not None:
         searched = load_study(folder.path)
         entries = to_train(searched, config.finalists)
         limits = Limits.of(Budget(minutes=config.budget.minutes), start=start)
-        _retrain(executor, prepared, searched, entries, clock=session.clock, limits=limits, view=view)
+        _retrain_front(executor, prepared, searched, entries, clock=session.clock, limits=limits, view=view)
 
 
-def _retrain(
+def _retrain_front(
     executor: Executor,
     prepared: Prepared,
     study: Study,
@@ -129,12 +129,12 @@ def _retrain(
     limits: Limits,
     view: View | None,
 ) -> None:
-    config = with_time(prepared.config, study, entries)
-    finals = Finals(config, study, entries, clock=clock, limits=limits, view=view)
-    _run(executor, finals, prepared, final=True)
+    config = with_longer_timeout(prepared.config, study, entries)
+    retraining = FinalRetraining(config, study, entries, clock=clock, limits=limits, view=view)
+    _run_to_end(executor, retraining, prepared, final=True)
 
 
-def _run(executor: Executor, dispatcher: Dispatcher, prepared: Prepared, *, final: bool = False) -> None:
+def _run_to_end(executor: Executor, dispatcher: Dispatcher, prepared: Prepared, *, final: bool = False) -> None:
     """Run what the dispatcher has left; `final`: see `BenchEvaluator`."""
     if not dispatcher.finished_handing_out():
         executor.run(dispatcher, replace(prepared.open_evaluator, final=final))

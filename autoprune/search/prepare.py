@@ -21,7 +21,7 @@ from autoprune.schema import to_plain
 from autoprune.search.placement import Placement
 from autoprune.search.proposing import first_recipes
 from autoprune.search.running.bench_evaluator import OpenLoaded, OpenTask
-from autoprune.search.running.halving import pauses
+from autoprune.search.running.halving import pausing_shares
 from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints
 from autoprune.study.folder import Study, StudyFolder
@@ -66,7 +66,7 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement) -> P
     """
     recipe = config.space.corners()[0]
     if config.cascade.keep < 1:
-        pauses(config.space)
+        pausing_shares(config.space)
     task = load_task(config.task)
     runtime = _measure_runtime(task.model(), tuple(task.example().shape), recipe, config.resources)
     bench = Bench(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)

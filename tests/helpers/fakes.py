@@ -143,14 +143,14 @@ class Handed:
 
 def run_here(session, *, after=None, **options):
     """Run a session to its end in this process; `after` is called after every segment."""
-    ended = session.ended
+    end_segment = session.end_segment
 
     def count(outcome):
-        ended(outcome)
+        end_segment(outcome)
         if after is not None:
             after()
 
-    session.ended = count
+    session.end_segment = count
     in_process.run(session, OpenFake(**options)(session.clock), trial_timeout=60.0)
 
 

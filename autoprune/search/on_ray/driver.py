@@ -60,7 +60,7 @@ def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: 
         tuner.fit()
     if not dispatcher.interrupted:
         for segment in list(searcher.running.values()):
-            dispatcher.lost(segment.proposal, "stopped", "the search's time was over")
+            dispatcher.end_lost_trial(segment.proposal, "stopped", "the search's time was over")
 
 
 def _bind_worker(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: int) -> Any:
@@ -70,7 +70,7 @@ def _bind_worker(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers:
         TrialWorker,
         open_evaluator=open_evaluator,
         clock=dispatcher.clock,
-        study_actor=start_study_actor(dispatcher.folder, dispatcher.models, workers),
+        study_actor=start_study_actor(dispatcher.folder, dispatcher.models.path, workers),
         trial_timeout=60 * resources.trial_timeout_minutes,
     )
     return tune.with_resources(bound, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial})
@@ -118,7 +118,7 @@ class DispatcherSearcher(Searcher):
         segment = self.dispatcher.next()
         if segment is not None:
             self.running[trial_id] = segment
-            return {**segment.to_plain(), "until": self.dispatcher.limits.until}
+            return {**segment.to_plain(), "until": self.dispatcher.budget.limits.stop_at}
         # FINISHED is final: Tune waits for the running trials, and that is all. None: there may be more when one of
         # them pauses.
         return Searcher.FINISHED if self.dispatcher.finished_handing_out() else None
@@ -128,14 +128,14 @@ class DispatcherSearcher(Searcher):
         if error or not result or "outcome" not in result:
             return
         self.running.pop(trial_id, None)
-        self.dispatcher.ended(Outcome.from_json(result["outcome"]))
+        self.dispatcher.end_segment(Outcome.from_json(result["outcome"]))
 
     def end_crashed(self, trial_id: str, reason: str) -> None:
         """Tune has given up on a trial. What a method raises is an outcome, so the process itself came to its end."""
         segment = self.running.pop(trial_id, None)
         if segment is not None and not self.dispatcher.interrupted:
             error = f"the worker process died {ATTEMPTS} times: {reason}"
-            self.dispatcher.lost(segment.proposal, "failed", error)
+            self.dispatcher.end_lost_trial(segment.proposal, "failed", error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the logs in the study folder are the only truth."""
@@ -174,7 +174,7 @@ class DispatcherStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether the search is over."""
-        return self.dispatcher.over()
+        return self.dispatcher.must_end_now()
 
 
 def explain_death(error_file: str) -> str:

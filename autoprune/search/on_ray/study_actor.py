@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from autoprune.files import read_files, write_files
+from autoprune.search.running.trial_folders import TrialFolders
 from autoprune.study.folder import StudyFolder
 from autoprune.trial.cache import FolderStore
 
@@ -28,7 +28,8 @@ class StudyActor:
 
     def __init__(self, study: str, models: str, workers: int) -> None:
         folder = StudyFolder(Path(study))
-        self.models, self.states, self.shared = Path(models), folder.states, FolderStore(folder.shared)
+        self.models, self.states = TrialFolders(Path(models)), TrialFolders(folder.states)
+        self.shared = FolderStore(folder.shared)
         self.workers, self.arrived = workers, 0
         self.timed_out: set[int] = set()
 
@@ -50,15 +51,15 @@ class StudyActor:
 
     def store_model(self, number: int, files: Mapping[str, bytes]) -> None:
         """Write a model into the study folder."""
-        write_files(self.models, number, files)
+        self.models.write(number, files)
 
     def store_state(self, number: int, files: Mapping[str, bytes]) -> None:
         """Write what a paused trial goes on from into the study folder."""
-        write_files(self.states, number, files)
+        self.states.write(number, files)
 
     def load_state(self, number: int) -> dict[str, bytes]:
         """What a paused trial goes on from."""
-        return read_files(self.states / str(number))
+        return self.states.read(number)
 
     def get(self, key: str) -> bytes | None:
         """What some worker put into the study's cache under the key."""

@@ -142,7 +142,7 @@ class Proposer:
 
     def _values(self, outcome: Outcome) -> list[float] | None:
         """The objectives in order; None unless the recipe ran to its end and every one is a number."""
-        ratios = {"accuracy": outcome.accuracy} | cost_ratios(outcome)
+        ratios = {"accuracy": outcome.accuracy} | outcome.costs
         values = [ratios[name] for name in self.objectives]
         if not outcome.completed or any(value is None or not math.isfinite(value) for value in values):
             return None
@@ -224,11 +224,6 @@ class Proposer:
         if isinstance(sampler, NSGAIISampler | NSGAIIISampler):
             trial = self._study.get_trials(deepcopy=False)[self._numbers[number]]
             sampler.get_parent_population(self._study, sampler.get_trial_generation(self._study, trial))
-
-
-def cost_ratios(outcome: Outcome) -> dict[str, float | None]:
-    """The known costs of an outcome relative to the dense model, by the name of the objective."""
-    return {name: value for name, value in outcome.costs.items() if name != "latency_ms"}
 
 
 def _create_study(objectives: Sequence[str]) -> optuna.Study:

@@ -1,4 +1,4 @@
-"""Dispatcher: what an executor needs of that which hands out trials, be it a search or the final retraining."""
+"""Dispatcher: hands out trial segments to an executor; a search is one, and so is the final retraining of its front."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from autoprune.search.running.limits import Limits
+from autoprune.search.running.budget_meter import BudgetMeter
+from autoprune.search.running.progress import StudyProgress, View
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.trial_folders import TrialFolders
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder
 from autoprune.study.outcome import Outcome, Proposal
 
-if TYPE_CHECKING:
-    from autoprune.search.running.progress import StudyProgress, View
-
-
+#: A view is shown the progress once in so many seconds at most.
 UPDATE_SECONDS = 0.5
 
 
@@ -28,9 +26,9 @@ class Dispatcher(ABC):
     Args:
         config: of the study.
         folder: of the study; what paused trials go on from lies there.
-        models: folder for the models of trials that completed, one folder each.
-        limits: when to end.
-        view: who watches.
+        models: folder for the models of trials that completed.
+        budget: what the trials may use.
+        view: is shown the progress.
 
     Subclasses set `clock`, which shows the seconds since the study began.
     """
@@ -38,17 +36,11 @@ class Dispatcher(ABC):
     clock: StudyClock
 
     def __init__(
-        self,
-        config: StudyConfig,
-        folder: StudyFolder,
-        *,
-        models: Path,
-        limits: Limits,
-        view: View | None,
+        self, config: StudyConfig, folder: StudyFolder, *, models: Path, budget: BudgetMeter, view: View | None
     ) -> None:
-        self.config, self.folder, self.limits, self.view = config, folder, limits, view
-        self.models, self.states = models, folder.states
-        self.running: dict[int, float] = {}  # proposal id -> when it was handed out
+        self.config, self.folder, self.budget, self.view = config, folder, budget, view
+        self.models, self.states = TrialFolders(models), TrialFolders(folder.states)
+        self.running: dict[int, float] = {}  # proposal id -> when its segment was handed out
         self.interrupted = False
         self._latest: list[Outcome] = []
         self._shown = 0.0
@@ -66,11 +58,11 @@ class Dispatcher(ABC):
         """How many trials may still be handed out; None = as many as there is time for."""
 
     @abstractmethod
-    def ended(self, outcome: Outcome) -> None:
+    def end_segment(self, outcome: Outcome) -> None:
         """Take in the outcome of a segment; its model, or what its trial goes on from, is in the folder already."""
 
     @abstractmethod
-    def lost(self, proposal: Proposal, status: str, error: str) -> None:
+    def end_lost_trial(self, proposal: Proposal, status: str, error: str) -> None:
         """Note the outcome of a trial whose worker cannot report any more."""
 
     @abstractmethod
@@ -81,13 +73,15 @@ class Dispatcher(ABC):
     def close(self) -> None:
         """Show the end, as nothing runs any more, and raise if it is not a good one."""
 
-    def overrun(self) -> bool:
+    def should_stop_running(self) -> bool:
         """Whether running trials should stop at their next rung."""
-        return self.limits.until is not None and self.clock.now() >= self.limits.until
+        stop_at = self.budget.limits.stop_at
+        return stop_at is not None and self.clock.now() >= stop_at
 
-    def over(self) -> bool:
+    def must_end_now(self) -> bool:
         """Whether everything ends at once, whatever still runs."""
-        return self.interrupted or (self.limits.at_last is not None and self.clock.now() >= self.limits.at_last)
+        cut_off_at = self.budget.limits.cut_off_at
+        return self.interrupted or (cut_off_at is not None and self.clock.now() >= cut_off_at)
 
     def refresh(self, *, force: bool = False) -> None:
         """Show the progress, at most twice a second."""

@@ -1,14 +1,14 @@
-"""Cascade: which paused recipe goes on. Multi-objective asynchronous successive halving, without clock, disk or Ray.
+"""Multi-objective asynchronous successive halving: which paused trial goes on. Without clock, disk or Ray.
 
-Every rung below the end is a place where recipes pause. Of those measured at a rung so far, the best `keep` may go on;
+Every rung below the end is a place where trials pause. Of those measured at a rung so far, the best `keep` may go on;
 asynchronous, as in ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"): whenever a worker is
-free the best recipe that may go on does, from the highest rung down, and if there is none a new one starts. As the cost
+free the best trial that may go on does, from the highest rung down, and if there is none a new one starts. As the cost
 of a recipe is known and accuracy only compares among similar costs, the best is the one that adds most hypervolume to
 those that went on from the same rung; where none adds any, it is the first by non-dominated sorting and crowding
 distance (Deb et al. 2002, NSGA-II).
 
-Unlike ASHA no more than the share `keep` ever go on. With several objectives each newcomer changes who is among the
-best, and a third that changes all the time let half of all recipes go on in a search of a hundred.
+Unlike ASHA no more than the share `keep` ever go on. With several objectives each newcomer changes which trials are
+among the best, and a third that changes all the time let half of all trials go on in a search of a hundred.
 """
 
 from __future__ import annotations
@@ -25,100 +25,104 @@ from autoprune.study.space import Space
 
 
 @dataclass
-class Rung:
-    """The results at one rung: id -> cost ratios and -accuracy; who waits here, and who went on from here."""
+class RungResults:
+    """The results at one rung: number -> cost ratios and -accuracy; which trials wait here, and which went on."""
 
     share: float
     points: dict[int, tuple[float, ...]] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
     went_on: set[int] = field(default_factory=set)
 
-    def order(self) -> list[int]:
-        """Those that wait here, the best first; of equal ones, the earlier number."""
+    def rank_waiting(self) -> list[int]:
+        """The trials that wait here, the best first; of equal ones, the earlier number."""
         ids = sorted(self.points)
         ranks = ranked(np.array([self.points[number] for number in ids])) if self.waiting else ()
         waiting = [ids[index] for index in ranks if ids[index] in self.waiting]
-        return sorted(waiting, key=lambda number: -self._volume(number))  # stable: equal ones stay by rank
+        return sorted(waiting, key=lambda number: -self._volume_with(number))  # stable: equal ones stay by rank
 
-    def _volume(self, number: int) -> float:
-        """Hypervolume of those that went on from here and this one, against all cost ratios 1 and accuracy 0."""
+    def _volume_with(self, number: int) -> float:
+        """Hypervolume of this trial and of those that went on from here, against all cost ratios 1 and accuracy 0."""
         points = [self.points[other] for other in sorted({*self.went_on, number})]
         return hypervolume(points, (*(1.0 for _ in points[0][1:]), 0.0))
 
 
-class Cascade:
-    """Who waits where, and who may go on.
+class SuccessiveHalving:
+    """Knows which trial waits at which rung, and which of them may go on.
 
     Args:
-        shares: of the training images, at which recipes pause; ascending, all below 1.
-        keep: share of a rung's recipes that may go on.
+        shares: of the training images, at which trials pause; all below 1.
+        keep: share of a rung's trials that may go on.
     """
 
     def __init__(self, shares: Sequence[float], keep: float) -> None:
-        self.rungs = [Rung(share) for share in sorted(shares)]
+        self.rungs = [RungResults(share) for share in sorted(shares)]
         self.keep = keep
         self._stale = True
-        self._found: int | None = None
+        self._promotable: int | None = None
 
-    def next_share(self, share: float | None = None) -> float:
-        """Where a recipe pauses next that has paused at `share` (None: that is new); 1 = nowhere."""
-        after = (rung.share for rung in self.rungs if share is None or rung.share > share)
-        return next(after, 1.0)
+    @property
+    def shares(self) -> list[float]:
+        """The rungs at which trials pause, ascending; none = nothing ever pauses."""
+        return [rung.share for rung in self.rungs]
 
-    def measured(self, number: int, share: float, point: Sequence[float]) -> None:
-        """A recipe has come as far as a rung; it may wait there or not."""
+    def next_pause(self, share: float | None = None) -> float:
+        """Where a trial pauses next that has paused at `share` (None: that is new); 1 = nowhere."""
+        return next((later for later in self.shares if share is None or later > share), 1.0)
+
+    def record(self, number: int, share: float, point: Sequence[float]) -> None:
+        """A trial has come as far as a rung; it may wait there or not."""
         self._stale = True
-        self._rung(share).points[number] = tuple(point)
-        self._went_on(number, share)
+        self._rung_at(share).points[number] = tuple(point)
+        self._mark_passed(number, share)
 
-    def completed(self, number: int) -> None:
-        """A recipe has come to its end."""
-        self.go_on(number)
-        self._went_on(number, 1.0)
+    def record_completion(self, number: int) -> None:
+        """A trial has come to its end."""
+        self.resume(number)
+        self._mark_passed(number, 1.0)
 
     def pause(self, number: int, share: float) -> None:
-        """A recipe waits at the rung where it was measured last."""
+        """A trial waits at the rung where it was measured last."""
         self._stale = True
-        self._rung(share).waiting.add(number)
+        self._rung_at(share).waiting.add(number)
 
-    def go_on(self, number: int) -> None:
-        """A recipe waits no more."""
+    def resume(self, number: int) -> None:
+        """A trial waits no more."""
         self._stale = True
         for rung in self.rungs:
             if number in rung.waiting:
                 rung.waiting.remove(number)
                 rung.went_on.add(number)
 
-    def promotable(self) -> int | None:
-        """The recipe that may go on: in the highest rung that has one, the best of those that wait.
+    def find_promotable(self) -> int | None:
+        """The trial that may go on: in the highest rung that has one, the best of those that wait.
 
-        Asked for far more often than anything changes; among a thousand recipes it takes 0.16 s to find.
+        Asked for far more often than anything changes; among a thousand trials it takes 0.16 s to find.
         """
         if self._stale:
-            self._stale, self._found = False, self._find()
-        return self._found
+            self._stale, self._promotable = False, self._search_rungs()
+        return self._promotable
 
-    def _find(self) -> int | None:
+    def rank_waiting(self) -> list[int]:
+        """All that wait, the highest rung first, in each the best: the order in which they go on at the end."""
+        return [number for rung in reversed(self.rungs) for number in rung.rank_waiting()]
+
+    def _search_rungs(self) -> int | None:
         for rung in reversed(self.rungs):
             if len(rung.went_on) < math.floor(self.keep * len(rung.points)) and rung.waiting:
-                return rung.order()[0]
+                return rung.rank_waiting()[0]
         return None
 
-    def leftovers(self) -> list[int]:
-        """All that wait, the highest rung first, in each the best: who goes on if there is time left in the end."""
-        return [number for rung in reversed(self.rungs) for number in rung.order()]
-
-    def _went_on(self, number: int, share: float) -> None:
+    def _mark_passed(self, number: int, share: float) -> None:
         for rung in self.rungs:
             if rung.share < share and number in rung.points:
                 rung.went_on.add(number)
 
-    def _rung(self, share: float) -> Rung:
+    def _rung_at(self, share: float) -> RungResults:
         return next(rung for rung in self.rungs if rung.share == share)
 
 
-def pauses(space: Space) -> tuple[float, ...]:
-    """The shares of the training images at which recipes of a space pause: their rungs below the end.
+def pausing_shares(space: Space) -> tuple[float, ...]:
+    """The shares of the training images at which trials of a space pause: the rungs of its recipes below the end.
 
     Raises:
         InputError: not all recipes have the same, or there are none.

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from autoprune.files import fill, read_files, write_files
+from autoprune.files import fill, read_files
 from autoprune.search.running.dispatcher import Dispatcher
 from autoprune.search.running.evaluator import Evaluator, OpenEvaluator
 from autoprune.search.running.executor import Executor
@@ -57,18 +57,18 @@ def run(dispatcher: Dispatcher, evaluator: Evaluator, *, trial_timeout: float) -
 def _run_segment(dispatcher: Dispatcher, evaluator: Evaluator, segment: TrialSegment, stop_at: float) -> None:
     def report(_rung: Rung, _ratios: Mapping[str, float]) -> bool:
         dispatcher.refresh()
-        return not dispatcher.overrun() and dispatcher.clock.now() < stop_at
+        return not dispatcher.should_stop_running() and dispatcher.clock.now() < stop_at
 
-    number, states = segment.proposal.id, dispatcher.states
+    number = segment.proposal.id
     with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
         if segment.resumed:
-            fill(Path(folder), read_files(states / str(number)))
+            fill(Path(folder), dispatcher.states.read(number))
         evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder))
         if evaluation.outcome.status == "paused":
-            write_files(states, number, read_files(Path(folder)))
+            dispatcher.states.write(number, read_files(Path(folder)))
     if evaluation.files:
-        write_files(dispatcher.models, number, evaluation.files)
-    dispatcher.ended(evaluation.outcome)
+        dispatcher.models.write(number, evaluation.files)
+    dispatcher.end_segment(evaluation.outcome)
 
 
 @contextmanager

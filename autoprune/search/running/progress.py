@@ -1,8 +1,9 @@
-"""A search at one moment, for whoever watches it."""
+"""Progress: a search at one moment, for a view that shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from autoprune.study.outcome import Outcome
 from autoprune.study.pareto import costs_of
 
 
-class SearchInterrupted(AutopruneError):  # noqa: N818 - what happened is no error of anyone's
+class SearchInterrupted(AutopruneError):  # noqa: N818 - nothing went wrong
     """The user ended the search; everything that had finished is kept."""
 
 
@@ -34,11 +35,11 @@ class FrontPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyProgress:
-    """A search at one moment, for whoever watches it.
+    """A search at one moment, for a view that shows it.
 
     Fields:
         done: outcomes with status completed.
-        paused: recipes that wait at a rung.
+        paused: trials that wait at a rung.
         seconds: since the study began.
         eta: seconds until the budget is used up, as far as one can tell; None = not yet.
         used: share of the budget, the largest if there are several; None = nothing is counted.
@@ -57,6 +58,12 @@ class StudyProgress:
     dense_accuracy: float | None
     front: tuple[FrontPoint, ...]
     latest: tuple[Outcome, ...]
+
+
+def count_ended(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """How many outcomes there are of each status, by the fields of `StudyProgress`."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    return {"done": counts["completed"], "stopped": counts["stopped"], "failed": counts["failed"]}
 
 
 class View(Protocol):

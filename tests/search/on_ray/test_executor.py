@@ -68,7 +68,7 @@ def test_trials_that_do_not_report_are_cut_off_after_the_grace(tmp_path):
     class Ending(fakes.Notes):
         def update(self, progress):
             if progress.running == 2:
-                session.limits = Limits(deadline=0.0, grace=-CUT_OFF_SECONDS)
+                session.budget.limits = Limits(deadline=0.0, grace=-CUT_OFF_SECONDS)
 
     session = fakes.open_session(tmp_path, fakes.study_config(trials=4), view=Ending())
     with pytest.raises(StudyError, match="the search's time was over"):

@@ -9,7 +9,7 @@ import pytest
 
 from autoprune.errors import InputError
 from autoprune.search.running import in_process
-from autoprune.search.running.halving import Cascade, pauses
+from autoprune.search.running.halving import SuccessiveHalving, pausing_shares
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.progress import SearchInterrupted
 from autoprune.study.folder import load_study
@@ -50,68 +50,68 @@ def test_ranking_is_a_permutation_and_never_puts_a_point_before_one_that_dominat
 
 
 def test_a_third_of_those_measured_goes_on_and_the_highest_rung_comes_first():
-    cascade = Cascade((0.0, 0.25), keep=0.34)
+    halving = SuccessiveHalving((0.0, 0.25), keep=0.34)
     for number in range(6):  # of one cost; 5 is the best
-        cascade.measured(number, 0.0, (0.5, -number / 7))
-        cascade.pause(number, 0.0)
-    assert cascade.promotable() == 5
-    cascade.go_on(5)
-    assert cascade.promotable() == 4
-    cascade.go_on(4)
-    assert cascade.promotable() is None  # floor(0.34 * 6) = 2
+        halving.record(number, 0.0, (0.5, -number / 7))
+        halving.pause(number, 0.0)
+    assert halving.find_promotable() == 5
+    halving.resume(5)
+    assert halving.find_promotable() == 4
+    halving.resume(4)
+    assert halving.find_promotable() is None  # floor(0.34 * 6) = 2
     for number in (4, 5):
-        cascade.measured(number, 0.25, (0.5, -number / 7))
-        cascade.pause(number, 0.25)
-    assert cascade.promotable() is None  # floor(0.34 * 2) = 0
-    cascade.measured(7, 0.25, (0.5, 0.0))
-    assert cascade.promotable() == 5
-    assert cascade.leftovers() == [5, 4, 3, 2, 1, 0]
-    assert [cascade.next_share(share) for share in (None, 0.0, 0.25)] == [0.0, 0.25, 1.0]
+        halving.record(number, 0.25, (0.5, -number / 7))
+        halving.pause(number, 0.25)
+    assert halving.find_promotable() is None  # floor(0.34 * 2) = 0
+    halving.record(7, 0.25, (0.5, 0.0))
+    assert halving.find_promotable() == 5
+    assert halving.rank_waiting() == [5, 4, 3, 2, 1, 0]
+    assert [halving.next_pause(share) for share in (None, 0.0, 0.25)] == [0.0, 0.25, 1.0]
 
 
 def test_a_cheap_recipe_is_not_compared_with_an_expensive_one():
-    cascade = Cascade((0.0,), keep=0.5)
+    halving = SuccessiveHalving((0.0,), keep=0.5)
     points = [(0.1, -0.2), (0.1, -0.1), (0.8, -0.9), (0.8, -0.7)]
     for number, point in enumerate(points):
-        cascade.measured(number, 0.0, point)
-        cascade.pause(number, 0.0)
+        halving.record(number, 0.0, point)
+        halving.pause(number, 0.0)
     found = []
-    while (number := cascade.promotable()) is not None:
-        cascade.go_on(number)
+    while (number := halving.find_promotable()) is not None:
+        halving.resume(number)
         found.append(number)
     assert sorted(found) == [0, 2]
 
 
 def test_of_two_alike_one_goes_on_and_then_one_that_is_not_like_it():
-    cascade = Cascade((0.5,), keep=0.5)
+    halving = SuccessiveHalving((0.5,), keep=0.5)
     # added to an empty front: 0.7 * 0.8 = 0.56, 0.69 * 0.81 = 0.5589, 0.9 * 0.5 = 0.45, 0.3 * 0.9 = 0.27
     points = [(0.3, -0.8), (0.31, -0.81), (0.1, -0.5), (0.7, -0.9)]
     for number, point in enumerate(points):
-        cascade.measured(number, 0.5, point)
-        cascade.pause(number, 0.5)
-    assert cascade.promotable() == 0
-    cascade.go_on(0)
+        halving.record(number, 0.5, point)
+        halving.pause(number, 0.5)
+    assert halving.find_promotable() == 0
+    halving.resume(0)
     # beside it: 1 adds 0.69 * 0.01, 2 adds 0.2 * 0.5, 3 adds 0.3 * 0.1
-    assert cascade.leftovers() == [2, 3, 1]
-    assert cascade.promotable() == 2
+    assert halving.rank_waiting() == [2, 3, 1]
+    assert halving.find_promotable() == 2
 
 
 def test_what_adds_nothing_goes_by_rank():
-    cascade = Cascade((0.5,), keep=1.0)
+    halving = SuccessiveHalving((0.5,), keep=1.0)
     for number, point in enumerate([(0.2, -0.9), (0.5, -0.3), (0.4, -0.6), (0.6, -0.2)]):
-        cascade.measured(number, 0.5, point)
-        cascade.pause(number, 0.5)
-    cascade.go_on(0)
-    assert cascade.leftovers() == [2, 1, 3]
+        halving.record(number, 0.5, point)
+        halving.pause(number, 0.5)
+    halving.resume(0)
+    assert halving.rank_waiting() == [2, 1, 3]
 
 
 def test_pauses_are_the_rungs_of_the_space():
     def space(rungs):
         return Space.read({"method": "l1", "training": {"rungs": rungs}})
 
-    assert pauses(space([0.5, 0, 1])) == (0, 0.5)
+    assert pausing_shares(space([0.5, 0, 1])) == (0, 0.5)
     with pytest.raises(InputError, match="with a rung below 1"):
-        pauses(space([1]))
+        pausing_shares(space([1]))
 
 
 # ---- a search --------------------------------------------------------------------------------------------------------
@@ -183,15 +183,15 @@ def test_a_search_that_was_interrupted_goes_on_with_those_that_wait(tmp_path):
 
 def stop_after(session, legs):
     """Interrupt the session when that many legs have ended."""
-    ended = session.ended
+    end_segment = session.end_segment
 
     def count(outcome):
         nonlocal legs
-        ended(outcome)
+        end_segment(outcome)
         legs -= 1
         session.interrupted = legs == 0
 
-    session.ended = count
+    session.end_segment = count
 
 
 def test_what_waits_without_its_files_begins_anew(tmp_path):
@@ -199,7 +199,7 @@ def test_what_waits_without_its_files_begins_anew(tmp_path):
     session = fakes.open_session(tmp_path, config)
     stop_after(session, 8)
     run(session)
-    waited = set(session.paused)
+    waited = set(session.paused.waiting)
     assert waited
     shutil.rmtree(session.folder.states)
     session = fakes.open_session(tmp_path, config)
@@ -226,8 +226,8 @@ def test_nothing_goes_on_that_cannot_come_to_its_end(tmp_path):
     stop_after(session, 9)
     run(session)
     session.interrupted = False
-    waiting = len(session.paused)
-    session.limits = Limits(deadline=session.clock.now() + 0.5)  # the rest of any recipe takes 0.75 s and more
+    waiting = len(session.paused.waiting)
+    session.budget.limits = Limits(deadline=session.clock.now() + 0.5)  # the rest of any recipe takes 0.75 s and more
 
     assert waiting
     assert session.next() is None

@@ -6,8 +6,10 @@ import pytest
 from autoprune.errors import InputError
 from autoprune.search.options import BudgetOptions
 from autoprune.search.overrides import with_budget
-from autoprune.search.running.limits import Limits, Spent, on_plateau
-from autoprune.search.running.time_estimates import Pace
+from autoprune.search.running.budget_meter import Spending
+from autoprune.search.running.limits import Limits
+from autoprune.search.running.plateau import on_plateau
+from autoprune.search.running.time_estimates import TimeEstimates
 from autoprune.study.config import Budget
 from autoprune.study.outcome import Rung
 
@@ -21,52 +23,52 @@ def outcome(number, *rungs, control=False, accuracy=0.5, flops=0.5, images=1100,
 
 
 def test_what_is_spent_counts_every_recipe_once_and_those_that_run_as_if_they_had_ended():
-    spent = Spent(gpus=0.5)
-    spent.begins(1, 1100, 70.0)
+    spent = Spending(gpus=0.5)
+    spent.begin(1, 1100, 70.0)
     assert (spent.images(), spent.images(ahead=False), spent.gpu_seconds()) == (1100, 0, 35.0)
-    spent.ends(outcome(1, (0.0, 0, 3.0), (0.25, 275, 11.0)))
+    spent.end(outcome(1, (0.0, 0, 3.0), (0.25, 275, 11.0)))
     assert (spent.images(), spent.gpu_seconds()) == (275, 5.5)
-    spent.begins(1, 825, 31.0)
+    spent.begin(1, 825, 31.0)
     assert (spent.images(), spent.gpu_seconds()) == (1100, 21.0)
-    spent.ends(outcome(1, (0.0, 0, 3.0), (0.25, 275, 11.0), (1.0, 1100, 41.0)))
-    spent.ends(outcome(2))
+    spent.end(outcome(1, (0.0, 0, 3.0), (0.25, 275, 11.0), (1.0, 1100, 41.0)))
+    spent.end(outcome(2))
     assert (spent.images(), spent.gpu_seconds()) == (1100, 20.5)
 
 
-def test_pace_by_hand():
-    pace = Pace()
-    assert (pace.whole(), pace.images(), pace.expected((0.0,), 0.5)) == (0.0, 0, None)
-    pace.note(outcome(0, (0.0, 0, 20.0), (1.0, 1100, 240.0), control=True))  # 0.2 s an image
-    assert pace.whole() == pytest.approx(240)
-    pace.note(outcome(1, (0.0, 0, 3.0), (0.25, 275, 30.5), (1.0, 1100, 113.0)))  # 0.1 s an image
-    pace.note(outcome(2, (0.0, 0, 5.0)))
-    pace.note(outcome(0, (0.0, 0, 20.0), (1.0, 1100, 240.0), control=True))
-    assert (pace.begin(), pace.images(), pace.rest(7)) == (4.0, 1100, pytest.approx(0.7))
-    assert pace.whole() == pytest.approx(4 + 110)
-    assert pace.expected((), 1.0) == pytest.approx(4 + 110)
+def test_estimates_by_hand():
+    estimates = TimeEstimates()
+    assert (estimates.whole_trial(), estimates.images(), estimates.average_trial((0.0,), 0.5)) == (0.0, 0, None)
+    estimates.learn(outcome(0, (0.0, 0, 20.0), (1.0, 1100, 240.0), control=True))  # 0.2 s an image
+    assert estimates.whole_trial() == pytest.approx(240)
+    estimates.learn(outcome(1, (0.0, 0, 3.0), (0.25, 275, 30.5), (1.0, 1100, 113.0)))  # 0.1 s an image
+    estimates.learn(outcome(2, (0.0, 0, 5.0)))
+    estimates.learn(outcome(0, (0.0, 0, 20.0), (1.0, 1100, 240.0), control=True))
+    assert (estimates.until_training(), estimates.images(), estimates.training(7)) == (4.0, 1100, pytest.approx(0.7))
+    assert estimates.whole_trial() == pytest.approx(4 + 110)
+    assert estimates.average_trial((), 1.0) == pytest.approx(4 + 110)
     # a third goes on to a quarter, a ninth to the end
-    assert pace.expected((0.0, 0.25), 1 / 3) == pytest.approx(4 + 110 * (0.25 / 3 + 0.75 / 9))
+    assert estimates.average_trial((0.0, 0.25), 1 / 3) == pytest.approx(4 + 110 * (0.25 / 3 + 0.75 / 9))
     # all go on to a quarter, a third to the end
-    assert pace.expected((0.25,), 1 / 3) == pytest.approx(4 + 110 * (0.25 + 0.75 / 3))
+    assert estimates.average_trial((0.25,), 1 / 3) == pytest.approx(4 + 110 * (0.25 + 0.75 / 3))
 
 
 def test_recipes_that_end_before_they_were_measured_are_expected_again():
-    pace = Pace()
-    pace.note(outcome(1, (0.0, 0, 4.0), (1.0, 1100, 114.0)))
-    pace.note(outcome(2, status="stopped", error="constraint", started=7.0, finished=12.0))
-    pace.note(outcome(3, status="stopped", error="constraint", started=9.0, finished=10.0))
-    assert pace.expected((), 1.0) == pytest.approx((114 + 5 + 1) / 3)
-    assert pace.whole() == pytest.approx(114)  # one that goes its whole way needs as much as before
-    pace.note(outcome(4, (0.0, 0, 4.0)))
-    pace.note(outcome(4, (0.0, 0, 4.0), (1.0, 1100, 114.0)))  # its second leg is no other recipe
-    assert pace.expected((), 1.0) == pytest.approx((2 * 114 + 5 + 1) / 4)
+    estimates = TimeEstimates()
+    estimates.learn(outcome(1, (0.0, 0, 4.0), (1.0, 1100, 114.0)))
+    estimates.learn(outcome(2, status="stopped", error="constraint", started=7.0, finished=12.0))
+    estimates.learn(outcome(3, status="stopped", error="constraint", started=9.0, finished=10.0))
+    assert estimates.average_trial((), 1.0) == pytest.approx((114 + 5 + 1) / 3)
+    assert estimates.whole_trial() == pytest.approx(114)  # one that goes its whole way needs as much as before
+    estimates.learn(outcome(4, (0.0, 0, 4.0)))
+    estimates.learn(outcome(4, (0.0, 0, 4.0), (1.0, 1100, 114.0)))  # its second leg is no other recipe
+    assert estimates.average_trial((), 1.0) == pytest.approx((2 * 114 + 5 + 1) / 4)
 
 
 def test_a_stage_before_the_cut_is_paid_in_seconds_an_image():
-    pace = Pace()
-    pace.note(outcome(1, (0.0, 550, 55.0), (1.0, 1100, 165.0)))
-    assert pace.begin() == 0
-    assert pace.rest(10) == pytest.approx((0.1 + 0.2) / 2 * 10)
+    estimates = TimeEstimates()
+    estimates.learn(outcome(1, (0.0, 550, 55.0), (1.0, 1100, 165.0)))
+    assert estimates.until_training() == 0
+    assert estimates.training(10) == pytest.approx((0.1 + 0.2) / 2 * 10)
 
 
 def test_limits_of_the_other_budgets():
@@ -118,7 +120,7 @@ def test_a_search_ends_when_the_front_stops_to_grow(tmp_path):
     session.close()
 
     assert 17 < len(session.outcomes) < 200
-    assert on_plateau(session.outcomes, session.limits)
+    assert on_plateau(session.outcomes, session.budget.limits)
 
 
 @pytest.mark.parametrize("failing", [(), range(4, 150, 3)])
@@ -130,7 +132,7 @@ def test_the_time_left_is_right_within_a_quarter_once_a_tenth_is_done(tmp_path, 
     told = []
 
     def passed():
-        latest = {outcome.id: outcome for outcome in (*session.outcomes, *session.paused.values())}
+        latest = {outcome.id: outcome for outcome in (*session.outcomes, *session.paused.waiting.values())}
         return sum(sum(outcome.seconds.values()) for outcome in latest.values())
 
     def tell():

@@ -106,7 +106,7 @@ def test_the_deadline_ends_handing_out_and_the_grace_stops_what_runs(tmp_path):
     in_process.run(session, Slow(session.clock, 0.0, None), trial_timeout=1e4)
 
     assert [outcome.status for outcome in session.outcomes] == ["completed"] * 3
-    session.limits = Limits(deadline=2000.0, grace=100.0)
+    session.budget.limits = Limits(deadline=2000.0, grace=100.0)
     in_process.run(session, Slow(session.clock, 0.0, None), trial_timeout=1e4)
     assert [outcome.status for outcome in session.outcomes] == ["completed"] * 3 + ["stopped"]
     assert kept(session) <= {0, 1, 2}
@@ -115,8 +115,8 @@ def test_the_deadline_ends_handing_out_and_the_grace_stops_what_runs(tmp_path):
 def test_limits_of_a_budget():
     assert Limits.of(Budget(minutes=1)) == Limits(deadline=60, grace=30)
     assert Limits.of(Budget(minutes=20, trials=7), start=90) == Limits(trials=7, deadline=1290, grace=120)
-    assert Limits.of(Budget(minutes=1)).at_last == 100
-    assert Limits.of(Budget(trials=3)).at_last is None
+    assert Limits.of(Budget(minutes=1)).cut_off_at == 100
+    assert Limits.of(Budget(trials=3)).cut_off_at is None
 
 
 def test_a_slow_trial_is_stopped_at_its_next_rung(tmp_path):
@@ -181,7 +181,7 @@ def test_progress_counts_and_tells_every_outcome_once(tmp_path):
 def test_the_time_left_is_the_shorter_of_the_two_budgets(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(), limits=Limits(trials=1000, deadline=40.0))
     first = session.progress()
-    session.ended(fakes.completed(session.next().proposal))
+    session.end_segment(fakes.completed(session.next().proposal))
 
     assert first.eta == pytest.approx(40, abs=1)
     assert session.progress().eta < 40
@@ -215,9 +215,9 @@ def test_an_interrupted_search_keeps_what_it_has_and_says_how_to_go_on(tmp_path,
 def test_an_outcome_nobody_waits_for_is_not_logged(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config())
     proposal = session.next().proposal
-    session.ended(fakes.completed(proposal))
-    session.ended(fakes.completed(proposal))
-    session.lost(proposal, "failed", "gone")
+    session.end_segment(fakes.completed(proposal))
+    session.end_segment(fakes.completed(proposal))
+    session.end_lost_trial(proposal, "failed", "gone")
 
     assert [type(outcome) for outcome in load_study(tmp_path).outcomes] == [Outcome]
 
@@ -230,9 +230,9 @@ def test_progress_and_kept_models_follow_the_objectives(tmp_path):
     session = fakes.open_session(tmp_path, config)
     while (leg := session.next()) is not None:
         outcome = fakes.completed(leg.proposal)
-        write_files(session.models, outcome.id, {"model.json": b""})
+        session.models.write(outcome.id, {"model.json": b""})
         # the more FLOPs the faster, and the more accurate: the best of all stands alone
-        session.ended(replace(outcome, latency_ratio=1 - outcome.flops_ratio / 2, accuracy=outcome.flops_ratio))
+        session.end_segment(replace(outcome, latency_ratio=1 - outcome.flops_ratio / 2, accuracy=outcome.flops_ratio))
     pruned = [outcome for outcome in session.outcomes if outcome.recipe.method.name != "dense"]
     best = max(pruned, key=lambda outcome: outcome.accuracy)
     (point,) = session.progress().front
@@ -247,7 +247,7 @@ def test_a_search_in_which_every_model_broke_a_constraint_says_which(tmp_path):
         outcome = fakes.completed(leg.proposal)
         error = f"constraint: params 0.{outcome.id} > 0.05"
         broken = replace(outcome, status="stopped", accuracy=None, error=error)
-        session.ended(outcome if outcome.recipe.method.name == "dense" else broken)
+        session.end_segment(outcome if outcome.recipe.method.name == "dense" else broken)
 
     with pytest.raises(StudyError, match=r"5 of 6 trials broke a constraint; the last one: constraint: params 0.5 > 0"):
         session.close()

@@ -14,7 +14,7 @@ from autoprune.search import finish, search
 from autoprune.search.options import FinalistsOptions
 from autoprune.search.overrides import with_finalists
 from autoprune.search.running import in_process
-from autoprune.search.running.final_runs import Finals, clock_of, with_time
+from autoprune.search.running.final_retraining import FinalRetraining, continued_clock, with_longer_timeout
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.progress import SearchInterrupted
 from autoprune.search.study_lock import lock
@@ -37,8 +37,8 @@ def study(tmp_path):
 
 def finals_of(study, wanted, *, limits=None, view=None, at=None):
     config = fakes.study_config()
-    clock = clock_of(study) if at is None else at
-    return Finals(config, study, to_train(study, wanted), clock=clock, limits=limits, view=view)
+    clock = continued_clock(study) if at is None else at
+    return FinalRetraining(config, study, to_train(study, wanted), clock=clock, limits=limits, view=view)
 
 
 def run(finals, **options):
@@ -101,8 +101,10 @@ def test_a_longer_training_may_take_longer(study):
     config = fakes.study_config(timeout=11.0)
     entries = to_train(study, Finalists(images=7 * IMAGES))
 
-    assert with_time(config, study, entries).resources.trial_timeout_minutes == 77
-    assert with_time(config, study, to_train(study, Finalists(images=100))).resources.trial_timeout_minutes == 11
+    assert with_longer_timeout(config, study, entries).resources.trial_timeout_minutes == 77
+    assert (
+        with_longer_timeout(config, study, to_train(study, Finalists(images=100))).resources.trial_timeout_minutes == 11
+    )
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -259,7 +261,7 @@ def test_interrupted_finals_say_how_to_go_on(study):
 
 def test_nothing_begins_that_would_not_end_in_time(study):
     """The fakes say that 1,000 images take 1 second after the first 0.1; a finalist of 5,000 so takes more than 5."""
-    clock = clock_of(study)
+    clock = continued_clock(study)
     none = finals_of(study, Finalists(seeds=1), limits=Limits(deadline=clock.now() + 0.0), at=clock)
     all_of_them = finals_of(study, Finalists(seeds=1), limits=Limits(deadline=clock.now() + 1000.0), at=clock)
     run(none)
@@ -279,8 +281,8 @@ def test_a_share_of_the_minutes_is_kept():
 def test_a_worker_that_was_lost_is_a_failed_finalist(study):
     finals = finals_of(study, Finalists(seeds=1))
     proposal = finals.next().proposal
-    finals.lost(proposal, "failed", "the worker process died")
-    finals.lost(proposal, "failed", "the worker process died")
+    finals.end_lost_trial(proposal, "failed", "the worker process died")
+    finals.end_lost_trial(proposal, "failed", "the worker process died")
 
     assert [(run.status, run.member, run.control) for run in again(study).finalists] == [("failed", 0, True)]
 
