@@ -100,8 +100,8 @@ class Op:
 
 
 @dataclass(frozen=True, eq=False)
-class Mixer:
-    """A call in which entries act on each other along `over`: layer norm, a mean over channels, softmax.
+class CrossChannelCall:
+    """A call of an operation in which entries act on each other along `over`: layer norm, channel mean, softmax.
 
     It is the `index`-th call of the operation `name` in a forward pass. `blocks` are pairs of dimensions and the units
     along them (jointly, if there are several dimensions).
@@ -173,7 +173,7 @@ class ChannelGraph:
         slots: every dimension of a tensor along which units lie.
         ops: operations that cost FLOPs, in the order of the forward pass.
         tensors: parameter name -> (entries that no unit owns, rows of `widths`): parameters = entries * widths.
-        mixers: calls after which a channel depends on others of its kind, in the order of the forward pass.
+        cross_channel: calls after which a channel depends on others of its kind, in the order of the forward pass.
         attributes: sizes that modules hold beside their weights, such as `groups` and `head_dim`.
         scales: where the model's code multiplies by a power of a width.
         inputs: what the model was traced with; FLOPs and activations count for this batch.
@@ -184,7 +184,7 @@ class ChannelGraph:
     ops: tuple[Op, ...]
     tensors: Mapping[str, tuple[int, tuple[int, ...]]]
     widths: Widths
-    mixers: tuple[Mixer, ...]
+    cross_channel: tuple[CrossChannelCall, ...]
     attributes: tuple[SizeAttribute, ...]
     inputs: tuple[InputSpec, ...]
     unit_count: int

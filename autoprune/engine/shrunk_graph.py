@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from autoprune.engine.graph import ChannelGraph, Ints, Mixer, Scale, Slot, with_fixed
+from autoprune.engine.graph import ChannelGraph, CrossChannelCall, Ints, Scale, Slot, with_fixed
 from autoprune.engine.keep import Keep
 
 
@@ -23,7 +23,7 @@ def shrink(graph: ChannelGraph, keep: Keep) -> ChannelGraph:
         graph,
         groups=tuple(replace(group, units=number[group.units[stays[group.units]]]) for group in graph.groups),
         slots=tuple(after.slot(slot) for slot in graph.slots),
-        mixers=tuple(after.mixer(mixer) for mixer in graph.mixers),
+        cross_channel=tuple(after.call(call) for call in graph.cross_channel),
         attributes=tuple(replace(a, parts=tuple(after.units(part) for part in a.parts)) for a in graph.attributes),
         scales=tuple(after.scale(scale) for scale in graph.scales),
         unit_count=int(stays.sum()),
@@ -59,8 +59,8 @@ class _After:
     def slot(self, slot: Slot) -> Slot:
         return replace(slot, units=self.units(slot.units))
 
-    def mixer(self, mixer: Mixer) -> Mixer:
-        return replace(mixer, blocks=tuple((dims, self.units(units)) for dims, units in mixer.blocks))
+    def call(self, call: CrossChannelCall) -> CrossChannelCall:
+        return replace(call, blocks=tuple((dims, self.units(units)) for dims, units in call.blocks))
 
     def scale(self, scale: Scale) -> Scale:
         slot = self.graph.slot(scale.tensor, scale.dim)

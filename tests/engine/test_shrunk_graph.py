@@ -17,7 +17,7 @@ from autoprune.engine.tracing.trace import trace
 
 
 class Norms(nn.Module):
-    """A layer norm over channels, attention in two heads: mixers, size attributes and a number from a width."""
+    """Layer norm, attention in two heads: cross-channel calls, size attributes and a number from a width."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,8 @@ def test_it_is_the_graph_that_a_trace_of_the_cut_model_finds(name: str) -> None:
     assert cost(after, Keep.all()) == cost(again, Keep.all()) == cost(graph, keep)
     places = {(slot.tensor, slot.dim, slot.role, len(slot.units)) for slot in again.slots}
     assert {(slot.tensor, slot.dim, slot.role, len(slot.units)) for slot in after.slots} == places
-    assert {(m.name, m.index, m.over) for m in after.mixers} == {(m.name, m.index, m.over) for m in again.mixers}
+    calls = {(call.name, call.index, call.over) for call in again.cross_channel}
+    assert {(call.name, call.index, call.over) for call in after.cross_channel} == calls
 
 
 def test_a_keep_of_the_first_graph_composed_with_nothing_is_itself() -> None:

@@ -1,12 +1,10 @@
-"""What a labelled forward pass gathers: the ground that rules write to.
+"""What a rule sees of a labelled forward pass: the `Call`, and the `Flow` to which it tells what the call does.
 
-A rule sees a `Call` and tells the `Flow` what the output's labels are, which labels must live together and which must
-not be touched.
+A rule says what the output's labels are, which labels must live together and which must not be touched.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,168 +14,51 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.graph import Ints
-from autoprune.engine.labels.blocks import FIXED, Block, drop_constant, spread
-
-#: Name of an operation and how many calls of it there have been before.
-CallKey = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class RawOp:
-    """A matrix-multiply-like operation as it was met; dims are label arrays, constants hold everything unlabelled.
-
-    `inputs` are the labels that are summed over.
-    """
-
-    name: str
-    kind: str
-    flops: int
-    dims: tuple[Ints, ...]
-    activations: int
-    out_dims: tuple[Ints, ...]
-    resolution: int
-    inputs: Ints | None = None
+from autoprune.engine.labels.blocks import Block, drop_constant, spread
+from autoprune.engine.labels.evidence import Evidence, LabelledCrossChannelCall
+from autoprune.engine.labels.pass_state import PassState
+from autoprune.engine.labels.tensor_labels import TensorLabels
+from autoprune.engine.labels.ties import Ties
 
 
-@dataclass(frozen=True)
-class RawMixer:
-    """A call that lets the entries along the dimensions `over` act on each other: the `index`-th of its name."""
-
-    name: str
-    index: int
-    over: tuple[int, ...]
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
-class Ways:
-    """How grouped convolutions and norms lose channels.
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """One forward pass as rules see it; the tracer makes it, the rules write to its four parts, mostly by its methods.
 
     Fields:
-        whole_groups: whole groups go; else the same offset goes out of every group.
-        by_offset: convolutions found to lose offsets. One that a cut leaves with a single input per group looks
-            depthwise; the probe, which runs the dense model's `Ways`, knows here that it is not.
-        modes: the modes in which the model had to be run: `train` too if parts of it, auxiliary heads, are idle in
-            `eval`.
+        labels: the labels of every tensor.
+        state: where the pass is, and what it has met.
+        ties: which labels live and die together, and which must stay.
+        evidence: what else the pass shows of the model.
     """
 
-    whole_groups: bool = False
-    by_offset: set[str] = field(default_factory=set)
-    modes: set[str] = field(default_factory=lambda: {"eval"})
+    labels: TensorLabels
+    state: PassState
+    ties: Ties = field(default_factory=Ties)
+    evidence: Evidence = field(default_factory=Evidence)
 
+    @property
+    def path(self) -> str:
+        """The module whose forward is running."""
+        return self.state.path
 
-@dataclass
-class Flow:
-    """What one traced forward pass found out about labels; the tracer owns it, the rules write to it.
-
-    Fields (those that are not plain):
-        lengths: (module, labels of parts): the module's code made tensors, or parts, of these lengths.
-        known: shape (labels,): equal where a split has tied labels; the other ties are known only in the end.
-        roles: labels and the part that the tensor they lie on plays for them (see `graph.Slot`).
-        sizes: (module, attribute, labels): the module's attribute of that name counts these entries.
-        splits: (module, labels of shape (rows, offsets)): a dimension was split, all rows lose the same offsets.
-        numbers: the Python numbers among the arguments of every pointwise call.
-        uses: which calls work with what comes straight out of a layer, and its labels: those of the layer's filters.
-        biases: labels of filters (or of a norm's scales) and those of the biases that are added to them.
-        own: ids of the model's parameters and buffers, and of views of them.
-        direct: ids of tensors that come straight out of a layer, views included.
-        uniform: ids of tensors whose entries are all alike, fresh from `zeros` and the like.
-        parts: ids of views: what is written into them is written into other tensors.
-        numbered: whether channels were taken by number somewhere: by slices, splits, padding.
-        calls: how often each operation has been called so far.
-        path: the module whose forward is running.
-    """
-
-    known: Ints
-    blocks: dict[int, tuple[Tensor, list[Block]]] = field(default_factory=dict)
-    ties: list[Ints] = field(default_factory=list)
-    freezes: list[tuple[Ints, str]] = field(default_factory=list)
-    roles: list[tuple[Ints, str]] = field(default_factory=list)
-    ops: list[RawOp] = field(default_factory=list)
-    mixers: list[RawMixer] = field(default_factory=list)
-    sizes: list[tuple[str, str, Ints]] = field(default_factory=list)
-    splits: list[tuple[str, Ints]] = field(default_factory=list)
-    lengths: list[tuple[str, tuple[Ints, ...]]] = field(default_factory=list)
-    numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
-    uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
-    biases: list[tuple[Ints, Ints]] = field(default_factory=list)
-    own: set[int] = field(default_factory=set)
-    direct: set[int] = field(default_factory=set)
-    uniform: set[int] = field(default_factory=set)
-    parts: set[int] = field(default_factory=set)
-    ways: Ways = field(default_factory=Ways)
-    numbered: bool = False
-    calls: Counter[str] = field(default_factory=Counter)
-    path: str = ""
+    # ---- the labels of tensors ---------------------------------------------------------------------------------------
 
     def get(self, tensor: object) -> list[Block]:
         """The tensor's labelled dimensions; tensors never seen have none."""
-        return self.blocks.get(id(tensor), (None, []))[1]
+        return self.labels.get(tensor)
 
     def set(self, tensor: object, blocks: Iterable[Block]) -> None:
-        """Give a tensor labels. The tensor is kept alive, so that its id stays its own."""
-        if isinstance(tensor, Tensor):
-            self.blocks[id(tensor)] = (tensor, list(blocks))
+        """Give a tensor labels."""
+        self.labels.set(tensor, blocks)
 
     def fresh(self, count: int) -> Ints:
         """New labels that no tensor of the model has."""
-        labels = np.arange(len(self.known), len(self.known) + count)
-        self.known = np.concatenate([self.known, labels])
-        return labels
-
-    def add(self, other: Flow) -> None:
-        """What another pass over the same model has found out about its labels; its costs are not counted."""
-        self.known = other.known
-        self.numbered |= other.numbered
-        for mine, others in (
-            (self.ties, other.ties),
-            (self.freezes, other.freezes),
-            (self.roles, other.roles),
-            (self.sizes, other.sizes),
-            (self.lengths, other.lengths),
-        ):
-            mine.extend(others)
-
-    def tie(self, a: Ints, b: Ints, why: str) -> None:
-        """Entries that meet live and die together; what meets a FIXED entry must stay."""
-        if a is b:
-            return
-        a, b = (a, b) if a.shape == b.shape else np.broadcast_arrays(a, b)
-        a, b = a.ravel(), b.ravel()
-        if np.count_nonzero(a) == np.count_nonzero(b) == a.size:  # nothing is FIXED; `all` takes three times as long
-            self.ties.append(np.concatenate([a, b]).reshape(2, -1))
-            return
-        both = (a != FIXED) & (b != FIXED)
-        if both.any():
-            self.ties.append(np.stack([a[both], b[both]]))
-        self.freeze(np.concatenate([a[~both], b[~both]]), why)
+        return self.labels.fresh(count)
 
     def repeats(self, labels: Ints, axes: Iterable[int]) -> bool:
         """Whether the labels are known to be the same all along these axes of their array."""
-        known = self.known[labels]
-        return all((known == np.take(known, [0], axis)).all() for axis in axes)
-
-    def freeze(self, labels: Ints, why: str) -> None:
-        """These entries must stay."""
-        real = labels[labels != FIXED]
-        if real.size:
-            self.freezes.append((real.ravel(), f"{why} in {self.path}" if self.path else why))
-
-    def freeze_all(self, blocks: Iterable[Block], why: str) -> None:
-        """Freeze every label of the blocks."""
-        for _, labels in blocks:
-            self.freeze(labels, why)
-
-    def mix(self, name: str, tensor: object, over: Collection[int]) -> None:
-        """The tensor's entries along `over` act on each other: how many there are is no longer the channels' affair.
-
-        What a model cut there computes is what the uncut one would compute from the entries that stay; `masking.mask`
-        needs to know which these are.
-        """
-        blocks = tuple(block for block in self.get(tensor) if set(block[0]) & set(over))
-        self.sizes.extend((self.path, "normalized_shape", labels) for dims, labels in blocks if dims == tuple(over))
-        if blocks:
-            self.mixers.append(RawMixer(name, self.calls[name] - 1, tuple(sorted(over)), blocks))
+        return self.labels.repeats(labels, axes)
 
     def along(self, tensor: object, dim: int, why: str) -> Ints | None:
         """The labels along one dimension, or None; blocks on other dimensions, or joint with them, are frozen."""
@@ -188,6 +69,23 @@ class Flow:
             else:
                 self.freeze(labels, why)
         return found
+
+    # ---- what labels mean to each other ------------------------------------------------------------------------------
+
+    def tie(self, a: Ints, b: Ints, why: str) -> None:
+        """Entries that meet live and die together; what meets a FIXED entry must stay."""
+        beside_fixed = self.ties.tie(a, b)
+        if beside_fixed is not None:
+            self.freeze(beside_fixed, why)
+
+    def freeze(self, labels: Ints, why: str) -> None:
+        """These entries must stay."""
+        self.ties.freeze(labels, f"{why} in {self.path}" if self.path else why)
+
+    def freeze_all(self, blocks: Iterable[Block], why: str) -> None:
+        """Freeze every label of the blocks."""
+        for _, labels in blocks:
+            self.freeze(labels, why)
 
     def merge(self, blocks: Sequence[Block], shape: Sequence[int], why: str) -> list[Block]:
         """Blocks of tensors that are combined entry by entry: labels on the same dimension are tied, the first stay."""
@@ -209,6 +107,42 @@ class Flow:
             result = [other for other in result if not any(other is hit for hit in hits)]
             result.append(drop_constant(dims, np.asarray(first)))
         return result
+
+    # ---- what the call shows of the model ----------------------------------------------------------------------------
+
+    def mix(self, name: str, tensor: object, over: Collection[int]) -> None:
+        """The tensor's entries along `over` act on each other: how many there are is no longer the channels' affair.
+
+        What a model cut there computes is what the uncut one would compute from the entries that stay; `masking.mask`
+        needs to know which these are.
+        """
+        blocks = tuple(block for block in self.get(tensor) if set(block[0]) & set(over))
+        for dims, labels in blocks:
+            if dims == tuple(over):
+                self.note_attribute("normalized_shape", labels)
+        if blocks:
+            index = self.state.calls[name] - 1
+            self.evidence.cross_channel.append(LabelledCrossChannelCall(name, index, tuple(sorted(over)), blocks))
+
+    def note_role(self, labels: Ints, role: str) -> None:
+        """The tensor these labels lie on plays that part for them (see `graph.Slot`)."""
+        self.evidence.roles.append((labels, role))
+
+    def note_bias(self, filters: Ints, biases: Ints) -> None:
+        """These biases, one for each, are added to what these filters put out."""
+        self.evidence.bias_pairs.append((filters, biases))
+
+    def note_attribute(self, name: str, labels: Ints) -> None:
+        """If the running module has an attribute of that name, it counts these entries."""
+        self.evidence.attributes.append((self.path, name, labels))
+
+    def note_lengths(self, *parts: Ints) -> None:
+        """The running module's code made a tensor, or parts of one, as long as these labels."""
+        self.evidence.lengths.append((self.path, parts))
+
+    def note_taken_by_number(self, blocks: Iterable[Block], dim: int) -> None:
+        """Some of the entries along a dimension are taken by their numbers, channels among them if it is labelled."""
+        self.evidence.takes_by_number |= any(dim in dims for dims, _ in blocks)
 
 
 class Call(NamedTuple):

@@ -47,7 +47,7 @@ def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
 
 def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> list[Block]:
     """The blocks of the output to which this tensor brings entries that differ, but no labels."""
-    if id(tensor) in flow.uniform:
+    if id(tensor) in flow.state.uniform:
         return []
     offset = out.dim() - tensor.dim()
     own = {d + offset for dims, _ in flow.get(tensor) for d in dims}
@@ -82,7 +82,7 @@ def same(flow: Flow, call: Call) -> None:
 def copy(flow: Flow, call: Call) -> None:
     """`a.copy_(b)`: a has the entries of b. If a is part of another tensor, these must fit into their place there."""
     target, source = call.args[:2]
-    part = id(target) in flow.parts
+    part = id(target) in flow.state.views
     combine(flow, call.out, [target, source] if part else [source], "copied into a tensor of fixed size")
     if part and not flow.get(target):
         flow.freeze_all(flow.get(source), "copied into a tensor of fixed size")
@@ -115,4 +115,4 @@ def fresh(_flow: Flow, _call: Call) -> None:
 def uniform(flow: Flow, call: Call) -> None:
     """A new tensor whose entries are all alike: it fits whichever channels it meets, if the code follows the widths."""
     flow.set(call.out, [])
-    flow.uniform.add(id(call.out))
+    flow.state.uniform.add(id(call.out))

@@ -103,14 +103,17 @@ def batch_norm(flow: Flow, call: Call) -> None:
     statistics = [((1,), labels) for vector in call.args[3:5] for _, labels in flow.get(vector)]
     if not statistics and call.args[5] is True:  # standardised weights: over the inputs of each filter
         flow.mix(call.name, source, [d for d in range(source.dim()) if d != 1])
-    flow.roles.extend((labels, "stat") for _, labels in statistics)
-    _note_size(flow, "num_features", source, 1)
+    for _, labels in statistics:
+        flow.note_role(labels, "stat")
+    _note_channel_count(flow, "num_features", source)
     blocks = [*own, *flow.get(source), *statistics]
     flow.set(call.first_out, flow.merge(blocks, source.shape, "normalised with fixed entries"))
 
 
-def _note_size(flow: Flow, attribute: str, tensor: Tensor, dim: int) -> None:
-    flow.sizes.extend((flow.path, attribute, labels) for dims, labels in flow.get(tensor) if dims == (dim,))
+def _note_channel_count(flow: Flow, attribute: str, tensor: Tensor) -> None:
+    for dims, labels in flow.get(tensor):
+        if dims == (1,):
+            flow.note_attribute(attribute, labels)
 
 
 @register("native_layer_norm", "_fused_rms_norm", "rms_norm")
@@ -127,9 +130,9 @@ def _norm_vectors(flow: Flow, vectors: Sequence[object]) -> list[Block]:
     """The labels of a norm's scales and shifts, with their roles noted."""
     blocks = [block for vector in vectors for block in flow.get(vector)]
     for (_, labels), role in zip(blocks, ("scale", "shift"), strict=False):
-        flow.roles.append((labels, role))
+        flow.note_role(labels, role)
     if len(blocks) > 1:
-        flow.biases.append((blocks[0][1], blocks[1][1]))
+        flow.note_bias(blocks[0][1], blocks[1][1])
     return blocks
 
 
@@ -137,10 +140,10 @@ def _norm_vectors(flow: Flow, vectors: Sequence[object]) -> list[Block]:
 def group_norm(flow: Flow, call: Call) -> None:
     """Statistics over the channels of one group at a time: whole groups go, or the same offset of every group."""
     source, groups = call.args[0], call.args[6]
-    whole = flow.ways.whole_groups and groups > 1
+    whole = flow.state.whole_groups and groups > 1
     if not whole:
         flow.mix(call.name, source, range(1, source.dim()))
-    _note_size(flow, "num_channels", source, 1)
+    _note_channel_count(flow, "num_channels", source)
     own = [((1,), labels) for _, labels in _norm_vectors(flow, call.args[1:3])]
     merged = flow.merge([*own, *flow.get(source)], source.shape, "normalised with fixed entries")
     for dims, labels in merged:
@@ -148,7 +151,7 @@ def group_norm(flow: Flow, call: Call) -> None:
             rows = labels.reshape(groups, -1)
             flow.tie(rows, rows[:, :1] if whole else rows[:1], "group norm over fixed entries")
             if whole:
-                flow.sizes.append((flow.path, "num_groups", rows[:, 0]))
+                flow.note_attribute("num_groups", rows[:, 0])
         elif 1 in dims:
             flow.freeze(labels, "group norm over a joint dimension")
     flow.set(call.first_out, merged)

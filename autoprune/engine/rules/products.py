@@ -10,7 +10,8 @@ from torch import Tensor
 
 from autoprune.engine.graph import Ints
 from autoprune.engine.labels.blocks import project, spread
-from autoprune.engine.labels.flow import Call, Flow, RawOp
+from autoprune.engine.labels.evidence import LabelledOp
+from autoprune.engine.labels.flow import Call, Flow
 from autoprune.engine.rules.entries import combine
 from autoprune.engine.rules.registry import register
 
@@ -48,7 +49,7 @@ def convolution(flow: Flow, call: Call) -> None:
     labels = flow.along(x, 1, "convolution over a labelled dimension")
     out = _through_groups(flow, labels, kernel) if kernel.groups > 1 else _through(flow, labels, kernel)
     if out is not None:
-        flow.roles.append((out, "out"))
+        flow.note_role(out, "out")
         _tie_bias(flow, bias, out)
         flow.set(call.out, [((1,), out)])
     _record_convolution(flow, call, kernel, out)
@@ -64,7 +65,7 @@ def _kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Ke
 def _through(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     """The labels of the output of a plain convolution."""
     if kernel.inputs is not None:
-        flow.roles.append((kernel.inputs, "in"))
+        flow.note_role(kernel.inputs, "in")
     _tie_or_freeze(flow, x, kernel.inputs, OVER_FIXED)
     return kernel.filters
 
@@ -81,16 +82,16 @@ def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     rows = kernel.rows.reshape(kernel.groups, -1)
     offsets = None if x is None else x.reshape(kernel.groups, -1)
     single = rows.shape[1] == 1 or kernel.columns is None
-    if (single or flow.ways.whole_groups) and flow.path not in flow.ways.by_offset:
+    if (single or flow.state.whole_groups) and flow.path not in flow.state.by_offset:
         return _whole_groups(flow, offsets, rows, kernel)
-    flow.ways.by_offset.add(flow.path)
+    flow.state.by_offset.add(flow.path)
     flow.tie(rows, rows[:1], OVER_FIXED)
     if kernel.transposed:
-        flow.roles.append((kernel.rows, "in"))
+        flow.note_role(kernel.rows, "in")
         _tie_or_freeze(flow, offsets, rows, OVER_FIXED)
         return np.tile(kernel.columns, kernel.groups)
     if kernel.columns is not None:
-        flow.roles.append((kernel.columns, "in"))
+        flow.note_role(kernel.columns, "in")
         _tie_or_freeze(flow, offsets, kernel.columns[None], OVER_FIXED)
     elif offsets is not None:  # cut to one input a group
         flow.tie(offsets, offsets[:1], OVER_FIXED)
@@ -105,7 +106,7 @@ def _whole_groups(flow: Flow, x: Ints | None, rows: Ints, kernel: _Kernel) -> In
         flow.freeze(rows, OVER_FIXED)
     else:
         flow.tie(x, rows[:, :1], OVER_FIXED)
-    flow.sizes.append((flow.path, "groups", rows[:, 0]))
+    flow.note_attribute("groups", rows[:, 0])
     if kernel.columns is not None:
         flow.freeze(kernel.columns, "inside a group of which only the whole can go")
     if not kernel.transposed:
@@ -125,8 +126,8 @@ def _tie_or_freeze(flow: Flow, x: Ints | None, weight: Ints | None, why: str) ->
 
 def _tie_bias(flow: Flow, bias: Tensor | None, filters: Ints) -> None:
     for _, labels in flow.get(bias):
-        flow.roles.append((labels, "bias"))
-        flow.biases.append((filters, labels))
+        flow.note_role(labels, "bias")
+        flow.note_bias(filters, labels)
         flow.tie(labels, filters, "bias of fixed size")
 
 
@@ -139,8 +140,8 @@ def _record_convolution(flow: Flow, call: Call, kernel: _Kernel, channels: Ints 
     out_dims = () if channels is None else (channels,)
     activations = out.numel() // prod(len(labels) for labels in out_dims)
     resolution = prod(out.shape[2:])
-    flow.ops.append(
-        RawOp(flow.path, "convolution", flops, tuple(labelled), activations, out_dims, resolution, kernel.inputs)
+    flow.evidence.ops.append(
+        LabelledOp(flow.path, "convolution", flops, tuple(labelled), activations, out_dims, resolution, kernel.inputs)
     )
 
 
@@ -158,11 +159,16 @@ def matmul(flow: Flow, call: Call) -> None:
     flow.set(call.out, flow.merge(carried, call.out.shape, "meets fixed entries in a matrix product"))
     for tensor in bias:
         if isinstance(tensor, Tensor):
-            flow.roles.extend((labels, "bias") for _, labels in flow.get(tensor))
-            if w_factor is not None:
-                flow.biases.extend((w_factor, labels) for _, labels in flow.get(tensor) if len(labels) == len(w_factor))
+            _note_matmul_bias(flow, tensor, w_factor)
             combine(flow, call.out, [call.out, tensor], "bias of fixed size")
     _record_matmul(flow, call, x, w, (x_factor, k_w if k_w is not None else k_x, w_factor))
+
+
+def _note_matmul_bias(flow: Flow, bias: Tensor, filters: Ints | None) -> None:
+    for _, labels in flow.get(bias):
+        flow.note_role(labels, "bias")
+        if filters is not None and len(labels) == len(filters):
+            flow.note_bias(filters, labels)
 
 
 def _factor(flow: Flow, tensor: Tensor, dim: int) -> Ints | None:
@@ -196,7 +202,7 @@ def _tie_reduced(flow: Flow, x: Tensor, w: Tensor) -> None:
 def _mark_linear(flow: Flow, inputs: Ints | None, outputs: Ints | None) -> None:
     for labels, role in ((inputs, "in"), (outputs, "out")):
         if labels is not None:
-            flow.roles.append((labels, role))
+            flow.note_role(labels, role)
 
 
 def _record_matmul(flow: Flow, call: Call, x: Tensor, w: Tensor, factors: tuple[Ints | None, ...]) -> None:
@@ -207,4 +213,6 @@ def _record_matmul(flow: Flow, call: Call, x: Tensor, w: Tensor, factors: tuple[
     outer = (factors[0], factors[2])
     activations = batch * prod(size for size, labels in zip((m, n), outer, strict=True) if labels is None)
     out_dims = tuple(labels for labels in outer if labels is not None)
-    flow.ops.append(RawOp(flow.path, "matmul", 2 * batch * fixed, dims, activations, out_dims, 1, factors[1]))
+    flow.evidence.ops.append(
+        LabelledOp(flow.path, "matmul", 2 * batch * fixed, dims, activations, out_dims, 1, factors[1])
+    )

@@ -21,16 +21,18 @@ def view(flow: Flow, call: Call) -> None:
         moved, ties = reshape(block, source.shape, out.shape)
         for a, b in ties:
             flow.tie(a, b, "split")
-            flow.known[a.ravel()] = flow.known[b.ravel()]
+            flow.labels.unify(a, b)
         if ties and moved is not None:
             rows = moved[1].reshape(-1, moved[1].shape[-1])
-            flow.splits.append((flow.path, rows))
-            flow.lengths.append((flow.path, (rows[0],)))
+            flow.evidence.splits.append((flow.path, rows))
+            flow.note_lengths(rows[0])
         if moved is None:
             flow.freeze(block[1], f"{call.name!r} that labels cannot follow")
         else:
             blocks.append(moved)
-    flow.lengths.extend((flow.path, (labels,)) for dims, labels in blocks if len(dims) == 1)
+    for dims, labels in blocks:
+        if len(dims) == 1:
+            flow.note_lengths(labels)
     flow.set(out, _without_collisions(flow, blocks))
 
 
@@ -165,7 +167,11 @@ def index_put(flow: Flow, call: Call) -> None:
     target, indices, values = call.args[:3]
     blocks = flow.get(target)
     rows = [d for d, i in enumerate(indices) if i is not None] == [0] and values.dim() == target.dim()
-    if rows and (blocks or id(target) in flow.uniform) and not any(0 in b[0] for b in (*blocks, *flow.get(values))):
+    if (
+        rows
+        and (blocks or id(target) in flow.state.uniform)
+        and not any(0 in b[0] for b in (*blocks, *flow.get(values)))
+    ):
         flow.set(call.out, flow.merge([*blocks, *flow.get(values)], target.shape, "written over fixed entries"))
         return
     for tensor in call.tensors():
@@ -200,7 +206,7 @@ def cat(flow: Flow, call: Call) -> None:
         flow.freeze_all(unmatched, "concatenated with a tensor of fixed size")
         blocks = [b for b in blocks if own & set(b[0])]
     labels = np.concatenate(pieces)
-    flow.lengths.append((flow.path, (labels,)))
+    flow.note_lengths(labels)
     flow.set(call.out, [*blocks, ((dim,), labels)] if labels.any() else blocks)
 
 
@@ -232,7 +238,7 @@ def stack(flow: Flow, call: Call) -> None:
 def pad(flow: Flow, call: Call) -> None:
     """Padding adds FIXED entries: how many is written in the model's code, so what meets them must stay."""
     source, amounts, blocks = call.args[0], call.args[1], []
-    flow.numbered |= bool(flow.get(source))
+    flow.evidence.takes_by_number |= bool(flow.get(source))
     for dims, labels in flow.get(source):
         last = [2 * (source.dim() - 1 - d) for d in dims]
         around = [(amounts[i], amounts[i + 1]) if i + 1 < len(amounts) else (0, 0) for i in last]
@@ -255,7 +261,8 @@ def split(flow: Flow, call: Call) -> None:
             flow.tie(parts, parts[:1], "split with fixed entries")
         if dims == (dim,):
             parts = tuple(np.split(labels, np.cumsum([part.shape[dim] for part in call.out])[:-1]))
-            flow.lengths += [(flow.path, lengths) for lengths in ((labels,), parts, *((part,) for part in parts))]
+            for lengths in ((labels,), parts, *((part,) for part in parts)):
+                flow.note_lengths(*lengths)
     for part in call.out:
         stop = start + part.shape[dim]
         flow.set(part, _taken(flow, flow.get(source), dim, np.arange(start, stop)))
@@ -268,12 +275,10 @@ def slice_(flow: Flow, call: Call) -> None:
     source = call.args[0]
     dim = call.arg(1, "dim", 0) % source.dim()
     index = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(source.shape[dim])
-    flow.lengths.extend(
-        (flow.path, (part,))
-        for dims, a in flow.get(source)
-        if dims == (dim,)
-        for part in (a, a[: index[0]], a[: index[1]])
-    )
+    for dims, labels in flow.get(source):
+        if dims == (dim,):
+            for part in (labels, labels[: index[0]], labels[: index[1]]):
+                flow.note_lengths(part)
     flow.set(call.out, _taken(flow, flow.get(source), dim, np.arange(*index)))
 
 
@@ -297,5 +302,5 @@ def unbind(flow: Flow, call: Call) -> None:
 
 
 def _taken(flow: Flow, blocks: Sequence[Block], dim: int, index: Ints) -> list[Block]:
-    flow.numbered |= any(dim in dims for dims, _ in blocks)
+    flow.note_taken_by_number(blocks, dim)
     return [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]

@@ -112,7 +112,7 @@ def _silenced(tensor: Tensor, slots: Iterable[Slot], stays: np.ndarray) -> Tenso
 
 
 def _lost_inputs(graph: ChannelGraph, stays: np.ndarray, tensors: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
-    mixed = [units.ravel() for mixer in graph.mixers for _, units in mixer.blocks]
+    mixed = [units.ravel() for call in graph.cross_channel for _, units in call.blocks]
     foldable = ~stays
     foldable[np.concatenate(mixed) if mixed else []] = False  # what went through a norm over channels is no constant
     for slot in graph.slots:

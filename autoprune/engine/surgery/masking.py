@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoprune.engine.graph import ChannelGraph, Mixer
+from autoprune.engine.graph import ChannelGraph, CrossChannelCall
 from autoprune.engine.keep import Keep
 from autoprune.engine.operations import operation_name
 from autoprune.engine.surgery.tensors import copy_with, kept_mask, zeroed
@@ -25,8 +25,8 @@ def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     stays = keep.units(graph)
     slots = graph.slots_by_tensor
     masked = copy_with(model, lambda name, tensor: zeroed(tensor, slots.get(name, ()), stays))
-    if mixers := {(mixer.name, mixer.index): mixer for mixer in graph.mixers if _loses(mixer, stays)}:
-        _run_within(masked, lambda: KeptOnly(mixers, stays))
+    if calls := {(call.name, call.index): call for call in graph.cross_channel if _loses_entries(call, stays)}:
+        _run_within(masked, lambda: KeptOnly(calls, stays))
     return masked
 
 
@@ -42,8 +42,8 @@ def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     )
 
 
-def _loses(mixer: Mixer, stays: np.ndarray) -> bool:
-    return any(not kept_mask(units, stays).all() for _, units in mixer.blocks)
+def _loses_entries(call: CrossChannelCall, stays: np.ndarray) -> bool:
+    return any(not kept_mask(units, stays).all() for _, units in call.blocks)
 
 
 def _run_within(model: nn.Module, context: Callable[[], TorchDispatchMode]) -> None:
@@ -67,24 +67,24 @@ _SHAPE_KEEPING = (*_NORMS, "native_group_norm", "_softmax", "_log_softmax", "_sa
 
 
 class KeptOnly(TorchDispatchMode):
-    """Lets operations that mix channels see only the entries that stay; the others come out as zeros.
+    """Lets cross-channel operations see only the entries that stay; the others come out as zeros.
 
-    `mixers` maps (operation, number of its call) to the mixer; a forward pass counts the calls anew.
+    `calls` maps (operation, number of its call) to the call; a forward pass counts the calls anew.
     """
 
-    def __init__(self, mixers: Mapping[tuple[str, int], Mixer], stays: np.ndarray) -> None:
+    def __init__(self, calls: Mapping[tuple[str, int], CrossChannelCall], stays: np.ndarray) -> None:
         super().__init__()
-        self.mixers, self.stays = mixers, stays
-        self.calls: Counter[str] = Counter()
+        self.calls, self.stays = calls, stays
+        self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = operation_name(func)
-        mixer = self.mixers.get((name, self.calls[name]))
-        self.calls[name] += 1
-        if mixer is None:
+        call = self.calls.get((name, self.counts[name]))
+        self.counts[name] += 1
+        if call is None:
             return func(*args, **(kwargs or {}))
         x = args[0]
-        kept = {d: torch.from_numpy(np.flatnonzero(_along(mixer, d, self.stays))).to(x.device) for d in _lossy(mixer)}
+        kept = {d: torch.from_numpy(entries).to(x.device) for d, entries in _kept_along(call, self.stays).items()}
         small = _selected(x, kept)
         out = func(*_with_source(name, args, small, kept), **(kwargs or {}))
         first = out[0] if isinstance(out, tuple) else out
@@ -93,21 +93,22 @@ class KeptOnly(TorchDispatchMode):
         return (first, *out[1:]) if isinstance(out, tuple) else first
 
 
-def _lossy(mixer: Mixer) -> tuple[int, ...]:
-    return tuple(d for d in mixer.over if any(d in dims for dims, _ in mixer.blocks))
-
-
-def _along(mixer: Mixer, dim: int, stays: np.ndarray) -> np.ndarray:
-    """Which entries along a dimension stay in some row, shape (size of the dimension,)."""
-    masks = []
-    for dims, units in mixer.blocks:
-        if dim in dims:
-            masks.append(kept_mask(units, stays).any(axis=tuple(i for i, d in enumerate(dims) if d != dim)))
-    return np.logical_and.reduce(masks)
+def _kept_along(call: CrossChannelCall, stays: np.ndarray) -> dict[int, np.ndarray]:
+    """The entries that stay along every labelled dimension that the call works over: those that stay in some row."""
+    kept: dict[int, np.ndarray] = {}
+    for dim in call.over:
+        masks = [
+            kept_mask(units, stays).any(axis=tuple(i for i, d in enumerate(dims) if d != dim))
+            for dims, units in call.blocks
+            if dim in dims
+        ]
+        if masks:
+            kept[dim] = np.flatnonzero(np.logical_and.reduce(masks))
+    return kept
 
 
 def _with_source(name: str, args, small: Tensor, kept: Mapping[int, Tensor]):  # type: ignore[no-untyped-def]
-    """The arguments of a mixing call with a smaller source, and norm parameters to fit it."""
+    """The arguments of a cross-channel call with a smaller source, and norm parameters to fit it."""
     if name == "native_group_norm":
         vectors = [None if v is None else v.index_select(0, kept[1]) for v in args[1:3]]
         return (small, *vectors, args[3], small.shape[1], small.shape[2:].numel(), *args[6:])

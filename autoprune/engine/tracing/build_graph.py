@@ -3,46 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from autoprune.engine.graph import ChannelGraph, Group, InputSpec, Ints, Mixer, Op, Slot, Widths, unit_table
+from autoprune.engine.graph import ChannelGraph, CrossChannelCall, Group, Ints, Op, Slot, Widths, unit_table
 from autoprune.engine.labels.blocks import FIXED
-from autoprune.engine.labels.flow import Flow, RawOp
-from autoprune.engine.tracing.size_attributes import Attributes, size_attributes
-
-
-class LabelSlot(NamedTuple):
-    """One labelled tensor dimension: its labels are the `size` numbers from `first` on."""
-
-    tensor: str
-    dim: int
-    first: int
-    size: int
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One labelled forward pass: what it was run on and what the rules found out.
-
-    `sizes` counts the entries of every parameter; `attributes` gives the integers that modules hold.
-    """
-
-    specs: tuple[InputSpec, ...]
-    slots: tuple[LabelSlot, ...]
-    flow: Flow
-    sizes: Mapping[str, int]
-    attributes: Callable[[], Attributes]
-
-    @property
-    def labels(self) -> int:
-        """The number of labels handed out, FIXED included."""
-        return len(self.flow.known)
+from autoprune.engine.labels.evidence import LabelledOp
+from autoprune.engine.labels.ties import Ties
+from autoprune.engine.tracing.components import components
+from autoprune.engine.tracing.labelled_run import LabelledRun
+from autoprune.engine.tracing.size_attributes import size_attributes
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,70 +34,31 @@ class _Units:
         return len(self.why)
 
 
-def components(run: Run) -> Ints:
-    """The number of the connected component of every label, shape (labels,)."""
-    if not run.flow.ties:
-        return np.arange(run.labels)
-    lowest, ties = _whole_slots(run)
-    roots = np.flatnonzero(lowest == np.arange(run.labels))
-    number = np.zeros(run.labels, dtype=np.int64)
-    number[roots] = np.arange(len(roots))
-    own = number[lowest]
-    return _connected(own[ties], len(roots))[own]
-
-
-def _whole_slots(run: Run) -> tuple[Ints, Ints]:
-    """Ties between whole slots, entry by entry, are nearly all: (for every label the lowest one so tied, other ties).
-
-    A slot is one node here and not hundreds, which makes a tenth of the work of what was 5 to 10 ms for most networks.
-    """
-    ties, sizes = np.concatenate(run.flow.ties, axis=1), np.array([tie.shape[1] for tie in run.flow.ties])
-    begins = np.cumsum(sizes) - sizes
-    steps = np.append((np.diff(ties, axis=1) == 1).all(axis=0), True)
-    steps[begins + sizes - 1] = True  # between two ties
-    first, size = (np.array([getattr(slot, name) for slot in run.slots]) for name in ("first", "size"))
-    slot_at = np.full(run.labels, -1)
-    slot_at[first] = np.arange(len(first))
-    pairs = slot_at[ties[:, begins]]
-    whole = np.logical_and.reduceat(steps, begins) & ((pairs >= 0) & (size[pairs] == sizes)).all(axis=0)
-    slots = _connected(pairs[:, whole], len(first))
-    lowest = np.arange(run.labels)
-    shift = first[np.unique(slots, return_index=True)[1]][slots] - first
-    lowest[FIXED + 1 : FIXED + 1 + size.sum()] += np.repeat(shift, size)
-    return lowest, ties[:, ~np.repeat(whole, sizes)]
-
-
-def _connected(ties: Ints, count: int) -> Ints:
-    """Connected components of `count` nodes, numbered by their lowest nodes; ties of shape (2, n)."""
-    links = coo_matrix((np.ones(ties.shape[1], dtype=np.int8), (ties[0], ties[1])), shape=(count, count))
-    return connected_components(links, directed=False)[1].astype(np.int64)
-
-
-def _units(run: Run, blamed: Mapping[int, str]) -> _Units:
+def _units(run: LabelledRun, blamed: Mapping[int, str]) -> _Units:
     component = components(run)
-    filters = np.concatenate([a.ravel() for a, role in run.flow.roles if role == "out"] or [np.zeros(0, np.int64)])
+    filters = np.concatenate([a.ravel() for a, role in run.evidence.roles if role == "out"] or [np.zeros(0, np.int64)])
     owners = np.unique(component[filters[filters != FIXED]])
-    number = np.full(run.labels, -1)
+    number = np.full(run.label_count, -1)
     number[owners] = np.arange(len(owners))
     of_label = number[component]
     of_label[FIXED] = -1
-    return _Units(of_label, *_reasons(run.flow, of_label, len(owners), blamed))
+    return _Units(of_label, *_reasons(run.ties, of_label, len(owners), blamed))
 
 
-def _reasons(flow: Flow, of_label: Ints, count: int, blamed: Mapping[int, str]) -> tuple[Ints, tuple[str, ...]]:
+def _reasons(ties: Ties, of_label: Ints, count: int, blamed: Mapping[int, str]) -> tuple[Ints, tuple[str, ...]]:
     """For every unit the place of its first reason to stay, -1 if there is none; and the reasons."""
     places: dict[str, int] = {}
     why = unit_table(count, -1)
     for unit, reason in blamed.items():
         why[unit] = places.setdefault(reason, len(places))
     why[-1] = 0  # answers for labels without a unit: nothing to freeze
-    for labels, reason in flow.freezes:
+    for labels, reason in ties.freezes:
         units = of_label[labels]
         why[units[why[units] < 0]] = places.setdefault(reason, len(places))
     return why[:-1], tuple(places)
 
 
-def build_graph(run: Run, blamed: Mapping[int, str]) -> ChannelGraph:
+def build_graph(run: LabelledRun, blamed: Mapping[int, str]) -> ChannelGraph:
     """The graph that a run's ties and freezes make; `blamed` freezes further units, with the reason."""
     units = _units(run, blamed)
     roles = _slot_roles(run)
@@ -134,17 +68,17 @@ def build_graph(run: Run, blamed: Mapping[int, str]) -> ChannelGraph:
     ]
     slots = [slot for slot in slots if slot.owned.any()]
     rows = _Rows(units, [slot.units for slot in slots])
-    ops = tuple(_op(op, rows) for op in run.flow.ops)
+    ops = tuple(_op(op, rows) for op in run.evidence.ops)
     tensors = _tensor_terms(run.sizes, slots, rows)
-    groups = _groups(slots, units, rows, run.flow.ops)
+    groups = _groups(slots, units, rows, run.evidence.ops)
     return ChannelGraph(
         groups,
         tuple(slots),
         ops,
         tensors,
         rows.widths(groups),
-        _mixers(run, units),
-        size_attributes(run.attributes(), run.flow, units.of_label),
+        _cross_channel_calls(run, units),
+        size_attributes(run.attributes(), run.evidence, units.of_label),
         run.specs,
         units.count,
     )
@@ -196,25 +130,27 @@ def _joined(arrays: Sequence[Ints], values: Ints | NDArrayU) -> tuple[Ints, Ints
 NDArrayU = np.ndarray[Any, np.dtype[np.uint64]]
 
 
-def _mixers(run: Run, units: _Units) -> tuple[Mixer, ...]:
+def _cross_channel_calls(run: LabelledRun, units: _Units) -> tuple[CrossChannelCall, ...]:
     return tuple(
-        Mixer(raw.name, raw.index, raw.over, tuple((dims, units.of_label[labels]) for dims, labels in raw.blocks))
-        for raw in run.flow.mixers
-        if any((units.of_label[labels] >= 0).any() for _, labels in raw.blocks)
+        CrossChannelCall(
+            call.name, call.index, call.over, tuple((dims, units.of_label[labels]) for dims, labels in call.blocks)
+        )
+        for call in run.evidence.cross_channel
+        if any((units.of_label[labels] >= 0).any() for _, labels in call.blocks)
     )
 
 
-def _slot_roles(run: Run) -> list[str]:
+def _slot_roles(run: LabelledRun) -> list[str]:
     """The role of every slot; where rules name several, the last."""
     found = ["other"] * len(run.slots)
-    if not run.flow.roles:
+    if not run.evidence.roles:
         return found
-    labels, _ = _joined([a for a, _ in run.flow.roles], np.zeros(len(run.flow.roles), dtype=np.int64))
-    begins = np.cumsum([0, *(a.size for a, _ in run.flow.roles)])[:-1]
+    labels, _ = _joined([a for a, _ in run.evidence.roles], np.zeros(len(run.evidence.roles), dtype=np.int64))
+    begins = np.cumsum([0, *(a.size for a, _ in run.evidence.roles)])[:-1]
     starts = np.array([slot.first for slot in run.slots])
     lowest, highest = (at.reduceat(labels, begins) for at in (np.minimum, np.maximum))
     ends = np.searchsorted(starts, np.stack([lowest, highest]), side="right").T - 1
-    for (labels, role), (low, high) in zip(run.flow.roles, ends.tolist(), strict=True):
+    for (labels, role), (low, high) in zip(run.evidence.roles, ends.tolist(), strict=True):
         if low == high >= 0:
             found[high] = role
             continue
@@ -223,7 +159,7 @@ def _slot_roles(run: Run) -> list[str]:
     return found
 
 
-def _op(op: RawOp, rows: _Rows) -> Op:
+def _op(op: LabelledOp, rows: _Rows) -> Op:
     dims, out_dims = (tuple(rows.add_labels(a) for a in arrays) for arrays in (op.dims, op.out_dims))
     return Op(op.name, op.kind, op.flops, dims, op.activations, out_dims)
 
@@ -240,7 +176,7 @@ def _tensor_terms(
     return terms
 
 
-def _groups(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[RawOp]) -> tuple[Group, ...]:
+def _groups(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[LabelledOp]) -> tuple[Group, ...]:
     members = _members(slots, units, rows, ops)
     firsts = np.array([own[0] for own in members], dtype=np.int64)
     stages = _unit_stages(units, ops)[firsts].tolist()
@@ -256,7 +192,7 @@ def _groups(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[Raw
     return tuple(groups)
 
 
-def _members(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[RawOp]) -> list[Ints]:
+def _members(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[LabelledOp]) -> list[Ints]:
     """The units of every group in the order of their first filters; groups in the order of their first units."""
     filters = [slot.units for slot in _in_forward_order([slot for slot in slots if slot.role == "out"], ops)]
     order = np.concatenate([*filters, np.zeros(0, np.int64)])
@@ -273,7 +209,7 @@ def _members(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[Ra
     return np.split(by_rank, np.cumsum(np.bincount(rank))[:-1]) if len(order) else []
 
 
-def _in_forward_order(slots: Sequence[Slot], ops: Sequence[RawOp]) -> list[Slot]:
+def _in_forward_order(slots: Sequence[Slot], ops: Sequence[LabelledOp]) -> list[Slot]:
     place: dict[str, int] = {}
     for i, op in enumerate(ops):
         place.setdefault(op.name, i)
@@ -298,7 +234,7 @@ def _layers(slots: Sequence[Slot], wanted: Ints, count: int) -> list[list[tuple[
     return result
 
 
-def _unit_stages(units: _Units, ops: Sequence[RawOp]) -> Ints:
+def _unit_stages(units: _Units, ops: Sequence[LabelledOp]) -> Ints:
     """Stage of the first operation that makes each unit; stages count distinct resolutions, the highest is 0."""
     levels = sorted({op.resolution for op in ops}, reverse=True)
     made = [(array, levels.index(op.resolution)) for op in ops for array in op.out_dims]

@@ -18,12 +18,14 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.graph import InputSpec, Ints
 from autoprune.engine.labels.blocks import FIXED
-from autoprune.engine.labels.flow import Call, Flow, Ways
+from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.labels.pass_state import PassState
+from autoprune.engine.labels.tensor_labels import TensorLabels
 from autoprune.engine.operations import operation_name
 from autoprune.engine.rules import apply
 from autoprune.engine.surgery.copying import copy_module
 from autoprune.engine.surgery.tensors import example_inputs, tensors_of
-from autoprune.engine.tracing.build_graph import LabelSlot, Run
+from autoprune.engine.tracing.labelled_run import GroupingMode, LabelledRun, LabelSlot
 from autoprune.engine.tracing.meta_kernels import meta_call
 from autoprune.errors import ModelError
 
@@ -75,7 +77,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
     return copied.eval() if any(module.training for module in modules.values()) else copied
 
 
-def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> Run:
+def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingMode) -> LabelledRun:
     """Every entry of every tensor dimension gets a label; a forward pass finds out which of them meet.
 
     The model is left as it is, in eval mode. Attention is run as the products it consists of: fused kernels would hide
@@ -85,55 +87,68 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> 
     tensors = dict(tensors_of(modules))
     slots = tuple(_label_slots(tensors, _kernels(modules)))
     labels = np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1)
-    flow = _flow(labels, labels.copy(), slots, tensors, ways)
-    used = _forward(model, modules, specs, flow)
+    flow = _new_flow(labels, slots, tensors, mode)
+    read = _forward(model, modules, specs, flow)
     sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
-    if not all(id(tensors[name]) in used for name in sizes):
-        _add_training(model, modules, specs, flow, _flow(labels, flow.known, slots, tensors, ways))
-    return Run(specs, slots, flow, sizes, partial(_numbers_held, modules))
+    settled = replace(mode, by_offset=frozenset(flow.state.by_offset))
+    run = LabelledRun(
+        specs, slots, flow.labels.count, flow.ties, flow.evidence, settled, sizes, partial(_numbers_held, modules)
+    )
+    if all(id(tensors[name]) in read for name in sizes) or any(not tensor.is_meta for tensor in tensors.values()):
+        return run
+    training = _new_flow(flow.labels.representative.copy(), slots, tensors, settled)
+    return _with_training(run, model, modules, training)
 
 
-def _flow(labels: Ints, known: Ints, slots: Iterable[LabelSlot], tensors: Mapping[str, Tensor], ways: Ways) -> Flow:
-    flow = Flow(known=known, ways=ways, own={id(tensor) for tensor in tensors.values()})
+def _new_flow(
+    representative: Ints, slots: Iterable[LabelSlot], tensors: Mapping[str, Tensor], mode: GroupingMode
+) -> Flow:
+    """A flow in which the model's tensors have their labels; `representative` of the labels known so far, (labels,)."""
+    own = {id(tensor) for tensor in tensors.values()}
+    state = PassState(own, whole_groups=mode.whole_groups, by_offset=set(mode.by_offset))
+    flow = Flow(TensorLabels(representative), state)
     blocks: dict[str, list[Any]] = {}
     for slot in slots:
-        blocks.setdefault(slot.tensor, []).append(((slot.dim,), labels[slot.first : slot.first + slot.size]))
-    for name, own in blocks.items():
-        flow.set(tensors[name], own)
+        blocks.setdefault(slot.tensor, []).append(((slot.dim,), np.arange(slot.first, slot.first + slot.size)))
+    for name, labelled in blocks.items():
+        flow.set(tensors[name], labelled)
     return flow
 
 
 def _forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow) -> set[int]:
     """One pass; returns the ids of the tensors that some operation has read."""
-    device = next((tensor.device for tensor, _ in flow.blocks.values()), torch.device("meta"))
+    device = next((tensor.device for tensor, _ in flow.labels.blocks.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
-    with torch.no_grad(), plain_attention(), _paths(modules, flow), _Labelling(flow) as labelling:
+    with torch.no_grad(), plain_attention(), _paths_followed(modules, flow.state), _Labelling(flow) as labelling:
         out = model(*args, **kwargs)
-    flow.path = ""
+    flow.state.path = ""
     for leaf in tree_leaves(out):
         flow.freeze_all(flow.get(leaf), OUTPUT)
-    return labelling.used
+    return labelling.read
 
 
-def _add_training(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow, training: Flow) -> None:
-    """Some parameters are idle in eval mode, those of auxiliary heads: what they read shows in a pass in train mode.
+def _with_training(run: LabelledRun, model: nn.Module, modules: Modules, training: Flow) -> LabelledRun:
+    """The run with what a pass in train mode shows: of parameters that are idle in eval mode, those of auxiliary heads.
 
-    Two images, as batch norm needs. A model that cannot train on its inputs alone, or that cannot be run without
-    touching its statistics, keeps its idle parts as they are.
+    Two images, as batch norm needs. A model that cannot train on its inputs alone keeps its idle parts as they are, and
+    so does one that holds data: a pass in train mode would touch its statistics.
     """
-    if any(tensor.device.type != "meta" for tensor, _ in flow.blocks.values()):
-        return
-    pairs = tuple(replace(spec, shape=(max(2, spec.shape[0]), *spec.shape[1:])) for spec in specs if spec.shape)
+    pairs = tuple(replace(spec, shape=(max(2, spec.shape[0]), *spec.shape[1:])) for spec in run.specs if spec.shape)
     try:
         _forward(model.train(), modules, pairs, training)
     except Exception:
-        if "train" in flow.ways.modes:  # the dense model did
+        if run.mode.trains:  # the dense model did
             raise
-    else:
-        flow.ways.modes.add("train")
-        flow.add(training)
+        return run
     finally:
         model.eval()
+    return replace(
+        run,
+        label_count=training.labels.count,
+        ties=run.ties.joined(training.ties),
+        evidence=run.evidence.joined(training.evidence),
+        mode=replace(run.mode, by_offset=frozenset(training.state.by_offset), trains=True),
+    )
 
 
 @contextmanager
@@ -149,13 +164,15 @@ def plain_attention() -> Iterator[None]:
 
 
 class _Labelling(TorchDispatchMode):
+    """Runs the rule of every operation; `read` collects the ids of all arguments."""
+
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.flow = flow
-        self.used: set[int] = set()
+        self.read: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        self.used.update(map(id, args))
+        self.read.update(map(id, args))
         out = meta_call(func, args, kwargs or {})
         if func is _EMPTY and not out.numel():
             return out  # what batch norms leave for a backward pass, one each
@@ -197,17 +214,17 @@ def _numbers_held(modules: Modules) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 @contextmanager
-def _paths(modules: Modules, flow: Flow):  # type: ignore[no-untyped-def]
-    """While open, `flow.path` is the name of the module whose forward is running."""
+def _paths_followed(modules: Modules, state: PassState):  # type: ignore[no-untyped-def]
+    """While open, `state.path` is the name of the module whose forward is running."""
     stack: list[str] = []
 
     def enter(path: str, _module: nn.Module, _args: object) -> None:
         stack.append(path)
-        flow.path = path
+        state.path = path
 
     def leave(_module: nn.Module, _args: object, _out: object) -> None:
         stack.pop()
-        flow.path = stack[-1] if stack else ""
+        state.path = stack[-1] if stack else ""
 
     # `register_forward_hook` makes a handle for each, which takes longer than the forward pass of a module.
     key = object()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from autoprune.engine.graph import Ints, SizeAttribute
-from autoprune.engine.labels.flow import Flow
+from autoprune.engine.labels.evidence import Evidence
 
 # Nothing here proves that an attribute counts channels: the probe then runs the cut model with the attribute changed.
 #: Names that say "a number of channels", enough for a width that the module or one inside it works with.
@@ -26,7 +26,7 @@ Attributes = Mapping[str, Mapping[str, tuple[int, ...]]]
 Parts = tuple[Ints, ...]
 
 
-def size_attributes(attributes: Attributes, flow: Flow, unit_of_label: Ints) -> tuple[SizeAttribute, ...]:
+def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: Ints) -> tuple[SizeAttribute, ...]:
     """Attributes that follow the channels.
 
     First those that rules have noted, then those that equal a length to which the module's own code splits or reshapes,
@@ -34,17 +34,17 @@ def size_attributes(attributes: Attributes, flow: Flow, unit_of_label: Ints) -> 
 
     Args:
         attributes: all numbers that modules hold.
-        flow: what a labelled forward pass has found.
+        evidence: what a labelled forward pass has found.
         unit_of_label: shape (labels,); -1 where no unit owns the label.
     """
     found: dict[tuple[str, str], Parts] = {}
-    for path, name, labels in flow.sizes:
+    for path, name, labels in evidence.attributes:
         (value, *more) = attributes.get(path, {}).get(name, (0,))
         if value and not more and len(labels) % value == 0 and (labels.reshape(-1, value) == labels[:value]).all():
             found.setdefault((path, name), (labels[:value],))  # instance norm lines up the images' channels
     wanted = {(path, value) for path, own in attributes.items() for value in own.values()}
-    for evidence, names in ((_lengths(flow), _not_other), (_widths(flow), _says_size)):
-        places = _by_place(evidence, wanted, unit_of_label)
+    for lengths, names in ((evidence.lengths, _not_other), (_widths(evidence), _says_size)):
+        places = _by_place(lengths, wanted, unit_of_label)
         for path, own in attributes.items():
             for name, value in own.items():
                 if names(name) and (path, value) in places and (parts := places[path, value]) is not None:
@@ -62,11 +62,11 @@ def _not_other(name: str) -> bool:
 
 
 def _by_place(
-    evidence: Iterable[tuple[str, Parts]], wanted: set[tuple[str, tuple[int, ...]]], unit_of_label: Ints
+    lengths: Iterable[tuple[str, Parts]], wanted: set[tuple[str, tuple[int, ...]]], unit_of_label: Ints
 ) -> dict[tuple[str, tuple[int, ...]], Parts | None]:
     """(module, lengths) -> the parts that are so long there; None where there are several that lose differently."""
     places: dict[tuple[str, tuple[int, ...]], Parts | None] = {}
-    for path, parts in evidence:
+    for path, parts in lengths:
         key = (path, tuple(part.size for part in parts))
         if key in wanted:
             first = places.setdefault(key, parts)
@@ -81,18 +81,14 @@ def _lose_alike(some: Parts, others: Parts, unit_of_label: Ints) -> bool:
     )
 
 
-def _lengths(flow: Flow) -> Iterator[tuple[str, Parts]]:
-    yield from flow.lengths
-
-
-def _widths(flow: Flow) -> Iterator[tuple[str, Parts]]:
+def _widths(evidence: Evidence) -> Iterator[tuple[str, Parts]]:
     """Every width, for the module that works with it and all modules around that."""
-    for op in flow.ops:
+    for op in evidence.ops:
         for labels in (*op.out_dims, *([] if op.inputs is None else [op.inputs])):
             yield from ((module, (labels.ravel(),)) for module in _around(op.name))
-    for path, parts in flow.lengths:
+    for path, parts in evidence.lengths:
         yield from ((module, parts) for module in _around(path))
-    for path, _, labels in flow.sizes:
+    for path, _, labels in evidence.attributes:
         yield from ((module, (labels,)) for module in _around(path))
 
 

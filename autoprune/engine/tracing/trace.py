@@ -12,9 +12,9 @@ import copy
 from torch import nn
 
 from autoprune.engine.graph import ChannelGraph, InputSpec
-from autoprune.engine.labels.flow import Ways
 from autoprune.engine.tracing.forward import Inputs, input_specs, meta_copy, run_labelled
-from autoprune.engine.tracing.probe import _Probe, _probed
+from autoprune.engine.tracing.labelled_run import GroupingMode
+from autoprune.engine.tracing.probe import Probe, probed_graph
 from autoprune.errors import ModelError, check_name, first_line
 
 GROUPED = ("offsets", "groups")
@@ -37,18 +37,18 @@ def trace(model: nn.Module, inputs: Inputs, *, grouped: str = "offsets") -> Chan
         ModelError: the forward pass fails on these inputs.
     """
     check_name(grouped, GROUPED, kind="way", where="grouped")
-    probe = _first_run(model, tuple(input_specs(inputs)), Ways(whole_groups=grouped == "groups"))
-    return _probed(probe)
+    mode = GroupingMode(whole_groups=grouped == "groups")
+    return probed_graph(_dense_probe(model, tuple(input_specs(inputs)), mode))
 
 
-def _first_run(model: nn.Module, specs: tuple[InputSpec, ...], ways: Ways) -> _Probe:
+def _dense_probe(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingMode) -> Probe:
     on_meta = meta_copy(model)
     try:
-        return _Probe(on_meta, run_labelled(on_meta, specs, ways))
+        return Probe(on_meta, run_labelled(on_meta, specs, mode))
     except Exception as failed:  # noqa: BLE001 - whatever stops it, running with data decides
         real = copy.deepcopy(model).eval().requires_grad_(False)
         try:
-            return _Probe(real, run_labelled(real, specs, ways))
+            return Probe(real, run_labelled(real, specs, mode))
         except Exception as error:  # noqa: BLE001 - as many ways to fail as there are models
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ModelError(f"the forward pass fails: {reason}", where=type(model).__name__) from failed

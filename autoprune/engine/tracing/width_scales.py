@@ -14,8 +14,8 @@ import numpy as np
 
 from autoprune.engine.graph import Ints, Scale
 from autoprune.engine.labels.blocks import Block, project
-from autoprune.engine.labels.flow import CallKey
-from autoprune.engine.tracing.build_graph import Run
+from autoprune.engine.labels.evidence import CallKey
+from autoprune.engine.tracing.labelled_run import LabelledRun
 
 CHANGED = "the model's code computes with its width"
 
@@ -24,7 +24,7 @@ class ScaleError(Exception):
     """A number changes with the widths in a way that no weight can make up for."""
 
 
-def changed_scales(before: Run, after: Run, unit_of_label: Callable[[], Ints]) -> tuple[Scale, ...]:
+def changed_scales(before: LabelledRun, after: LabelledRun, unit_of_label: Callable[[], Ints]) -> tuple[Scale, ...]:
     """What surgery has to take back, from a run of the dense model and one of a cut copy.
 
     Args:
@@ -35,7 +35,8 @@ def changed_scales(before: Run, after: Run, unit_of_label: Callable[[], Ints]) -
     Raises:
         ScaleError: the change cannot be taken back.
     """
-    changed = {key for key, numbers in before.flow.numbers.items() if after.flow.numbers.get(key) != numbers}
+    was, now = before.evidence.numbers, after.evidence.numbers
+    changed = [key for key, numbers in was.items() if now.get(key) != numbers]
     found: dict[tuple[str, int, bytes], Scale] = {}
     for key in changed:
         block, power, width = _scaled(key, before, after)
@@ -46,10 +47,10 @@ def changed_scales(before: Run, after: Run, unit_of_label: Callable[[], Ints]) -
     return tuple(found.values())
 
 
-def _scaled(key: CallKey, before: Run, after: Run) -> tuple[Block, float, Ints]:
+def _scaled(key: CallKey, before: LabelledRun, after: LabelledRun) -> tuple[Block, float, Ints]:
     """What the call scales, by which power of which width: the labels along that width."""
     blocks, cut_blocks = _use(before, key), _use(after, key)
-    old, new = before.flow.numbers[key], after.flow.numbers.get(key, ())
+    old, new = before.evidence.numbers[key], after.evidence.numbers.get(key, ())
     if key[0] not in ("mul", "div") or len(old) != 1 or len(new) != 1 or not all((*old, *new)):
         raise ScaleError(f"{CHANGED} in {key[0]!r}")
     factor = new[0] / old[0] if key[0] == "mul" else old[0] / new[0]
@@ -61,9 +62,9 @@ def _scaled(key: CallKey, before: Run, after: Run) -> tuple[Block, float, Ints]:
     raise ScaleError(f"{CHANGED} in {key[0]!r}")
 
 
-def _use(run: Run, key: CallKey) -> list[Block]:
+def _use(run: LabelledRun, key: CallKey) -> list[Block]:
     """The labels of what the call scales, if it comes straight out of a layer."""
-    return next((blocks for other, blocks in run.flow.uses if other == key), [])
+    return next((blocks for other, blocks in run.evidence.layer_uses if other == key), [])
 
 
 def _power(factor: float, ratio: float) -> float | None:
@@ -75,15 +76,15 @@ def _power(factor: float, ratio: float) -> float | None:
     return quarter if quarter and abs(power - quarter) < 1e-6 else None
 
 
-def _check_uses(before: Run, labels: Ints, changed: Container[CallKey]) -> None:
-    for key, blocks in before.flow.uses:
+def _check_uses(before: LabelledRun, labels: Ints, changed: Container[CallKey]) -> None:
+    for key, blocks in before.evidence.layer_uses:
         if key not in changed and any(np.isin(labels, other).any() for _, other in blocks):
             raise ScaleError(f"{CHANGED}, and what is scaled is used unscaled by {key[0]!r}")
 
 
-def _places(run: Run, labels: Ints) -> Iterable[tuple[str, int, Ints]]:
+def _places(run: LabelledRun, labels: Ints) -> Iterable[tuple[str, int, Ints]]:
     """(tensor, dimension, entries) that have these labels, biases that are added to them included."""
-    alike = [labels] + [bias[np.isin(weight, labels)] for weight, bias in run.flow.biases]
+    alike = [labels] + [bias[np.isin(weight, labels)] for weight, bias in run.evidence.bias_pairs]
     starts = [slot.first for slot in run.slots]
     for group in (labels[labels < starts[-1] + run.slots[-1].size] for labels in alike):
         for place in np.unique(np.searchsorted(starts, group, side="right") - 1):

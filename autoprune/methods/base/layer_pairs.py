@@ -168,7 +168,7 @@ def _draft_pair(group: Group, graph: ChannelGraph, modules: Mapping[str, nn.Modu
     owned = [s for s in graph.slots if (s.units == group.units[0]).any() and not is_depthwise(modules[s.layer])]
     makers = [slot for slot in owned if slot.role == "out"]
     readers = [_find_reader(group, slot, modules[slot.layer]) for slot in owned if slot.role == "in"]
-    mixed = any(np.isin(units, group.units).any() for mixer in graph.mixers for _, units in mixer.blocks)
+    mixed = any(np.isin(units, group.units).any() for call in graph.cross_channel for _, units in call.blocks)
     if mixed or len(makers) != 1 or channels_per_unit(graph)[group.id] != 1 or not readers or None in readers:
         return None
     if not _in_one_piece(modules[makers[0].layer]):

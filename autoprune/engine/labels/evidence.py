@@ -1,0 +1,77 @@
+"""What a labelled forward pass shows of the model beside ties: operations and costs, roles, sizes, numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from autoprune.engine.graph import Ints
+from autoprune.engine.labels.blocks import Block
+
+#: Name of an operation and how many calls of it there have been before.
+CallKey = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class LabelledOp:
+    """A matrix-multiply-like operation as it was met; dims are label arrays, constants hold everything unlabelled.
+
+    `inputs` are the labels that are summed over.
+    """
+
+    name: str
+    kind: str
+    flops: int
+    dims: tuple[Ints, ...]
+    activations: int
+    out_dims: tuple[Ints, ...]
+    resolution: int
+    inputs: Ints | None = None
+
+
+@dataclass(frozen=True)
+class LabelledCrossChannelCall:
+    """A call that lets the entries along the dimensions `over` act on each other: the `index`-th of its name."""
+
+    name: str
+    index: int
+    over: tuple[int, ...]
+    blocks: tuple[Block, ...]
+
+
+@dataclass
+class Evidence:
+    """What the rules note while the pass runs; nothing is added once it has ended.
+
+    Fields:
+        ops: operations that cost FLOPs, in the order of the pass.
+        cross_channel: calls in which labelled entries act on each other.
+        roles: labels and the part that the tensor they lie on plays for them (see `graph.Slot`).
+        attributes: (module, attribute, labels): the module's attribute of that name counts these entries.
+        lengths: (module, labels of parts): the module's code made tensors, or parts, of these lengths.
+        splits: (module, labels of shape (rows, offsets)): a dimension was split, all rows lose the same offsets.
+        numbers: the Python numbers among the arguments of every pointwise call that has some.
+        layer_uses: which calls work with what comes straight out of a layer, and its labels: those of the filters.
+        bias_pairs: labels of filters (or of a norm's scales) and those of the biases that are added to them.
+        takes_by_number: whether channels were taken by number somewhere: by slices, splits, padding.
+    """
+
+    ops: list[LabelledOp] = field(default_factory=list)
+    cross_channel: list[LabelledCrossChannelCall] = field(default_factory=list)
+    roles: list[tuple[Ints, str]] = field(default_factory=list)
+    attributes: list[tuple[str, str, Ints]] = field(default_factory=list)
+    lengths: list[tuple[str, tuple[Ints, ...]]] = field(default_factory=list)
+    splits: list[tuple[str, Ints]] = field(default_factory=list)
+    numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
+    layer_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
+    bias_pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
+    takes_by_number: bool = False
+
+    def joined(self, training: Evidence) -> Evidence:
+        """With what a pass in train mode over the same model shows of its labels; the costs of that do not count."""
+        return replace(
+            self,
+            roles=[*self.roles, *training.roles],
+            attributes=[*self.attributes, *training.attributes],
+            lengths=[*self.lengths, *training.lengths],
+            takes_by_number=self.takes_by_number or training.takes_by_number,
+        )

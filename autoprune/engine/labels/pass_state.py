@@ -1,0 +1,33 @@
+"""Where a labelled forward pass is, and what it has met so far."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class PassState:
+    """What rules must know of the calls before theirs; of no use once the pass has ended. Tensors go by their id.
+
+    Fields:
+        model_tensors: the model's parameters and buffers, and views of them.
+        layer_outputs: tensors that come straight out of a layer, views included.
+        uniform: tensors whose entries are all alike, fresh from `zeros` and the like.
+        views: tensors that are parts of others: what is written into them is written into those.
+        whole_groups: grouped convolutions and norms lose whole groups; else the same offset goes out of every group.
+        by_offset: modules whose convolutions have lost offsets. One that a cut leaves with a single input per group
+            looks depthwise; a pass over the cut model starts with the names of the dense one's, and knows that it is
+            not.
+        calls: how often each operation has been called so far.
+        path: the module whose forward is running.
+    """
+
+    model_tensors: set[int]
+    layer_outputs: set[int] = field(default_factory=set)
+    uniform: set[int] = field(default_factory=set)
+    views: set[int] = field(default_factory=set)
+    whole_groups: bool = False
+    by_offset: set[str] = field(default_factory=set)
+    calls: Counter[str] = field(default_factory=Counter)
+    path: str = ""
