@@ -1,7 +1,8 @@
 """The recipes that a search tries before its sampler takes over, in the sampler's words: parameter name -> value.
 
 In this order: what the study was given (`Sampler.first`), the plainest ways to prune at several targets, and a spread
-over methods and targets. Who leaves a parameter out leaves it to the sampler, which has nothing to go by yet and draws.
+over methods and targets. The sampler draws parameters that a planned recipe leaves out, at random while there are
+no results.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from autoprune.study.parameters import Branch, Choice, Float, Int, Scalar
 from autoprune.study.pareto import front
 from autoprune.study.space import Space
 
+#: Parameter name -> value, in the sampler's words.
 Params = Mapping[str, Any]
-
 
 Parameter = Float | Int | Choice | Branch
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """A plain way to prune that every search should have tried; whatever it does not name is in the middle.
+    """A plain way to prune that every search should have tried; parameters that it does not name are in the middle.
 
     Fields:
         method, allocation: by name; a space that does not offer both leaves this warm start out.
         shares: where in the range of the target, one recipe each.
-        wanted: options of other parameters, where they are offered.
+        wanted: options of other parameters, where the space offers them.
     """
 
     method: str
@@ -54,7 +55,7 @@ WARM_STARTS = (
 
 
 def first_recipes(space: Space, sampler: Sampler, seed: int) -> list[Params]:
-    """All that is tried before the sampler takes over: `sampler.startup` recipes, or more if `first` has more."""
+    """The recipes before the sampler takes over: `sampler.startup` of them, or more if `first` has more."""
     plan = [dict(params) for params in sampler.first]
     if sampler.warm_start:
         plan += warm_starts(space)[: max(sampler.startup - len(plan), 0)]
@@ -62,12 +63,12 @@ def first_recipes(space: Space, sampler: Sampler, seed: int) -> list[Params]:
 
 
 def warm_starts(space: Space) -> list[Params]:
-    """Those of `WARM_STARTS` that the space can express, in that order; no recipe twice."""
+    """The `WARM_STARTS` that the space can express, in their order; no recipe twice."""
     plans: list[Params] = []
     for start in WARM_STARTS:
         for share in start.shares:
             named = {"method": start.method, "allocation": start.allocation}
-            middle = Middle({**named, **start.wanted, **dict.fromkeys(targets(space), share)})
+            middle = Middle({**named, **start.wanted, **dict.fromkeys(target_parameters(space), share)})
             recipe = Recipe.from_dict(space.walk(middle), "space")
             meant = (recipe.method.name, recipe.allocation.name) == (start.method, start.allocation)
             if meant and middle.params not in plans:
@@ -84,18 +85,18 @@ def spread(space: Space, count: int, seed: int, before: Sequence[Params] = ()) -
     random = np.random.default_rng([seed, 0x5F])
     tried = Counter(params.get("method") for params in before)
     methods = space.parameters().get("method")
-    options = [str(name) for name in random.permutation(_options(methods))] if methods else []
+    options = [str(name) for name in random.permutation(_options_of(methods))] if methods else []
     options.sort(key=lambda name: tried[name])
-    slices = {name: random.permutation(max(count, 0)) for name in targets(space)}
+    slices = {name: random.permutation(max(count, 0)) for name in target_parameters(space)}
     starts: list[Params] = []
     for index in range(count):
         shares = {name: (order[index] + random.random()) / count for name, order in slices.items()}
-        numbers = {name: at(kind, shares[name]) for name, kind in targets(space).items()}
+        numbers = {name: number_at(kind, shares[name]) for name, kind in target_parameters(space).items()}
         starts.append({**numbers, **({"method": options[index % len(options)]} if options else {})})
     return starts
 
 
-def targets(space: Space) -> dict[str, Float | Int]:
+def target_parameters(space: Space) -> dict[str, Float | Int]:
     """The numeric parameters of the target; usually one, `target.flops`."""
     found = space.parameters().items()
     return {name: kind for name, kind in found if name.startswith("target.") and isinstance(kind, (Float, Int))}
@@ -105,8 +106,8 @@ def from_front(study: Study, space: Space, most: int) -> list[Params]:
     """The front of an earlier study in the words of this space, by rising FLOPs; at most `most`, spread along it.
 
     A recipe keeps the parameters that this space has too, with values that lie in its ranges; the sampler fills in the
-    others. Recipes with none in common are left out. Task and model may be others: what was learnt about methods and
-    training rates is still a good guess.
+    others. A recipe without such a parameter is left out. Task and model may differ: what was learnt there about
+    methods and training rates is still a good guess.
 
     Raises:
         StudyError: the study has no front.
@@ -120,7 +121,7 @@ def from_front(study: Study, space: Space, most: int) -> list[Params]:
     known = space.parameters()
     found: list[Params] = []
     for member in members:
-        words = {**_plain_words(member.recipe), **member.params}
+        words = {**_fixed_parameters(member.recipe), **member.params}
         params = {name: value for name, value in words.items() if name in known and contains(known[name], value)}
         if params and params not in found:
             found.append(params)
@@ -130,39 +131,40 @@ def from_front(study: Study, space: Space, most: int) -> list[Params]:
     return [found[index] for index in picked]
 
 
-def _plain_words(recipe: Recipe) -> dict[str, Any]:
-    """What an earlier study may have had fixed, as the parameters that other spaces have for it."""
+def _fixed_parameters(recipe: Recipe) -> dict[str, Any]:
+    """Method, allocation and target as parameters: an earlier study may have fixed what this space searches."""
     ratios = {f"target.{name}": ratio for name, ratio in recipe.target.ratios().items()}
     return {"method": recipe.method.name, "allocation": recipe.allocation.name, **ratios}
 
 
 def check_first(space: Space, sampler: Sampler) -> None:
-    """Raise `InputError` if `sampler.first` names a parameter that the bound space has not, or a value outside it."""
+    """Raise `InputError` if `sampler.first` names a parameter that the bound space lacks, or a value outside of it."""
     known = space.parameters()
     for index, params in enumerate(sampler.first):
         where = f"sampler.first[{index}]"
         for name, value in params.items():
             check_name(name, known, kind="parameter", where=where)
             if not contains(known[name], value):
-                raise InputError(f"{value!r} is not in the space", where=f"{where}.{name}", allowed=_said(known[name]))
+                allowed = _describe_values(known[name])
+                raise InputError(f"{value!r} is not in the space", where=f"{where}.{name}", allowed=allowed)
 
 
 def contains(kind: Parameter, value: Any) -> bool:
     """Whether a parameter may have this value."""
     if isinstance(kind, (Branch, Choice)):
-        return any(type(option) is type(value) and option == value for option in _options(kind))
+        return any(type(option) is type(value) and option == value for option in _options_of(kind))
     if isinstance(value, bool) or not isinstance(value, int if isinstance(kind, Int) else (int, float)):
         return False
     on_grid = not isinstance(kind, Int) or (value - kind.low) % kind.step == 0
     return kind.low <= value <= kind.high and on_grid
 
 
-def _options(kind: Parameter) -> list[Scalar]:
+def _options_of(kind: Parameter) -> list[Scalar]:
     return list(kind.options) if isinstance(kind, (Branch, Choice)) else []
 
 
-def _said(kind: Parameter) -> str:
-    options = _options(kind)
+def _describe_values(kind: Parameter) -> str:
+    options = _options_of(kind)
     if isinstance(kind, (Branch, Choice)):
         return ", ".join(str(option) for option in options)
     return f"[{kind.low:g}, {kind.high:g}]"
@@ -171,7 +173,10 @@ def _said(kind: Parameter) -> str:
 class Middle:
     """Fills every parameter with what is wanted of it, else with the middle of its range or the first option.
 
-    A wanted share in [0, 1] of a numeric parameter says where in its range. `params` is what was filled in.
+    It stands in for a trial of the sampler, see `Space.walk`. `params` holds what was filled in.
+
+    Args:
+        wanted: by parameter: an option, or for a number where it lies in its range, as a share in [0, 1].
     """
 
     def __init__(self, wanted: Params) -> None:
@@ -180,23 +185,23 @@ class Middle:
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """The wanted or the middle share of the range, on a log scale if `log`."""
-        return self._note(name, at(Float(low, high, log), self.wanted.get(name, 0.5)))
+        return self._fill_in(name, number_at(Float(low, high, log), self.wanted.get(name, 0.5)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """The same, on the grid."""
-        return self._note(name, at(Int(low, high, log, step), self.wanted.get(name, 0.5)))
+        return self._fill_in(name, number_at(Int(low, high, log, step), self.wanted.get(name, 0.5)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         """The wanted option if there is one of that name, else the first."""
         option = self.wanted.get(name)
-        return self._note(name, option if option in choices else choices[0])
+        return self._fill_in(name, option if option in choices else choices[0])
 
-    def _note(self, name: str, value: Any) -> Any:
+    def _fill_in(self, name: str, value: Any) -> Any:
         self.params[name] = value
         return value
 
 
-def at(kind: Float | Int, share: float) -> Any:
+def number_at(kind: Float | Int, share: float) -> Any:
     """The number at a share in [0, 1] of the range."""
     if kind.log:
         number = math.exp(math.log(kind.low) + share * (math.log(kind.high) - math.log(kind.low)))

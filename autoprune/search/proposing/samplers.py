@@ -9,41 +9,41 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 
 
-def _tpe(seed: int, wait: int, _population: int) -> BaseSampler:
-    """Every parameter by itself: so it learns about conditional ones from the recipes that have them."""
+def _build_tpe(seed: int, wait: int, _population: int) -> BaseSampler:
+    """Models every parameter by itself, and so learns about conditional ones from the recipes that have them."""
     return TPESampler(n_startup_trials=wait, seed=seed, multivariate=False)
 
 
-def _gp(seed: int, wait: int, population: int) -> BaseSampler:
-    """A Gaussian process cannot compare recipes of different parameters: it models those that every recipe has.
+def _build_gp(seed: int, wait: int, population: int) -> BaseSampler:
+    """A Gaussian process, which models the parameters that every recipe has: it cannot compare others.
 
-    Left alone Optuna draws the others, all that hang on a method or an allocation, at random; here TPE proposes them.
+    By itself Optuna draws the others, all that depend on a method or an allocation, at random; here TPE proposes them.
     """
-    conditional = _tpe(seed, wait, population)
+    conditional = _build_tpe(seed, wait, population)
     return GPSampler(n_startup_trials=wait, seed=seed, independent_sampler=conditional, warn_independent_sampling=False)
 
 
-def _nsga2(seed: int, _wait: int, population: int) -> BaseSampler:
-    """Crosses and mutates parameters that every recipe has; those that hang on a method are always drawn at random."""
+def _build_nsga2(seed: int, _wait: int, population: int) -> BaseSampler:
+    """Crosses and mutates parameters that every recipe has; those that depend on a method are drawn at random."""
     return NSGAIISampler(population_size=population, seed=seed)
 
 
-def _nsga3(seed: int, _wait: int, population: int) -> BaseSampler:
+def _build_nsga3(seed: int, _wait: int, population: int) -> BaseSampler:
     """The same with reference directions in place of crowding distances, for three objectives and more."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return NSGAIIISampler(population_size=population, seed=seed)
 
 
-def _random(seed: int, _wait: int, _population: int) -> BaseSampler:
+def _build_random(seed: int, _wait: int, _population: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-#: Name -> (seed, results it waits for, size of a generation) -> sampler.
-_SAMPLERS: Mapping[str, Callable[[int, int, int], BaseSampler]] = {
-    "tpe": _tpe,
-    "gp": _gp,
-    "nsga2": _nsga2,
-    "nsga3": _nsga3,
-    "random": _random,
+#: Name -> a function of seed, results that the sampler waits for, and size of a generation.
+SAMPLERS: Mapping[str, Callable[[int, int, int], BaseSampler]] = {
+    "tpe": _build_tpe,
+    "gp": _build_gp,
+    "nsga2": _build_nsga2,
+    "nsga3": _build_nsga3,
+    "random": _build_random,
 }

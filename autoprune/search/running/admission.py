@@ -32,7 +32,9 @@ class Admission:
         trials, estimates = self.budget.limits.trials, self.budget.estimates
         if trials is not None and self.proposer.handed_out >= trials:
             return False
-        return not self.is_budget_used_up(now) and self._affords(estimates.whole_trial(), estimates.images(), now)
+        return not self.is_budget_used_up(now) and self._leaves_room_for(
+            estimates.whole_trial(), estimates.images(), now
+        )
 
     def find_promotable(self, now: float) -> int | None:
         """The paused trial that goes on: by successive halving or, if a new one cannot end, the best that can."""
@@ -52,9 +54,9 @@ class Admission:
     def _can_be_completed(self, number: int, now: float) -> bool:
         """Whether a paused trial can still be brought to its end."""
         images = self.paused.images_left(number, self.paused.waiting[number].recipe)
-        return self._affords(self.budget.estimates.training(images), images, now)
+        return self._leaves_room_for(self.budget.estimates.training(images), images, now)
 
-    def _affords(self, seconds: float, images: int, now: float) -> bool:
+    def _leaves_room_for(self, seconds: float, images: int, now: float) -> bool:
         """Whether so much of the budget is left.
 
         Without early stopping, trials may start until the deadline; the grace period lets them finish.

@@ -32,13 +32,13 @@ class Spending:
 
     def images(self, *, ahead: bool = True) -> int:
         """Training images; with `ahead`, those that running trials still need included."""
-        return sum(images for images, _ in self._amounts(ahead))
+        return sum(images for images, _ in self._of_trials(ahead))
 
     def gpu_seconds(self, *, ahead: bool = True) -> float:
         """Seconds of one GPU; with `ahead`, those that running trials still need included."""
-        return self.gpus * sum(seconds for _, seconds in self._amounts(ahead))
+        return self.gpus * sum(seconds for _, seconds in self._of_trials(ahead))
 
-    def _amounts(self, ahead: bool) -> list[tuple[int, float]]:
+    def _of_trials(self, ahead: bool) -> list[tuple[int, float]]:
         return [*self._ended.values(), *(self._ahead.values() if ahead else ())]
 
 

@@ -226,7 +226,7 @@ class Session(Dispatcher):
         for outcome in {past.id: past for past in study.paused if past.id not in ended}.values():
             if self.paused.halving.shares and outcome.id in self.states:
                 self.paused.pause(outcome)
-                self.proposer.waits(outcome.id)
+                self.proposer.drop_waiting(outcome.id)
 
     def _seconds_of_trials_left(self, now: float) -> float | None:
         """Seconds until as many trials have ended as the limits allow; those that run are half done on average."""
