@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,6 +121,17 @@ class Shared(nn.Module):
         x = self.stem(x)
         x = torch.tanh(self.shared(torch.tanh(self.shared(x))))
         return self.head(self.up(x).mean((2, 3)))
+
+
+class Between(nn.Module):
+    """Something between two convolutions, of 7 and 5 filters."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.between = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.between(self.a(x))).mean((2, 3))
 
 
 NETS = {net.__name__: net for net in (Chain, Residual, Concat, Depthwise, Grouped, Shuffle, Shared)}

@@ -1,0 +1,38 @@
+"""Numbers that a model's code computes from its widths are taken back by surgery."""
+
+from __future__ import annotations
+
+import torch
+from nets import image, randomised
+from torch import Tensor, nn
+
+from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.masking import mask
+from autoprune.engine.surgery.prune import prune
+from autoprune.engine.tracing.trace import trace
+
+
+class ScaledTwice(nn.Module):
+    """Two layers whose outputs are scaled by a power of their own width; a slice makes the tracer try several cuts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, width, 1) for width in (3, 5, 3, 5, 7))
+        self.head = nn.Linear(23, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [(y := layer(x)) * y.shape[1] ** -0.5 for layer in self.layers]
+        return self.head(torch.cat(parts, 1)[:, :23].mean((2, 3)))
+
+
+def test_every_number_that_follows_a_width_is_taken_back() -> None:
+    net = randomised(ScaledTwice())
+    graph = trace(net, image())
+
+    assert {f"layers.{i}.{name}" for i in range(5) for name in ("weight", "bias")} == {s.tensor for s in graph.scales}
+    for group in graph.prunable:
+        keep = Keep.of({group.id: [0]})
+        with torch.no_grad():
+            torch.testing.assert_close(
+                mask(net, graph, keep)(image()), prune(net, graph, keep, fold=False)(image()), rtol=1e-4, atol=1e-5
+            )
