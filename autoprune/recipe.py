@@ -44,7 +44,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """How scores and a target become widths (`allocate.py`).
+    """How scores and a target become widths (`engine/allocation`), flat as in a file: the keys of all strategies.
 
     Fields:
         name: `uniform` prunes the same share of every group; `ratios` prunes shares in proportion to `ratios`;
@@ -53,19 +53,20 @@ class Allocation:
         normalise: `global` only: what a group's scores are divided by before they are compared with other groups'.
         ratios: `ratios` only: weight per group id, `stageN` or glob pattern; the target scales them all by one scalar.
             The most specific key wins (id, stage, then the first pattern that fits); unlisted groups are not pruned.
-        depth, flops, stream, sensitivity: `features` only: coefficients (`shape.py`), all 0 = uniform. With a positive
-            one more goes of later groups; of those that save more FLOPs; of those that more layers write to, as to a
-            residual stream; of those whose weaker half the loss misses more, which a trial measures once per study.
+        depth, flops, stream, sensitivity: `features` only: coefficients (`allocation/features.py`), all 0 = uniform.
+            depth > 0 prunes later groups more;
+            flops > 0 prunes groups more that save more FLOPs;
+            stream > 0 prunes groups more that more layers write to, such as a residual stream;
+            sensitivity > 0 prunes groups more whose weaker half the loss misses more (measured once per study).
         max_ratio: largest share of a group that may go.
         min_channels: smallest number of channels of a group; a narrower group is not pruned.
         round_to: channels of a pruned group are a multiple of this (4, 8, 16, ... for hardware that likes them). The
             dense width is always allowed, so a group that is narrower than `round_to` is not pruned.
-
         grouped: what grouped convolutions and norms lose: `offsets`, the same in every group, whole `groups`, or
             `either`, whichever lets more of the scores stay.
 
     Channels are filters of one layer. Where groups of a convolution lose channels together, a unit holds several of
-    them: with 32 groups, `round_to` 8 asks for nothing more than what is so anyway.
+    them: with 32 groups, a `round_to` of 8 asks for nothing that does not hold anyway.
     """
 
     name: str = field(default="global", metadata=choices("uniform", "ratios", "global", "features"))

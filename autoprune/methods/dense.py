@@ -23,6 +23,6 @@ class Dense(Method):
         """No group is offered for pruning."""
         return {}
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """Everything stays, whatever the target says."""
         return Selection(Keep.all())

@@ -10,11 +10,11 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
+from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints, with_fixed
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.surgery.tensors import named_tensors
-from autoprune.methods.base.bisection import land, ranked
+from autoprune.methods.base.bisection import Bisection, ranks_of_group
 from autoprune.methods.base.method import Context, Method, Scores, Selection, rows
 from autoprune.methods.base.units import SCOPES, in_scope
 from autoprune.recipe import Allocation, Target
@@ -72,9 +72,9 @@ class EPruner(Method):
 
     def score(self, context: Context) -> Scores:
         """s(u) = w / (1 + w), w = `worth` at the authors' b, and 1 more for exemplars."""
-        return self._field(context).ranks(BETA)
+        return self._exemplar_search(context).ranks(BETA)
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """The exemplars for the b that meets the target.
 
         `beta`: b. `adjusted_units`: units that were decided by worth instead. `unsettled_groups`: groups of which all
@@ -82,11 +82,10 @@ class EPruner(Method):
         """
         if not target.ratios():
             return Selection(Keep.all())
-        among = self._field(context)
-        landing = land(context.graph, among.ranks, target, how, *BETAS)
-        unsettled = sum(not found.settled for found in among.at(landing.value).values())
-        notes = {"beta": landing.value, "adjusted_units": landing.adjusted, "unsettled_groups": unsettled}
-        return Selection(landing.keep, notes)
+        search = self._exemplar_search(context)
+        cut = Bisection(context.graph, target, allocation).find(search.ranks, *BETAS)
+        unsettled = sum(not found.settled for found in search.exemplars_at(cut.value).values())
+        return Selection(cut.keep, {"beta": cut.value, "adjusted_units": cut.adjusted, "unsettled_groups": unsettled})
 
     def rebuild(self, context: Context, keep: Keep) -> nn.Module:
         """Exemplars bit by bit; with `inherit_bn` = `no`, batch norms of narrower groups as they are initialised."""
@@ -94,15 +93,15 @@ class EPruner(Method):
             return super().rebuild(context, keep)
         # constants of the old batch norms would mean nothing to the new ones: nothing is folded
         pruned = prune(context.model, context.graph, keep, fold=False)
-        for path in _norms(context.model, context.graph, keep):
+        for path in _narrower_batch_norms(context.model, context.graph, keep):
             pruned.get_submodule(path).reset_parameters()  # type: ignore[operator] # a batch norm has it
         return pruned
 
-    def _field(self, context: Context) -> Among:
+    def _exemplar_search(self, context: Context) -> ExemplarSearch:
         groups = in_scope(context.model, context.graph, self.scope)
         last = max(group.stage for group in groups)
         factors = {group.id: self.late_beta if group.stage == last else 1.0 for group in groups}
-        return Among(similarities(context.model, context.graph, groups), factors, self.damping, context.seed)
+        return ExemplarSearch(similarities(context.model, context.graph, groups), factors, self.damping, context.seed)
 
 
 # ---- what filters are to each other ----------------------------------------------------------------------------------
@@ -113,20 +112,19 @@ def similarities(model: nn.Module, graph: ChannelGraph, groups: Iterable[Group])
     tensors, filters = dict(named_tensors(model)), [slot for slot in graph.slots if slot.role == "out"]
     found = {}
     for group in groups:
-        place = np.full(graph.unit_count + 1, -1)  # the last answers for -1
-        place[group.units] = np.arange(group.size)
+        place = graph.per_unit(-1, [(group.units, np.arange(group.size))])
         total = np.zeros((group.size, group.size))
         for slot in filters:
             owners = place[slot.units]
             if (owners >= 0).any():
                 entries = np.argsort(owners, kind="stable")[(owners < 0).sum() :]  # those of a unit side by side
                 weights = rows(tensors[slot.tensor], slot).cpu().numpy().astype(np.float64)
-                total += _similarity(weights[entries].reshape(group.size, -1))
+                total += _pairwise_similarity(weights[entries].reshape(group.size, -1))
         found[group.id] = total
     return found
 
 
-def _similarity(x: Floats) -> Floats:
+def _pairwise_similarity(x: Floats) -> Floats:
     squares = (x * x).sum(1)
     minus: Floats = np.minimum(2 * (x @ x.T) - squares - squares[:, None], 0)
     np.fill_diagonal(minus, 0)
@@ -150,7 +148,7 @@ class Exemplars:
     settled: bool
 
 
-class Among:
+class ExemplarSearch:
     """Exemplars of all groups as a function of b; what has been found is kept.
 
     Args:
@@ -162,28 +160,28 @@ class Among:
 
     def __init__(self, similarity: dict[str, Floats], factors: dict[str, float], damping: float, seed: int) -> None:
         self.similarity, self.damping, self.seed = similarity, damping, seed
-        self.units = {group: factors[group] * preferences(values) for group, values in similarity.items()}
+        self.preferences = {group: factors[group] * preferences(values) for group, values in similarity.items()}
         self._found: dict[float, dict[str, Exemplars]] = {}
 
-    def at(self, beta: float) -> dict[str, Exemplars]:
-        """Those for this b."""
+    def exemplars_at(self, beta: float) -> dict[str, Exemplars]:
+        """Group id -> its exemplars for this b."""
         if beta not in self._found:
             self._found[beta] = {
-                group: exemplars(values, beta * self.units[group], self.damping, self.seed)
+                group: find_exemplars(values, beta * self.preferences[group], self.damping, self.seed)
                 for group, values in self.similarity.items()
             }
         return self._found[beta]
 
     def ranks(self, beta: float) -> Scores:
-        """Ranks as in `landing`, by worth."""
-        found = self.at(beta)
+        """Ranks as in `bisection`, by worth."""
+        found = self.exemplars_at(beta)
         return {
-            group: ranked(found[group].chosen, worth(values, self.units[group], found[group].chosen))
+            group: ranks_of_group(found[group].chosen, worth(values, self.preferences[group], found[group].chosen))
             for group, values in self.similarity.items()
         }
 
 
-def exemplars(similarity: Floats, preference: Floats, damping: float, seed: int) -> Exemplars:
+def find_exemplars(similarity: Floats, preference: Floats, damping: float, seed: int) -> Exemplars:
     """Affinity propagation (Frey and Dueck, Science 2007), as the authors of EPruner run it: scikit-learn's."""
     from sklearn.cluster import AffinityPropagation  # half a second that other methods need not wait
 
@@ -224,12 +222,10 @@ def worth(similarity: Floats, preference: Floats, chosen: np.ndarray) -> Floats:
     return np.divide(gain, -preference, out=np.where(gain > 0, np.inf, 0.0), where=preference < 0)
 
 
-def _norms(model: nn.Module, graph: ChannelGraph, keep: Keep) -> list[str]:
+def _narrower_batch_norms(model: nn.Module, graph: ChannelGraph, keep: Keep) -> list[str]:
     """The batch norms in which a narrower group has channels."""
-    narrower = np.append(~keep.units(graph), False)  # the last answers for -1
+    narrower = with_fixed(~keep.units(graph), fixed=False)
     paths = {
-        slot.tensor.rpartition(".")[0]
-        for slot in graph.slots
-        if slot.role in ("scale", "shift", "stat") and narrower[slot.units].any()
+        slot.layer for slot in graph.slots if slot.role in ("scale", "shift", "stat") and narrower[slot.units].any()
     }
     return sorted(path for path in paths if isinstance(model.get_submodule(path), nn.modules.batchnorm._BatchNorm))

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from autoprune.engine.allocation.allocate import TOLERANCE
-from autoprune.engine.graph import ChannelGraph, Floats
+from autoprune.engine.graph import Floats
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.bisection import Landing, at, filled, land, ranked
+from autoprune.methods.base.bisection import BisectedCut, Bisection, ranks_of_group
 from autoprune.methods.base.method import Context, Method, Scores, Selection
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.magnitude import L1, L2
@@ -80,7 +80,7 @@ class Fuzzy(Method):
         """s(u) = x, the base score as a multiple of its group's mean; 1 where all base scores are 0."""
         return {group: normalised(values) for group, values in BASES[self.base]().score(context).items()}
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """What the alpha-cuts that meet the target leave.
 
         `alpha_unimportant` or `p`: where the bisection ended. `adjusted_units`: units that were decided by their score
@@ -89,18 +89,18 @@ class Fuzzy(Method):
         """
         if not target.ratios():
             return Selection(Keep.all())
-        rounds = _Rounds(self, context.graph, scores, target, how)
-        landing = rounds.land()
+        rounds = _Rounds(self, Bisection(context.graph, target, allocation), scores)
+        cut = rounds.find_cut()
         found = "alpha_unimportant" if self.mode == "strict" else "p"
         notes = {
-            found: 1 - landing.value if self.mode == "strict" else landing.value,
-            "adjusted_units": landing.adjusted,
+            found: 1 - cut.value if self.mode == "strict" else cut.value,
+            "adjusted_units": cut.adjusted,
             "extra_rounds": rounds.extra,
-            "important_pruned": rounds.important_pruned(landing.keep),
+            "important_pruned": rounds.important_pruned(cut.keep),
         }
-        return Selection(landing.keep, notes)
+        return Selection(cut.keep, notes)
 
-    def goes(self, x: Floats, looseness: float) -> np.ndarray:
+    def units_cut(self, x: Floats, looseness: float) -> np.ndarray:
         """Which units of a group the cut takes, bool (units,), at alpha_U = 1 - looseness or p = looseness."""
         important = self.importance(x) >= self.alpha_important
         if self.mode == "strict":
@@ -136,35 +136,35 @@ class _Rounds:
 
     Args:
         method: with its memberships.
-        graph, target, how: as `Method.select` has them.
+        bisection: to the target.
         scores: x per group.
     """
 
-    def __init__(self, method: Fuzzy, graph: ChannelGraph, scores: Scores, target: Target, how: Allocation) -> None:
-        self.method, self.graph, self.target, self.how = method, graph, target, how
+    def __init__(self, method: Fuzzy, bisection: Bisection, scores: Scores) -> None:
+        self.method, self.bisection = method, bisection
         self.x, self.extra = dict(scores), 0
         self.there: Masks = {group: np.ones(len(x), dtype=bool) for group, x in scores.items()}
 
-    def land(self) -> Landing:
+    def find_cut(self) -> BisectedCut:
         """What is kept, after as many extra rounds as it takes."""
         while True:
-            loosest, over = at(self.graph, self.ranks(1.0), self.target, self.how, 1.0)
+            loosest, over = self.bisection.cut_at(1.0, self.ranks(1.0))
             if over <= 0:
-                return land(self.graph, self.ranks, self.target, self.how, 0.0, 1.0)
+                return self.bisection.find(self.ranks, 0.0, 1.0)
             if over <= TOLERANCE:
                 return loosest
             if not self._begin_another(loosest.keep):
-                return filled(self.graph, self.ranks(1.0), self.target, self.how, 1.0)
+                return self.bisection.fill(1.0, self.ranks(1.0))
             self.extra += 1
 
     def ranks(self, looseness: float) -> Scores:
-        """Ranks as in `landing`, by x; what is gone since an earlier round ranks below all others."""
+        """Ranks as in `bisection`, by x; what is gone since an earlier round ranks below all others."""
         found = {}
         for group, x in self.x.items():
             there = self.there[group]
             stays = there.copy()
-            stays[there] = ~self.method.goes(x[there], looseness)
-            found[group] = ranked(stays, x) - ~there
+            stays[there] = ~self.method.units_cut(x[there], looseness)
+            found[group] = ranks_of_group(stays, x) - ~there
         return found
 
     def important_pruned(self, keep: Keep) -> int:

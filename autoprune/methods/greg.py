@@ -61,7 +61,7 @@ class GReg1(ConstantRate, Decided):
     def sparsify(self, context: Context, stage: Stage) -> Growth:
         """The penalty, with the filters to be pruned chosen now."""
         units = self.units(context)
-        chosen = allocate(context.graph, self.score(context), stage.target, stage.how)
+        chosen = allocate(context.graph, self.score(context), stage.target, stage.allocation)
         return Growth(units, self.pressed(context, units), self.schedule(stage), removed=units.outside(chosen))
 
     def schedule(self, stage: Stage) -> Schedule:
@@ -112,7 +112,7 @@ class GReg2(GReg1):
             self.pressed(context, units),
             Schedule(every=self.every, step=(ceiling - picked_at) / raises[1], ceiling=ceiling),
             pick=Schedule(every=self.every, step=picked_at / raises[0], ceiling=picked_at),
-            choose=lambda scores: allocate(context.graph, scores, stage.target, stage.how),
+            choose=lambda scores: allocate(context.graph, scores, stage.target, stage.allocation),
             recover=-stage.training.weight_decay,
         )
 

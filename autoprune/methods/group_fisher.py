@@ -82,7 +82,7 @@ class GroupFisher(ConstantRate, Decided):
         """The removals; how far apart they are is decided now."""
         groups, readers = maskable_groups(context, self.scope)
         units = Units.of(context.model, context.graph, groups, roles=("in", "out", "bias"))
-        choice = Choice.of(context.graph, groups, stage.target, stage.how, self.normaliser)
+        choice = Choice.of(context.graph, groups, stage.target, stage.allocation, self.normaliser)
         need = choice.estimated_removals()
         budget = max(1, math.floor(self.spread * stage.steps))
         at_once = max(self.at_once, math.ceil(need / budget), choice.largest_block)

@@ -113,11 +113,11 @@ class Hinge(Staged):
             **{group.id: np.sqrt(squares["out"][group.id]) for group in columns},
         }
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """By the allocation. `groups_at_zero`: share of the groups that the penalty has brought to zero."""
         norms = np.concatenate([np.zeros(0), *scores.values()])
         notes = {"groups_at_zero": float((norms <= 1e-6 * norms.max(initial=0.0)).mean())} if len(norms) else {}
-        return replace(super().select(context, scores, target, how), notes=notes)
+        return replace(super().select(context, scores, target, allocation), notes=notes)
 
     def _directed(self, context: Context) -> tuple[list[Group], list[Group]]:
         """The groups whose rows, and those whose columns, are regularised and may go."""

@@ -52,7 +52,7 @@ class IncReg(ConstantRate, Decided):
     def sparsify(self, context: Context, stage: Stage) -> RankPenalty:
         """The penalty; how many units each group loses is decided now."""
         units = self.units(context)
-        keep = allocate(context.graph, self.score(context), stage.target, stage.how)
+        keep = allocate(context.graph, self.score(context), stage.target, stage.allocation)
         steps = max(1, round(self.first * stage.steps))
         ceiling = 2 * math.log(self.shrink) * (1 - stage.training.momentum) / (stage.training.lr * steps)
         raises = math.ceil(steps / self.every)

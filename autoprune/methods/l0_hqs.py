@@ -74,7 +74,7 @@ class L0HQS(ConstantRate, Staged):
         """The penalty, its thresholds read off the saliencies of now."""
         units = gates(context.model, context.graph, self.scope)
         before = units.scores(saliency(context.model, units))
-        keep = allocate(context.graph, before, stage.target, stage.how)
+        keep = allocate(context.graph, before, stage.target, stage.allocation)
         schedule = Schedule(min(self.stages, stage.steps), stage.steps, self.ratio, self.capture, stage.training.lr)
         return Splitting(context.model, units, schedule, stage, before, keep)
 
@@ -83,7 +83,7 @@ class L0HQS(ConstantRate, Staged):
         units = gates(context.model, context.graph, self.scope)
         return units.scores(saliency(context.model, units))
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """Every group cut at its widest gap; if one is not clear, or the target is missed: the scores allocated.
 
         `gap_before`, `gap_after`: ratio of the saliencies on the two sides of the cut, of the dense model and of the
@@ -92,9 +92,9 @@ class L0HQS(ConstantRate, Staged):
         """
         regulariser = context.regulariser
         if not isinstance(regulariser, Splitting):
-            return super().select(context, scores, target, how)
-        clear = _at_gaps(context.graph, scores, target, how, regulariser.pulled)
-        keep = allocate(context.graph, scores, target, how) if clear is None else clear
+            return super().select(context, scores, target, allocation)
+        clear = _at_gaps(context.graph, scores, target, allocation, regulariser.pulled)
+        keep = allocate(context.graph, scores, target, allocation) if clear is None else clear
         before, after = _mean_gap(regulariser.before, keep), _mean_gap(scores, keep)
         return Selection(keep, {"gap_before": before, "gap_after": after, "gap_violated": keep != clear})
 
@@ -141,10 +141,10 @@ def _mean_gap(scores: Scores, keep: Keep) -> float:
 
 
 def _at_gaps(
-    graph: ChannelGraph, scores: Scores, target: Target, how: Allocation, pulled: tuple[str, ...]
+    graph: ChannelGraph, scores: Scores, target: Target, allocation: Allocation, pulled: tuple[str, ...]
 ) -> Keep | None:
     """These groups cut at their widest gaps; None if one is not clear or the target is missed."""
-    widths, kept = allowed_widths(graph, how, scores), {}
+    widths, kept = allowed_widths(graph, allocation, scores), {}
     for group in pulled:
         size = len(scores[group])
         narrower = widths[group][widths[group] < size]

@@ -136,12 +136,12 @@ class LDRF(Reconstructing):
         """As the fields say."""
         return Fit(self.images, self.locations, self.eps, self.basis, self.steps, self.lr)
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """By the allocation, or by one multiple of every layer's rank."""
         if self.budget == "allocation":
-            return super().select(context, scores, target, how)
+            return super().select(context, scores, target, allocation)
         spectra, eps = self._spectra_by_group(context), self.eps
-        limits = limits_of(how)
+        limits = limits_of(allocation)
         while True:
             ranks = {name: capacity(values, eps) for name, values in spectra.items()}
             multiples = {name: by_multiple(scores[name], rank) for name, rank in ranks.items()}

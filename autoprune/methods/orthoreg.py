@@ -102,7 +102,7 @@ class OrthoReg(Staged):
         scores = per_group(graph, change**2)
         return {group.id: scores[group.id] for group in in_scope(context.model, graph, self.scope)}
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """By the allocation; notes say how orthogonal the filters were before the cut.
 
         `off_orthogonality` and `diagonal_share`: see the functions of these names.
@@ -112,7 +112,7 @@ class OrthoReg(Staged):
                 "off_orthogonality": float(off_orthogonality(context.model)),
                 "diagonal_share": float(diagonal_share(context.model)),
             }
-        return replace(super().select(context, scores, target, how), notes=notes)
+        return replace(super().select(context, scores, target, allocation), notes=notes)
 
 
 class Orthonormality:

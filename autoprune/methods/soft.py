@@ -55,7 +55,7 @@ class SFP(Decided):
     def sparsify(self, context: Context, stage: Stage) -> SoftPruning:
         """The shrinking, for the widths that the target asks for."""
         units = self.units(context)
-        keep = allocate(context.graph, self.score(context), stage.target, stage.how)
+        keep = allocate(context.graph, self.score(context), stage.target, stage.allocation)
         return SoftPruning(units, units.lost(keep), self.prunes, self.rate, self.factor)
 
     def score(self, context: Context) -> Scores:

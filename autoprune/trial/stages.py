@@ -197,7 +197,7 @@ def _sparsified(job: _Job, way: Bench, method: Method, context: Context, images:
         stage = Stage(Target(), Allocation(), training, steps, cut, recipe.training.weight_decay)
         if method.stage_aims:
             how = way.allocation(recipe.allocation, context.graph)
-            stage = replace(stage, target=_target(job, method, context.graph, cut), how=how)
+            stage = replace(stage, target=_target(job, method, context.graph, cut), allocation=how)
         # the model may have moved to another device, and its batches with it
         context = replace(context, model=model, batches=bench.context(model, recipe.seed).batches)
         regulariser = method.sparsify(context, stage)
@@ -205,7 +205,7 @@ def _sparsified(job: _Job, way: Bench, method: Method, context: Context, images:
         # Stages that aim at nothing are the same for all targets; those after a first cut depend on where it aimed.
         share = not method.stage_aims and cut == 0
         key = stable_hash(
-            ["sparsified", recipe.weights, method.name, method, stage, images, seed, len(bench.task.train)]
+            ["sparsified", recipe.weights, method.name, method, stage.to_dict(), images, seed, len(bench.task.train)]
         )
         with _resumable(job, f"sparsify-{cut}", key if share else None) as checkpoint:
             fit(

@@ -65,8 +65,8 @@ def context(net: nn.Module, seed: int = 0) -> Context:
 
 
 def stage(method: Method, **changes: object) -> Stage:
-    how = {"target": Target(flops=0.5), "how": Allocation(), "steps": 40, **changes}
-    return Stage(training=method.stage_training(Training(lr=0.05)), **how)  # type: ignore[arg-type]
+    fields = {"target": Target(flops=0.5), "allocation": Allocation(), "steps": 40, **changes}
+    return Stage(training=method.stage_training(Training(lr=0.05)), **fields)  # type: ignore[arg-type]
 
 
 def shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -151,10 +151,10 @@ class TestMethod:
     def test_an_allocation_by_features_is_the_one_by_the_ratios_they_stand_for(self, name: str) -> None:
         case = context(randomised(Residual(stream=23, inner=31)))
         method = methods.build(MethodChoice(name=name, params=CASES[name]))
-        scores, how = method.score(case), Allocation(name="features", depth=1.5, stream=-1.5)
+        scores, by_features = method.score(case), Allocation(name="features", depth=1.5, stream=-1.5)
         one, two = (
             method.select(case, scores, Target(flops=0.5), allocation)
-            for allocation in (how, as_ratios(case.graph, how, {}))
+            for allocation in (by_features, as_ratios(case.graph, by_features, {}))
         )
 
         assert one == two

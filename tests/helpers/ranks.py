@@ -41,7 +41,7 @@ def _stage(name: str, rank: int, steps: int, how: str) -> dict[str, Any]:
     if how == "together":
         _send_statistics(net)
     end = replace(begin, model=net.eval(), regulariser=regulariser)
-    keep = method.select(end, method.score(end), begins.target, begins.how).keep
+    keep = method.select(end, method.score(end), begins.target, begins.allocation).keep
     return {"loss": losses[0], "state": regulariser.state_dict(), "kept": keep.kept}
 
 

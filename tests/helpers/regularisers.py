@@ -37,8 +37,8 @@ def build(name: str, **params: Any) -> Any:
 
 def stage(method: Method, steps: int = 40, flops: float = 0.5, **training: Any) -> Stage:
     """Uniform allocation, so that every group loses the same share."""
-    how = Allocation(name="uniform")
-    return Stage(Target(flops=flops), how, method.stage_training(Training(**training)), steps)
+    allocation = Allocation(name="uniform")
+    return Stage(Target(flops=flops), allocation, method.stage_training(Training(**training)), steps)
 
 
 def idle(net: nn.Module) -> None:

@@ -20,7 +20,7 @@ from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.methods import Selection, epruner
-from autoprune.methods.epruner import Among, exemplars, preferences, similarities, worth
+from autoprune.methods.epruner import ExemplarSearch, find_exemplars, preferences, similarities, worth
 from autoprune.recipe import Allocation, Target
 
 
@@ -37,7 +37,7 @@ def noise(units: int, spread: float = 0.0, seed: int = 0) -> np.ndarray:
 
 
 def elected(similarity: np.ndarray, beta: float) -> list[int]:
-    return np.flatnonzero(exemplars(similarity, beta * preferences(similarity), 0.5, 0).chosen).tolist()
+    return np.flatnonzero(find_exemplars(similarity, beta * preferences(similarity), 0.5, 0).chosen).tolist()
 
 
 def clustered(net: nn.Module, layer: nn.Module, clusters: int) -> np.ndarray:
@@ -167,7 +167,7 @@ def test_messages_that_do_not_settle_are_damped_more_and_then_all_units_count(
     monkeypatch.setattr("sklearn.cluster.AffinityPropagation", Unsettled)
     monkeypatch.setattr(Unsettled, "tried", [], raising=False)
     monkeypatch.setattr(Unsettled, "needs", needs)
-    found = exemplars(noise(7), -np.ones(7), 0.5, 0)
+    found = find_exemplars(noise(7), -np.ones(7), 0.5, 0)
 
     assert Unsettled.tried == tried
     assert np.flatnonzero(found.chosen).tolist() == chosen
@@ -204,8 +204,8 @@ def test_worth_without_another_exemplar_or_without_a_preference() -> None:
 
 def test_exemplars_are_worth_more_than_b_and_the_others_less() -> None:
     similarity = noise(31, 0.3)
-    among = Among({"0": similarity}, {"0": 1.0}, 0.5, 0)
-    chosen = among.at(0.6)["0"].chosen
+    search = ExemplarSearch({"0": similarity}, {"0": 1.0}, 0.5, 0)
+    chosen = search.exemplars_at(0.6)["0"].chosen
     found = worth(similarity, preferences(similarity), chosen)
 
     assert 3 < chosen.sum() < 28
@@ -214,19 +214,21 @@ def test_exemplars_are_worth_more_than_b_and_the_others_less() -> None:
 
 def test_scores_put_the_exemplars_of_the_authors_b_first() -> None:
     case, method = context(randomised(Residual(stream=23, inner=31))), build("epruner")
-    among = similarities(case.model, case.graph, case.graph.prunable)
+    search = similarities(case.model, case.graph, case.graph.prunable)
 
     for group, values in method.score(case).items():
-        assert np.flatnonzero(values >= 1).tolist() == elected(among[group], 0.75)
+        assert np.flatnonzero(values >= 1).tolist() == elected(search[group], 0.75)
         assert ((values >= 0) & (values <= 2)).all()
 
 
 # ---- meeting the target ----------------------------------------------------------------------------------------------
 
 
-def select(net: nn.Module, flops: float, how: Allocation | None = None, **params: Any) -> tuple[Any, Any, Selection]:
+def select(
+    net: nn.Module, flops: float, allocation: Allocation | None = None, **params: Any
+) -> tuple[Any, Any, Selection]:
     case, method = context(net), build("epruner", **params)
-    return case, method, method.select(case, method.score(case), Target(flops=flops), how or Allocation())
+    return case, method, method.select(case, method.score(case), Target(flops=flops), allocation or Allocation())
 
 
 @pytest.mark.parametrize("flops", [0.8, 0.5, 0.3])
@@ -257,18 +259,18 @@ def test_where_the_number_jumps_worth_decides(units: int) -> None:
     net = randomised(nn.Sequential(nn.Conv2d(3, 23, 3), nn.BatchNorm2d(23), nn.Conv2d(23, 5, 1)))
     clustered(net, net[0], 5)
     case, _, selection = select(net, units / 23)
-    among = Among(similarities(net, case.graph, case.graph.prunable), {"0": 1.0}, 0.5, 0)
-    ranks = among.ranks(selection.notes["beta"])["0"]
+    search = ExemplarSearch(similarities(net, case.graph, case.graph.prunable), {"0": 1.0}, 0.5, 0)
+    ranks = search.ranks(selection.notes["beta"])["0"]
 
     assert selection.notes["adjusted_units"] > 0
     assert sorted(dict(selection.keep.kept)["0"]) == sorted(np.argsort(ranks)[23 - units :].tolist())
 
 
 def test_widths_are_those_that_the_allocation_allows() -> None:
-    how = Allocation(round_to=4, max_ratio=0.6)
-    case, _, selection = select(randomised(Residual(stream=23, inner=31)), 0.45, how)
+    allocation = Allocation(round_to=4, max_ratio=0.6)
+    case, _, selection = select(randomised(Residual(stream=23, inner=31)), 0.45, allocation)
     keep = selection.keep
-    allowed = allowed_widths(case.graph, how, case.graph.by_id)
+    allowed = allowed_widths(case.graph, allocation, case.graph.by_id)
 
     assert ratio(case.graph, keep) == pytest.approx(0.45, abs=TOLERANCE)
     assert all(width in allowed[group] for group, width in keep.widths(case.graph).items())
@@ -276,8 +278,8 @@ def test_widths_are_those_that_the_allocation_allows() -> None:
 
 
 def test_groups_that_the_allocation_leaves_out_stay_whole() -> None:
-    how = Allocation(name="ratios", ratios={"a1.*": 1.0})
-    _, _, selection = select(randomised(Residual(stream=23, inner=31)), 0.7, how)
+    allocation = Allocation(name="ratios", ratios={"a1.*": 1.0})
+    _, _, selection = select(randomised(Residual(stream=23, inner=31)), 0.7, allocation)
 
     assert list(dict(selection.keep.kept)) == ["a1.0"]
 

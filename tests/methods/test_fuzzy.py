@@ -45,9 +45,9 @@ def spread(net: nn.Module) -> nn.Module:
     return net
 
 
-def select(net: nn.Module, flops: float, how: Allocation | None = None, **params: Any) -> tuple[Any, Keep, Any]:
+def select(net: nn.Module, flops: float, allocation: Allocation | None = None, **params: Any) -> tuple[Any, Keep, Any]:
     case, method = context(net), build("fuzzy", **params)
-    selection = method.select(case, method.score(case), Target(flops=flops), how or Allocation())
+    selection = method.select(case, method.score(case), Target(flops=flops), allocation or Allocation())
     return case, selection.keep, selection.notes
 
 
@@ -87,25 +87,25 @@ def test_strict_takes_what_is_unimportant_and_not_important() -> None:
     x = np.array([0.2, 0.5, 0.7, 0.79, 0.81, 1.3])
 
     # alpha_U = 0.75: x <= 1.2 - 0.6 = 0.6; alpha_I = 0.5: x >= 0.8 is important
-    assert method.goes(x, 0.25).tolist() == [True, True, False, False, False, False]
+    assert method.units_cut(x, 0.25).tolist() == [True, True, False, False, False, False]
     # alpha_U = 0.25: x <= 1.0, but 0.81 is important
-    assert method.goes(x, 0.75).tolist() == [True, True, True, True, False, False]
-    assert method.goes(x, 1.0).tolist() == [True, True, True, True, False, False]
+    assert method.units_cut(x, 0.75).tolist() == [True, True, True, True, False, False]
+    assert method.units_cut(x, 1.0).tolist() == [True, True, True, True, False, False]
 
 
 def test_assisted_takes_the_lowest_of_the_candidates_and_no_others() -> None:
     method = build("fuzzy", mode="assisted", corner=0.4, width=0.8, alpha_important=0.5, alpha_unimportant=0.9)
     x = np.array([1.3, 0.7, 0.2, 0.9, 1.6, 0.5, 1.8])  # candidates: below 0.8
 
-    assert np.flatnonzero(method.goes(x, 0.4)).tolist() == [2, 5]  # floor(0.4 * 7)
-    assert np.flatnonzero(method.goes(x, 0.9)).tolist() == [1, 2, 5]  # no more than candidates
+    assert np.flatnonzero(method.units_cut(x, 0.4)).tolist() == [2, 5]  # floor(0.4 * 7)
+    assert np.flatnonzero(method.units_cut(x, 0.9)).tolist() == [1, 2, 5]  # no more than candidates
 
 
 def test_assisted_has_those_for_candidates_that_are_both_important_and_not() -> None:
     method = build("fuzzy", mode="assisted", corner=0.4, width=0.8, alpha_important=0.25, alpha_unimportant=0.25)
     x = np.array([0.5, 0.7, 0.9, 1.1])  # I: x >= 0.6; U: x <= 1.0
 
-    assert np.flatnonzero(method.goes(x, 1.0)).tolist() == [0, 1, 2]
+    assert np.flatnonzero(method.units_cut(x, 1.0)).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 0.9])
@@ -113,8 +113,8 @@ def test_at_one_alpha_a_skewed_group_loses_more_than_a_flat_one_and_one_of_equal
     method = build("fuzzy")
     skewed, flat = normalised(np.geomspace(0.01, 10, 31)), normalised(np.linspace(6.0, 13, 31))
 
-    assert method.goes(skewed, 1 - alpha).sum() > method.goes(flat, 1 - alpha).sum()
-    assert not method.goes(normalised(np.full(31, 5.0)), 1 - alpha).any()
+    assert method.units_cut(skewed, 1 - alpha).sum() > method.units_cut(flat, 1 - alpha).sum()
+    assert not method.units_cut(normalised(np.full(31, 5.0)), 1 - alpha).any()
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_the_cut_at_the_alpha_that_is_found_is_within_a_unit_of_the_target(units
     scores = np.linspace(0.5, 10, 23)
     _, keep, notes = select(layer(scores.tolist()), units / 23, corner=0.0, width=2.0, alpha_important=0.9)
     method = build("fuzzy", corner=0.0, width=2.0, alpha_important=0.9)
-    goes = method.goes(normalised(scores), 1 - notes["alpha_unimportant"])
+    goes = method.units_cut(normalised(scores), 1 - notes["alpha_unimportant"])
 
     assert keep == Keep.of({"0": range(23 - units, 23)})
     assert np.flatnonzero(goes).tolist() == list(range(23 - units))
@@ -180,7 +180,7 @@ def test_the_cost_does_not_rise_as_the_cut_gets_looser(mode: str) -> None:
     x = method.score(case)
     ratios = []
     for looseness in np.linspace(0, 1, 21):
-        kept = {group: np.flatnonzero(~method.goes(values, looseness)) for group, values in x.items()}
+        kept = {group: np.flatnonzero(~method.units_cut(values, looseness)) for group, values in x.items()}
         ratios.append(ratio(case.graph, Keep.of({group: some.tolist() for group, some in kept.items()})))
 
     assert ratios == sorted(ratios, reverse=True)
@@ -228,9 +228,9 @@ def test_where_all_are_equally_important_some_must_go_and_notes_say_so(mode: str
 
 
 def test_widths_are_those_that_the_allocation_allows() -> None:
-    how = Allocation(round_to=4, max_ratio=0.7)
-    case, keep, _ = select(randomised(Residual(stream=23, inner=31)), 0.5, how)
-    allowed = allowed_widths(case.graph, how, case.graph.by_id)
+    allocation = Allocation(round_to=4, max_ratio=0.7)
+    case, keep, _ = select(randomised(Residual(stream=23, inner=31)), 0.5, allocation)
+    allowed = allowed_widths(case.graph, allocation, case.graph.by_id)
 
     assert ratio(case.graph, keep) == pytest.approx(0.5, abs=TOLERANCE)
     assert all(width in allowed[group] for group, width in keep.widths(case.graph).items())

@@ -101,9 +101,11 @@ def train(
     return optimizer.state_dict()
 
 
-def start(net: nn.Module, steps: int, flops: float = 0.5, how: Allocation | None = None, **params: float) -> Removal:
+def start(
+    net: nn.Module, steps: int, flops: float = 0.5, allocation: Allocation | None = None, **params: float
+) -> Removal:
     method, case = build("group_fisher", **params), context(net)
-    return method.sparsify(case, replace(stage(method, steps, flops), how=how or Allocation()))
+    return method.sparsify(case, replace(stage(method, steps, flops), allocation=allocation or Allocation()))
 
 
 def test_one_unit_goes_every_d_steps_and_what_was_gathered_is_forgotten() -> None:
@@ -218,10 +220,10 @@ def test_a_block_that_would_leave_the_target_behind_is_passed_over() -> None:
 def test_widths_are_those_that_the_allocation_allows(name: str) -> None:
     net = randomised(Residual(stream=40, inner=48))
     case = context(net)
-    how = Allocation(name=name, round_to=8, min_channels=16)
-    regulariser = start(net, 30, 0.6, how)
+    allocation = Allocation(name=name, round_to=8, min_channels=16)
+    regulariser = start(net, 30, 0.6, allocation)
     train(net, regulariser, 30)
-    allowed = allowed_widths(case.graph, how, case.graph.by_id)
+    allowed = allowed_widths(case.graph, allocation, case.graph.by_id)
     widths = regulariser.keep().widths(case.graph)
 
     assert regulariser.at_once >= 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -206,13 +207,13 @@ def test_the_penalty_ends_when_the_small_groups_would_meet_the_target() -> None:
 def test_all_but_a_train_at_a_lower_rate_weight_decay_included() -> None:
     method = build("hinge", rest=0.25)
     case = context(randomised(Residual()), method)
-    how = stage(method, lr=0.1)
-    regulariser = method.sparsify(case, type(how)(how.target, how.how, how.training, how.steps, weight_decay=0.5))
+    begins = stage(method, lr=0.1)
+    regulariser = method.sparsify(case, replace(begins, weight_decay=0.5))
     for parameter in case.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     regulariser.before_step(case.model, 0, 40)
 
-    assert how.training.weight_decay == 0
+    assert begins.training.weight_decay == 0
     a, other = case.model.a2.mix.weight, case.model.a2.basis.weight
     assert torch.allclose(a.grad, 1 + 0.5 * a.detach())
     assert torch.allclose(other.grad, 0.25 * (1 + 0.5 * other.detach()))

@@ -58,8 +58,8 @@ def case(net: nn.Module, regulariser: Splitting | None = None) -> Context:
 
 def press(net: nn.Module, method: L0HQS, steps: int = 400, **changes: object) -> Splitting:
     """The regulariser on a stage that is about to begin."""
-    how = {"target": HALF, "how": Allocation(), "training": method.stage_training(Training()), **changes}
-    return method.sparsify(case(net), Stage(steps=steps, **how))  # type: ignore[arg-type]
+    fields = {"target": HALF, "allocation": Allocation(), "training": method.stage_training(Training()), **changes}
+    return method.sparsify(case(net), Stage(steps=steps, **fields))  # type: ignore[arg-type]
 
 
 def idle(net: nn.Module, regulariser: Splitting) -> None:
@@ -328,12 +328,12 @@ def test_a_residual_stream_is_its_norm_and_in_the_faithful_scope_it_is_left_alon
 
 def test_a_group_that_is_to_lose_nothing_is_neither_pulled_nor_cut() -> None:
     net = randomised(Residual(**WIDE["Residual"]))
-    how = Allocation(name="ratios", ratios={"a1.0": 1.0})
-    regulariser = press(net, L0HQS(), target=Target(flops=0.8), how=how)
+    allocation = Allocation(name="ratios", ratios={"a1.0": 1.0})
+    regulariser = press(net, L0HQS(), target=Target(flops=0.8), allocation=allocation)
 
     idle(net, regulariser)
     end = case(net, regulariser)
-    keep = L0HQS().select(end, L0HQS().score(end), Target(flops=0.8), how).keep
+    keep = L0HQS().select(end, L0HQS().score(end), Target(flops=0.8), allocation).keep
 
     assert regulariser.pulled == ("a1.0",)
     assert [group for group, _ in keep.kept] == ["a1.0"]
@@ -467,17 +467,17 @@ def test_gaps_by_hand() -> None:
 
 
 def ended(
-    small: int, by: float, width: int = 61, how: Allocation | None = None
+    small: int, by: float, width: int = 61, allocation: Allocation | None = None
 ) -> tuple[Context, Keep, dict[str, object]]:
     """A stage that ends with `small` saliencies `by` times smaller than the others; what is kept and told."""
-    net, method, how = row(width), L0HQS(), how or Allocation()
-    regulariser = press(net, method, how=how)
+    net, method, allocation = row(width), L0HQS(), allocation or Allocation()
+    regulariser = press(net, method, allocation=allocation)
     for parameter in net[1].parameters():
         parameter.data.fill_(1.0)
         parameter.data[:small] /= by
         parameter.data.mul_(torch.linspace(1, 1.01, width))
     end = case(net, regulariser)
-    selection = method.select(end, method.score(end), HALF, how)
+    selection = method.select(end, method.score(end), HALF, allocation)
     return end, selection.keep, dict(selection.notes)
 
 
@@ -521,8 +521,8 @@ def test_without_a_clear_gap_at_the_target_the_scores_are_allocated_and_it_is_sa
 
 
 def test_the_cut_has_a_width_that_the_allocation_allows() -> None:
-    how = Allocation(round_to=2)
-    (_, even, clear), (_, moved, unclear) = (ended(lost, 100.0, 127, how) for lost in (63, 64))
+    allocation = Allocation(round_to=2)
+    (_, even, clear), (_, moved, unclear) = (ended(lost, 100.0, 127, allocation) for lost in (63, 64))
 
     assert (len(dict(even.kept)["0"]), clear["gap_violated"]) == (64, False)
     assert (len(dict(moved.kept)["0"]), unclear["gap_violated"]) == (64, True)  # 63 are not allowed
@@ -611,8 +611,8 @@ def test_a_resumed_stage_gives_the_same_bits_and_tells_the_same(tmp_path: object
     def run(on_rung: Callable[[int, float], bool], file: object) -> tuple[nn.Module, Splitting]:
         model = copy.deepcopy(dense)
         regulariser = method.sparsify(replace(context, model=model), stage)
-        how = {"images": 1500, "seed": 3, "regulariser": regulariser, "on_rung": on_rung, "checkpoint": file}
-        fit(model, task, training, Runtime(channels_last=True), **how)  # type: ignore[arg-type]
+        options = {"images": 1500, "seed": 3, "regulariser": regulariser, "on_rung": on_rung, "checkpoint": file}
+        fit(model, task, training, Runtime(channels_last=True), **options)  # type: ignore[arg-type]
         return model, regulariser
 
     file = tmp_path / "state.pt"  # type: ignore[operator]

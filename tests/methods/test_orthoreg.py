@@ -290,10 +290,10 @@ def test_the_faithful_scope_leaves_residual_streams_alone() -> None:
 
 def test_units_are_ranked_across_groups_down_to_the_floor() -> None:
     case = context(randomised(Residual(stream=23, inner=31)))
-    method, how = build("orthoreg", images=128), Allocation(normalise="none", max_ratio=0.7)
+    method, allocation = build("orthoreg", images=128), Allocation(normalise="none", max_ratio=0.7)
     scores = method.score(case)
     scores["b1.0"] *= 1e-9  # all of these would go first
-    kept = dict(method.select(case, scores, Target(flops=0.3), how).keep.kept)
+    kept = dict(method.select(case, scores, Target(flops=0.3), allocation).keep.kept)
     assert len(kept["b1.0"]) == math.ceil(0.3 * 31)
 
     # where the target cuts the order off, a unit of each group may be exchanged

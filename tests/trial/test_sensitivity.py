@@ -100,11 +100,11 @@ def bench(data_folder: Path) -> Bench:
     return Bench(load_task({"kind": "classification", "data": {"name": "digits"}, "model": model}), Runtime(threads=1))
 
 
-def recipe(name: str, how: Allocation, **params: object) -> Recipe:
+def recipe(name: str, allocation: Allocation, **params: object) -> Recipe:
     return Recipe(
         method=MethodChoice(name=name, params=params),
         target=Target(flops=0.5),
-        allocation=how,
+        allocation=allocation,
         training=Training(images=256, batch_size=64, rungs=(1.0,)),
     )
 
@@ -154,15 +154,15 @@ class Looking(METHODS["bn_scale"]):  # type: ignore[name-defined,misc]
     seen: list[Allocation] = []  # noqa: RUF012 - what all of them saw
 
     def sparsify(self, context: Context, stage: Stage) -> Regulariser | None:
-        self.seen.append(stage.how)
+        self.seen.append(stage.allocation)
         return None
 
     def score(self, context: Context) -> dict[str, object]:
         return METHODS["l1"]().score(context)  # type: ignore[return-value]
 
-    def select(self, context: Context, scores: dict[str, object], target: Target, how: Allocation) -> Selection:
-        self.seen.append(how)
-        return super().select(context, scores, target, how)  # type: ignore[no-any-return]
+    def select(self, context: Context, scores: dict[str, object], target: Target, allocation: Allocation) -> Selection:
+        self.seen.append(allocation)
+        return super().select(context, scores, target, allocation)  # type: ignore[no-any-return]
 
 
 def test_a_method_is_shown_ratios(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_a_method_is_shown_ratios(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     rises = sensitivity.loss_rises(bench.context(bench.model, 0))
 
     assert outcome.error is None
-    assert [how.name for how in Looking.seen] == ["ratios", "ratios"]
+    assert [allocation.name for allocation in Looking.seen] == ["ratios", "ratios"]
     assert Looking.seen[0].ratios == pytest.approx(feature_weights(bench.graph, strategy_of(HOW), rises))
     assert Looking.seen[1] == Looking.seen[0]
     assert outcome.recipe.allocation == HOW

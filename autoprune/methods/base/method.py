@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.surgery.tensors import named_tensors
 from autoprune.recipe import Allocation, Target, Training
+from autoprune.schema import to_plain
 from autoprune.training.protocols import Regulariser
 
 Scores = dict[str, NDArray[np.float64]]
@@ -52,7 +53,7 @@ class Stage:
 
     Fields:
         target: what the model may cost after the cut that follows, relative to `Context.graph`.
-        how: how widths are allocated at that cut.
+        allocation: how widths are allocated at that cut.
         training: the stage's, from `Method.stage_training`.
         steps: optimiser steps of the stage, at least 1.
         round: 0 before the first cut, 1 before the second, ...
@@ -60,11 +61,16 @@ class Stage:
     """
 
     target: Target
-    how: Allocation
+    allocation: Allocation
     training: Training
     steps: int
     round: int = 0
     weight_decay: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data by which stored stages are found again: the allocation is called `how` there."""
+        plain: dict[str, Any] = to_plain(self)
+        return {"how" if name == "allocation" else name: value for name, value in plain.items()}
 
 
 @dataclass(frozen=True)
@@ -134,9 +140,9 @@ class Method(ABC):
     def score(self, context: Context) -> Scores:
         """One score per unit for every group the method prunes; higher = keep."""
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """Which units stay; default: allocate the scores to the target."""
-        return Selection(allocate(context.graph, scores, target, how))
+        return Selection(allocate(context.graph, scores, target, allocation))
 
     def rebuild(self, context: Context, keep: Keep) -> nn.Module:
         """The smaller model; default: cut, with the constants of pruned channels folded."""

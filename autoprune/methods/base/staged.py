@@ -67,9 +67,9 @@ class Decided(Staged):
     def sparsify(self, context: Context, stage: Stage) -> Deciding:
         """The regulariser on `context.model` during the sparsify stage."""
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """What the regulariser has decided; before any stage, what an allocation of the scores keeps."""
         if context.regulariser is None:
-            return super().select(context, scores, target, how)
+            return super().select(context, scores, target, allocation)
         regulariser: Deciding = context.regulariser  # type: ignore[assignment] # it comes from `sparsify`
         return Selection(regulariser.keep(), regulariser.notes(context.model))

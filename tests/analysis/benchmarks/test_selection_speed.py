@@ -100,7 +100,7 @@ def test_every_choice_has_a_context_of_its_own(subject: Subject, monkeypatch: py
 class Asks(L1):
     """A method that wants to see an image."""
 
-    def select(self, context: Context, scores: Scores, target: Target, how: Allocation) -> Selection:
+    def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         next(context.batches(1))
         return Selection(Keep.all())
 

@@ -52,39 +52,43 @@ def channels(graph: ChannelGraph, keep: Keep) -> dict[str, int]:
     return {group: units * channels_per_unit(graph)[group] for group, units in keep.widths(graph).items()}
 
 
-def every_cut(graph: ChannelGraph, scores: dict[str, np.ndarray], how: Allocation) -> list[Keep]:
+def every_cut(graph: ChannelGraph, scores: dict[str, np.ndarray], allocation: Allocation) -> list[Keep]:
     """What this strategy gives for all targets on a fine grid, as far as it reaches them."""
     found = []
     for target in np.linspace(0.01, 1, 200):
         with contextlib.suppress(TargetError):
-            found.append(allocate(graph, scores, Target(flops=float(target)), how))
+            found.append(allocate(graph, scores, Target(flops=float(target)), allocation))
     return found
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(GRAPHS)), st.sampled_from(STRATEGIES), st.floats(0.05, 1.0), st.integers(0, 2**32 - 1))
-def test_a_target_is_met_within_one_percent_or_refused(name: str, how: Allocation, flops: float, seed: int) -> None:
+def test_a_target_is_met_within_one_percent_or_refused(
+    name: str, allocation: Allocation, flops: float, seed: int
+) -> None:
     graph = GRAPHS[name]
     scores = {group.id: np.random.default_rng(seed).random(group.size) for group in graph.prunable}
     try:
-        keep = allocate(graph, scores, Target(flops=flops), how)
+        keep = allocate(graph, scores, Target(flops=flops), allocation)
     except TargetError:
-        reachable = [ratios(graph, k)["flops"] for k in every_cut(graph, scores, how)]
+        reachable = [ratios(graph, k)["flops"] for k in every_cut(graph, scores, allocation)]
         assert not any(flops - TOLERANCE <= ratio <= flops for ratio in reachable)
         return
 
     assert abs(ratios(graph, keep)["flops"] - flops) <= TOLERANCE + 1e-9 or keep == Keep.all()
 
 
-@pytest.mark.parametrize("how", STRATEGIES, ids=lambda how: f"{how.name}-{how.normalise}")
+@pytest.mark.parametrize("allocation", STRATEGIES, ids=lambda allocation: f"{allocation.name}-{allocation.normalise}")
 @pytest.mark.parametrize("flops", [0.2, 0.5, 0.9])
-def test_wide_networks_always_meet_their_target(how: Allocation, flops: float) -> None:
-    assert abs(ratios(CHAIN, allocate(CHAIN, ascending(CHAIN), Target(flops=flops), how))["flops"] - flops) <= 0.01
+def test_wide_networks_always_meet_their_target(allocation: Allocation, flops: float) -> None:
+    assert (
+        abs(ratios(CHAIN, allocate(CHAIN, ascending(CHAIN), Target(flops=flops), allocation))["flops"] - flops) <= 0.01
+    )
 
 
-@pytest.mark.parametrize("how", STRATEGIES, ids=lambda how: f"{how.name}-{how.normalise}")
-def test_the_highest_scores_stay(how: Allocation) -> None:
-    keep = allocate(CHAIN, ascending(CHAIN), Target(flops=0.5), how)
+@pytest.mark.parametrize("allocation", STRATEGIES, ids=lambda allocation: f"{allocation.name}-{allocation.normalise}")
+def test_the_highest_scores_stay(allocation: Allocation) -> None:
+    keep = allocate(CHAIN, ascending(CHAIN), Target(flops=0.5), allocation)
 
     for group, positions in keep.kept:
         size = CHAIN.by_id[group].size
@@ -98,24 +102,24 @@ def test_uniform_prunes_the_same_share_everywhere() -> None:
 
 
 def test_ratios_prune_in_proportion() -> None:
-    how = Allocation(name="ratios", ratios={"first.0": 0.25, "second.*": 0.5})
-    widths = allocate(CHAIN, ascending(CHAIN), Target(flops=0.6), how).widths(CHAIN)
+    allocation = Allocation(name="ratios", ratios={"first.0": 0.25, "second.*": 0.5})
+    widths = allocate(CHAIN, ascending(CHAIN), Target(flops=0.6), allocation).widths(CHAIN)
 
     assert 2 * (1 - widths["first.0"] / 70) == pytest.approx(1 - widths["second.0"] / 110, abs=2 / 70)
 
 
 def test_groups_without_a_ratio_and_groups_without_scores_stay_whole() -> None:
-    how = Allocation(name="ratios", ratios={"second.0": 1.0})
+    allocation = Allocation(name="ratios", ratios={"second.0": 1.0})
     without = {"second.0": np.arange(110.0)}
 
-    assert allocate(CHAIN, ascending(CHAIN), Target(flops=0.6), how).widths(CHAIN)["first.0"] == 70
+    assert allocate(CHAIN, ascending(CHAIN), Target(flops=0.6), allocation).widths(CHAIN)["first.0"] == 70
     assert allocate(CHAIN, without, Target(flops=0.6)).widths(CHAIN)["first.0"] == 70
 
 
 def test_global_ranking_takes_the_weakest_wherever_they_are() -> None:
     scores = {"first.0": np.full(70, 5.0), "second.0": np.full(110, 1.0)}
-    how = Allocation(name="global", normalise="none")
-    widths = allocate(CHAIN, scores, Target(flops=0.8), how).widths(CHAIN)
+    allocation = Allocation(name="global", normalise="none")
+    widths = allocate(CHAIN, scores, Target(flops=0.8), allocation).widths(CHAIN)
 
     assert widths["first.0"] == 70
     assert widths["second.0"] < 110
@@ -125,8 +129,10 @@ def test_normalising_makes_the_scale_of_a_layer_irrelevant() -> None:
     base = ascending(CHAIN)
     scaled = {**base, "first.0": base["first.0"] * 1000}
     for normalise in ("mean", "max", "std"):
-        how = Allocation(name="global", normalise=normalise)
-        assert allocate(CHAIN, base, Target(flops=0.5), how) == allocate(CHAIN, scaled, Target(flops=0.5), how)
+        allocation = Allocation(name="global", normalise=normalise)
+        assert allocate(CHAIN, base, Target(flops=0.5), allocation) == allocate(
+            CHAIN, scaled, Target(flops=0.5), allocation
+        )
 
 
 def test_a_combined_target_meets_both_limits_and_comes_close_to_one() -> None:
@@ -167,23 +173,23 @@ def test_whether_a_target_is_within_reach_is_known_without_scores() -> None:
 
 def test_what_holds_the_smallest_model_up() -> None:
     # one channel each, 7 and 5 places a side, 4 features a channel into 5 outputs: 49*27*4, 25*9*4*6 and 24*5 of them
-    how = Allocation(max_ratio=0.95)
+    allocation = Allocation(max_ratio=0.95)
     first, second, head = 49 * 27 * 4, 25 * 9 * 4 * 6, 6 * 4 * 5
     total = first + second + head
 
-    assert held_up_by(CHAIN, how, most=2) == {
+    assert held_up_by(CHAIN, allocation, most=2) == {
         "second.0": pytest.approx(second / total),
         "first.0": pytest.approx(first / total),
     }
 
 
 def test_groups_without_a_ratio_do_not_count_as_reachable() -> None:
-    how = Allocation(name="ratios", ratios={"second.0": 1.0})
-    reachable = smallest(CHAIN, how).ratios(cost(CHAIN, Keep.all()))["flops"]
+    allocation = Allocation(name="ratios", ratios={"second.0": 1.0})
+    reachable = smallest(CHAIN, allocation).ratios(cost(CHAIN, Keep.all()))["flops"]
 
     assert reachable == ratios(CHAIN, Keep.of({"second.0": range(6)}))["flops"]
     with pytest.raises(TargetError, match="cannot be reached") as refused:
-        allocate(CHAIN, ascending(CHAIN), Target(flops=reachable / 2), how)
+        allocate(CHAIN, ascending(CHAIN), Target(flops=reachable / 2), allocation)
     assert reachable <= named(refused.value)[0] < reachable + 1e-4
 
 
@@ -196,8 +202,8 @@ def test_a_network_without_anything_to_prune_keeps_all_or_refuses() -> None:
 
 
 def test_floors_hold() -> None:
-    how = Allocation(name="uniform", max_ratio=0.5, min_channels=40)
-    widths = allocate(CHAIN, ascending(CHAIN), Target(flops=0.35), how).widths(CHAIN)
+    allocation = Allocation(name="uniform", max_ratio=0.5, min_channels=40)
+    widths = allocate(CHAIN, ascending(CHAIN), Target(flops=0.35), allocation).widths(CHAIN)
 
     assert widths["first.0"] >= 40
     assert widths["second.0"] >= 55
@@ -282,9 +288,9 @@ class Twins(nn.Module):
 def test_a_block_goes_when_its_middle_unit_would(middle: float, goes: str) -> None:
     graph = trace(Twins(), image())
     scores = {"one.0": np.array([0, middle, 6, 9, 9, 9, 9.0]), "other.0": np.array([2, 2, 3, 4, 4, 4, 4.0])}
-    how = Allocation(name="global", normalise="none", round_to=4)
+    allocation = Allocation(name="global", normalise="none", round_to=4)
 
-    assert allocate(graph, scores, Target(flops=11 / 14), how).to_dict() == {goes: [3, 4, 5, 6]}
+    assert allocate(graph, scores, Target(flops=11 / 14), allocation).to_dict() == {goes: [3, 4, 5, 6]}
 
 
 def test_channels_are_filters_of_a_layer() -> None:
@@ -337,12 +343,12 @@ def assert_kept(graph: ChannelGraph, scores: dict[str, np.ndarray], keep: Keep, 
     st.floats(0.01, 1.0),
     st.integers(0, 2**32 - 1),
 )
-def test_multiples_keep_the_contract(name: str, how: Allocation, round_to: int, flops: float, seed: int) -> None:
+def test_multiples_keep_the_contract(name: str, allocation: Allocation, round_to: int, flops: float, seed: int) -> None:
     graph = GRAPHS[name]
-    how = dataclasses.replace(how, round_to=round_to)
+    allocation = dataclasses.replace(allocation, round_to=round_to)
     scores = {group.id: np.random.default_rng(seed).random(group.size) for group in graph.prunable}
     try:
-        keep = allocate(graph, scores, Target(flops=flops), how)
+        keep = allocate(graph, scores, Target(flops=flops), allocation)
     except TargetError as refused:
         offers = named(refused)
     else:
@@ -351,7 +357,7 @@ def test_multiples_keep_the_contract(name: str, how: Allocation, round_to: int, 
 
     assert offers
     for ratio in offers:
-        assert_kept(graph, scores, allocate(graph, scores, Target(flops=ratio), how), ratio, round_to)
+        assert_kept(graph, scores, allocate(graph, scores, Target(flops=ratio), allocation), ratio, round_to)
 
 
 @pytest.mark.parametrize("round_to", [1, 2, 3])
@@ -360,11 +366,11 @@ def test_only_what_no_widths_come_near_is_refused(round_to: int) -> None:
     allowed = [[n for n in range(1, size + 1) if n % round_to == 0 or n == size] for size in (7, 11)]
     costs = [cost_of_counts(graph, np.array(counts)).flops for counts in itertools.product(*allowed)]
     reachable = np.array(costs) / max(costs)
-    how = Allocation(name="uniform", max_ratio=1.0, round_to=round_to)
+    allocation = Allocation(name="uniform", max_ratio=1.0, round_to=round_to)
     outcomes = {}
     for flops in np.linspace(reachable.min(), 0.999, 60):
         with contextlib.suppress(TargetError):
-            outcomes[flops] = allocate(graph, ascending(graph), Target(flops=float(flops)), how)
+            outcomes[flops] = allocate(graph, ascending(graph), Target(flops=float(flops)), allocation)
         assert (flops in outcomes) == (np.abs(reachable - flops).min() <= TOLERANCE)
 
     assert outcomes

@@ -150,9 +150,9 @@ def test_weights_are_relative_and_features_standardised(name: str, values: list[
 @pytest.mark.parametrize("flops", [0.4, 0.8])
 def test_without_coefficients_it_is_uniform(name: str, flops: float) -> None:
     keeps = []
-    for how in (shaped(), Allocation(name="uniform")):
+    for allocation in (shaped(), Allocation(name="uniform")):
         try:
-            keeps.append(allocate(GRAPHS[name], scores(GRAPHS[name]), Target(flops=flops), how))
+            keeps.append(allocate(GRAPHS[name], scores(GRAPHS[name]), Target(flops=flops), allocation))
         except TargetError as refused:
             keeps.append(str(refused))
 
@@ -176,19 +176,19 @@ def test_a_larger_coefficient_prunes_more_of_what_has_the_feature(feature: str) 
 
 
 def test_shares_stand_to_each_other_as_the_weights_do() -> None:
-    how = shaped(depth=0.25)
-    widths = allocate(WIDE, scores(WIDE), Target(flops=0.6), how).widths(WIDE)
+    allocation = shaped(depth=0.25)
+    widths = allocate(WIDE, scores(WIDE), Target(flops=0.6), allocation).widths(WIDE)
 
     assert 1 - widths["first.0"] / 70 == pytest.approx(exp(-0.5) * (1 - widths["second.0"] / 110), abs=2 / 70)
 
 
 def test_by_features_is_by_the_ratios_they_stand_for() -> None:
-    how = shaped(depth=0.4, stream=-0.6)
-    ratios = as_ratios(RESIDUAL, how, {})
+    allocation = shaped(depth=0.4, stream=-0.6)
+    ratios = as_ratios(RESIDUAL, allocation, {})
 
-    assert (ratios.name, dict(ratios.ratios)) == ("ratios", feature_weights(RESIDUAL, strategy_of(how)))
+    assert (ratios.name, dict(ratios.ratios)) == ("ratios", feature_weights(RESIDUAL, strategy_of(allocation)))
     assert allocate(RESIDUAL, scores(RESIDUAL), Target(flops=0.5), ratios) == allocate(
-        RESIDUAL, scores(RESIDUAL), Target(flops=0.5), how
+        RESIDUAL, scores(RESIDUAL), Target(flops=0.5), allocation
     )
     other = Allocation(name="uniform", round_to=4)
     assert as_ratios(RESIDUAL, other, {}) is other
@@ -199,15 +199,15 @@ def test_limits_stay_what_they_were() -> None:
 
 
 def test_what_is_in_reach_does_not_depend_on_the_coefficients() -> None:
-    how, even = shaped(depth=2, sensitivity=-2), Allocation(name="uniform")
+    strong, even = shaped(depth=2, sensitivity=-2), Allocation(name="uniform")
 
-    assert smallest(WIDE, how) == smallest(WIDE, even)
-    assert held_up_by(WIDE, how) == held_up_by(WIDE, even)
-    check_target(WIDE, Target(flops=0.1), how)
-    one, two = (allowed_widths(WIDE, allocation, {"first.0": 1}) for allocation in (how, even))
+    assert smallest(WIDE, strong) == smallest(WIDE, even)
+    assert held_up_by(WIDE, strong) == held_up_by(WIDE, even)
+    check_target(WIDE, Target(flops=0.1), strong)
+    one, two = (allowed_widths(WIDE, allocation, {"first.0": 1}) for allocation in (strong, even))
     assert {group: widths.tolist() for group, widths in one.items()} == {g: w.tolist() for g, w in two.items()}
     with pytest.raises(TargetError, match="held up by"):
-        check_target(WIDE, Target(flops=0.0001), how)
+        check_target(WIDE, Target(flops=0.0001), strong)
 
 
 def test_without_data_there_is_no_sensitivity() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
-from autoprune.methods.base.bisection import land, ranked
+from autoprune.methods.base.bisection import Bisection, ranks_of_group
 from autoprune.methods.base.method import Scores
 from autoprune.recipe import Allocation, Target
 
@@ -31,7 +31,7 @@ def two_groups(a: int = 7, b: int = 11) -> ChannelGraph:
 
 def first(count: Callable[[float], int]) -> Callable[[float], Scores]:
     """The first `count(value)` of 23 units stay; the further back a unit is, the lower it ranks."""
-    return lambda value: {"0": ranked(np.arange(23) < count(value), 23.0 - np.arange(23))}
+    return lambda value: {"0": ranks_of_group(np.arange(23) < count(value), 23.0 - np.arange(23))}
 
 
 def gradual(value: float) -> int:
@@ -44,11 +44,11 @@ def jump(value: float) -> int:
 
 @pytest.mark.parametrize("units", [3, 11, 21])
 def test_the_value_that_meets_the_target_is_found(units: int) -> None:
-    landing = land(one_group(), first(gradual), Target(flops=units / 23), Allocation(), 0.0, 1.0)
+    cut = Bisection(one_group(), Target(flops=units / 23), Allocation()).find(first(gradual), 0.0, 1.0)
 
-    assert landing.keep == Keep.of({"0": range(units)})
-    assert gradual(landing.value) == units
-    assert landing.adjusted == 0
+    assert cut.keep == Keep.of({"0": range(units)})
+    assert gradual(cut.value) == units
+    assert cut.adjusted == 0
 
 
 @pytest.mark.parametrize(
@@ -57,35 +57,35 @@ def test_the_value_that_meets_the_target_is_found(units: int) -> None:
 def test_where_the_method_jumps_units_come_or_go_in_order_from_the_nearest_value(
     units: int, nearest: int, adjusted: int
 ) -> None:
-    landing = land(one_group(), first(jump), Target(flops=units / 23), Allocation(), 0.0, 1.0)
+    cut = Bisection(one_group(), Target(flops=units / 23), Allocation()).find(first(jump), 0.0, 1.0)
 
-    assert landing.keep == Keep.of({"0": range(units)})
-    assert jump(landing.value) == nearest
-    assert landing.adjusted == adjusted
+    assert cut.keep == Keep.of({"0": range(units)})
+    assert jump(cut.value) == nearest
+    assert cut.adjusted == adjusted
 
 
 def test_a_range_that_ends_too_early_is_made_up_for() -> None:
-    landing = land(one_group(), first(gradual), Target(flops=5 / 23), Allocation(), 0.0, 0.5)
+    cut = Bisection(one_group(), Target(flops=5 / 23), Allocation()).find(first(gradual), 0.0, 0.5)
 
-    assert landing.keep == Keep.of({"0": range(5)})
-    assert landing.adjusted == gradual(landing.value) - 5 > 5
+    assert cut.keep == Keep.of({"0": range(5)})
+    assert cut.adjusted == gradual(cut.value) - 5 > 5
 
 
 def test_widths_are_raised_to_allowed_ones() -> None:
-    how = Allocation(round_to=4)
-    landing = land(one_group(), first(lambda value: 10), Target(flops=12 / 23), how, 0.0, 1.0)
+    allocation = Allocation(round_to=4)
+    cut = Bisection(one_group(), Target(flops=12 / 23), allocation).find(first(lambda value: 10), 0.0, 1.0)
 
-    assert landing.keep == Keep.of({"0": range(12)})
-    assert landing.adjusted == 2
+    assert cut.keep == Keep.of({"0": range(12)})
+    assert cut.adjusted == 2
 
 
 def test_near_enough_is_left_as_the_method_has_it() -> None:
     graph = context(randomised(nn.Sequential(nn.Conv2d(3, 203, 1), nn.ReLU(), nn.Conv2d(203, 5, 1)))).graph
-    ranks = {"0": ranked(np.arange(203) < 160, 203.0 - np.arange(203))}
-    landing = land(graph, lambda _: ranks, Target(flops=160 / 203 - 0.008), Allocation(), 0.0, 1.0)
+    ranks = {"0": ranks_of_group(np.arange(203) < 160, 203.0 - np.arange(203))}
+    cut = Bisection(graph, Target(flops=160 / 203 - 0.008), Allocation()).find(lambda _: ranks, 0.0, 1.0)
 
-    assert landing.keep == Keep.of({"0": range(160)})
-    assert landing.adjusted == 0
+    assert cut.keep == Keep.of({"0": range(160)})
+    assert cut.adjusted == 0
 
 
 def flops_of(graph: ChannelGraph, keep: Keep) -> Target:
@@ -96,29 +96,32 @@ def test_units_of_all_groups_go_by_rank_alone() -> None:
     graph = two_groups(167, 101)
     # as multiples of their groups' means the first of the second group would be lowest
     ranks = {
-        "0": ranked(np.ones(167) > 0, np.arange(167) / 10000 + 0.2),
-        "2": ranked(np.ones(101) > 0, np.arange(101) / 10 + 0.3),
+        "0": ranks_of_group(np.ones(167) > 0, np.arange(167) / 10000 + 0.2),
+        "2": ranks_of_group(np.ones(101) > 0, np.arange(101) / 10 + 0.3),
     }
     wanted = Keep.of({"0": range(40, 167)})
-    landing = land(graph, lambda _: ranks, flops_of(graph, wanted), Allocation(), 0.0, 1.0)
+    cut = Bisection(graph, flops_of(graph, wanted), Allocation()).find(lambda _: ranks, 0.0, 1.0)
 
-    assert landing.keep == wanted
-    assert landing.adjusted == 40
+    assert cut.keep == wanted
+    assert cut.adjusted == 40
 
 
 @pytest.mark.parametrize("units", [6, 5])
 def test_groups_that_may_not_become_narrower_stay_whole(units: int) -> None:
     graph = two_groups()
-    how = Allocation(name="ratios", ratios={"2": 1.0})
-    ranks = {"0": ranked(np.zeros(7) > 0, np.ones(7)), "2": ranked(np.arange(11) < 6, 11.0 - np.arange(11))}
+    allocation = Allocation(name="ratios", ratios={"2": 1.0})
+    ranks = {
+        "0": ranks_of_group(np.zeros(7) > 0, np.ones(7)),
+        "2": ranks_of_group(np.arange(11) < 6, 11.0 - np.arange(11)),
+    }
     wanted = Keep.of({"2": range(units)})
-    landing = land(graph, lambda _: ranks, flops_of(graph, wanted), how, 0.0, 1.0)
+    cut = Bisection(graph, flops_of(graph, wanted), allocation).find(lambda _: ranks, 0.0, 1.0)
 
-    assert landing.keep == wanted
+    assert cut.keep == wanted
 
 
 def test_ranks_put_all_that_stay_before_all_that_go() -> None:
     stays = np.array([False, True, True, False, True])
-    ranks = ranked(stays, np.array([np.inf, 0.0, 3.0, 1.0, np.inf]))
+    ranks = ranks_of_group(stays, np.array([np.inf, 0.0, 3.0, 1.0, np.inf]))
 
     assert ranks.tolist() == [np.nextafter(1, 0), 1, 1.75, 0.5, 2]
