@@ -76,7 +76,7 @@ def one_of(names: Iterable[str]) -> str:
 
 def check_name(name: object, allowed: Iterable[str], *, kind: str, where: str = "") -> str:
     """Return `name` if it is allowed; else raise `InputError` with the nearest name and the whole list."""
-    names = list(allowed)
+    names = allowed if isinstance(allowed, (tuple, list, dict)) else list(allowed)
     if isinstance(name, str) and name in names:
         return name
     near = difflib.get_close_matches(str(name), names, n=1)

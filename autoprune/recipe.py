@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.schema import choices, expect_mapping, read, read_value, to_plain, within
+from autoprune.schema import choices, expect_mapping, read, read_field, to_plain, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +80,8 @@ class Allocation:
     grouped: str = field(default="offsets", metadata=choices("offsets", "groups", "either"))
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(Allocation)
-        for item in dataclasses.fields(self):
-            value = read_value(hints[item.name], getattr(self, item.name), f"allocation.{item.name}", item.metadata)
-            object.__setattr__(self, item.name, value)
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, read_field(Allocation, name, value, f"allocation.{name}"))
 
 
 @dataclass(frozen=True, kw_only=True)

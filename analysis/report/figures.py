@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 import plotly.graph_objects as go
 
-from autoprune.analysis.report import frames, summary
+from autoprune.analysis.report import facts, summary
 from autoprune.study import pareto
 from autoprune.study.folder import Study
 from autoprune.study.outcome import Outcome
@@ -44,8 +44,8 @@ def method_colours(names: Iterable[str]) -> dict[str, str]:
 
 def measured(study: Study) -> list[Outcome]:
     """The outcomes that a plot of accuracy against cost can show: they did not fail, and have both numbers."""
-    alive = [o for o in study.outcomes if o.status != "failed" and frames.cost(study, o) is not None]
-    return [outcome for outcome in alive if frames.last_accuracy(outcome) is not None]
+    alive = [o for o in study.outcomes if o.status != "failed" and facts.cost_ratio(study, o) is not None]
+    return [outcome for outcome in alive if facts.last_accuracy(outcome) is not None]
 
 
 def front_figure(study: Study) -> go.Figure:
@@ -56,13 +56,13 @@ def front_figure(study: Study) -> go.Figure:
     `layout.meta.ranges` has the y ranges of `front` (the members and the dense model) and of `all`; `customdata` is
     the trial's number.
     """
-    members, cost = frames.members(study), frames.main_cost(study)
+    members, cost = study.front, facts.main_cost(study)
     colours = _colours(study)
     figure = go.Figure(layout=_layout(_axis(study), "Validation accuracy"))
     figure.add_trace(_dense_line(study))
     figure.add_trace(_staircase(pareto.front(members, ("accuracy", cost)), cost))
     kinds = _by_kind(study, members)
-    sizes = {group.id: group.size for group in frames.groups(study)}
+    sizes = {group.id: group.size for group in facts.groups(study)}
     order = sorted(kinds, key=lambda key: (_DRAW_ORDER.index(key[1]), key[0]))
     # One mark per method in the legend: the kind that comes last in the legend's order.
     legend = dict(sorted(kinds, key=lambda key: _LEGEND_ORDER.index(key[1])))
@@ -72,7 +72,8 @@ def front_figure(study: Study) -> go.Figure:
         figure.add_trace(_points(kinds[method, kind], kind, colours[method], sizes, rank, cost))
     ranges = accuracy_ranges(study, members)
     figure.update_layout(meta={"ranges": ranges})
-    widest = max([1.0, *(frames.cost(study, outcome) or 0.0 for outcome in measured(study))])  # a cut may cost time
+    # A cut may cost time: the axis ends beyond 1 then.
+    widest = max([1.0, *(facts.cost_ratio(study, outcome) or 0.0 for outcome in measured(study))])
     figure.update_xaxes(range=[0, 1.04 * widest], tickformat=".0%")
     figure.update_yaxes(range=ranges["front"], tickformat=".1~%")
     return figure
@@ -100,9 +101,11 @@ def methods_figure(study: Study) -> go.Figure:
     figure.add_trace(_dense_in_bins(study))
     for row in summary.method_rows(study):
         own = pareto.candidates((o for o in study.outcomes if o.recipe.method.name == row.name), objectives)
-        cells = _bins(own, frames.main_cost(study))
+        cells = _bins(own, facts.main_cost(study))
         if cells:
-            figure.add_trace(_best_per_bin(row.name, cells, colours[row.name], frames.COSTS[frames.main_cost(study)]))
+            figure.add_trace(
+                _best_per_bin(row.name, cells, colours[row.name], facts.COST_NAMES[facts.main_cost(study)])
+            )
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=_bin_names())
     figure.update_yaxes(tickformat=".1~%")
     return figure
@@ -134,9 +137,9 @@ def time_figure(study: Study) -> go.Figure:
 
 def widths_figure(study: Study, outcome: Outcome) -> go.Figure:
     """Kept channels per group of one trial: a bar per group that may be pruned, filled as far as it was kept."""
-    groups = frames.prunable(study)
+    groups = facts.prunable_groups(study)
     names = [html.escape(group.id) for group in groups]
-    kept = frames.kept(outcome, groups)
+    kept = facts.kept_channels(outcome, groups)
     shares = [count / group.size for count, group in zip(kept, groups, strict=True)]
     text = [f"{count}/{group.size}" for count, group in zip(kept, groups, strict=True)]
     colour = _colours(study)[outcome.recipe.method.name]
@@ -168,17 +171,17 @@ def time_spent(study: Study) -> dict[str, float]:
 
 def accuracy_ranges(study: Study, members: Sequence[Outcome]) -> dict[str, list[float]]:
     """The y range that shows the front well, and the one that shows every trial."""
-    dense = frames.dense(study).accuracy
+    dense = facts.dense_model(study).accuracy
     near = [member.accuracy or 0.0 for member in members]
-    drawn = [frames.last_accuracy(outcome) or 0.0 for outcome in measured(study)]
+    drawn = [facts.last_accuracy(outcome) or 0.0 for outcome in measured(study)]
     everything = _padded([dense, *drawn])
     return {"front": _padded([dense, *near]) if near else everything, "all": everything}
 
 
 def hover_text(outcome: Outcome, sizes: Mapping[str, int]) -> str:
     """Everything that matters of a trial, in lines for a plotly hover box; text from outside is escaped."""
-    accuracy = frames.last_accuracy(outcome)
-    ratios = {text: ratio for name, text in frames.COSTS.items() if (ratio := outcome.costs[name]) is not None}
+    accuracy = facts.last_accuracy(outcome)
+    ratios = {text: ratio for name, text in facts.COST_NAMES.items() if (ratio := outcome.costs[name]) is not None}
     costs = ", ".join(f"{text} {summary.percent(ratio)}" for text, ratio in ratios.items())
     costs += "" if outcome.latency_ms is None else f" ({summary.milliseconds(outcome.latency_ms)})"
     lines = [
@@ -247,12 +250,12 @@ def _layout(x: str, y: str) -> go.Layout:
 
 def _axis(study: Study) -> str:
     """`Latency relative to the dense model`."""
-    name = frames.COSTS[frames.main_cost(study)]
+    name = facts.COST_NAMES[facts.main_cost(study)]
     return f"{name[0].upper()}{name[1:]} relative to the dense model"
 
 
 def _dense_line(study: Study) -> go.Scatter:
-    accuracy = frames.dense(study).accuracy
+    accuracy = facts.dense_model(study).accuracy
     name = f"dense {summary.percent(accuracy)}"
     line = {"dash": "dash", "width": 1.5}
     hover = f"dense model: {summary.percent(accuracy, 2)}<extra></extra>"
@@ -289,7 +292,7 @@ def _points(
     method = html.escape(outcomes[0].recipe.method.name)
     return go.Scatter(
         x=[outcome.costs[cost] for outcome in outcomes],
-        y=[frames.last_accuracy(outcome) for outcome in outcomes],
+        y=[facts.last_accuracy(outcome) for outcome in outcomes],
         mode="markers",
         name=method,
         legendgroup=method,

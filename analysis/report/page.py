@@ -15,7 +15,7 @@ import yaml
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
-from autoprune.analysis.report import figures, frames, summary
+from autoprune.analysis.report import facts, figures, frames, summary
 from autoprune.analysis.report.templating import templates
 from autoprune.files import write_atomically
 from autoprune.study import finalists, pareto
@@ -31,32 +31,37 @@ class Cell:
     key: float | str
 
 
-def write_report(study: Study, path: str | Path) -> Path:
+def write_report(study: Study, path: str | Path, trials: pd.DataFrame | None = None) -> Path:
     """Write the report of `study` to `path` (usually `study.folder.report`) and return the path.
 
     The file holds its scripts, styles and data, and forbids itself the network. It appears whole or not at all.
 
+    Args:
+        study, path: see above.
+        trials: the `trials_frame` of the study, if there is one already.
+
     Raises:
         InputError: `study.yaml` lacks what a search writes into it, or `path` cannot be written to.
     """
-    environment = templates()
+    environment, trials = templates(), frames.trials_frame(study) if trials is None else trials
     environment.filters |= {"percent": summary.percent, "points": summary.points, "duration": summary.duration}
     environment.filters |= {"plural": summary.plural, "milliseconds": summary.milliseconds}
-    page = environment.get_template("report.html").render(_context(study, environment))
+    page = environment.get_template("report.html").render(_context(study, trials, environment))
     return write_atomically(path, page)
 
 
-def _context(study: Study, environment: Environment) -> dict[str, Any]:
-    members = frames.members(study)
+def _context(study: Study, trials: pd.DataFrame, environment: Environment) -> dict[str, Any]:
+    members, timed = study.front, _timed(study)
+    columns = [column for column in _COLUMNS if timed or column[0] not in _TIMES]
     return {
         "title": summary.title(study),
         "folder": str(study.folder.path),
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "summary": summary.summarise(study),
-        "dense": frames.dense(study),
-        "cost": frames.COSTS[frames.main_cost(study)],
-        "objectives": ["accuracy", *(frames.COSTS[name] for name in pareto.costs_of(study.objectives))],
-        "timed": _timed(study),
+        "dense": facts.dense_model(study),
+        "cost": facts.COST_NAMES[facts.main_cost(study)],
+        "objectives": ["accuracy", *(facts.COST_NAMES[name] for name in pareto.costs_of(study.objectives))],
+        "timed": timed,
         "latency_batch": (study.config.get("latency") or {}).get("batch"),
         "dense_control": next((o for o in study.outcomes if o.completed and o.recipe.method.name == DENSE), None),
         "budget": summary.BUDGET,
@@ -75,11 +80,11 @@ def _context(study: Study, environment: Environment) -> dict[str, Any]:
         "hypervolume": summary.hypervolume(study),
         "shares": summary.shares(study),
         "failures": summary.failures(study),
-        "columns": [name for name, _ in _columns(study)],
-        "rows": list(_rows(study)),
+        "columns": [name for name, _ in columns],
+        "rows": list(_rows(study, trials, columns)),
         "noted": any(outcome.notes for outcome in study.outcomes),
-        "frozen": [group for group in frames.groups(study) if group.frozen is not None],
-        "prunable": frames.prunable(study),
+        "frozen": [group for group in facts.groups(study) if group.frozen is not None],
+        "prunable": facts.prunable_groups(study),
         "versions": study.config.get("versions", {}),
         "seed": study.config.get("seed"),
         "config": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True, width=110),
@@ -108,17 +113,17 @@ def _data(study: Study, members: Sequence[Outcome]) -> dict[str, Any]:
         drawn["widths"] = figures.widths_figure(study, chosen)
     return {
         "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
-        "sizes": [group.size for group in frames.prunable(study)],
+        "sizes": [group.size for group in facts.prunable_groups(study)],
         "widths": _widths(study),
     }
 
 
 def _widths(study: Study) -> dict[int, dict[str, Any]]:
     colours = figures.method_colours(outcome.recipe.method.name for outcome in study.outcomes)
-    groups = frames.prunable(study)
+    groups = facts.prunable_groups(study)
     return {
         outcome.id: {
-            "kept": frames.kept(outcome, groups),
+            "kept": facts.kept_channels(outcome, groups),
             "colour": colours[outcome.recipe.method.name],
             "label": _trial_label(study, outcome),
         }
@@ -134,7 +139,7 @@ def _chosen(study: Study, members: Sequence[Outcome]) -> Outcome | None:
     """Whose widths are shown first: the headline's member, else the cheapest one, else any trial that was cut."""
     cut = [member for member in members if member.widths]
     affordable = summary.most_accurate(
-        member for member in cut if (frames.cost(study, member) or 0.0) <= summary.BUDGET
+        member for member in cut if (facts.cost_ratio(study, member) or 0.0) <= summary.BUDGET
     )
     return next((shown for shown in (affordable, *cut, *_with_widths(study)) if shown is not None), None)
 
@@ -152,10 +157,10 @@ def _shown_trials(study: Study, members: Sequence[Outcome]) -> dict[str, list[tu
 
 
 def _trial_label(study: Study, outcome: Outcome) -> str:
-    accuracy = frames.last_accuracy(outcome)
+    accuracy = facts.last_accuracy(outcome)
     measured = f"{summary.percent(accuracy)} accuracy" if accuracy is not None else "no accuracy"
-    ratio = frames.cost(study, outcome)
-    cost = f" at {summary.percent(ratio)} {frames.COSTS[frames.main_cost(study)]}" if ratio is not None else ""
+    ratio = facts.cost_ratio(study, outcome)
+    cost = f" at {summary.percent(ratio)} {facts.COST_NAMES[facts.main_cost(study)]}" if ratio is not None else ""
     ended = "" if outcome.completed else f" ({outcome.status})"
     return f"trial {outcome.id}, {outcome.recipe.method.name}: {measured}{cost}{ended}"
 
@@ -173,23 +178,17 @@ def _member(study: Study, outcome: Outcome) -> dict[str, Any]:
 def _outside_range(study: Study, members: Sequence[Outcome]) -> int:
     """How many measured trials lie outside the range that the front is first shown in."""
     low, high = figures.accuracy_ranges(study, members)["front"]
-    accuracies = [frames.last_accuracy(outcome) for outcome in figures.measured(study)]
+    accuracies = [facts.last_accuracy(outcome) for outcome in figures.measured(study)]
     return sum(accuracy is not None and not low <= accuracy <= high for accuracy in accuracies)
 
 
-def _rows(study: Study) -> Iterator[dict[str, Any]]:
-    """The trials table: per outcome the cells of `_COLUMNS`, what of its recipe differs between trials, its notes."""
-    table = frames.trials_frame(study)
-    recipes = _varying_recipe(table)
-    for outcome, row, recipe in zip(study.outcomes, table.itertuples(), recipes, strict=True):
-        cells = [make(row) for _, make in _columns(study)[1:-1]]
+def _rows(study: Study, trials: pd.DataFrame, columns: Sequence[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The trials table: per outcome the cells of `columns`, what of its recipe differs between trials, its notes."""
+    recipes = _varying_recipe(trials)
+    for outcome, row, recipe in zip(study.outcomes, trials.itertuples(), recipes, strict=True):
+        cells = [make(row) for _, make in columns[1:-1]]
         notes = ", ".join(_setting(name, value) for name, value in outcome.notes.items())
         yield {"id": outcome.id, "cut": bool(outcome.widths), "cells": cells, "recipe": recipe, "notes": notes}
-
-
-def _columns(study: Study) -> list[tuple[str, Any]]:
-    """The columns of the trials table; those of the latency only where it was measured."""
-    return [column for column in _COLUMNS if _timed(study) or column[0] not in _TIMES]
 
 
 def _timed(study: Study) -> bool:

@@ -1,4 +1,4 @@
-"""The front of a study as a static SVG for a page of text: `python -m autoprune.analysis.picture DIR --to front.svg`.
+"""The front of a study as a static SVG for a page of text: `python -m autoprune.analysis.report.picture DIR --to FILE`.
 
 Written from a template, so that it needs neither a browser nor a drawing library; it follows the reader's light or
 dark setting.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.analysis.report import figures, frames, summary
+from autoprune.analysis.report import facts, figures, summary
 from autoprune.analysis.report.templating import templates
 from autoprune.errors import AutopruneError, InputError
 from autoprune.files import write_atomically
@@ -62,7 +62,7 @@ def write_picture(study: Study, path: str | Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the picture of one study; 0 when done, an error's exit code and one line otherwise."""
     parser = argparse.ArgumentParser(
-        prog="python -m autoprune.analysis.picture", description="Draw the front of a study."
+        prog="python -m autoprune.analysis.report.picture", description="Draw the front of a study."
     )
     parser.add_argument("study", metavar="DIR", help="a study folder")
     parser.add_argument("--to", metavar="FILE", required=True, help="the SVG file to write")
@@ -82,7 +82,7 @@ def _context(study: Study) -> dict[str, Any]:
     frame = Frame(low=low, high=high)
     candidates = pareto.candidates(study.outcomes)
     colours = figures.method_colours(outcome.recipe.method.name for outcome in study.outcomes)
-    dense = frames.dense(study).accuracy
+    dense = facts.dense_model(study).accuracy
     return {
         "width": 840,
         "height": 460,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from autoprune.analysis.report import frames, trust
+from autoprune.analysis.report import facts, trust
 from autoprune.study import finalists, pareto
 from autoprune.study.folder import Study
 from autoprune.study.outcome import DENSE, RANDOM, Outcome, RunInterval
@@ -77,8 +77,8 @@ class Failure:
 def summarise(study: Study) -> Summary:
     """The headline and the facts of a study in any state, an empty one included."""
     tested, near = _finalists_fact(study), _near_dense_fact(study)
-    facts = (tested, _knee_fact(study), near, _counts_fact(study), _cascade_fact(study), _hypervolume_fact(study))
-    return Summary(headline=_headline(study), facts=tuple(fact for fact in facts if fact))
+    found = (tested, _knee_fact(study), near, _counts_fact(study), _cascade_fact(study), _hypervolume_fact(study))
+    return Summary(headline=_headline(study), facts=tuple(fact for fact in found if fact))
 
 
 def title(study: Study) -> str:
@@ -90,10 +90,13 @@ def title(study: Study) -> str:
 
 def method_rows(study: Study) -> list[MethodRow]:
     """One row per method that was tried, best under the budget first; the controls come last and are always there."""
-    names = {outcome.recipe.method.name for outcome in study.outcomes} - set(ALWAYS)
-    rows = [_method_row(name, study) for name in sorted(names)]
-    rows.sort(key=lambda row: (row.best_in_budget or 0.0, row.best or 0.0), reverse=True)
-    return rows + [_method_row(name, study) for name in reversed(ALWAYS)]
+    own: dict[str, list[Outcome]] = {name: [] for name in reversed(ALWAYS)}
+    for outcome in study.outcomes:
+        own.setdefault(outcome.recipe.method.name, []).append(outcome)
+    rows = {name: _method_row(name, study, outcomes) for name, outcomes in own.items()}
+    tried = [rows[name] for name in sorted(set(rows) - set(ALWAYS))]
+    tried.sort(key=lambda row: (row.best_in_budget or 0.0, row.best or 0.0), reverse=True)
+    return tried + [rows[name] for name in reversed(ALWAYS)]
 
 
 def shares(study: Study) -> list[Share]:
@@ -139,7 +142,7 @@ def cost_text(name: str, outcome: Outcome) -> str:
     """One cost of an outcome: `49.3 % FLOPs`, `61.0 % latency (3.2 ms)`."""
     ratio = outcome.costs[name]
     time = outcome.latency_ms if name == "latency" else None
-    return f"{percent(ratio or 0.0)} {frames.COSTS[name]}" + ("" if time is None else f" ({milliseconds(time)})")
+    return f"{percent(ratio or 0.0)} {facts.COST_NAMES[name]}" + ("" if time is None else f" ({milliseconds(time)})")
 
 
 def milliseconds(time: float) -> str:
@@ -154,13 +157,13 @@ def most_accurate(outcomes: Iterable[Outcome]) -> Outcome | None:
 
 def hypervolume(study: Study) -> float:
     """Of the front, in the study's objectives."""
-    found = pareto.points(frames.members(study), study.objectives)
+    found = pareto.points(study.front, study.objectives)
     return pareto.hypervolume(found, pareto.reference(study.objectives))
 
 
 def _headline(study: Study) -> str:
-    members, cost = frames.members(study), frames.COSTS[frames.main_cost(study)]
-    affordable = most_accurate(member for member in members if (frames.cost(study, member) or 0.0) <= BUDGET)
+    members, cost = study.front, facts.COST_NAMES[facts.main_cost(study)]
+    affordable = most_accurate(member for member in members if (facts.cost_ratio(study, member) or 0.0) <= BUDGET)
     if affordable is not None:
         return f"Best model at ≤ {percent(BUDGET, 0)} {cost}: {_describe(affordable, study)}."
     if members:
@@ -175,7 +178,7 @@ def _headline(study: Study) -> str:
 
 
 def _describe(outcome: Outcome, study: Study) -> str:
-    dense = frames.dense(study).accuracy
+    dense = facts.dense_model(study).accuracy
     accuracy = outcome.accuracy or 0.0
     against = f"dense {percent(dense)}, {points(accuracy - dense)}"
     return f"{percent(accuracy)} accuracy ({against}) at {_costs(outcome, study)}, {_name(outcome)}"
@@ -183,7 +186,7 @@ def _describe(outcome: Outcome, study: Study) -> str:
 
 def _describe_briefly(outcome: Outcome, study: Study) -> str:
     accuracy = outcome.accuracy or 0.0
-    against = points(accuracy - frames.dense(study).accuracy)
+    against = points(accuracy - facts.dense_model(study).accuracy)
     return f"{percent(accuracy)} ({against}) at {_costs(outcome, study)}, {_name(outcome)}"
 
 
@@ -215,7 +218,7 @@ def _waiting(study: Study) -> str:
 
 
 def _knee_fact(study: Study) -> str:
-    members = frames.members(study)
+    members = study.front
     if len(members) < 3:
         return ""
     knee = pareto.knee(members, study.objectives)
@@ -226,10 +229,10 @@ def _knee_fact(study: Study) -> str:
 
 
 def _near_dense_fact(study: Study) -> str:
-    members = frames.members(study)
+    members = study.front
     if not members:
         return ""
-    dense = frames.dense(study).accuracy
+    dense = facts.dense_model(study).accuracy
     near = [member for member in members if (member.accuracy or 0.0) >= dense - NEAR_DENSE]
     if not near:
         return "No pruned model came within 1 point of the dense accuracy."
@@ -271,17 +274,16 @@ def _cascade_fact(study: Study) -> str:
 
 
 def _hypervolume_fact(study: Study) -> str:
-    value, costs = hypervolume(study), [frames.COSTS[name] for name in pareto.costs_of(study.objectives)]
+    value, costs = hypervolume(study), [facts.COST_NAMES[name] for name in pareto.costs_of(study.objectives)]
     against = f"{' and '.join(costs)} ratio{'s' * (len(costs) > 1)} 1"
     return f"Hypervolume {value:.4f} against accuracy 0 and {against}." if value else ""
 
 
-def _method_row(name: str, study: Study) -> MethodRow:
-    own = [outcome for outcome in study.outcomes if outcome.recipe.method.name == name]
-    members = {outcome.id for outcome in frames.members(study)}
+def _method_row(name: str, study: Study, own: Sequence[Outcome]) -> MethodRow:
+    members = {outcome.id for outcome in study.front}
     done = [outcome for outcome in own if outcome.completed and outcome.accuracy is not None]
     accuracies = [outcome.accuracy or 0.0 for outcome in done]
-    in_budget = [outcome.accuracy or 0.0 for outcome in done if (frames.cost(study, outcome) or 1.0) <= BUDGET]
+    in_budget = [outcome.accuracy or 0.0 for outcome in done if (facts.cost_ratio(study, outcome) or 1.0) <= BUDGET]
     return MethodRow(
         name=name,
         counts=Counter(outcome.status for outcome in own),

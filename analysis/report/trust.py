@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import rankdata
 
 from autoprune.study.folder import Study
 from autoprune.study.outcome import Outcome, Rung
@@ -81,11 +80,17 @@ def _at(outcome: Outcome, share: float) -> float | None:
 
 def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
     """Spearman's correlation of x and y with `given` held fixed; 0 where one of them does not vary beside it."""
-    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (x, y, given)]
+    ranks = [_ranks(values) - (len(values) + 1) / 2 for values in (x, y, given)]
     base = ranks[2] @ ranks[2]
     left, right = (rank - (rank @ ranks[2]) / base * ranks[2] if base else rank for rank in ranks[:2])
     scale = np.sqrt((left @ left) * (right @ right))
     return float(left @ right / scale) if scale > 1e-9 else 0.0
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1; equal values share the mean of theirs. As scipy's `rankdata`, which takes a second to import."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def _paces(outcome: Outcome) -> Iterator[float]:

@@ -99,7 +99,7 @@ def _choose(study: Study, args: Namespace) -> Outcome:
     finals = {} if args.searched else _finals(study)
     if args.trial is not None:
         return finals.get(args.trial) or find_outcome(study, args.trial)
-    members = [finals.get(member.id, member) for member in pareto.front(study.outcomes, study.objectives)]
+    members = [finals.get(member.id, member) for member in study.front]
     members = pareto.front(members, study.objectives)
     return pareto.pick(members, limits, study.objectives) if limits else pareto.knee(members, study.objectives)
 

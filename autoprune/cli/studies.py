@@ -65,7 +65,7 @@ def study_facts(study: Study) -> dict[str, Any]:
     """A study in plain data: counts by status, what it began with, front, the best at half the FLOPs, finalists."""
     from autoprune.study import finalists, pareto
 
-    members = pareto.front(study.outcomes, study.objectives)
+    members = study.front
     under_half = [member for member in members if (member.flops_ratio or math.inf) <= HALF]
     names = ("completed", "stopped", "failed")
     return {
@@ -90,11 +90,11 @@ def _taken_over(study: Study) -> int:
 
 def _finalists_to_train(study: Study) -> int:
     """Trainings that a search with time kept for its finalists still has to do, or had no time for."""
-    from autoprune.study import finalists, pareto
+    from autoprune.study import finalists
     from autoprune.study.config import Finalists
 
     wanted = read(Finalists, study.config.get("finalists", {}), f"{study.folder.config}: finalists")
-    if wanted.share is None or not pareto.front(study.outcomes, study.objectives):
+    if wanted.share is None or not study.front:
         return 0
     return len(finalists.to_train(study, replace(wanted, images=None if study.finalists else wanted.images)))
 
@@ -124,10 +124,11 @@ def _watch(run: Any, *args: Any, **options: Any) -> None:
 
 
 def _write_report(study: Study) -> list[Path]:
-    from autoprune.analysis.report.frames import write_pareto_csv
+    from autoprune.analysis.report.frames import trials_frame, write_pareto_csv
     from autoprune.analysis.report.page import write_report
 
-    return [write_report(study, study.folder.report), write_pareto_csv(study, study.folder.pareto)]
+    trials = trials_frame(study)
+    return [write_report(study, study.folder.report, trials), write_pareto_csv(study, study.folder.pareto, trials)]
 
 
 def _print_study(study: Study) -> None:

@@ -130,8 +130,6 @@ def print_json(value: Any) -> None:
 
 def front_table(study: Study) -> list[dict[str, Any]]:
     """The front of a study, one row per member, cheapest first."""
-    from autoprune.study import pareto
-
     return [
         {
             "trial": member.id,
@@ -142,7 +140,7 @@ def front_table(study: Study) -> list[dict[str, Any]]:
             "activations": member.activations_ratio,
             **({} if member.latency_ms is None else {"latency": member.latency_ratio, "ms": member.latency_ms}),
         }
-        for member in pareto.front(study.outcomes, study.objectives)
+        for member in study.front
     ]
 
 

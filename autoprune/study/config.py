@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 
 from autoprune.errors import InputError, check_name
-from autoprune.schema import choices, expect_mapping, read_value, to_plain, within
+from autoprune.schema import choices, expect_mapping, read_field, to_plain, within
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.outcome import OBJECTIVES
 from autoprune.study.parameters import CheckMethod, FindMethod
@@ -165,12 +164,8 @@ class StudyConfig:
             if key not in mapping:
                 raise InputError(f"missing key {key!r}", where=where, allowed=", ".join(cls.__dataclass_fields__))
         space = Space.read(mapping["space"], f"{inside}space", check_method=check_method, find_method=find_method)
-        hints = typing.get_type_hints(cls)
-        values = {
-            key: read_value(hints[key], item, f"{inside}{key}", cls.__dataclass_fields__[key].metadata)
-            for key, item in {**mapping, "space": space}.items()
-        }
-        config = cls(**values)
+        values = {**mapping, "space": space}
+        config = cls(**{key: read_field(cls, key, item, f"{inside}{key}") for key, item in values.items()})
         _check_objectives(config.objectives, f"{inside}objectives")
         return config
 

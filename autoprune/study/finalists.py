@@ -17,7 +17,6 @@ from autoprune.recipe import MethodChoice, Recipe, Target
 from autoprune.study.config import Finalists
 from autoprune.study.folder import Study
 from autoprune.study.outcome import DENSE, Outcome, Proposal
-from autoprune.study.pareto import front
 
 T = TypeVar("T")
 
@@ -172,11 +171,10 @@ def to_train(study: Study, wanted: Finalists) -> list[Entry]:
 
 
 def _members(study: Study, most: int) -> list[tuple[int, Recipe]]:
-    members = front(study.outcomes, study.objectives)
-    if not members:
+    if not study.front:
         allowed = "a study in which something that was pruned has completed"
         raise InputError("the front is empty: nothing to train again", where=str(study.folder.path), allowed=allowed)
-    return [(member.id, member.recipe) for member in spread(members, most)]
+    return [(member.id, member.recipe) for member in spread(study.front, most)]
 
 
 def _control(study: Study) -> tuple[int, Recipe]:

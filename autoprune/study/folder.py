@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoprune.errors import InputError
 from autoprune.study.log import read_lines
-from autoprune.study.outcome import OBJECTIVES, Outcome, Proposal
+from autoprune.study.outcome import OBJECTIVES, Outcome, Proposal, RecipeReader
+from autoprune.study.pareto import front
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Study:
     paused: tuple[Outcome, ...] = ()
     finalists: tuple[Outcome, ...] = ()
 
+    @functools.cached_property
+    def front(self) -> Sequence[Outcome]:
+        """The outcomes that no other dominates in the study's objectives, see `pareto.front`; worked out once."""
+        return tuple(front(self.outcomes, self.objectives))
+
     @property
     def objectives(self) -> tuple[str, ...]:
         """What the study trades off: accuracy and the names of costs."""
@@ -110,9 +117,11 @@ def load_study(folder: str | Path) -> Study:
             f"no study in {str(folder)!r}", allowed="a folder written by `autoprune search`, with study.yaml inside"
         )
     config = yaml.safe_load(paths.config.read_text())
-    proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}") for n, line in read_lines(paths.proposals))
+    recipe = RecipeReader()
+    lines = read_lines(paths.proposals)
+    proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}", recipe) for n, line in lines)
     outcomes, paused, finalists = (
-        tuple(Outcome.from_json(line, f"{log}:{n}") for n, line in read_lines(log))
+        tuple(Outcome.from_json(line, f"{log}:{n}", recipe) for n, line in read_lines(log))
         for log in (paths.outcomes, paths.paused, paths.finalists)
     )
     return Study(paths, config, proposals, outcomes, paused, finalists)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,25 @@ DENSE, RANDOM = "dense", "random"
 #: What a study trades off if it does not say: accuracy against FLOPs.
 OBJECTIVES = ("accuracy", "flops")
 
+#: Reads a recipe from plain data that stands at a place, as `Recipe.from_dict` does.
+ReadRecipe = Callable[[object, str], Recipe]
+
 #: The error of an outcome that a constraint of the study has ended begins with this.
 BROKEN = "constraint: "
+
+
+class RecipeReader:
+    """`Recipe.from_dict` that reads each recipe once: a study has a trial's recipe in three or four of its lines."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Recipe] = {}
+
+    def __call__(self, data: object, where: str) -> Recipe:
+        """The recipe; an error names `where`."""
+        text = json.dumps(data)  # unlike the data themselves, text tells 1, 1.0 and true apart
+        if text not in self._known:
+            self._known[text] = Recipe.from_dict(data, where)
+        return self._known[text]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +134,13 @@ class Outcome:
     @property
     def costs(self) -> dict[str, float | None]:
         """The known costs: relative to the dense model by the name of the objective, and `latency_ms`."""
-        ratios = {name: getattr(self, f"{name}_ratio") for name in ("flops", "params", "activations", "latency")}
-        return {**ratios, "latency_ms": self.latency_ms}
+        return {
+            "flops": self.flops_ratio,
+            "params": self.params_ratio,
+            "activations": self.activations_ratio,
+            "latency": self.latency_ratio,
+            "latency_ms": self.latency_ms,
+        }
 
     @property
     def run_intervals(self) -> tuple[RunInterval, ...]:
@@ -135,10 +157,10 @@ class Outcome:
         return json.dumps({**to_plain(self), "recipe": self.recipe.to_dict()}, allow_nan=False)
 
     @classmethod
-    def from_json(cls, line: str, where: str = "outcome") -> Outcome:
+    def from_json(cls, line: str, where: str = "outcome", read_recipe: ReadRecipe = Recipe.from_dict) -> Outcome:
         """The inverse of `to_json`; raises `InputError` on anything else."""
         data = parse_line(line, where)
-        return read(cls, {**data, "recipe": Recipe.from_dict(data.get("recipe"), f"{where}.recipe")}, where)
+        return read(cls, {**data, "recipe": read_recipe(data.get("recipe"), f"{where}.recipe")}, where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +182,7 @@ class Proposal:
         return json.dumps({**to_plain(self), "recipe": self.recipe.to_dict()}, allow_nan=False)
 
     @classmethod
-    def from_json(cls, line: str, where: str = "proposal") -> Proposal:
+    def from_json(cls, line: str, where: str = "proposal", read_recipe: ReadRecipe = Recipe.from_dict) -> Proposal:
         """The inverse of `to_json`; raises `InputError` on anything else."""
         data = parse_line(line, where)
-        return read(cls, {**data, "recipe": Recipe.from_dict(data.get("recipe"), f"{where}.recipe")}, where)
+        return read(cls, {**data, "recipe": read_recipe(data.get("recipe"), f"{where}.recipe")}, where)

@@ -155,6 +155,12 @@ def test_light_modules_load_nothing_heavy() -> None:
     assert loaded.isdisjoint(HEAVY), loaded.intersection(HEAVY)
 
 
+def test_what_status_prints_takes_no_tables_and_no_plots() -> None:
+    loaded = modules_after("import autoprune.cli.studies\nimport autoprune.analysis.report.summary")
+
+    assert loaded.isdisjoint({"pandas", "scipy", "plotly", "jinja2"})
+
+
 def modules_after(code: str) -> set[str]:
     """Top-level names in sys.modules of a new process after it ran `code`."""
     show = "import sys; print(' '.join({name.split('.')[0] for name in sys.modules}))"

@@ -1,8 +1,8 @@
-"""The two logs: every line whole, nothing rewritten, a torn tail ignored and mended."""
+"""Outcomes and proposals survive their line of JSON, and nothing else passes for one."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
 import pytest
 from hypothesis import given
@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from autoprune.errors import InputError
 from autoprune.recipe import MethodChoice, Recipe, Target
-from autoprune.study.folder import StudyFolder, load_study
-from autoprune.study.log import append_line, read_lines, repair_tail
-from autoprune.study.outcome import STATUSES, Outcome, Proposal, Rung
+from autoprune.study.outcome import STATUSES, Outcome, Proposal, RecipeReader, Rung, RunInterval
 
 RECIPE = Recipe(method=MethodChoice(name="bn_scale", params={"penalty": 1e-4}), target=Target(flops=0.3))
 share = st.floats(0, 1)
@@ -61,40 +59,34 @@ def test_a_line_that_is_something_else_is_an_error_with_its_place(line: str, mes
         Outcome.from_json(line, "log:3")
 
 
-def study(folder: Path, proposed: int, ended: list[int]) -> StudyFolder:
-    paths = StudyFolder(folder)
-    paths.config.write_text("task: {kind: classification}\n")
-    for number in range(proposed):
-        append_line(paths.proposals, Proposal(id=number, recipe=RECIPE).to_json())
-    for number in ended:
-        append_line(paths.outcomes, Outcome(id=number, recipe=RECIPE, status="completed", accuracy=0.5).to_json())
-    return paths
+def test_a_trial_without_legs_ran_from_start_to_end() -> None:
+    outcome = Outcome(id=0, recipe=RECIPE, status="completed", worker="a", started=3.0, finished=10.0)
+    legs = (RunInterval(worker="a", started=3.0, finished=5.0), RunInterval(worker="b", started=7.0, finished=10.0))
+    paused = Outcome(id=0, recipe=RECIPE, status="completed", worker="b", started=3.0, finished=10.0, legs=legs)
+
+    assert outcome.run_intervals == (RunInterval(worker="a", started=3.0, finished=10.0),)
+    assert (outcome.duration, paused.duration) == (7.0, 5.0)
+    assert paused.run_intervals == legs
 
 
-def test_unfinished_proposals_are_those_without_an_outcome(tmp_path: Path) -> None:
-    study(tmp_path, 5, [3, 0])
+class TestRecipeReader:
+    def test_a_recipe_that_was_read_is_not_read_again(self) -> None:
+        read, plain = RecipeReader(), RECIPE.to_dict()
 
-    assert [1, 2, 4] == [proposal.id for proposal in load_study(tmp_path).unfinished()]
+        assert read(plain, "log:1.recipe") == RECIPE
+        assert read(json.loads(json.dumps(plain)), "log:2.recipe") is read(plain, "log:1.recipe")
 
+    def test_equal_numbers_of_other_kinds_are_other_recipes(self) -> None:
+        read, one = RecipeReader(), {"method": {"name": "l1", "power": 1}}
 
-def test_a_torn_tail_is_ignored_and_the_next_line_stands_alone(tmp_path: Path) -> None:
-    paths = study(tmp_path, 3, [0, 1])
-    whole = paths.outcomes.read_bytes()
-    paths.outcomes.write_bytes(whole[:-5])
+        assert [repr(read(one, "")), repr(read({"method": {"name": "l1", "power": 1.0}}, ""))] == [
+            repr(Recipe(method=MethodChoice(name="l1", params={"power": 1}))),
+            repr(Recipe(method=MethodChoice(name="l1", params={"power": 1.0}))),
+        ]
 
-    assert [0] == [outcome.id for outcome in load_study(tmp_path).outcomes]
-    repair_tail(paths.outcomes)
-    append_line(paths.outcomes, Outcome(id=2, recipe=RECIPE, status="failed", error="x").to_json())
-    assert [0, 2] == [outcome.id for outcome in load_study(tmp_path).outcomes]
+    def test_what_is_wrong_is_said_with_each_place(self) -> None:
+        read = RecipeReader()
 
-
-def test_line_numbers_count_from_one(tmp_path: Path) -> None:
-    append_line(tmp_path / "log", "a")
-    append_line(tmp_path / "log", "b")
-
-    assert [(1, "a"), (2, "b")] == list(read_lines(tmp_path / "log"))
-
-
-def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no study in '.*'; allowed: a folder written by `autoprune search`"):
-        load_study(tmp_path)
+        for place in ("log:3.recipe", "log:5.recipe"):
+            with pytest.raises(InputError, match=rf"{place}.seed: expected a whole number, found 'x'"):
+                read({"method": {"name": "l1"}, "seed": "x"}, place)

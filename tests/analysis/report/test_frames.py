@@ -6,10 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from autoprune.analysis.report import frames
-from autoprune.errors import InputError
 from autoprune.study import pareto
 from autoprune.study.folder import Study
 
@@ -85,25 +83,3 @@ class TestParetoCsv:
 
         assert len(lines) == 1
         assert lines[0].startswith("id,method,accuracy,flops_ratio")
-
-
-class TestStudyYaml:
-    def test_more_than_is_needed_may_be_there(self, study: Study) -> None:
-        assert "images" in study.config["dense"]
-        assert frames.dense(study).accuracy == 0.917
-        assert [group.frozen is None for group in frames.groups(study)] == [True] * 4 + [False]
-
-    @pytest.mark.parametrize("entries", [{"dense": {"accuracy": 0.9}}, {"dense": None}])
-    def test_dense_is_incomplete(self, make_study: Any, entries: dict[str, Any]) -> None:
-        with pytest.raises(
-            InputError, match=r"study.yaml: dense: expected accuracy, flops, params, activations, found"
-        ):
-            frames.dense(make_study([], **entries))
-
-    def test_groups_are_missing(self, make_study: Any) -> None:
-        with pytest.raises(InputError, match=r"study.yaml: missing key 'groups'"):
-            frames.groups(make_study([], groups=None))
-
-    def test_a_group_is_incomplete(self, make_study: Any) -> None:
-        with pytest.raises(InputError, match=r"groups\[0\]: expected id, size, stage, frozen, found \{'id': 'conv1'\}"):
-            frames.groups(make_study([], groups=[{"id": "conv1"}]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from autoprune.analysis.report.page import write_report
 from autoprune.analysis.report.summary import summarise
 from autoprune.errors import InputError
-from autoprune.study import pareto
+from autoprune.study import folder, pareto
 from autoprune.study.folder import Study, load_study
 from autoprune.study.log import append_line
 from autoprune.study.outcome import BROKEN, Outcome
@@ -123,6 +124,36 @@ def test_names_and_errors_are_text(make_study: Any, build: SimpleNamespace) -> N
         evil in page.words(name) for name in ("failures", "members", "widths", "frozen", "configuration", "time")
     )
     assert page.data()["widths"]["2"]["kept"] == [3]
+
+
+class Passes(tuple[Outcome, ...]):  # noqa: SLOT001 (it counts)
+    """Outcomes that count how often all of them are gone through."""
+
+    count = 0
+
+    def __iter__(self) -> Iterator[Outcome]:
+        self.count += 1
+        return super().__iter__()
+
+
+def test_the_work_for_an_outcome_does_not_grow_with_their_number(make_study: Any, build: SimpleNamespace) -> None:
+    study, counts = make_study(build.many_outcomes(59)), []
+    for times in (1, 5):
+        outcomes = [replace(one, id=one.id + 59 * turn) for turn in range(times) for one in study.outcomes]
+        repeated = replace(study, outcomes=Passes(outcomes))
+        write_report(repeated, study.folder.report)
+        counts.append(repeated.outcomes.count)
+
+    assert counts[0] == counts[1] < 100
+
+
+def test_the_front_is_worked_out_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    fronts, work_out = [], pareto.front
+    monkeypatch.setattr(folder, "front", lambda *given: fronts.append(given) or work_out(*given))
+
+    write_report(study, study.folder.report)
+
+    assert fronts == [(study.outcomes, study.objectives)]
 
 
 class TestStates:

@@ -1,0 +1,83 @@
+"""What a report asks of a study: its dense model, its channel groups, costs and accuracies. Without pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from autoprune.errors import InputError
+from autoprune.study import pareto
+from autoprune.study.folder import Study
+from autoprune.study.outcome import Outcome
+
+#: What the costs that a study may trade off are called in sentences.
+COST_NAMES = {"flops": "FLOPs", "params": "parameters", "activations": "activations", "latency": "latency"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseModel:
+    """The unpruned model, as measured when the study began: accuracy in [0, 1], absolute cost."""
+
+    accuracy: float
+    flops: float
+    params: float
+    activations: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelGroup:
+    """A channel group of the dense model; `frozen` says why it was never pruned, or is None."""
+
+    id: str
+    size: int
+    stage: int
+    frozen: str | None
+
+
+def dense_model(study: Study) -> DenseModel:
+    """What `study.yaml` says of the dense model; raises `InputError` if it does not."""
+    return DenseModel(**_take(study, study.config.get("dense"), DenseModel, "dense"))
+
+
+def groups(study: Study) -> tuple[ChannelGroup, ...]:
+    """The channel groups in `study.yaml`, frozen ones included; raises `InputError` if they are not there."""
+    entries = study.config.get("groups")
+    if not isinstance(entries, list):
+        raise InputError("missing key 'groups'", where=str(study.folder.config), allowed="a file written by a search")
+    return tuple(ChannelGroup(**_take(study, entry, ChannelGroup, f"groups[{i}]")) for i, entry in enumerate(entries))
+
+
+def prunable_groups(study: Study) -> list[ChannelGroup]:
+    """The groups that could be pruned, in the order of the forward pass."""
+    return [group for group in groups(study) if group.frozen is None]
+
+
+def kept_channels(outcome: Outcome, among: Iterable[ChannelGroup]) -> list[int]:
+    """Kept channels of each group; one that the outcome says nothing of was left whole."""
+    return [outcome.widths.get(group.id, group.size) for group in among]
+
+
+def main_cost(study: Study) -> str:
+    """The cost that accuracy is drawn against: the first among the objectives."""
+    return pareto.costs_of(study.objectives)[0]
+
+
+def cost_ratio(study: Study, outcome: Outcome) -> float | None:
+    """The main cost of an outcome relative to the dense model; None if it was not measured."""
+    return outcome.costs[main_cost(study)]
+
+
+def last_accuracy(outcome: Outcome) -> float | None:
+    """The accuracy of a completed trial; else the one measured last, which a stopped trial was judged by; else None."""
+    if outcome.accuracy is not None:
+        return outcome.accuracy
+    return outcome.rungs[-1].accuracy if outcome.rungs else None
+
+
+def _take(study: Study, data: object, cls: type, where: str) -> dict[str, Any]:
+    """The entries of `data` that `cls` has fields for; the search may write more beside them."""
+    names: Iterable[str] = [field.name for field in fields(cls)]
+    if not isinstance(data, Mapping) or any(name not in data for name in names):
+        raise InputError(f"expected {', '.join(names)}, found {data!r}", where=f"{study.folder.config}: {where}")
+    return {name: data[name] for name in names}

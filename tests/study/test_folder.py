@@ -1,0 +1,81 @@
+"""A study folder is read as it stands: unfinished proposals, torn logs, the front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoprune.errors import InputError
+from autoprune.recipe import MethodChoice, Recipe, Target
+from autoprune.study.folder import StudyFolder, load_study
+from autoprune.study.log import append_line, repair_tail
+from autoprune.study.outcome import Outcome, Proposal
+
+RECIPE = Recipe(method=MethodChoice(name="bn_scale", params={"penalty": 1e-4}), target=Target(flops=0.3))
+
+
+def study(folder: Path, proposed: int, ended: list[int]) -> StudyFolder:
+    paths = StudyFolder(folder)
+    paths.config.write_text("task: {kind: classification}\n")
+    for number in range(proposed):
+        append_line(paths.proposals, Proposal(id=number, recipe=RECIPE).to_json())
+    for number in ended:
+        append_line(paths.outcomes, Outcome(id=number, recipe=RECIPE, status="completed", accuracy=0.5).to_json())
+    return paths
+
+
+def test_unfinished_proposals_are_those_without_an_outcome(tmp_path: Path) -> None:
+    study(tmp_path, 5, [3, 0])
+
+    assert [1, 2, 4] == [proposal.id for proposal in load_study(tmp_path).unfinished()]
+
+
+def test_a_torn_tail_is_ignored_and_the_next_line_stands_alone(tmp_path: Path) -> None:
+    paths = study(tmp_path, 3, [0, 1])
+    whole = paths.outcomes.read_bytes()
+    paths.outcomes.write_bytes(whole[:-5])
+
+    assert [0] == [outcome.id for outcome in load_study(tmp_path).outcomes]
+    repair_tail(paths.outcomes)
+    append_line(paths.outcomes, Outcome(id=2, recipe=RECIPE, status="failed", error="x").to_json())
+    assert [0, 2] == [outcome.id for outcome in load_study(tmp_path).outcomes]
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no study in '.*'; allowed: a folder written by `autoprune search`"):
+        load_study(tmp_path)
+
+
+def test_a_wrong_line_is_named_by_file_and_number(tmp_path: Path) -> None:
+    paths = study(tmp_path, 1, [0])
+    append_line(
+        paths.paused, Outcome(id=0, recipe=RECIPE, status="paused").to_json().replace('"seed": 0', '"seed": -1')
+    )
+
+    with pytest.raises(InputError, match=r"paused.jsonl:1.*seed: -1 is out of range"):
+        load_study(tmp_path)
+
+
+def test_a_recipe_is_read_once_however_many_lines_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study(tmp_path, 3, [0, 1, 2])
+    places, read = [], Recipe.from_dict
+    monkeypatch.setattr(Recipe, "from_dict", lambda data, where: places.append(where) or read(data, where))
+
+    loaded = load_study(tmp_path)
+
+    assert [outcome.recipe for outcome in loaded.outcomes] == [RECIPE] * 3
+    assert places == [f"{loaded.folder.proposals}:1.recipe"]
+
+
+def test_the_front_is_in_the_objectives_of_the_study_and_worked_out_once(tmp_path: Path) -> None:
+    paths = StudyFolder(tmp_path)
+    paths.config.write_text("objectives: [accuracy, params]\n")
+    for number, (flops, params) in enumerate([(0.3, 0.7), (0.5, 0.5)]):
+        costs = {"flops_ratio": flops, "params_ratio": params}
+        outcome = Outcome(id=number, recipe=RECIPE, status="completed", accuracy=0.9, **costs)
+        append_line(paths.outcomes, outcome.to_json())
+    loaded = load_study(tmp_path)
+
+    assert [member.id for member in loaded.front] == [1]
+    assert loaded.front is loaded.front
