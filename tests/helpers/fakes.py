@@ -9,10 +9,12 @@ from pathlib import Path
 from autoprune.recipe import MethodChoice, Recipe, Target, Training
 from autoprune.search.running import in_process
 from autoprune.search.running.evaluator import Evaluation
+from autoprune.search.running.final_retraining import FinalRetraining, continued_clock
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.session import Session
 from autoprune.study.config import Budget, Cascade, Resources, Sampler, StudyConfig
-from autoprune.study.folder import StudyFolder
+from autoprune.study.finalists import to_train
+from autoprune.study.folder import StudyFolder, load_study
 from autoprune.study.outcome import Outcome, Proposal, Rung
 from autoprune.study.space import Space
 
@@ -49,6 +51,14 @@ def completed(proposal, accuracy=None, **rest):
 def proposal(number, *, flops=0.5, images=1000, control=False):
     recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=flops), training=Training(images=images))
     return Proposal(id=number, recipe=recipe, control=control)
+
+
+def measured(number, *rungs, control=False, accuracy=0.5, flops=0.5, images=1100, **rest):
+    """An outcome with rungs, each as (share, images, seconds)."""
+    found = tuple(Rung(share=s, images=n, accuracy=0.5, seconds=t) for s, n, t in rungs)
+    seconds = {"finetune": rungs[-1][2]} if rungs else {}
+    origin = proposal(number, flops=flops, images=images, control=control)
+    return completed(origin, accuracy, rungs=found, seconds=seconds, **rest)
 
 
 def final_numbers(proposal):
@@ -141,7 +151,7 @@ class Handed:
     now: Callable[[], float]
 
 
-def run_here(session, *, after=None, **options):
+def run_here(session, *, timeout=60.0, after=None, **options):
     """Run a session to its end in this process; `after` is called after every segment."""
     end_segment = session.end_segment
 
@@ -151,7 +161,20 @@ def run_here(session, *, after=None, **options):
             after()
 
     session.end_segment = count
-    in_process.run(session, OpenFake(**options)(session.clock), trial_timeout=60.0)
+    in_process.run(session, OpenFake(**options)(session.clock), trial_timeout=timeout)
+
+
+def stop_after(session, segments):
+    """Interrupt the session when that many segments have ended."""
+    end_segment = session.end_segment
+
+    def count(outcome):
+        nonlocal segments
+        end_segment(outcome)
+        segments -= 1
+        session.interrupted = segments == 0
+
+    session.end_segment = count
 
 
 class Notes:
@@ -187,3 +210,23 @@ def open_session(path, config, *, limits=None, view=None):
         folder.config.write_text(config.to_yaml() + "dense: {accuracy: 0.9375}\n")
     space = config.space.bind(GROUPS)
     return Session(config, space, folder, limits=limits or Limits.of(config.budget), view=view)
+
+
+def finished_study(path, **changes):
+    """Twelve trials that have ended, with a front of several members."""
+    session = open_session(path, replace(study_config(trials=12), **changes))
+    run_here(session)
+    return load_study(path)
+
+
+def open_retraining(study, wanted, *, limits=None, view=None, clock=None):
+    """The retraining of the finalists that are wanted."""
+    clock = clock or continued_clock(study)
+    return FinalRetraining(study_config(), study, to_train(study, wanted), clock=clock, limits=limits, view=view)
+
+
+def retrain(study, wanted, *, limits=None, view=None, clock=None, **options):
+    """Run such a retraining to its end in this process."""
+    retraining = open_retraining(study, wanted, limits=limits, view=view, clock=clock)
+    run_here(retraining, final=True, **options)
+    return retraining

@@ -342,3 +342,22 @@ class TestThreeObjectives:
     def test_no_picks_by_what_was_not_measured(self) -> None:
         with pytest.raises(InputError, match="latency_ms of trial 1 was not measured"):
             pareto.pick([outcome(1, 0.5, 0.5)], {"latency_ms": 4.0})
+
+
+def test_ranking_goes_front_by_front_and_in_each_from_the_most_isolated():
+    points = [[3, 3], [1, 7], [2, 4], [7, 1], [3, 2], [2, 5], [8, 8], [np.nan, 0]]
+    # front 0: 1 (1,7), 2 (2,4), 4 (3,2), 3 (7,1); spans 6 and 6: 2 has (3-1)/6 + (7-2)/6 = 7/6, 4 has 5/6 + 3/6 = 8/6
+    assert pareto.ranked(points).tolist() == [1, 3, 4, 2, 0, 5, 6, 7]
+    assert pareto.ranked(np.zeros((0, 2))).tolist() == []
+    assert pareto.ranked([[1, 1], [1, 1], [1, 1]]).tolist() == [0, 2, 1]
+
+
+def test_ranking_is_a_permutation_and_never_puts_a_point_before_one_that_dominates_it():
+    points = np.random.default_rng(3).integers(0, 9, (101, 3)).astype(float)
+    order = pareto.ranked(points)
+
+    assert sorted(order) == list(range(101))
+    place = np.argsort(order)
+    for one in range(101):
+        worse = (points[one] <= points).all(1) & (points[one] < points).any(1)
+        assert (place[one] < place[worse]).all()

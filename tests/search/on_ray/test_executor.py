@@ -15,7 +15,8 @@ from autoprune.errors import InputError, StudyError
 from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
 from autoprune.search.running.progress import SearchInterrupted
-from autoprune.study.config import Resources
+from autoprune.study.config import Finalists, Resources
+from autoprune.study.finalists import finalists
 from autoprune.study.folder import load_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_see_fakes")]
@@ -186,11 +187,28 @@ def test_recipes_that_paused_go_on_where_they_were(tmp_path):
     config = fakes.study_config(trials=20, rungs=(0.0, 0.25, 1.0), keep=0.34)
     session = fakes.open_session(tmp_path / "study", config)
     run(session, rungs=(0.0, 0.25), ran=tmp_path / "ran")
-    legs = Counter(int(line.split()[0]) for line in (tmp_path / "ran").read_text().splitlines())
+    segments = Counter(int(line.split()[0]) for line in (tmp_path / "ran").read_text().splitlines())
     searched = [outcome for outcome in load_study(tmp_path / "study").outcomes if not outcome.control]
 
     assert len(searched) == 18
     assert {outcome.status for outcome in searched} == {"completed", "stopped"}
-    # one leg to every rung, and one more to the end; nothing is run twice
-    assert all(legs[o.id] == (3 if o.completed else len(o.rungs)) for o in searched)
+    # one segment to every rung, and one more to the end; nothing is run twice
+    assert all(segments[o.id] == (3 if o.completed else len(o.rungs)) for o in searched)
     assert list(session.folder.states.iterdir()) == []
+
+
+def test_final_retraining_after_a_search_on_the_same_ray(tmp_path):
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=8))
+    with RayExecutor(session.config.resources) as executor:
+        executor.run(session, fakes.OpenFake())
+        study = load_study(tmp_path)
+        retraining = fakes.open_retraining(study, Finalists(seeds=2), clock=session.clock)
+        executor.run(retraining, fakes.OpenFake(final=True, trouble={3: "exit"}))
+    retraining.close()
+    after = load_study(tmp_path)
+
+    assert len(after.finalists) == retraining.planned
+    assert {run.id for run in after.finalists if not run.completed} == {3}
+    assert {path.name for path in study.folder.final_models.iterdir()} == {
+        str(one.best.id) for one in finalists(after.finalists)
+    }

@@ -1,27 +1,16 @@
-"""Session and the in-process loop: budget, logs, models, progress, resume."""
+"""Session: budget, logs, models, progress, resume."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 
 import fakes
 import pytest
 
 from autoprune.errors import StudyError
-from autoprune.files import write_files
-from autoprune.search.running import in_process
 from autoprune.search.running.limits import Limits
-from autoprune.search.running.progress import SearchInterrupted
 from autoprune.search.running.session import HOPELESS
-from autoprune.search.running.study_clock import StudyClock
-from autoprune.study.config import Budget
 from autoprune.study.folder import load_study
 from autoprune.study.outcome import Outcome
-
-
-def run(session, *, timeout=60.0, **options):
-    in_process.run(session, fakes.OpenFake(**options)(session.clock), trial_timeout=timeout)
 
 
 def kept(session):
@@ -30,7 +19,7 @@ def kept(session):
 
 def test_a_search_hands_out_its_budget_and_logs_every_step(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=9))
-    run(session)
+    fakes.run_here(session)
     session.close()
     study = load_study(tmp_path)
 
@@ -42,20 +31,12 @@ def test_a_search_hands_out_its_budget_and_logs_every_step(tmp_path):
 
 def test_models_of_the_front_and_of_the_controls_stay(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=25))
-    run(session)
+    fakes.run_here(session)
     front = {point.id for point in session.progress().front}
 
     assert kept(session) == front | {0, 1}
     assert len(front) < 20
     assert all((session.folder.models / str(n) / "model.json").read_bytes() == b"%d" % n for n in front)
-
-
-def test_a_model_is_replaced_as_a_whole(tmp_path):
-    write_files(tmp_path, 3, {"a": b"1", "b": b"2"})
-    write_files(tmp_path, 3, {"a": b"7"})
-
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "3").iterdir()] == [("a", b"7")]
-    assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +45,7 @@ def test_a_model_is_replaced_as_a_whole(tmp_path):
 )
 def test_a_recipe_that_fails_is_an_outcome_and_the_search_goes_on(tmp_path, trouble, error):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=6))
-    run(session, trouble={3: trouble})
+    fakes.run_here(session, trouble={3: trouble})
     outcomes = load_study(tmp_path).outcomes
 
     assert [outcome.status for outcome in outcomes] == ["completed"] * 3 + ["failed"] + ["completed"] * 2
@@ -74,7 +55,7 @@ def test_a_recipe_that_fails_is_an_outcome_and_the_search_goes_on(tmp_path, trou
 
 def test_a_search_in_which_everything_fails_is_given_up_and_says_why(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=50))
-    run(session, trouble=dict.fromkeys(range(2, 50), "raise") | {0: "memory", 1: "memory"})
+    fakes.run_here(session, trouble=dict.fromkeys(range(2, 50), "raise") | {0: "memory", 1: "memory"})
 
     assert len(session.outcomes) == HOPELESS
     with pytest.raises(
@@ -85,58 +66,23 @@ def test_a_search_in_which_everything_fails_is_given_up_and_says_why(tmp_path):
 
 def test_a_search_that_had_no_time_to_prune_says_so(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=1))
-    run(session)
+    fakes.run_here(session)
 
     with pytest.raises(StudyError, match="the budget was too small"):
         session.close()
 
 
-def test_the_deadline_ends_handing_out_and_the_grace_stops_what_runs(tmp_path):
-    limits = Limits(deadline=1000.0, grace=100.0)
-    session = fakes.open_session(tmp_path, fakes.study_config(trials=9), limits=limits)
-
-    class Slow(fakes.Fake):
-        def run(self, proposal, report, scratch):
-            if proposal.id == 2:
-                session.clock = StudyClock(session.clock.origin - 1050)
-            if proposal.id == 3:
-                session.clock = StudyClock(session.clock.origin - 1050)
-            return super().run(proposal, report, scratch)
-
-    in_process.run(session, Slow(session.clock, 0.0, None), trial_timeout=1e4)
-
-    assert [outcome.status for outcome in session.outcomes] == ["completed"] * 3
-    session.budget.limits = Limits(deadline=2000.0, grace=100.0)
-    in_process.run(session, Slow(session.clock, 0.0, None), trial_timeout=1e4)
-    assert [outcome.status for outcome in session.outcomes] == ["completed"] * 3 + ["stopped"]
-    assert kept(session) <= {0, 1, 2}
-
-
-def test_limits_of_a_budget():
-    assert Limits.of(Budget(minutes=1)) == Limits(deadline=60, grace=30)
-    assert Limits.of(Budget(minutes=20, trials=7), start=90) == Limits(trials=7, deadline=1290, grace=120)
-    assert Limits.of(Budget(minutes=1)).cut_off_at == 100
-    assert Limits.of(Budget(trials=3)).cut_off_at is None
-
-
-def test_a_slow_trial_is_stopped_at_its_next_rung(tmp_path):
-    session = fakes.open_session(tmp_path, fakes.study_config(trials=1))
-    run(session, seconds=0.05, timeout=0.01)
-
-    assert session.outcomes[0].status == "stopped"
-
-
 def test_resume_runs_unfinished_recipes_again_and_nothing_else(tmp_path):
     ran, config = tmp_path / "ran", fakes.study_config(trials=12)
     first = fakes.open_session(tmp_path / "study", config, limits=Limits(trials=7))
-    run(first, ran=ran)
+    fakes.run_here(first, ran=ran)
     # A driver killed while recipe 7 ran and the outcome of 6 was being written: no outcome of 7, half a line of 6.
     lost = first.proposer.next(now=1.0)
     with first.folder.proposals.open("a") as file:
         file.write(lost.to_json() + "\n")
     first.folder.outcomes.write_bytes(first.folder.outcomes.read_bytes()[:-40])
     second = fakes.open_session(tmp_path / "study", config)
-    run(second, ran=ran)
+    fakes.run_here(second, ran=ran)
     study = load_study(tmp_path / "study")
 
     assert sorted(outcome.id for outcome in study.outcomes) == list(range(12))
@@ -151,7 +97,7 @@ def test_resume_runs_unfinished_recipes_again_and_nothing_else(tmp_path):
 def test_time_goes_on_where_it_was(tmp_path):
     config = fakes.study_config(trials=3)
     first = fakes.open_session(tmp_path, config, limits=Limits(trials=2))
-    run(first, seconds=0.1)
+    fakes.run_here(first, seconds=0.1)
     second = fakes.open_session(tmp_path, config)
 
     assert 0 <= second.clock.now() - first.outcomes[-1].finished < 0.1
@@ -168,7 +114,7 @@ def test_torn_models_of_a_killed_worker_are_removed(tmp_path):
 def test_progress_counts_and_tells_every_outcome_once(tmp_path):
     notes = fakes.Notes()
     session = fakes.open_session(tmp_path, fakes.study_config(trials=8), view=notes)
-    run(session, trouble={4: "raise"})
+    fakes.run_here(session, trouble={4: "raise"})
     session.close()
     last = notes.seen[-1]
 
@@ -187,31 +133,6 @@ def test_the_time_left_is_the_shorter_of_the_two_budgets(tmp_path):
     assert session.progress().eta < 40
 
 
-@pytest.fixture
-def ctrl_c_interrupts():
-    """As in a terminal, also where the tests run in a shell's background, in which SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c_interrupts")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_keeps_what_it_has_and_says_how_to_go_on(tmp_path, number):
-    class Interrupting(fakes.Fake):
-        def run(self, proposal, report, scratch):
-            if proposal.id == 3:
-                os.kill(os.getpid(), number)
-            return super().run(proposal, report, scratch)
-
-    session = fakes.open_session(tmp_path, fakes.study_config(trials=9))
-    in_process.run(session, Interrupting(session.clock, 0.0, None), trial_timeout=60.0)
-
-    with pytest.raises(SearchInterrupted, match=f"3 outcomes kept; go on with `autoprune resume {tmp_path}`"):
-        session.close()
-    assert [proposal.id for proposal in load_study(tmp_path).unfinished()] == [3]
-
-
 def test_an_outcome_nobody_waits_for_is_not_logged(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config())
     proposal = session.next().proposal
@@ -220,9 +141,6 @@ def test_an_outcome_nobody_waits_for_is_not_logged(tmp_path):
     session.end_lost_trial(proposal, "failed", "gone")
 
     assert [type(outcome) for outcome in load_study(tmp_path).outcomes] == [Outcome]
-
-
-# -- objectives and constraints ----------------------------------------------------------------------------------------
 
 
 def test_progress_and_kept_models_follow_the_objectives(tmp_path):
@@ -251,3 +169,13 @@ def test_a_search_in_which_every_model_broke_a_constraint_says_which(tmp_path):
 
     with pytest.raises(StudyError, match=r"5 of 6 trials broke a constraint; the last one: constraint: params 0.5 > 0"):
         session.close()
+
+
+def test_without_controls_every_recipe_is_searched(tmp_path):
+    config = replace(fakes.study_config(trials=9), controls=False)
+    session = fakes.open_session(tmp_path, config)
+    fakes.run_here(session)
+    session.close()
+
+    assert not any(outcome.control for outcome in session.outcomes)
+    assert len(session.proposer.optuna_study.trials) == 9

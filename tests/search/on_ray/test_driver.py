@@ -1,0 +1,114 @@
+"""A session as Tune's searcher, callback and stopper, and Tune's order of trials; nothing here starts Ray."""
+
+import pickle
+from types import SimpleNamespace
+
+import fakes
+import pytest
+
+from autoprune.search.on_ray.driver import (
+    DispatcherCallback,
+    DispatcherSearcher,
+    DispatcherStopper,
+    NewestFirst,
+    explain_death,
+)
+from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
+from autoprune.search.running.segments import TrialSegment
+
+FINISHED = DispatcherSearcher.FINISHED
+
+
+@pytest.fixture
+def session(tmp_path):
+    return fakes.open_session(tmp_path, fakes.study_config(trials=3), limits=Limits(trials=3, deadline=1e6, grace=70.0))
+
+
+def complete(searcher, trial_id):
+    """Tune hears of the outcome of a trial that runs."""
+    outcome = fakes.completed(searcher.running[trial_id].proposal)
+    searcher.on_trial_complete(trial_id, {"outcome": outcome.to_json()})
+
+
+def test_segments_are_suggested_until_the_budget_is_used_up(session):
+    searcher = DispatcherSearcher(session)
+    suggested = {name: searcher.suggest(name) for name in "abc"}
+
+    assert [TrialSegment.from_plain(plain).proposal.id for plain in suggested.values()] == [0, 1, 2]
+    assert {plain["until"] for plain in suggested.values()} == {1e6 + 70}
+    assert searcher.suggest("d") == FINISHED
+    for name in "abc":
+        complete(searcher, name)
+    assert [outcome.id for outcome in session.outcomes] == [0, 1, 2]
+    assert searcher.running == {}
+
+
+def test_while_trials_may_pause_there_may_be_more(tmp_path):
+    config = fakes.study_config(trials=3, rungs=(0.0, 0.25, 1.0), keep=0.34)
+    searcher = DispatcherSearcher(fakes.open_session(tmp_path, config))
+    for name in "abc":
+        searcher.suggest(name)
+
+    assert searcher.suggest("d") is None
+
+
+def test_a_crash_is_no_outcome_until_tune_gives_up(session, tmp_path):
+    searcher = DispatcherSearcher(session)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", error=True)
+    assert session.outcomes == []
+    (tmp_path / "error.txt").write_text("Traceback\nray.exceptions.ActorDiedError: it died\n")
+    trial = SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"))
+    for _ in range(2):
+        DispatcherCallback(searcher).on_trial_error(trial=trial)
+
+    assert [(outcome.status, outcome.error) for outcome in session.outcomes] == [
+        ("failed", "the worker process died 3 times: ActorDiedError: it died")
+    ]
+
+
+def test_what_runs_when_the_user_interrupts_is_not_lost(session):
+    searcher = DispatcherSearcher(session)
+    searcher.suggest("a")
+    session.interrupted = True
+    searcher.end_crashed("a", "killed")
+
+    assert session.outcomes == []
+
+
+def test_tune_may_pickle_what_holds_a_session(session):
+    for adapter in (DispatcherSearcher(session), DispatcherStopper(session)):
+        assert pickle.loads(pickle.dumps(adapter)).__dict__ == {}
+
+
+def test_everything_ends_when_the_user_says_so_or_nobody_listens(session):
+    stopper = DispatcherStopper(session)
+    assert not stopper.stop_all()
+    session.interrupted = True
+    assert stopper.stop_all()
+    session.interrupted = False
+    session.budget.limits = Limits(deadline=0.0, grace=-CUT_OFF_SECONDS)
+    assert stopper.stop_all()
+    assert not stopper("a", {})
+
+
+def test_a_free_actor_goes_to_the_newest_waiting_trial():
+    trials = [SimpleNamespace(number=n, status=status) for n, status in enumerate(["PENDING", "PENDING", "RUNNING"])]
+    controller = SimpleNamespace(get_trials=lambda: trials)
+
+    assert NewestFirst().choose_trial_to_run(controller).number == 1
+    assert NewestFirst().choose_trial_to_run(SimpleNamespace(get_trials=lambda: trials[2:])) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ValueError: one\nray.tune.TuneError: two\n", "TuneError: two"),
+        ("killed\n", "it crashed, was killed for lack of memory, or its node went away"),
+        ("a.b.RayException: " + "x" * 400, "RayException: " + "x" * 286),
+    ],
+)
+def test_the_last_exception_that_ray_knows_of_explains_a_death(tmp_path, text, reason):
+    (tmp_path / "error.txt").write_text(text)
+
+    assert explain_death(str(tmp_path / "error.txt")) == reason

@@ -1,0 +1,71 @@
+"""`finish` with a real task, a search that ends with its finalists, and refusals."""
+
+import fakes
+import pytest
+
+from autoprune.engine.surgery import artifact
+from autoprune.errors import InputError
+from autoprune.search import finish, search
+from autoprune.search.study_lock import lock
+from autoprune.study.finalists import finalists
+from autoprune.tasks import load_task
+
+SMALL = [
+    "task.model.train={images: 6400, batch_size: 64, lr: 0.1}",
+    "space.method={choice: {l1: {}, bn_scale: {share: 0.3, penalty: 1e-4}}}",
+    "space.training.images=256",
+    "space.target.flops={float: [0.3, 0.8]}",
+    "resources={workers: 1}",
+    "sampler.startup=3",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOPRUNE_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+def test_a_study_without_a_front(tmp_path):
+    fakes.run_here(fakes.open_session(tmp_path, fakes.study_config(trials=1)))
+
+    with pytest.raises(InputError, match="the front is empty: nothing to train again"):
+        finish(tmp_path, in_process=True)
+
+
+def test_a_study_that_is_in_use(tmp_path):
+    study = fakes.finished_study(tmp_path)
+    with lock(study.folder), pytest.raises(InputError, match="a search is running in this folder"):
+        finish(study.folder.path, in_process=True)
+
+
+@pytest.mark.slow
+def test_a_search_that_keeps_time_for_its_finals_ends_with_them(tmp_path):
+    """The first seed comes with the search, the second from `finish`; what was there stays."""
+    finals = "finalists={share: 0.5, seeds: 1, images: 640, most: 2}"
+    searched = search("digits_demo", out=tmp_path / "s", overrides=[*SMALL, finals], in_process=True, trials=5)
+    study = finish(tmp_path / "s", seeds=2, in_process=True)
+    found = finalists(study.finalists)
+
+    assert searched.finalists == study.finalists[: len(searched.finalists)]
+    assert {one.images for one in found} == {640}
+    assert {tuple(run.recipe.seed for run in one.runs) for one in found} == {(0, 1)}
+    assert found[-1].dense
+    assert all(run.flops_ratio == pytest.approx(run.recipe.target.flops, abs=0.01) for run in found[0].runs)
+    assert finish(tmp_path / "s", seeds=2, in_process=True) == study
+    _loads_with_its_accuracies(study, found[0])
+
+
+def _loads_with_its_accuracies(study, one):
+    """The kept model has both accuracies that were noted, each on its split."""
+    from autoprune.training.evaluate import evaluate
+    from autoprune.training.runtime import Runtime
+
+    task = load_task(study.config["task"])
+    model = artifact.load(study.folder.final_models / str(one.best.id), task.build)
+    runtime = Runtime(device="cpu", precision="fp32", channels_last=False, threads=1)
+
+    assert evaluate(model, task.validation, task, runtime) == pytest.approx(one.best.accuracy, abs=0.004)
+    assert evaluate(model, task.test, task, runtime) == pytest.approx(one.best.test_accuracy, abs=0.004)
+    assert task.test.fingerprint() != task.validation.fingerprint()

@@ -1,0 +1,21 @@
+"""Placement: which executor runs trials in which place."""
+
+from autoprune.search.placement import Placement
+from autoprune.search.running.in_process import InProcessExecutor
+from autoprune.study.config import Resources
+
+
+def test_trials_run_in_this_process_if_wanted_whatever_the_address():
+    assert isinstance(Placement(in_process=True, address="auto").executor(Resources()), InProcessExecutor)
+
+
+def test_trials_run_on_ray_by_default_here_or_at_the_address():
+    from autoprune.search.on_ray.executor import RayExecutor
+
+    resources = Resources(workers=3)
+    here, there = Placement().executor(resources), Placement(address="auto").executor(resources)
+
+    assert isinstance(here, RayExecutor)
+    assert isinstance(there, RayExecutor)
+    assert (here.address, there.address) == (None, "auto")
+    assert here.resources == there.resources == resources
