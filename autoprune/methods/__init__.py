@@ -87,22 +87,24 @@ def build(choice: MethodChoice, where: str = "method") -> Method:
 @cache  # once in a process: not at import, since the packages import this module
 def _add_installed() -> None:
     for point in entry_points(group=ENTRY_POINTS):
-        method = _load(point)
+        method = _load_method(point)
         if METHODS.setdefault(point.name, method) is not method:
-            raise InputError("there is a method of that name already", where=_said(point), allowed="another name")
+            where = _describe_entry_point(point)
+            raise InputError("there is a method of that name already", where=where, allowed="another name")
 
 
-def _load(point: EntryPoint) -> type[Method]:
+def _load_method(point: EntryPoint) -> type[Method]:
+    where = _describe_entry_point(point)
     try:
         method = point.load()
     except Exception as error:  # the package's code may raise anything
-        raise InputError(f"cannot be loaded: {type(error).__name__}: {error}", where=_said(point)) from error
+        raise InputError(f"cannot be loaded: {type(error).__name__}: {error}", where=where) from error
     if not (isinstance(method, type) and issubclass(method, Method) and method.name == point.name):
         allowed = f"a subclass of autoprune.methods.Method with name = {point.name!r}"
-        raise InputError(f"{point.value} is no such method", where=_said(point), allowed=allowed)
+        raise InputError(f"{point.value} is no such method", where=where, allowed=allowed)
     return method
 
 
-def _said(point: EntryPoint) -> str:
+def _describe_entry_point(point: EntryPoint) -> str:
     package = point.dist.name if point.dist is not None else "an unknown package"
     return f"entry point {point.name!r} of {package}"

@@ -41,7 +41,7 @@ class BNScale(Method):
 
     def sparsify(self, context: Context, stage: Stage) -> Regulariser:
         """L1 regulariser on every scale that a prunable unit owns."""
-        return ScaleRegulariser(self.penalty, _masks(context.model, context.graph))
+        return ScaleRegulariser(self.penalty, _masks_of_scales(context.model, context.graph))
 
     def score(self, context: Context) -> Scores:
         """s(u) = sum of |scale| over the unit's normalisation layers; groups without one are not pruned.
@@ -88,10 +88,8 @@ class ScaleRegulariser:
         """Nothing to load."""
 
 
-def _masks(model: nn.Module, graph: ChannelGraph) -> dict[str, torch.Tensor]:
-    prunable = np.zeros(graph.unit_count + 1, dtype=np.float32)  # the last entry answers for -1
-    for group in graph.prunable:
-        prunable[group.units] = 1.0
+def _masks_of_scales(model: nn.Module, graph: ChannelGraph) -> dict[str, torch.Tensor]:
+    prunable = graph.per_unit(np.float32(0), ((group.units, 1) for group in graph.prunable))
     parameters = dict(model.named_parameters())
     return {
         slot.tensor: torch.from_numpy(prunable[slot.units])

@@ -127,7 +127,7 @@ def normalised(values: Floats) -> Floats:
 
 
 def within_cut(membership: Floats, alpha: float) -> np.ndarray:
-    """The alpha-cut of a fuzzy set; for alpha = 0, where that would be everybody, those that belong to it at all."""
+    """The alpha-cut of a fuzzy set; for alpha = 0 all units of membership above 0, as every unit has at least 0."""
     return membership >= alpha if alpha > 0 else membership > 0
 
 

@@ -26,8 +26,8 @@ class GReg1(ConstantRate, Decided):
     The gradient of a weight of unit u grows by lambda_u * w. lambda_u starts at 0 and is raised by d every `every`
     steps until it reaches tau. The paper has tau = 1 and d = 1e-4 for 100,000 steps, and its code stops once pruned
     filters are 1,000 times smaller than the others. Here both are derived from the length of the stage, so that 300
-    steps do the same: tau is what shrinks a weight without a gradient of its own `shrink` times while the penalty
-    grows, d reaches it in the share `growth` of the steps. The rest of the steps stabilise, at constant penalty.
+    steps do the same: tau shrinks a weight without a gradient of its own `shrink` times while the penalty grows, d
+    reaches tau in the share `growth` of the steps. The rest of the steps stabilise, at constant penalty.
 
     Fields:
         share: share of the training images spent under the penalty.
@@ -35,7 +35,7 @@ class GReg1(ConstantRate, Decided):
         shrink: how many times smaller a pruned weight has become when the growth ends, if only the penalty acts on it.
         every: steps between two raises (K_u).
         lr: learning rate of the stage, constant.
-        press: what is under the penalty, `filters` as in the paper, or `norms` as well: scales and shifts of the batch
+        press: the penalty acts on `filters`, as in the paper, or on `norms` as well: scales and shifts of the batch
             norms behind them. Batch norm undoes the shrinking of a filter, and the smaller that is the larger its
             gradient: in 200 steps on CIFAR-10's ResNet-20 filters became 30 to 50 times smaller, whatever the penalty,
             which after batch norm is no change at all. Scales have no such way out.
@@ -54,7 +54,7 @@ class GReg1(ConstantRate, Decided):
     press: str = field(default="norms", metadata=choices("norms", "filters"))
 
     def pressed(self, context: Context, units: Units) -> Units:
-        """What the penalty acts on."""
+        """The units, with the tensors that the penalty acts on."""
         roles = ("out", "scale", "shift") if self.press == "norms" else ("out",)
         return Units.of(context.model, context.graph, units.groups, roles)
 
@@ -67,7 +67,7 @@ class GReg1(ConstantRate, Decided):
     def schedule(self, stage: Stage) -> Schedule:
         """When the penalty is raised, and by how much."""
         steps = max(1, round(self.growth * stage.steps))
-        ceiling = _ceiling(self.shrink, steps, stage.training)
+        ceiling = _ceiling_to_shrink(self.shrink, steps, stage.training)
         return Schedule(every=self.every, step=ceiling / math.ceil(steps / self.every), ceiling=ceiling)
 
     def score(self, context: Context) -> Scores:
@@ -78,10 +78,10 @@ class GReg1(ConstantRate, Decided):
 
 @dataclass(frozen=True, kw_only=True)
 class GReg2(GReg1):
-    """First the penalty grows on all filters alike; those that have become smallest are chosen, then as in GReg-1.
+    """First the penalty grows on all filters alike; the filters that are smallest by then are chosen for GReg-1.
 
-    Under an equal penalty weights of low curvature shrink more (w' = h / (h + lambda) w, h the Hessian), so that what
-    is chosen by magnitude is chosen by curvature as well. In the second part kept filters get lambda = -weight decay,
+    Under an equal penalty weights of low curvature shrink more (w' = h / (h + lambda) w, h the Hessian), so that a
+    choice by magnitude is a choice by curvature as well. In the second part kept filters get lambda = -weight decay,
     which cancels it.
 
     Fields:
@@ -104,8 +104,8 @@ class GReg2(GReg1):
         units = self.units(context)
         growing = max(2, round(self.growth * stage.steps))
         picking = min(growing - 1, max(1, round(self.pick * growing)))
-        picked_at = _ceiling(self.pick_shrink, picking, stage.training)
-        ceiling = _ceiling(self.shrink, growing - picking, stage.training, start=picked_at)
+        picked_at = _ceiling_to_shrink(self.pick_shrink, picking, stage.training)
+        ceiling = _ceiling_to_shrink(self.shrink, growing - picking, stage.training, start=picked_at)
         raises = [math.ceil(part / self.every) for part in (picking, growing - picking)]
         return Growth(
             units,
@@ -126,7 +126,7 @@ class Schedule:
     ceiling: float
 
 
-def _ceiling(shrink: float, steps: int, training: Training, start: float = 0.0) -> float:
+def _ceiling_to_shrink(shrink: float, steps: int, training: Training, start: float = 0.0) -> float:
     """The penalty at the end of a linear growth from `start` that shrinks a free weight `shrink` times in `steps`.
 
     A step multiplies the weight by about 1 - rate * lambda, with rate = lr / (1 - momentum): in all by
@@ -167,32 +167,32 @@ class Growth:
         self.units, self.pressed, self.schedule, self.removed = units, pressed, schedule, removed
         self.pick, self.choose, self.recover = pick, choose, recover
         self.penalty = 0.0
-        self.strength = self._spread()
+        self.strength = self._penalty_per_unit()
 
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Raise the penalty if it is time; gradient += penalty * weight."""
         if step % self.schedule.every == 0:
-            self._raise(model)
+            self._raise_penalty(model)
         self.pressed.pull(model, self.strength)
 
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Choose now at the latest: a stage may be too short for its first part."""
         if step == steps - 1 and self.removed is None:
-            self._choose(model)
+            self._choose_removed(model)
 
-    def _raise(self, model: nn.Module) -> None:
+    def _raise_penalty(self, model: nn.Module) -> None:
         if self.removed is None and self.pick is not None and self.penalty >= self.pick.ceiling * (1 - 1e-9):
-            self._choose(model)
+            self._choose_removed(model)
         schedule = self.schedule if self.removed is not None else self.pick
         if schedule is not None and self.penalty < schedule.ceiling * (1 - 1e-9):
             self.penalty += schedule.step
-        self.strength = self._spread()
+        self.strength = self._penalty_per_unit()
 
-    def _choose(self, model: nn.Module) -> None:
+    def _choose_removed(self, model: nn.Module) -> None:
         assert self.choose is not None  # given wherever `removed` is not
         self.removed = self.units.outside(self.choose(self.units.scores(_mean_magnitude(model, self.units))))
 
-    def _spread(self) -> Tensor:
+    def _penalty_per_unit(self) -> Tensor:
         """The penalty of every unit."""
         strength = self.units.full(self.penalty)
         if self.removed is not None:
@@ -201,8 +201,8 @@ class Growth:
         return strength
 
     def keep(self) -> Keep:
-        """What was not chosen for pruning."""
-        return self.units.without(self._chosen())
+        """All units that were not chosen for pruning."""
+        return self.units.without(self._units_to_remove())
 
     def notes(self, model: nn.Module) -> dict[str, Note]:
         """`kept_over_pruned`: mean |w| of kept over that of pruned filters at the end; the paper stops at 1,000."""
@@ -210,12 +210,12 @@ class Growth:
 
     def separation(self, model: nn.Module) -> float:
         """Mean |w| over the kept filters over that of those to be pruned."""
-        means, gone = _mean_magnitude(model, self.units), self._chosen()
+        means, gone = _mean_magnitude(model, self.units), self._units_to_remove()
         inside = self.units.table[self.units.table < self.units.count]
         kept, pruned = (means[inside[gone[inside] == lost]] for lost in (False, True))
         return float(kept.mean() / pruned.mean().clamp_min(1e-30)) if len(pruned) and len(kept) else 1.0
 
-    def _chosen(self) -> Tensor:
+    def _units_to_remove(self) -> Tensor:
         assert self.removed is not None, "the stage has not ended"
         return self.removed
 
@@ -228,4 +228,4 @@ class Growth:
         removed = state["removed"]
         self.penalty = state["penalty"]
         self.removed = None if removed is None else torch.tensor(removed, device=self.units.device)
-        self.strength = self._spread()
+        self.strength = self._penalty_per_unit()

@@ -44,17 +44,17 @@ class GroupFisher(ConstantRate, Decided):
 
     A unit has one mask on the inputs of all layers that read it, a depthwise or grouped layer among them. With all
     masks at 1, s(u) = sum over images n of (sum over readers and positions of dL_n/dm)^2, gathered since the last
-    removal in the passes that train. What a unit costs is the difference that it makes at the widths of that moment,
+    removal in the passes that train. The cost of a unit is the difference that it makes at the widths of that moment,
     so `memory` counts the maps of all layers that make it.
 
     The paper removes a unit every 25 steps, as long as that takes. Here the stage has an end: the distance follows from
     the number of units that would have to go if every group lost the same share. Where there are fewer steps than that,
-    several go at a time (the notes say how many), each at the widths that the one before has left; whatever the target
-    still asks for when the stage ends goes then, by the last scores. With `round_to`, units go in blocks and are
+    several go at a time (the notes say how many), each at the widths that the one before has left; units that the
+    target still asks for when the stage ends go then, by the last scores. With `round_to`, units go in blocks and are
     compared by their sums. An allocation other than `global` sets the widths at which groups stop.
 
-    Groups that something reads which is not a convolution or linear layer called as a module, such as the queries of
-    attention, have no such mask and are left whole. A normalisation over several channels still sees the masked ones
+    A group has no such mask, and is left whole, if something reads it that is not a convolution or linear layer called
+    as a module, such as the queries of attention. A normalisation over several channels still sees the masked ones
     during the stage.
 
     Fields:
@@ -113,8 +113,8 @@ class Choice:
     """Which units go next.
 
     Fields:
-        groups: those that may lose units.
-        widths: of each, the widths it may have, ascending.
+        groups: the groups that may lose units.
+        widths: the widths that each of them may have, ascending.
         target: what the model may cost.
         strategy, limits: of the allocation.
         normaliser: what a score is divided by.
@@ -223,8 +223,8 @@ class Removal:
 
     Args:
         units: with all that becomes zero.
-        gradients: hears the passes.
-        choice: says who goes.
+        gradients: observes the passes.
+        choice: says which units go.
         every: steps between two removals.
         at_once: units that go then.
     """
@@ -235,7 +235,7 @@ class Removal:
         self._set_gone([])
 
     def listening(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Within it the passes of the model are heard, until the target is met."""
+        """Within it the passes of the model are observed, until the target is met."""
         return self.gradients.listening(model)
 
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
@@ -279,7 +279,7 @@ class Removal:
         self.at_end = len(self.gone) - (before - self.put_back)
 
     def _set_gone(self, gone: list[int]) -> None:
-        """Take note of who is gone, in that order."""
+        """Take note of the units that are gone, in that order."""
         self.gone, self.alive = gone, np.ones(self.units.count, dtype=bool)
         self.alive[gone] = False
         self.factor = self.units.full(1)
@@ -291,7 +291,7 @@ class Removal:
         return self.units.without(self.factor == 0)
 
     def notes(self, model: nn.Module) -> dict[str, Note]:
-        """Units per event, steps between events, units removed so, and those that went when the stage ended."""
+        """Units per event, steps between events, units removed so, and units removed when the stage ended."""
         return {
             "units_per_event": self.at_once,
             "steps_per_event": self.every,
@@ -301,7 +301,7 @@ class Removal:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What was gathered since the last removal, who is gone, and the counters."""
+        """What was gathered since the last removal, the units that are gone, and the counters."""
         counters = {name: getattr(self, name) for name in ("at_end", "put_back")}
         return {"sums": self.sums.tolist(), "gone": list(self.gone), **counters}
 
@@ -313,7 +313,7 @@ class Removal:
 
 
 def _sum_over_processes(sums: Tensor) -> Tensor:
-    """Each process hears its own images, and all must decide alike."""
+    """Each process sees its own images, and all must decide alike."""
     total = sums.clone()
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(total)

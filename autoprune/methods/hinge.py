@@ -88,7 +88,7 @@ class Hinge(Staged):
 
     def sparsify(self, context: Context, stage: Stage) -> GroupSparsity:
         """The penalty on rows and columns of every A."""
-        rows, columns = self._directed(context)
+        rows, columns = self._groups_by_direction(context)
         total = sum(learning_rate(stage.training, step, stage.steps) for step in range(stage.steps))
         mixes = tuple(f"{path}.mix.weight" for path in decomposed(context.model))
         groups = tuple(
@@ -103,7 +103,7 @@ class Hinge(Staged):
 
     def score(self, context: Context) -> Scores:
         """Norm of the unit's group: of its row of A, or of its columns and other filters."""
-        rows, columns = self._directed(context)
+        rows, columns = self._groups_by_direction(context)
         squares = {
             role: sum_over_slots(context.model, context.graph, (role,), lambda part: part.square().sum(1))
             for role in ("in", "out")
@@ -119,21 +119,22 @@ class Hinge(Staged):
         notes = {"groups_at_zero": float((norms <= 1e-6 * norms.max(initial=0.0)).mean())} if len(norms) else {}
         return replace(super().select(context, scores, target, allocation), notes=notes)
 
-    def _directed(self, context: Context) -> tuple[list[Group], list[Group]]:
+    def _groups_by_direction(self, context: Context) -> tuple[list[Group], list[Group]]:
         """The groups whose rows, and those whose columns, are regularised and may go."""
         inner = {f"{path}.basis": path for path in decomposed(context.model)}
         outer = [group for group in in_scope(context.model, context.graph, self.scope) if group.id not in inner]
-        rows = [g for g in context.graph.prunable if g.id in inner and self._of(inner[g.id]) != "prune"]
-        columns = [g for g in outer if all(self._of(layer) != "decompose" for layer in makers(context.graph, g))]
+        rows = [g for g in context.graph.prunable if g.id in inner and self._direction_of(inner[g.id]) != "prune"]
+        graph = context.graph
+        columns = [g for g in outer if all(self._direction_of(layer) != "decompose" for layer in makers(graph, g))]
         return rows, columns
 
-    def _of(self, layer: str) -> str:
+    def _direction_of(self, layer: str) -> str:
         """The direction of a layer."""
         return next((way for key, way in self.directions.items() if fnmatchcase(layer, key)), self.direction)
 
 
 def makers(graph: ChannelGraph, group: Group) -> list[str]:
-    """The layers whose filters a group's units are, by the names that the dense model has for them."""
+    """The layers that have a group's units as filters, by the names that the dense model has for them."""
     first = int(group.units[0])
     tensors = [slot.tensor for slot in graph.slots if slot.role == "out" and first in slot.units]
     return [tensor.removesuffix(".weight").removesuffix(".mix") for tensor in tensors]
@@ -154,16 +155,16 @@ def proximal(norms: Tensor, weights: Tensor, penalty: str) -> Tensor:
     if penalty == "l1-2":
         length = torch.linalg.vector_norm(soft).clamp_min(TINY)
         return soft * (1 + weights / length)
-    return _half(norms, weights) if penalty == "half" else _logsum(norms, weights)
+    return _proximal_half(norms, weights) if penalty == "half" else _proximal_logsum(norms, weights)
 
 
-def _half(norms: Tensor, weights: Tensor) -> Tensor:
+def _proximal_half(norms: Tensor, weights: Tensor) -> Tensor:
     cut = 54 ** (1 / 3) / 4 * weights ** (2 / 3)
     angle = torch.arccos((weights / 8 * (norms.clamp_min(TINY) / 3) ** -1.5).clamp(-1, 1))
     return torch.where(norms > cut, norms * 2 / 3 * (1 + torch.cos(2 / 3 * (math.pi - angle))), 0.0)
 
 
-def _logsum(norms: Tensor, weights: Tensor, eps: float = 1e-8) -> Tensor:
+def _proximal_logsum(norms: Tensor, weights: Tensor, eps: float = 1e-8) -> Tensor:
     inside = (norms - eps) ** 2 - 4 * (weights - norms * eps)
     root = ((norms - eps) + inside.clamp_min(0).sqrt()) / 2
     cost = (root - norms) ** 2 / 2 + weights * torch.log((root + eps) / eps)
@@ -197,9 +198,9 @@ class GroupSparsity:
     ) -> None:
         self.groups, self.method, self.stage, self.weight, self.mixes = groups, method, stage, weight, set(mixes)
         self.graph, self.dense = context.graph, cost(context.graph, Keep.all())
-        self.worth = _worth(context.model, context.graph)
-        self.balance = [self._means(units, self._norms(context.model, units)) for units in groups]
-        self.start, self.over = self._sum(context.model), False
+        self.worth = _sides_of_layers(context.model, context.graph)
+        self.balance = [self._mean_norms(units, self._group_norms(context.model, units)) for units in groups]
+        self.start, self.over = self._sum_of_norms(context.model), False
 
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Weight decay; and a lower rate for all but A, by smaller gradients: SGD with momentum is linear in them."""
@@ -213,44 +214,44 @@ class GroupSparsity:
         """Shrink rows, then columns: r = lambda_eff * mean norm of the layer's groups at the start * rate."""
         if self.over:
             return
-        rate = self.weight * learning_rate(self.stage.training, step, steps) / self._relief(model)
+        rate = self.weight * learning_rate(self.stage.training, step, steps) / self._annealing_so_far(model)
         for units, balance in zip(self.groups, self.balance, strict=True):
-            norms = self._norms(model, units)
+            norms = self._group_norms(model, units)
             shrunk = norms.clone()
             for members in units.members if self.method.penalty == "l1-2" else (slice(None),):
                 shrunk[members] = proximal(norms[members], rate * balance[members], self.method.penalty)
             units.scale(model, torch.where(norms > 0, shrunk / norms.clamp_min(TINY), 0.0))
         if (step + 1) % max(1, steps // LOOKS) == 0:
-            self.over = self._met(model)
+            self.over = self._nearly_meets_target(model)
 
-    def _met(self, model: nn.Module) -> bool:
+    def _nearly_meets_target(self, model: nn.Module) -> bool:
         """Whether the target would be nearly met without the groups below the threshold; at least a unit stays.
 
         A layer whose rank r does not pay costs what one of rank K n / (K + n) does: it becomes single again.
         """
         counts = self.graph.sizes.astype(np.float64)
         for units, balance in zip(self.groups, self.balance, strict=True):
-            alive = (self._norms(model, units) > self.method.threshold * balance).cpu().numpy()
+            alive = (self._group_norms(model, units) > self.method.threshold * balance).cpu().numpy()
             for group in units.groups:
                 counts[self.graph.column[group.id]] = max(1, alive[group.units].sum())
         for inner, (inputs, filters) in self.worth.items():
-            wide, high = _width(counts, self.graph, inputs), _width(counts, self.graph, filters)
+            wide, high = _width_left(counts, self.graph, inputs), _width_left(counts, self.graph, filters)
             counts[inner] = min(counts[inner], wide * high / (wide + high))
         ratios = cost_of_counts(self.graph, counts).ratios(self.dense)
         return all(ratios[name] <= limit + self.method.near for name, limit in self.stage.target.ratios().items())
 
-    def _relief(self, model: nn.Module) -> float:
+    def _annealing_so_far(self, model: nn.Module) -> float:
         """By how much the penalty is weaker than at the start: the norms have come down past the annealing points."""
-        left = self._sum(model) / max(self.start, TINY)
+        left = self._sum_of_norms(model) / max(self.start, TINY)
         return self.method.annealing ** ((left <= self.method.first) + (left <= self.method.second))
 
-    def _sum(self, model: nn.Module) -> float:
-        return float(sum(self._norms(model, units).sum() for units in self.groups))
+    def _sum_of_norms(self, model: nn.Module) -> float:
+        return float(sum(self._group_norms(model, units).sum() for units in self.groups))
 
-    def _norms(self, model: nn.Module, units: Units) -> Tensor:
+    def _group_norms(self, model: nn.Module, units: Units) -> Tensor:
         return units.total(model, lambda part: part.square().sum(1)).sqrt()
 
-    def _means(self, units: Units, norms: Tensor) -> Tensor:
+    def _mean_norms(self, units: Units, norms: Tensor) -> Tensor:
         """The mean norm of each unit's group, a vector over units."""
         return units.spread(torch.stack([norms[members].mean() for members in units.members]))
 
@@ -270,25 +271,24 @@ class GroupSparsity:
 _Side = tuple[int, int | None]
 
 
-def _worth(model: nn.Module, graph: ChannelGraph) -> dict[int, tuple[_Side, _Side]]:
+def _sides_of_layers(model: nn.Module, graph: ChannelGraph) -> dict[int, tuple[_Side, _Side]]:
     """Column of each inner group -> the sides K and n of its layer's matrix, which say when its rank pays."""
-    owner = {int(unit): graph.column[group.id] for group in graph.prunable for unit in group.units}
-    slots = {(slot.tensor, slot.dim): slot.units for slot in graph.slots}
 
-    def follows(tensor: str, dim: int) -> int | None:
-        units = slots.get((tensor, dim))
-        return None if units is None else owner.get(int(units[0]))
+    def column_along(tensor: str, dim: int) -> int | None:
+        slot = graph.slot(tensor, dim)
+        column = -1 if slot is None else int(graph.column_of_unit[slot.units[0]])
+        return column if column >= 0 else None
 
     found = {}
     for path in decomposed(model):
         basis, mix = f"{path}.basis.weight", f"{path}.mix.weight"
         if f"{path}.basis" in graph.column:
             entries, filters = model.get_parameter(basis)[0].numel(), len(model.get_parameter(mix))
-            found[graph.column[f"{path}.basis"]] = (entries, follows(basis, 1)), (filters, follows(mix, 0))
+            found[graph.column[f"{path}.basis"]] = (entries, column_along(basis, 1)), (filters, column_along(mix, 0))
     return found
 
 
-def _width(counts: np.ndarray, graph: ChannelGraph, side: _Side) -> float:
-    """What is left of a side: in proportion to its group."""
+def _width_left(counts: np.ndarray, graph: ChannelGraph, side: _Side) -> float:
+    """How much is left of a side: in proportion to its group."""
     size, column = side
     return size if column is None else size * counts[column] / graph.sizes[column]

@@ -1,4 +1,4 @@
-"""IncReg: every unit has a penalty of its own, raised or lowered by its rank; who reaches the ceiling is removed."""
+"""IncReg: every unit has a penalty of its own, raised or lowered by its rank; at the ceiling the unit is removed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class IncReg(ConstantRate, Decided):
 
     At every update units are ranked by L1 norm; h is the mean of a unit's ranks so far. The penalty of the unit that is
     j-th by h changes by `increment(j)`, which is A at 0, zero at R (the units of its group still to be removed) and
-    negative beyond. Whoever reaches the ceiling is zero from then on. The paper counts columns of the weight matrix;
-    here a unit is what can be removed for good. It has A = 2.5e-4 and an effective ceiling of 6.1, so 24,500 steps for
-    the first removal; here both are derived from the length of the stage, as in `greg.py`. When the stage ends before
-    all are removed, those of lowest h go, and the notes say how many.
+    negative beyond. A unit whose penalty reaches the ceiling is zero from then on. The paper counts columns of the
+    weight matrix; here a unit is what can be removed for good. The paper has A = 2.5e-4 and an effective ceiling of
+    6.1, so 24,500 steps for the first removal; here both are derived from the length of the stage, as in `greg.py`.
+    When the stage ends before all are removed, the units of lowest h go, and the notes say how many.
 
     Fields:
         share: share of the training images spent under the penalty.
@@ -99,22 +99,22 @@ class RankPenalty:
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Update the penalties if it is time; gradient += penalty * weight."""
         if step % self.every == 0:
-            self._update(model)
+            self._update_penalties(model)
         self.units.pull(model, self.penalty.float())
 
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
-        """What is removed stays zero, whatever momentum does; at the end as many are removed as were wanted."""
+        """Removed units stay zero, whatever momentum does; at the end as many are removed as were wanted."""
         if step == steps - 1:
-            weakest = self._place() < self._left()
+            weakest = self._place_in_group() < self._left_to_remove()
             self.at_end = int(weakest.sum())
             self.removed |= weakest
         self.units.scale(model, (~self.removed).float())
 
-    def _update(self, model: nn.Module) -> None:
+    def _update_penalties(self, model: nn.Module) -> None:
         self.updates += 1
         norms = torch.where(self.removed, -1.0, self.units.total(model, magnitude))
         self.mean_rank += (self.units.positions(norms) - self.mean_rank) / self.updates
-        place, left = self._place(), self._left()
+        place, left = self._place_in_group(), self._left_to_remove()
         change = increment(place.double(), left.clamp_min(1).double(), self.amount, self.bend)
         self.penalty = torch.where((left > 0) & ~self.removed, (self.penalty + change).clamp_min(0), 0.0)
         self.penalty[-1] = 0
@@ -122,18 +122,18 @@ class RankPenalty:
         self.removed |= gone
         self.at_ceiling += int(gone.sum())
 
-    def _place(self) -> Tensor:
-        """Where each unit stands among those alive of its group, by mean rank; the removed stand behind."""
+    def _place_in_group(self) -> Tensor:
+        """Where each unit stands among the units alive of its group, by mean rank; removed ones stand behind."""
         return self.units.positions(torch.where(self.removed, torch.inf, self.mean_rank))
 
-    def _left(self) -> Tensor:
+    def _left_to_remove(self) -> Tensor:
         """How many units of its group are still to be removed, a vector over units."""
         left = self.lost - self.units.spread(self.removed[self.units.table].sum(1))
         left[-1] = 0
         return left
 
     def keep(self) -> Keep:
-        """What is alive."""
+        """All units that are not removed."""
         return self.units.without(self.removed)
 
     def notes(self, model: nn.Module) -> dict[str, Note]:
@@ -141,7 +141,7 @@ class RankPenalty:
         return {"removed_at_ceiling": self.at_ceiling, "removed_at_end": self.at_end}
 
     def state_dict(self) -> dict[str, Any]:
-        """Penalties, mean ranks, who is removed, how many have to be, and the counters."""
+        """Penalties, mean ranks, the removed units, how many have to be removed, and the counters."""
         vectors = {name: getattr(self, name).tolist() for name in ("penalty", "mean_rank", "removed", "lost")}
         return {**vectors, **{name: getattr(self, name) for name in ("updates", "at_ceiling", "at_end")}}
 

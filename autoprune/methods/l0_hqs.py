@@ -55,7 +55,7 @@ class L0HQS(ConstantRate, Staged):
         ratio: rho, how many times lower the last threshold is than the first.
         capture: c, the margin of the pull over the fall of the threshold.
         lr: eta, the learning rate of the stage, constant.
-        scope: which groups are pruned (`filters.in_scope`).
+        scope: which groups are pruned (`units.in_scope`).
     """
 
     name: ClassVar[str] = "l0_hqs"
@@ -103,7 +103,7 @@ class L0HQS(ConstantRate, Staged):
 
 
 def gates(model: nn.Module, graph: ChannelGraph, scope: str) -> Units:
-    """What switches the units of a scope off: their normalisation's scales and shifts, or filters and biases."""
+    """The tensors that switch units of a scope off: scales and shifts of their normalisation, or filters and biases."""
     groups = in_scope(model, graph, scope)
     normed = {unit for slot in graph.slots if slot.role == "scale" for unit in slot.units.tolist()}
     behind = [group for group in groups if int(group.units[0]) in normed]
@@ -217,12 +217,12 @@ class Splitting:
         self.units, self.schedule, self.stage, self.before = units, schedule, stage, before
         self.pulled = tuple(group for group, _ in keep.kept)
         self.attracted = units.outside(keep)
-        self.thresholds = self._between(keep)
+        self.thresholds = self._first_thresholds(keep)
         self.anchors = [parameter.detach().clone() for parameter, _, _ in units.parameters(model)]
         self.part = -1
         self.weights: list[Tensor] = []
 
-    def _between(self, keep: Keep) -> Tensor:
+    def _first_thresholds(self, keep: Keep) -> Tensor:
         """tau_0, vector over units: geometric mean of the two sides of the cut; 0 where nothing is to go."""
         kept, taus = dict(keep.kept), self.units.full(0)
         for group, members in zip(self.units.groups, self.units.members, strict=True):
@@ -235,18 +235,18 @@ class Splitting:
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
         """The V-step, where a part begins."""
         if step in self.schedule.starts:
-            self._split(model, self.schedule.starts[step])
+            self._take_v_step(model, self.schedule.starts[step])
 
-    def _split(self, model: nn.Module, part: int) -> None:
+    def _take_v_step(self, model: nn.Module, part: int) -> None:
         self.part = part
         if part:  # the first choice is the allocation's, which tells equal saliencies apart: from scratch all are
             self.attracted = saliency(model, self.units) <= self.thresholds * self.schedule.fall(part)
         stays = (~self.attracted).float()
         for anchor, (parameter, dim, units) in zip(self.anchors, self.units.parameters(model), strict=True):
             torch.mul(parameter.detach(), along(stays[units], parameter, dim), out=anchor)
-        self._weigh(model)
+        self._weigh_pull(model)
 
-    def _weigh(self, model: nn.Module) -> None:
+    def _weigh_pull(self, model: nn.Module) -> None:
         """The share of the way to V that a step goes: eta beta / (1 + eta beta), 0 for what belongs to no unit."""
         pull = self.schedule.rate * self.schedule.strength(self.part)
         weight = self.units.full(pull / (1 + pull))
@@ -257,7 +257,7 @@ class Splitting:
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
         """The W-step's share of the penalty: theta <- (theta + eta beta V) / (1 + eta beta)."""
         if not self.weights:  # resumed in the middle of a part
-            self._weigh(model)
+            self._weigh_pull(model)
         parameters = [parameter for parameter, _, _ in self.units.parameters(model)]
         torch._foreach_lerp_(parameters, self.anchors, self.weights)
 

@@ -65,8 +65,8 @@ class FPGM(Method):
 
     def score(self, context: Context) -> Scores:
         """s(u) = sum over the unit's filters f of sum over the filters g of the same layer of ||f - g||_2."""
-        return sum_over_slots(context.model, context.graph, ("out",), _distances)
+        return sum_over_slots(context.model, context.graph, ("out",), _sum_of_distances)
 
 
-def _distances(filters: Tensor) -> Tensor:
+def _sum_of_distances(filters: Tensor) -> Tensor:
     return torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(1)

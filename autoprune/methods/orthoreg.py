@@ -1,4 +1,4 @@
-"""OrthoReg: filters are trained to be orthonormal, so that what several are worth together is the sum of each."""
+"""OrthoReg: filters are trained to be orthonormal, so that the importance of several is the sum of theirs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autoprune.errors import InputError
 from autoprune.methods.base.method import Context, Scores, Selection, Stage, per_group
 from autoprune.methods.base.staged import Staged
 from autoprune.methods.base.units import in_scope, is_depthwise
-from autoprune.methods.taylor import switched_off
+from autoprune.methods.taylor import loss_change_without
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.schema import within
 
@@ -43,7 +43,7 @@ class OrthoReg(Staged):
         rounds: cuts.
         recover: share of a round after the first that is plain training, with the recipe's weight decay.
         images: training images the gradient is averaged over.
-        scope: which groups are pruned (`filters.in_scope`).
+        scope: which groups are pruned (`units.in_scope`).
     """
 
     name: ClassVar[str] = "orthoreg"
@@ -83,7 +83,7 @@ class OrthoReg(Staged):
         Raises:
             InputError: the model has no convolutions.
         """
-        if not _stacks(context.model):
+        if not _stack_convolutions(context.model):
             raise InputError("method 'orthoreg' needs convolutions", where="method")
         plain = int(self.recover * stage.steps) if stage.round else 0
         return Orthonormality(self.strength, plain=plain, weight_decay=stage.weight_decay)
@@ -97,7 +97,7 @@ class OrthoReg(Staged):
         for inputs, labels in context.batches(self.images):
             (context.loss(context.model(inputs), labels) * len(inputs)).backward()
             seen += len(inputs)
-        change = switched_off(context.model, graph, slots) / seen
+        change = loss_change_without(context.model, graph, slots) / seen
         context.model.zero_grad(set_to_none=True)
         scores = per_group(graph, change**2)
         return {group.id: scores[group.id] for group in in_scope(context.model, graph, self.scope)}
@@ -118,7 +118,7 @@ class OrthoReg(Staged):
 class Orthonormality:
     """The gradient of strength * `off_orthogonality`, after a time without.
 
-    It has no state: what it does depends on the step and the weights alone.
+    It has no state: its gradients depend on the step and the weights alone.
 
     Args:
         strength: weight of the penalty in the loss.
@@ -132,7 +132,7 @@ class Orthonormality:
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
         """Gradient += weight decay * weight, or += the gradient of the penalty."""
         if step >= self.plain:
-            push(model, self.strength)
+            add_penalty_gradient(model, self.strength)
         elif self.weight_decay:
             trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
             gradients = [parameter.grad for parameter in trained]
@@ -156,21 +156,22 @@ def off_orthogonality(model: nn.Module) -> Tensor:
     convolution that see different channels are orthogonal whatever their weights are: G has one block per group.
     Depthwise filters, of which there is one per group, are compared all the same, as the authors do.
     """
-    return torch.stack([stack.share * _surplus(stack.filters()).abs().sum() for stack in _stacks(model)]).sum()
+    stacks = _stack_convolutions(model)
+    return torch.stack([stack.share * _gram_minus_identity(stack.filters()).abs().sum() for stack in stacks]).sum()
 
 
 def diagonal_share(model: nn.Module) -> Tensor:
     """sum |diagonal of G| / sum |G| over the convolutions, a scalar in (0, 1]; 1 = all filters are orthogonal."""
-    grams = [_gram(stack.filters()) for stack in _stacks(model)]
-    return sum(_diagonal(g).abs().sum() for g in grams) / torch.stack([g.abs().sum() for g in grams]).sum()
+    grams = [_gram_matrix(stack.filters()) for stack in _stack_convolutions(model)]
+    return sum(_gram_diagonal(g).abs().sum() for g in grams) / torch.stack([g.abs().sum() for g in grams]).sum()
 
 
 @torch.no_grad()
-def push(model: nn.Module, strength: float) -> None:
+def add_penalty_gradient(model: nn.Module, strength: float) -> None:
     """Gradient += that of strength * `off_orthogonality`: d sum |W W^T - I| / dW = 2 sign(W W^T - I) W."""
-    for stack in _stacks(model):
+    for stack in _stack_convolutions(model):
         filters = stack.filters()
-        sign = _surplus(filters).sign_()
+        sign = _gram_minus_identity(filters).sign_()
         pulled = torch.bmm(sign, filters) if _is_wide(filters) else torch.bmm(filters, sign)
         stack.add(pulled.mul_(2 * strength * stack.share))
 
@@ -187,7 +188,7 @@ class _Stack:
 
     def filters(self) -> Tensor:
         """(layers * blocks, filters, entries)."""
-        return torch.cat([_matrix(layer) for layer in self.layers])
+        return torch.cat([_filter_matrix(layer) for layer in self.layers])
 
     def add(self, matrices: Tensor) -> None:
         """Gradients += matrices in the order of `filters`."""
@@ -199,31 +200,31 @@ class _Stack:
                 layer.weight.grad.add_(_as_weight(layer, entries))
 
 
-def _stacks(model: nn.Module) -> list[_Stack]:
+def _stack_convolutions(model: nn.Module) -> list[_Stack]:
     """All convolutions of the model, a shared weight once."""
     layers = {id(m.weight): m for m in model.modules() if isinstance(m, _ConvNd)}.values()
     alike: dict[tuple[int, int, int], list[_ConvNd]] = {}
     for layer in layers:
-        alike.setdefault(_shape(layer), []).append(layer)
-    total = sum(len(same) * _side(shape) ** 0.5 for shape, same in alike.items())
-    return [_Stack(tuple(same), _side(shape) ** 0.5 / total) for shape, same in alike.items()]
+        alike.setdefault(_matrix_shape(layer), []).append(layer)
+    total = sum(len(same) * _gram_side(shape) ** 0.5 for shape, same in alike.items())
+    return [_Stack(tuple(same), _gram_side(shape) ** 0.5 / total) for shape, same in alike.items()]
 
 
-def _shape(layer: _ConvNd) -> tuple[int, int, int]:
+def _matrix_shape(layer: _ConvNd) -> tuple[int, int, int]:
     """Blocks, filters of a block, entries of a filter."""
     blocks = 1 if is_depthwise(layer) else layer.groups
     inputs = layer.in_channels // layer.groups
     return blocks, layer.out_channels // blocks, inputs * math.prod(layer.kernel_size) + (layer.bias is not None)
 
 
-def _side(shape: tuple[int, int, int]) -> int:
+def _gram_side(shape: tuple[int, int, int]) -> int:
     """Side of the Gram matrix, all blocks."""
     return shape[0] * min(shape[1:])
 
 
-def _matrix(layer: _ConvNd) -> Tensor:
-    """Weights and bias, shape `_shape`."""
-    blocks, filters, _ = _shape(layer)
+def _filter_matrix(layer: _ConvNd) -> Tensor:
+    """Weights and bias, shape `_matrix_shape`."""
+    blocks, filters, _ = _matrix_shape(layer)
     weight = layer.weight
     if layer.transposed:  # (inputs, outputs per group, *kernel)
         weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2)
@@ -232,7 +233,7 @@ def _matrix(layer: _ConvNd) -> Tensor:
 
 
 def _as_weight(layer: _ConvNd, matrix: Tensor) -> Tensor:
-    """The inverse of `_matrix`, bias left out."""
+    """The inverse of `_filter_matrix`, bias left out."""
     if not layer.transposed:
         return matrix.reshape(layer.weight.shape)
     inputs, outputs = layer.in_channels // layer.groups, layer.out_channels // layer.groups
@@ -243,17 +244,17 @@ def _is_wide(filters: Tensor) -> bool:
     return filters.shape[1] <= filters.shape[2]
 
 
-def _gram(filters: Tensor) -> Tensor:
+def _gram_matrix(filters: Tensor) -> Tensor:
     """Of the smaller side, (blocks, side, side)."""
     return torch.bmm(filters, filters.mT) if _is_wide(filters) else torch.bmm(filters.mT, filters)
 
 
-def _surplus(filters: Tensor) -> Tensor:
+def _gram_minus_identity(filters: Tensor) -> Tensor:
     """G - I."""
-    gram = _gram(filters)
-    _diagonal(gram).sub_(1)
+    gram = _gram_matrix(filters)
+    _gram_diagonal(gram).sub_(1)
     return gram
 
 
-def _diagonal(gram: Tensor) -> Tensor:
+def _gram_diagonal(gram: Tensor) -> Tensor:
     return gram.diagonal(dim1=1, dim2=2)

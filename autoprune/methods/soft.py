@@ -28,9 +28,9 @@ class SFP(Decided):
     """At evenly spread moments the filters of smallest L2 norm become zero; nothing keeps them from growing back.
 
     The four methods of this family are a course of the pruning rate, constant or rising, times a course of the factor
-    by which weights are multiplied, zero or falling to zero. How many filters a group loses in the end is decided
-    before the stage, by the target and the norms at that time, as the papers fix the rate of each layer; which ones,
-    at the last moment. Biases and norms are left alone. The papers prune before training and after every epoch, for
+    by which weights are multiplied, zero or falling to zero. The target and the norms before the stage decide how many
+    filters a group loses in the end, as the papers fix the rate of each layer; the norms at the last moment decide
+    which ones. Biases and norms are left alone. The papers prune before training and after every epoch, for
     100 or 200 epochs; here it is `prunes` times in the stage, however long, and once before.
 
     Fields:
@@ -124,12 +124,12 @@ class ASRFP(SRFP):
 
 def rise(done: float, knee: float) -> float:
     """(1 - exp(-k t)) / (1 - exp(-k)) with k such that it is 3/4 at t = `knee`; 0 at 0, 1 at 1."""
-    k = _steepness(knee)
+    k = _steepness_for_knee(knee)
     return expm1(-k * done) / expm1(-k)
 
 
 @lru_cache
-def _steepness(knee: float) -> float:
+def _steepness_for_knee(knee: float) -> float:
     return float(brentq(lambda k: expm1(-k * knee) / expm1(-k) - 0.75, 1e-6, 100 / knee))
 
 
@@ -148,7 +148,7 @@ def limit_rows(gradient: Tensor, limited: Tensor) -> None:
 
 
 class SoftPruning:
-    """What happens to the filters during a stage of soft pruning.
+    """The shrinking of filters during a stage of soft pruning.
 
     Args:
         units: whose filters are shrunk.
@@ -164,7 +164,7 @@ class SoftPruning:
     def before_step(self, model: nn.Module, step: int, steps: int) -> None:
         """The moment before training; then, every time, no shrunk filter may move faster than the others."""
         if step == 0:
-            self._shrink(model, 0.0)
+            self._shrink_smallest(model, 0.0)
         for parameter, dim, units in self.units.parameters(model):
             if parameter.grad is not None:
                 limit_rows(parameter.grad.movedim(dim, 0), self.small[units])
@@ -173,9 +173,9 @@ class SoftPruning:
         """Shrink if this step ends one of the equal parts of the stage."""
         before, after = (number * self.prunes // steps for number in (step, step + 1))
         if after > before:
-            self._shrink(model, after / self.prunes)
+            self._shrink_smallest(model, after / self.prunes)
 
-    def _shrink(self, model: nn.Module, done: float) -> None:
+    def _shrink_smallest(self, model: nn.Module, done: float) -> None:
         """The smallest filters of every group, as many as the rate says, are multiplied by the factor."""
         norms, factor = self.units.total(model, length), self.factor(done)
         self.small = (self.units.positions(norms) < (self.lost * self.rate(done) + 1e-9).long()) & (factor < 1)
@@ -183,7 +183,7 @@ class SoftPruning:
         self.units.scale(model, torch.where(self.small, factor, 1.0))
 
     def keep(self) -> Keep:
-        """What the last moment did not shrink."""
+        """All filters that the last moment did not shrink."""
         return self.units.without(self.small)
 
     def notes(self, model: nn.Module) -> dict[str, Note]:
@@ -191,7 +191,7 @@ class SoftPruning:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was shrunk last, and how many have to go: they were found with weights that are no more."""
+        """The filters that were shrunk last, and how many have to go: both follow from weights that are no more."""
         return {"small": self.small.tolist(), "lost": self.lost.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

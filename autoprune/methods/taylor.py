@@ -35,18 +35,18 @@ class Taylor(Method):
 
     def score(self, context: Context) -> Scores:
         """s(u) = mean over batches of (sum over the unit's gates of the gate's derivative)^2."""
-        slots = _gates(context.graph)
+        slots = _gate_slots(context.graph)
         total, batches = np.zeros(context.graph.unit_count), 0
         for inputs, labels in context.batches(self.images):
             context.model.zero_grad(set_to_none=True)
             context.loss(context.model(inputs), labels).backward()
-            total += switched_off(context.model, context.graph, slots) ** 2
+            total += loss_change_without(context.model, context.graph, slots) ** 2
             batches += 1
         context.model.zero_grad(set_to_none=True)
         return per_group(context.graph, total / batches)
 
 
-def _gates(graph: ChannelGraph) -> list[Slot]:
+def _gate_slots(graph: ChannelGraph) -> list[Slot]:
     """Where each filter's gate sits: on the normalisation behind it if there is one, else on the filter itself."""
     normed = {u for slot in graph.slots if slot.role == "scale" for u in slot.units.tolist()}
     norms = [slot for slot in graph.slots if slot.role in ("scale", "shift")]
@@ -56,19 +56,18 @@ def _gates(graph: ChannelGraph) -> list[Slot]:
     return norms + bare
 
 
-def switched_off(model: nn.Module, graph: ChannelGraph, slots: list[Slot]) -> np.ndarray:
+def loss_change_without(model: nn.Module, graph: ChannelGraph, slots: list[Slot]) -> np.ndarray:
     """First-order change of the loss per unit when these slots become 0, by the gradients at hand, shape (units,)."""
     change = np.zeros(graph.unit_count)
     parameters = dict(model.named_parameters())
     for slot in slots:
         weight = parameters.get(slot.tensor)
         if weight is not None and weight.grad is not None:
-            derivative = _derivative(weight, weight.grad, slot)
-            owned = slot.units >= 0
-            np.add.at(change, slot.units[owned], derivative[owned])
+            derivative = _derivative_by_entry(weight, weight.grad, slot)
+            np.add.at(change, slot.units[slot.owned], derivative[slot.owned])
     return change
 
 
-def _derivative(weight: Tensor, gradient: Tensor, slot: Slot) -> np.ndarray:
+def _derivative_by_entry(weight: Tensor, gradient: Tensor, slot: Slot) -> np.ndarray:
     product = (rows(weight, slot) * rows(gradient, slot)).sum(1)
     return product.double().cpu().numpy()

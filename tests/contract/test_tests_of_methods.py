@@ -35,8 +35,8 @@ class Mutation:
 MUTATIONS = {
     "orthoreg: filters of length one, not zero": Mutation(
         "orthoreg.py",
-        "_diagonal(gram).sub_(1)",
-        "_diagonal(gram).sub_(0)",
+        "_gram_diagonal(gram).sub_(1)",
+        "_gram_diagonal(gram).sub_(0)",
         "test_orthoreg.py::test_the_penalty_by_hand",
     ),
     "increg: the mean of all ranks, not a moving average": Mutation(

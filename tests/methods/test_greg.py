@@ -139,7 +139,7 @@ def test_under_an_equal_penalty_weights_follow_h_over_h_plus_lambda() -> None:
         idle(net)
         net[0].weight.grad.copy_(curvature[:, None, None, None] * (net[0].weight.detach() - start))
         if step == 0:
-            regulariser._raise(net)
+            regulariser._raise_penalty(net)
         regulariser.units.pull(net, regulariser.strength)
         net[0].weight.data.sub_(0.05 * net[0].weight.grad)
 

@@ -176,8 +176,8 @@ def test_the_penalty_weakens_at_two_points() -> None:
     case, regulariser = sparsity(randomised(Residual()), annealing=3.0, first=0.7, second=0.4)
     factors = []
     for left in (1.0, 0.71, 0.69, 0.41, 0.39, 0.1):
-        regulariser.start = regulariser._sum(case.model) / left
-        factors.append(regulariser._relief(case.model))
+        regulariser.start = regulariser._sum_of_norms(case.model) / left
+        factors.append(regulariser._annealing_so_far(case.model))
 
     assert factors == pytest.approx([1, 1, 3, 3, 9, 9])
 

@@ -107,7 +107,7 @@ def test_after_a_removal_the_next_weakest_takes_its_place_on_the_curve() -> None
     left = int(regulariser.lost[units[0]]) - int(regulariser.removed[units].sum())
     assert left > 1
     before = regulariser.penalty[order[1]].clone()
-    regulariser._update(net)
+    regulariser._update_penalties(net)
 
     assert float(regulariser.penalty[order[1]] - before) == pytest.approx(regulariser.amount * curve([0], left)[0])
 

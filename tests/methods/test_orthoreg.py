@@ -20,7 +20,7 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.tracing.trace import trace
 from autoprune.errors import InputError
 from autoprune.methods import METHODS, Context, Stage
-from autoprune.methods.orthoreg import Orthonormality, OrthoReg, diagonal_share, off_orthogonality, push
+from autoprune.methods.orthoreg import Orthonormality, OrthoReg, add_penalty_gradient, diagonal_share, off_orthogonality
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.tasks import Task, load_task
 from autoprune.training.fit import FitLog, fit
@@ -54,7 +54,7 @@ def value(*layers: nn.Module) -> float:
 def test_nothing_keeps_orthonormal_filters_from_being_orthonormal() -> None:
     net = filled(nn.Conv2d(3, 5, 3, bias=False), orthonormal(5, 27))
     idle(net)
-    push(net, 1.0)
+    add_penalty_gradient(net, 1.0)
 
     assert value(net) == pytest.approx(0, abs=1e-5)
     assert diagonal_share(net).item() == pytest.approx(1, abs=1e-5)
@@ -65,7 +65,7 @@ def test_the_penalty_by_hand() -> None:
     net = plain([[1, 2, 0], [0, -1, 3]])
     idle(net)
     net.weight.grad.fill_(100)
-    push(net, 0.5)
+    add_penalty_gradient(net, 0.5)
 
     # G = [[5, -2], [-2, 10]], so |G - I| = 4 + 2 + 2 + 9; its gradient is 2 * [[1, -1], [-1, 1]] W, here half of it
     assert value(net) == 17
@@ -88,7 +88,7 @@ def test_a_bias_is_one_more_column() -> None:
     net = filled(nn.Conv2d(2, 1, 1), [3, 4])
     net.bias.data.fill_(12)
     idle(net)
-    push(net, 1.0)
+    add_penalty_gradient(net, 1.0)
 
     assert value(net) == 13**2 - 1
     assert (net.weight.grad.flatten().tolist(), net.bias.grad.tolist()) == ([6, 8], [24])
@@ -135,7 +135,7 @@ def test_the_gradient_is_that_of_the_value(name: str) -> None:
     net = randomised(NETS[name]()).double()
     expected = torch.autograd.grad(0.3 * off_orthogonality(net), list(net.parameters()), allow_unused=True)
     idle(net)
-    push(net, 0.3)
+    add_penalty_gradient(net, 0.3)
 
     for (name, parameter), gradient in zip(net.named_parameters(), expected, strict=True):  # noqa: PLR1704
         in_convolution = isinstance(net.get_submodule(name.rpartition(".")[0]), (nn.Conv2d, nn.ConvTranspose2d))
@@ -147,7 +147,7 @@ def test_channels_last_makes_no_difference() -> None:
     one, two = randomised(Residual(5, 7)), randomised(Residual(5, 7)).to(memory_format=torch.channels_last)
     for net in (one, two):
         idle(net)
-        push(net, 1.0)
+        add_penalty_gradient(net, 1.0)
 
     assert all(
         torch.allclose(p.grad, q.grad, rtol=1e-4) for p, q in zip(one.parameters(), two.parameters(), strict=True)
@@ -158,7 +158,7 @@ def test_what_is_not_trained_is_left_alone() -> None:
     net = randomised(Chain())
     idle(net)
     net.first[0].weight.grad = None
-    push(net, 1.0)
+    add_penalty_gradient(net, 1.0)
 
     assert net.first[0].weight.grad is None
     assert net.second[0].weight.grad.any()
@@ -342,7 +342,7 @@ def test_a_later_round_begins_with_plain_training() -> None:
     net, regulariser = begun(1, recover=0.7, strength=0.02)
     decay = {name: 0.07 * parameter.detach() for name, parameter in net.named_parameters()}
     idle(net)
-    push(net, 0.02)
+    add_penalty_gradient(net, 0.02)
     penalty = {name: parameter.grad for name, parameter in net.named_parameters()}
 
     for step, expected in ((0, decay), (27, decay), (28, penalty), (39, penalty)):  # 28 of 40 steps

@@ -58,7 +58,7 @@ def test_a_moment_shrinks_the_smallest_filters_as_many_as_the_rate_says(name: st
     before = lengths(net.second[0])
     lost = int(regulariser.lost[case.graph.by_id["second.0"].units[0]])
     assert 0 < lost < 11
-    regulariser._shrink(net, 0.3)
+    regulariser._shrink_smallest(net, 0.3)
     ratio = lengths(net.second[0]) / before
     smallest = np.argsort(before)[: int(lost * method.rate(0.3))]
 
@@ -70,8 +70,8 @@ def test_moments_are_before_the_first_step_and_after_equal_parts() -> None:
     net = randomised(Chain())
     regulariser = soft(net, "sfp", prunes=3, steps=7)
     seen: list[float] = []
-    shrink = regulariser._shrink
-    regulariser._shrink = lambda model, done: (seen.append(done), shrink(model, done))  # type: ignore[method-assign,assignment]
+    shrink = regulariser._shrink_smallest
+    regulariser._shrink_smallest = lambda model, done: (seen.append(done), shrink(model, done))  # type: ignore[method-assign,assignment]
     when: list[int] = []
     drive(net, regulariser, 7, look=lambda step: when.append(len(seen)))
 

@@ -94,7 +94,7 @@ def _flops_saved(graph: ChannelGraph) -> Floats:
 
 
 def _count_writers(graph: ChannelGraph) -> Floats:
-    """How many layers write to each group: the first, and those that read channels of other groups.
+    """How many layers write to each group: the first, and layers that read channels of other groups.
 
     A depthwise layer has no inputs of its own, and a gate as in squeeze-and-excitation writes one number per channel
     where others write a map: neither makes a stream of what it acts on. A group's id is the name of the first layer,

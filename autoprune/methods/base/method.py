@@ -90,7 +90,7 @@ class Selection:
 class Method(ABC):
     """Base of all methods. A subclass adds hyper-parameters as fields and implements `score`.
 
-    Fields carry their range as metadata (`reading.within`, `reading.choices`), which checks a recipe and documents the
+    Fields carry their range as metadata (`schema.within`, `schema.choices`), which checks a recipe and documents the
     method's search space.
     """
 
@@ -104,7 +104,7 @@ class Method(ABC):
     #: True if `rebuild` solves for the weights that stay: the cut model then computes something else than the masked.
     reconstructs: ClassVar[bool] = False
 
-    #: False if the sparsify stage is the same for all targets and allocations; then it is not told of them.
+    #: False if the sparsify stage is the same for all targets and allocations: then the stage does not hold them.
     stage_aims: ClassVar[bool] = True
 
     @property
@@ -118,9 +118,9 @@ class Method(ABC):
         return (0.0,)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """A model that computes the same, with layers decomposed that the method wants so; the model stays as it was.
+        """A model that computes the same, with the layers decomposed whose rank the method prunes; `model` stays as is.
 
-        The trial traces what is returned. Layers whose rank does not pay in the end become single again.
+        The trial traces the model that is returned. Layers whose rank does not pay in the end become single again.
         """
         return model
 
@@ -161,8 +161,7 @@ def sum_over_slots(
     for slot in graph.slots:
         if slot.role in roles:
             entries = value(rows(tensors[slot.tensor], slot)).double().cpu().numpy()
-            owned = slot.units >= 0
-            np.add.at(totals, slot.units[owned], entries[owned])
+            np.add.at(totals, slot.units[slot.owned], entries[slot.owned])
     return per_group(graph, totals)
 
 

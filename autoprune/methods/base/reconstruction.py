@@ -96,19 +96,19 @@ class Recovery:
             weight.data.copy_(self.factored[reader.weight].weight(loadings.to(weight)))
 
     def _pose_problem(self, before: LayerPair, after: LayerPair, parts: Decomposition) -> Problem:
-        inputs = torch.cat(list(record_inputs(self.pruned, after.maker, self._batches())))
+        inputs = torch.cat(list(record_inputs(self.pruned, after.maker, self._training_batches())))
         reader = before.readers[0]
         module, targets = self.context.model.get_submodule(reader.path), list[Tensor]()
         generator = random_stream(self.context.seed, _pair_number(before), 0)
         mix, drawn = parts.mix.to(inputs), list[Tensor]()
-        for given in record_inputs(self.context.model, reader.path, self._batches()):
+        for given in record_inputs(self.context.model, reader.path, self._training_batches()):
             y = reader.values(given, module)
             drawn.append(_draw_places(y, self.fit.locations, generator))
             targets.append(torch.einsum("nul,ud->ndl", _take_places(y, drawn[-1]), mix))
         start = parts.mix[list(self.kept[before.group.id])]
         return Problem(self.pruned, after, inputs, torch.cat(targets), torch.cat(drawn), start, self.factored)
 
-    def _batches(self) -> Iterator[Tensor]:
+    def _training_batches(self) -> Iterator[Tensor]:
         return input_batches(self.context, self.fit.images)
 
     def _loadings_by_reader(self, before: LayerPair, parts: Decomposition) -> Iterator[Tensor]:

@@ -80,11 +80,11 @@ class Recorder(TorchDispatchMode):
     def number(self, tensor: Tensor) -> int:
         """The number of a tensor as it is now."""
         if tensor not in self.numbers:
-            self._renumber(tensor)
+            self._give_number(tensor)
         found: int = self.numbers[tensor]
         return found
 
-    def _renumber(self, tensor: Tensor) -> int:
+    def _give_number(self, tensor: Tensor) -> int:
         self.numbers[tensor] = self.count
         self.count += 1
         return self.count - 1
@@ -92,7 +92,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         known = tree_map_only(Tensor, self._describe_tensor, (args, kwargs or {}))
         out = func(*args, **(kwargs or {}))
-        made = tuple(self._renumber(t) for t in tree_flatten(out)[0] if isinstance(t, Tensor))
+        made = tuple(self._give_number(t) for t in tree_flatten(out)[0] if isinstance(t, Tensor))
         self.operations.append(_Operation(func, known, made))
         return out
 

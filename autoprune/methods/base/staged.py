@@ -1,4 +1,4 @@
-"""What methods share that train under a regulariser before the cut."""
+"""Methods that train under a regulariser before the cut."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Staged(Method):
 
     Fields:
         share: share of the training images spent in sparsify stages.
-        scope: which groups are pruned (`filters.in_scope`).
+        scope: which groups are pruned (`units.in_scope`).
     """
 
     share: float = field(default=0.5, metadata=within(0.05, 1, search=(0.2, 0.9)))

@@ -1,4 +1,4 @@
-"""The filters behind the units, as whole-network tensor operations: what methods that train with a penalty share."""
+"""The filters behind the units, as tensor operations on the whole network, for methods that train with a penalty."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ def in_scope(model: nn.Module, graph: ChannelGraph, scope: str) -> tuple[Group, 
     """The prunable groups that a method works on.
 
     Args:
-        scope: `coupled` = all. `faithful` = what papers that list layers by hand prune: channels that one layer alone
-            makes, so that no residual stream is touched; depthwise layers follow the layer before them.
+        scope: `coupled` = all. `faithful` = the groups that papers prune which list layers by hand: channels that one
+            layer alone makes, so that no residual stream is touched; depthwise layers follow the layer before them.
 
     Raises:
         InputError: nothing is in the scope.
     """
-    makers: dict[int, int] = dict.fromkeys(range(graph.unit_count), 0)
+    makers = graph.per_unit(0)
     depthwise = {f"{path}.weight" for path, module in model.named_modules() if is_depthwise(module)}
     for slot in graph.slots:
         if slot.role == "out" and slot.tensor not in depthwise:
-            for unit in np.unique(slot.units[slot.units >= 0]).tolist():
-                makers[unit] += 1
-    found = tuple(g for g in graph.prunable if scope == "coupled" or makers[int(g.units[0])] == 1)
+            makers[np.unique(slot.units)] += 1
+    found = tuple(g for g in graph.prunable if scope == "coupled" or makers[g.units[0]] == 1)
     if not found:
         raise InputError("no prunable channels are made by one layer alone", where="method.scope", allowed="coupled")
     return found
@@ -56,7 +55,7 @@ def units_of(graph: ChannelGraph, groups: Iterable[Group]) -> Ints:
 class Units:
     """The units of some groups and where their entries lie in the live model.
 
-    Vectors over units have shape (units + 1,): the last entry stands for all that belongs to no unit of these groups.
+    Vectors over units have shape (units + 1,): the last entry stands for everything that is no unit of these groups.
 
     Fields:
         groups: the groups, in the order of the graph.
@@ -72,7 +71,7 @@ class Units:
     def of(
         cls, model: nn.Module, graph: ChannelGraph, groups: Iterable[Group], roles: tuple[str, ...] = ("out",)
     ) -> Units:
-        """Those of `groups`, in the parameters in which they play one of `roles`."""
+        """The units of `groups`, in the parameters in which they play one of `roles`."""
         groups, parameters = tuple(groups), dict(model.named_parameters())
         own = units_of(graph, groups)
         slots = tuple(
@@ -99,7 +98,7 @@ class Units:
 
     @cached_property
     def table(self) -> Tensor:
-        """`members` as one matrix (groups, units of the largest); what is left over holds `count`."""
+        """`members` as one matrix (groups, units of the largest); the rest of a shorter row holds `count`."""
         return nn.utils.rnn.pad_sequence(list(self.members), batch_first=True, padding_value=self.count)
 
     def full(self, value: float) -> Tensor:
@@ -107,7 +106,7 @@ class Units:
         return torch.full((self.count + 1,), float(value), device=self.device)
 
     def outside(self, keep: Keep) -> Tensor:
-        """bool vector over units: True for those of the groups that `keep` leaves out."""
+        """bool vector over units: True for the units of these groups that `keep` leaves out."""
         kept, gone = dict(keep.kept), self.full(0) > 0
         for group, members in zip(self.groups, self.members, strict=True):
             if group.id in kept:
@@ -129,7 +128,7 @@ class Units:
         return self.spread(self.outside(keep)[self.table].sum(1))
 
     def spread(self, per_group: Tensor) -> Tensor:
-        """A number per group as a vector over units; 0 for what belongs to no unit."""
+        """A number per group as a vector over units; 0 in the last entry."""
         values = torch.zeros(self.count + 1, dtype=per_group.dtype, device=self.device)
         values[self.table] = per_group[:, None].expand(self.table.shape)
         values[-1] = 0
@@ -166,7 +165,7 @@ class Units:
 
     @torch.no_grad()
     def scale(self, model: nn.Module, factor: Tensor) -> None:
-        """Weight *= factor of the unit; what belongs to no unit is left alone."""
+        """Weight *= factor of the unit; entries without a unit are left alone."""
         factor = factor.clone()
         factor[-1] = 1
         for parameter, dim, units in self.parameters(model):
