@@ -56,7 +56,7 @@ def cost_of_counts(graph: ChannelGraph, counts: NDArray[Any]) -> Cost:
 
 def costs_of_counts(graph: ChannelGraph, counts: NDArray[Any]) -> Floats:
     """FLOPs, parameters and activations, shape (n, 3), of every row of `counts` (n, prunable groups)."""
-    terms = _terms(graph)
+    terms = _cost_terms(graph)
     widths = graph.widths.fixed + counts @ graph.widths.per_unit.T
     widths = np.concatenate([widths, np.ones((len(widths), 1))], axis=1)
     costs: Floats = widths[:, terms.rows].prod(axis=2) @ terms.weights
@@ -73,7 +73,7 @@ def flops_by_layer(graph: ChannelGraph, keep: Keep) -> dict[str, int]:
 
 
 @lru_cache(maxsize=64)
-def _terms(graph: ChannelGraph) -> _Terms:
+def _cost_terms(graph: ChannelGraph) -> _Terms:
     table = [(op.dims, 0, op.flops) for op in graph.ops]
     table += [(rows, 1, entries) for entries, rows in graph.tensors.values()]
     table += [(op.out_dims, 2, op.activations) for op in graph.ops]
@@ -81,10 +81,10 @@ def _terms(graph: ChannelGraph) -> _Terms:
     for dims, column, weight in table:  # products of widths occur several times: count each once
         merged.setdefault(tuple(sorted(dims)), [0.0, 0.0, 0.0])[column] += weight
     one = len(graph.widths.fixed)
-    return _Terms(_padded(merged, one), np.array(list(merged.values())).reshape(-1, 3))
+    return _Terms(_padded_rows(merged, one), np.array(list(merged.values())).reshape(-1, 3))
 
 
-def _padded(keys: Iterable[tuple[int, ...]], fill: int) -> NDArray[np.intp]:
+def _padded_rows(keys: Iterable[tuple[int, ...]], fill: int) -> NDArray[np.intp]:
     rows = list(keys)
     factors = max((len(row) for row in rows), default=0)
     return np.array([row + (fill,) * (factors - len(row)) for row in rows], dtype=np.intp).reshape(len(rows), factors)

@@ -1,4 +1,8 @@
-"""ChannelGraph: which channels of which tensors live and die together, and what each operation costs; no torch."""
+"""ChannelGraph: which channels of which tensors live and die together, and what each operation costs; no torch.
+
+A *unit* is a set of coupled channels: entries of parameters and buffers that are pruned together or not at all. Units
+have numbers; -1 stands for entries that no unit owns and that always stay.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,11 @@ Floats = NDArray[np.float64]
 
 
 def unit_table(count: int, fill: Any, values: Iterable[tuple[Ints, ArrayLike]] = ()) -> NDArray[Any]:
-    """A table to be indexed with the units of a slot, shape (count + 1,): the last row answers for -1, no unit.
+    """A table that the units of a slot index, shape (count + 1,): its last row answers for -1, no unit.
 
     Args:
         count: how many units there are.
-        fill: stands in every row to which `values` gives nothing, the last one among them; its type is the table's.
+        fill: the value of all other rows, the last one among them; its type is the table's.
         values: pairs of units, shape (n,), and their values: one for all of them, or shape (n,).
     """
     table = np.full(count + 1, fill)
@@ -32,7 +36,7 @@ def unit_table(count: int, fill: Any, values: Iterable[tuple[Ints, ArrayLike]] =
 
 
 def with_fixed(values: NDArray[Any], fixed: Any) -> NDArray[Any]:
-    """Values per unit, shape (units,), as a table to be indexed with the units of a slot: `fixed` answers for -1."""
+    """Values per unit, shape (units,), as a table that the units of a slot index: `fixed` answers for -1, no unit."""
     return np.append(values, fixed)
 
 
@@ -40,8 +44,8 @@ def with_fixed(values: NDArray[Any], fixed: Any) -> NDArray[Any]:
 class Slot:
     """One dimension of one parameter or buffer; `units[i]` is the unit that owns index i, or -1 (always stays).
 
-    `role` is the part it plays for them: `out` (filters of a convolution or linear layer), `bias` (theirs), `in` (its
-    inputs), `scale`, `shift`, `stat` (of a normalisation), or `other`.
+    `role` says what the entries are to the units: `out` (filters of a convolution or linear layer), `bias` (of such
+    filters), `in` (inputs of such a layer), `scale`, `shift`, `stat` (of a normalisation), or `other`.
     """
 
     tensor: str
@@ -115,7 +119,7 @@ class CrossChannelCall:
 
 @dataclass(frozen=True, eq=False)
 class SizeAttribute:
-    """An attribute of a module that holds numbers of channels: each as many as entries of one of `parts` stay.
+    """An attribute of a module that holds numbers of channels: number i counts the entries of `parts[i]` that stay.
 
     A lone number has one part.
     """
@@ -127,9 +131,10 @@ class SizeAttribute:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """The model's code multiplies what `entries` of a tensor give by (entries of `units` that stay) ** `power`.
+    """A factor in the model's code that follows a width: (kept entries of `units`) ** `power`.
 
-    Surgery multiplies these entries by (share of `units` that stays) ** -`power`: all stays as it was.
+    It multiplies the outputs of `entries` along dimension `dim` of a tensor. Surgery multiplies these entries by (kept
+    share of `units`) ** -`power`, so that the outputs are as they were.
     """
 
     tensor: str

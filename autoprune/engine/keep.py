@@ -55,7 +55,7 @@ class Keep:
         stays = np.ones(graph.unit_count, dtype=bool)
         for group_id, positions in self.kept:
             group = graph.group(group_id)
-            stays[group.units] = _kept(group_id, positions, group.size)
+            stays[group.units] = _kept_positions(group_id, positions, group.size)
         return stays
 
     def to_dict(self) -> dict[str, list[int]]:
@@ -63,7 +63,7 @@ class Keep:
         return {group: list(positions) for group, positions in self.kept}
 
 
-def _kept(group_id: str, positions: tuple[int, ...], size: int) -> NDArray[np.bool_]:
+def _kept_positions(group_id: str, positions: tuple[int, ...], size: int) -> NDArray[np.bool_]:
     kept = np.zeros(size, dtype=bool)
     inside = bool(positions) and min(positions) >= 0 and max(positions) < size
     if inside:

@@ -18,20 +18,20 @@ def shrink(graph: ChannelGraph, keep: Keep) -> ChannelGraph:
     """
     stays = keep.units(graph)
     number = with_fixed(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # of the units that stay
-    after = _After(graph, with_fixed(stays, True), number)
+    renumbered = _Renumbered(graph, with_fixed(stays, True), number)
     return replace(
         graph,
         groups=tuple(replace(group, units=number[group.units[stays[group.units]]]) for group in graph.groups),
-        slots=tuple(after.slot(slot) for slot in graph.slots),
-        cross_channel=tuple(after.call(call) for call in graph.cross_channel),
-        attributes=tuple(replace(a, parts=tuple(after.units(part) for part in a.parts)) for a in graph.attributes),
-        scales=tuple(after.scale(scale) for scale in graph.scales),
+        slots=tuple(renumbered.slot(slot) for slot in graph.slots),
+        cross_channel=tuple(renumbered.call(call) for call in graph.cross_channel),
+        attributes=tuple(replace(a, parts=tuple(renumbered.units(part) for part in a.parts)) for a in graph.attributes),
+        scales=tuple(renumbered.scale(scale) for scale in graph.scales),
         unit_count=int(stays.sum()),
     )
 
 
 def compose(graph: ChannelGraph, first: Keep, second: Keep) -> Keep:
-    """The one cut that does what `first` and then `second`, on the graph shrunk by `first`, do."""
+    """One cut that equals two: `first` on the graph, then `second` on the graph shrunk by `first`."""
     before = dict(first.kept)
     after = {
         group: [before.get(group, range(graph.by_id[group].size))[i] for i in positions]
@@ -40,17 +40,17 @@ def compose(graph: ChannelGraph, first: Keep, second: Keep) -> Keep:
     return Keep.of({**before, **after})
 
 
-class _After:
-    """What is left of the parts of a graph, in the new units' numbers.
+class _Renumbered:
+    """The parts of a graph after a cut, with the units that stay renumbered.
 
-    `stays` and `number` are tables by unit, shape (units + 1,): whether it stays, and its number then.
+    `stays` and `number` are tables by unit, shape (units + 1,): whether it stays, and its new number.
     """
 
     def __init__(self, graph: ChannelGraph, stays: np.ndarray, number: Ints) -> None:
         self.graph, self.stays, self.number = graph, stays, number
 
     def units(self, units: Ints) -> Ints:
-        """Of an array of units: those that stay; rows that lose all go, the others lose equally many."""
+        """The units of an array that stay; rows that lose all their units go, the others lose equally many."""
         kept = self.stays[units]
         rows = int(kept.reshape(len(units), -1).any(1).sum())
         flat: Ints = self.number[units[kept]]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import random_functions  # noqa: F401 - registers all kinds
 import torch
 from hypothesis import strategies as st
 from random_nodes import KINDS, WIDEST, WINDOWS, Shape
@@ -64,7 +65,7 @@ class RandomNet(nn.Module):
         self.nodes: list[Node] = []
         self.shapes: list[Shape] = [(3, *image)]
         self.layers = nn.ModuleList()
-        self.way = "open"
+        self.head_mode = "open"
 
     def add(self, node: Node) -> None:
         """Append a node; its output's shape is found by running it."""
@@ -76,11 +77,11 @@ class RandomNet(nn.Module):
         self.layers.append(layer)
         self.shapes.append(tuple(out.shape[1:]))
 
-    def close(self, way: str) -> None:
+    def close(self, head_mode: str) -> None:
         """A linear layer on the means (`mean`) or on all pixels (`flatten`) of what is left."""
         loose = [self.shapes[value] for value in self.loose()]
-        inputs = sum(c * (h * w if way == "flatten" else 1) for c, h, w in loose)
-        self.head, self.way = nn.Linear(inputs, CLASSES), way
+        inputs = sum(c * (h * w if head_mode == "flatten" else 1) for c, h, w in loose)
+        self.head, self.head_mode = nn.Linear(inputs, CLASSES), head_mode
 
     def loose(self) -> list[int]:
         read = {source for node in self.nodes for source in node.sources}
@@ -91,7 +92,7 @@ class RandomNet(nn.Module):
         for node, layer in zip(self.nodes, self.layers, strict=True):
             values.append(layer(*(values[source] for source in node.sources)))
         left = [values[value] for value in self.loose()]
-        flat = [v.mean((2, 3)) if self.way == "mean" else v.flatten(1) for v in left]
+        flat = [v.mean((2, 3)) if self.head_mode == "mean" else v.flatten(1) for v in left]
         return self.head(torch.cat(flat, 1))
 
 
@@ -216,6 +217,6 @@ FOLDING = (
 def folds(spec: Spec) -> bool:
     """No zeros are padded around what is convolved or averaged, and no layer is used twice."""
     return all(
-        node.kind in FOLDING and node.options.get("window", WINDOWS[0])[2] == 0 and node.options.get("how") != "smooth"
+        node.kind in FOLDING and node.options.get("window", WINDOWS[0])[2] == 0 and node.options.get("mode") != "smooth"
         for node in spec.nodes
     )

@@ -1,4 +1,4 @@
-"""Integer labels on tensor dimensions and how they move through reshapes: the arithmetic below `rules.py`. numpy only.
+"""Integer labels on tensor dimensions and how they move through reshapes: the arithmetic below the rules. numpy only.
 
 A *block* is `(dims, array)`: the labels of the entries along one or several dimensions of a tensor, jointly, with
 `array.shape == tuple(shape[d] for d in dims)`. Label 0 (`FIXED`) marks entries that no unit owns: inputs, padding.

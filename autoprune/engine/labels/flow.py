@@ -111,9 +111,9 @@ class Flow:
     # ---- what the call shows of the model ----------------------------------------------------------------------------
 
     def mix(self, name: str, tensor: object, over: Collection[int]) -> None:
-        """The tensor's entries along `over` act on each other: how many there are is no longer the channels' affair.
+        """The tensor's entries along `over` act on each other: each output depends on which entries there are.
 
-        What a model cut there computes is what the uncut one would compute from the entries that stay; `masking.mask`
+        A model that is cut there computes what the dense one would compute from the entries that stay; `masking.mask`
         needs to know which these are.
         """
         blocks = tuple(block for block in self.get(tensor) if set(block[0]) & set(over))

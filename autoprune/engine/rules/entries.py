@@ -39,13 +39,13 @@ def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
                 blocks.append((moved, labels))
     blocks = flow.merge(blocks, out.shape, why)
     for tensor in tensors:
-        unmatched = _unmatched(flow, tensor, out, blocks)
+        unmatched = _blocks_met_unlabelled(flow, tensor, out, blocks)
         flow.freeze_all(unmatched, why)  # these stay: from here on they are fixed like what they met
         blocks = [block for block in blocks if not any(block[1] is labels for _, labels in unmatched)]
     flow.set(out, blocks)
 
 
-def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> list[Block]:
+def _blocks_met_unlabelled(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> list[Block]:
     """The blocks of the output to which this tensor brings entries that differ, but no labels."""
     if id(tensor) in flow.state.uniform:
         return []
@@ -70,7 +70,7 @@ def _unmatched(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> 
     "replication_pad1d", "reflection_pad2d", "replication_pad2d", "_upsample_bilinear2d_aa",
     "adaptive_avg_pool2d", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli",
 )  # fmt: skip
-def same(flow: Flow, call: Call) -> None:
+def keep_channels(flow: Flow, call: Call) -> None:
     """Channel by channel, shape of the channels unchanged; spatial sizes may change, so labels there are frozen."""
     source, out = call.args[0], call.first_out
     kept = [block for block in flow.get(source) if all(source.shape[d] == out.shape[d] for d in block[0])]
@@ -79,7 +79,7 @@ def same(flow: Flow, call: Call) -> None:
 
 
 @register("copy")
-def copy(flow: Flow, call: Call) -> None:
+def copy_into(flow: Flow, call: Call) -> None:
     """`a.copy_(b)`: a has the entries of b. If a is part of another tensor, these must fit into their place there."""
     target, source = call.args[:2]
     part = id(target) in flow.state.views
@@ -90,7 +90,7 @@ def copy(flow: Flow, call: Call) -> None:
 
 @register("expand")
 def expand(flow: Flow, call: Call) -> None:
-    """New leading dimensions; entries of dimensions of size 1 are repeated as often as what they will meet is long.
+    """New leading dimensions; dimensions of size 1 are repeated to the length of what they will meet.
 
     The copies get labels of their own, so that whatever they meet takes them along: `scale.expand_as(x) * x`.
     """
@@ -107,7 +107,7 @@ def expand(flow: Flow, call: Call) -> None:
 
 
 @register("arange", "empty_strided", "rand", "randn", "linspace", "eye", "sym_size", "sym_numel", "is_same_size")
-def fresh(_flow: Flow, _call: Call) -> None:
+def new_tensor(_flow: Flow, _call: Call) -> None:
     """A new tensor without labels: what meets it at full size is frozen there."""
 
 

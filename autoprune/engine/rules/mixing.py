@@ -20,10 +20,10 @@ def softmax(flow: Flow, call: Call) -> None:
 
 
 @register("cumsum", "sort", "topk", "flip", "argmax", "argsort", "cumprod", "roll")
-def across(flow: Flow, call: Call) -> None:
+def mix_or_reorder(flow: Flow, call: Call) -> None:
     """Mixes or reorders entries along a dimension: channels there must stay, others follow."""
     source = call.args[0]
-    dims = _dims(
+    dims = _listed_dims(
         call.arg({"topk": 2, "roll": 2}.get(call.name, 1), "dims" if call.name in ("flip", "roll") else "dim", -1),
         source,
     )
@@ -33,7 +33,7 @@ def across(flow: Flow, call: Call) -> None:
         flow.set(out, [b for b in blocks if not set(b[0]) & dims] if out.dim() == source.dim() else [])
 
 
-def _dims(given: int | Sequence[int] | None, tensor: Tensor) -> set[int]:
+def _listed_dims(given: int | Sequence[int] | None, tensor: Tensor) -> set[int]:
     """Dimension numbers as arguments give them -> non-negative; nothing given means all."""
     listed = [given] if isinstance(given, int) else given or range(tensor.dim())
     return {d % max(tensor.dim(), 1) for d in listed}
@@ -44,11 +44,11 @@ def _dims(given: int | Sequence[int] | None, tensor: Tensor) -> set[int]:
     "any", "all",
 )  # fmt: skip
 def reduce(flow: Flow, call: Call) -> None:
-    """What channels are reduced over is mixed; labels on the other dimensions stay."""
+    """Channels along the reduced dimensions are mixed; labels on the other dimensions stay."""
     source = call.args[0]
-    dims = _dims(call.arg(2 if call.name in ("linalg_vector_norm", "norm") else 1, "dim"), source)
+    dims = _listed_dims(call.arg(2 if call.name in ("linalg_vector_norm", "norm") else 1, "dim"), source)
     flow.mix(call.name, source, dims)
-    _reduced(flow, call, dims)
+    _set_reduced_labels(flow, call, dims)
 
 
 @register("max", "min")
@@ -57,21 +57,21 @@ def extremum(flow: Flow, call: Call) -> None:
     if len(call.args) > 1 and isinstance(call.args[1], Tensor):
         pointwise(flow, call)
         return
-    dims = _dims(call.arg(1, "dim"), call.args[0])
+    dims = _listed_dims(call.arg(1, "dim"), call.args[0])
     flow.freeze_all([b for b in flow.get(call.args[0]) if set(b[0]) & dims], f"{call.name} over the channels")
-    _reduced(flow, call, dims)
+    _set_reduced_labels(flow, call, dims)
 
 
-def _reduced(flow: Flow, call: Call, dims: set[int]) -> None:
+def _set_reduced_labels(flow: Flow, call: Call, dims: set[int]) -> None:
     source = call.args[0]
     kept = [d for d in range(source.dim()) if d not in dims]
     shrunk = call.first_out.dim() < source.dim()
     mapping = {d: i for i, d in enumerate(kept)} if shrunk else {d: d for d in kept}
     for out in call.out if isinstance(call.out, (tuple, list)) else [call.out]:
-        flow.set(out, renumber(_beside(flow, flow.get(source), dims), mapping))
+        flow.set(out, renumber(_blocks_beside(flow, flow.get(source), dims), mapping))
 
 
-def _beside(flow: Flow, blocks: Iterable[Block], dims: set[int]) -> list[Block]:
+def _blocks_beside(flow: Flow, blocks: Iterable[Block], dims: set[int]) -> list[Block]:
     """What is left of the blocks once `dims` are reduced away.
 
     Of a joint block (rows, offsets) whose rows lose the same offsets, reducing the offsets leaves rows that all stay.

@@ -45,9 +45,9 @@ class _Kernel:
 def convolution(flow: Flow, call: Call) -> None:
     """Inputs meet weight dim 1, filters are weight dim 0 (the other way round when transposed); `groups` split both."""
     x, weight, bias = call.args[:3]
-    kernel = _kernel(flow, weight, groups=call.args[8], transposed=call.args[6])
+    kernel = _labelled_kernel(flow, weight, groups=call.args[8], transposed=call.args[6])
     labels = flow.along(x, 1, "convolution over a labelled dimension")
-    out = _through_groups(flow, labels, kernel) if kernel.groups > 1 else _through(flow, labels, kernel)
+    out = _grouped_outputs(flow, labels, kernel) if kernel.groups > 1 else _plain_outputs(flow, labels, kernel)
     if out is not None:
         flow.note_role(out, "out")
         _tie_bias(flow, bias, out)
@@ -55,14 +55,14 @@ def convolution(flow: Flow, call: Call) -> None:
     _record_convolution(flow, call, kernel, out)
 
 
-def _kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Kernel:
+def _labelled_kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Kernel:
     blocks = flow.get(weight)
     flow.freeze_all([block for block in blocks if len(block[0]) > 1], "weight with joint dimensions")
     single = {dims[0]: labels for dims, labels in blocks if len(dims) == 1}
     return _Kernel(single.get(0), single.get(1), groups, transposed)
 
 
-def _through(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
+def _plain_outputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     """The labels of the output of a plain convolution."""
     if kernel.inputs is not None:
         flow.note_role(kernel.inputs, "in")
@@ -70,7 +70,7 @@ def _through(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     return kernel.filters
 
 
-def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
+def _grouped_outputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     """The labels of the output of a grouped convolution.
 
     With one input (or, transposed, one output) a group, whole groups go. Else the same offset goes out of every group,
@@ -83,7 +83,7 @@ def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     offsets = None if x is None else x.reshape(kernel.groups, -1)
     single = rows.shape[1] == 1 or kernel.columns is None
     if (single or flow.state.whole_groups) and flow.path not in flow.state.by_offset:
-        return _whole_groups(flow, offsets, rows, kernel)
+        return _whole_group_outputs(flow, offsets, rows, kernel)
     flow.state.by_offset.add(flow.path)
     flow.tie(rows, rows[:1], OVER_FIXED)
     if kernel.transposed:
@@ -98,8 +98,8 @@ def _through_groups(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     return kernel.rows
 
 
-def _whole_groups(flow: Flow, x: Ints | None, rows: Ints, kernel: _Kernel) -> Ints:
-    """Everything of a group lives and dies together, its weight's other dimension stays as it is."""
+def _whole_group_outputs(flow: Flow, x: Ints | None, rows: Ints, kernel: _Kernel) -> Ints:
+    """All channels of a group live and die together; the other dimension of its weight stays as it is."""
     if rows.shape[1] > 1:
         flow.tie(rows, rows[:, :1], OVER_FIXED)
     if x is None:
@@ -151,7 +151,7 @@ def matmul(flow: Flow, call: Call) -> None:
     *bias, x, w = call.args[: 3 if call.name.startswith(("addm", "badd")) else 2]
     last = x.dim() - 1
     x_factor, k_x, k_w, w_factor = (
-        _factor(flow, t, d) for t, d in ((x, last - 1), (x, last), (w, last - 1), (w, last))
+        _labels_of_factor(flow, t, d) for t, d in ((x, last - 1), (x, last), (w, last - 1), (w, last))
     )
     _tie_reduced(flow, x, w)
     _mark_linear(flow, k_w, w_factor)
@@ -171,7 +171,7 @@ def _note_matmul_bias(flow: Flow, bias: Tensor, filters: Ints | None) -> None:
             flow.note_bias(filters, labels)
 
 
-def _factor(flow: Flow, tensor: Tensor, dim: int) -> Ints | None:
+def _labels_of_factor(flow: Flow, tensor: Tensor, dim: int) -> Ints | None:
     """The labels along one dimension; jointly labelled rows (heads) are tied, so that one row speaks for all."""
     for dims, labels in flow.get(tensor):
         if dim in dims:

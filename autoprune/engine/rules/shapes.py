@@ -134,7 +134,7 @@ def unfold(flow: Flow, call: Call) -> None:
 
 
 @register("index_select", "gather", "take_along_dim", "scatter", "scatter_add", "index_add", "index_copy")
-def picked(flow: Flow, call: Call) -> None:
+def pick_by_number(flow: Flow, call: Call) -> None:
     """Entries picked by number along one dimension: channels there must stay."""
     source = call.args[0]
     dim = call.args[1] % source.dim()
@@ -265,7 +265,7 @@ def split(flow: Flow, call: Call) -> None:
                 flow.note_lengths(*lengths)
     for part in call.out:
         stop = start + part.shape[dim]
-        flow.set(part, _taken(flow, flow.get(source), dim, np.arange(start, stop)))
+        flow.set(part, _take_entries(flow, flow.get(source), dim, np.arange(start, stop)))
         start = stop
 
 
@@ -279,7 +279,7 @@ def slice_(flow: Flow, call: Call) -> None:
         if dims == (dim,):
             for part in (labels, labels[: index[0]], labels[: index[1]]):
                 flow.note_lengths(part)
-    flow.set(call.out, _taken(flow, flow.get(source), dim, np.arange(*index)))
+    flow.set(call.out, _take_entries(flow, flow.get(source), dim, np.arange(*index)))
 
 
 @register("select")
@@ -301,6 +301,6 @@ def unbind(flow: Flow, call: Call) -> None:
         select(flow, Call(call.name, call.func, (call.args[0], call.arg(1, "dim", 0), i), {}, part))
 
 
-def _taken(flow: Flow, blocks: Sequence[Block], dim: int, index: Ints) -> list[Block]:
+def _take_entries(flow: Flow, blocks: Sequence[Block], dim: int, index: Ints) -> list[Block]:
     flow.note_taken_by_number(blocks, dim)
     return [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]

@@ -51,7 +51,7 @@ def save(
             unfinished.mkdir(parents=True)
         except OSError as error:
             raise InputError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
-        _write(unfinished, model, graph, keep, info or {})
+        _write_model(unfinished, model, graph, keep, info or {})
         unfinished.chmod(0o755)
     return folder
 
@@ -75,7 +75,7 @@ def load(folder: str | Path, model: Callable[[], nn.Module]) -> nn.Module:
         raise ArtifactError(f"the factory's model is another: {error}", where=str(folder)) from error
     pruned = _cut_like(dense, description, folder)
     _add_parameters(pruned, description["added"], tensors)
-    _fill(pruned, tensors, folder)
+    _fill_tensors(pruned, tensors, folder)
     return pruned.eval()
 
 
@@ -97,20 +97,20 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return description
 
 
-def _write(folder: Path, model: nn.Module, graph: ChannelGraph, keep: Keep, info: Mapping[str, Any]) -> None:
+def _write_model(folder: Path, model: nn.Module, graph: ChannelGraph, keep: Keep, info: Mapping[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_tensors(model).items()}
     save_file(tensors, folder / WEIGHTS)
     stays = keep.units(graph)
     description = {
         "format": FORMAT,
-        "weights_sha256": _checksum(folder / WEIGHTS),
+        "weights_sha256": _file_sha256(folder / WEIGHTS),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "keep": keep.to_dict(),
         "widths": keep.widths(graph),
-        "decomposed": _ranks(model, graph),
-        "cuts": _cuts(graph, stays),
+        "decomposed": _full_ranks(model, graph),
+        "cuts": _cut_dimensions(graph, stays),
         "attributes": sizes_after(graph, stays),
-        "added": sorted(set(tensors) & _added(model, graph)),
+        "added": sorted(set(tensors) & _added_parameters(model, graph)),
         "inputs": [{**dataclasses.asdict(spec), "shape": list(spec.shape)} for spec in graph.inputs],
         "torch": torch.__version__,
         "info": info,
@@ -127,14 +127,14 @@ def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: persistent[name] for name in first.values()}
 
 
-def _ranks(model: nn.Module, graph: ChannelGraph) -> dict[str, int]:
+def _full_ranks(model: nn.Module, graph: ChannelGraph) -> dict[str, int]:
     """The layers that are two, and their inner channels before any was cut."""
     basis = {f"{path}.basis.weight": path for path in decomposed(model)}
     full = {basis[slot.tensor]: len(slot.units) for slot in graph.slots if slot.tensor in basis and slot.dim == 0}
     return full | {path: len(model.get_parameter(name)) for name, path in basis.items() if path not in full}
 
 
-def _cuts(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, dict[str, Any]]]:
+def _cut_dimensions(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, dict[str, Any]]]:
     """Tensor -> dimension -> dense size and the indices that stay, for every dimension that lost some."""
     cuts: dict[str, dict[str, dict[str, Any]]] = {}
     for slot in graph.slots:
@@ -144,7 +144,7 @@ def _cuts(graph: ChannelGraph, stays: np.ndarray) -> dict[str, dict[str, dict[st
     return cuts
 
 
-def _added(model: nn.Module, graph: ChannelGraph) -> set[str]:
+def _added_parameters(model: nn.Module, graph: ChannelGraph) -> set[str]:
     """Parameters the traced model did not have: biases that surgery added to hold folded constants."""
     return {name for name, _ in model.named_parameters()} - set(graph.tensors)
 
@@ -153,7 +153,7 @@ def _read_weights(folder: Path, description: Mapping[str, Any]) -> dict[str, Ten
     file = folder / WEIGHTS
     if not file.is_file():
         raise ArtifactError("missing", where=str(file))
-    if _checksum(file) != description["weights_sha256"]:
+    if _file_sha256(file) != description["weights_sha256"]:
         raise ArtifactError("the weights are not those that were saved (checksum differs)", where=str(file))
     try:
         return load_file(file)
@@ -190,7 +190,7 @@ def _add_parameters(model: nn.Module, names: list[str], tensors: Mapping[str, Te
         model.get_submodule(path).register_parameter(leaf, nn.Parameter(torch.zeros_like(tensors[name])))
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+def _fill_tensors(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
     wanted = stored_tensors(model)
     for name in sorted(set(wanted) ^ set(tensors)):
         side = "the factory's model" if name in wanted else "the artefact"
@@ -206,5 +206,5 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None
             tensor.copy_(tensors[name])
 
 
-def _checksum(file: Path) -> str:
+def _file_sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -24,13 +24,14 @@ def copy_module(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """What `copy.deepcopy(model, memo)` returns, six times faster.
 
     Modules that copy as Python copies by default, and the dictionaries and numbers they consist of, are copied here;
-    whatever else hangs on them, and modules with a way of their own (parametrised ones, scripts), `deepcopy` copies.
+    `deepcopy` copies everything else that hangs on them, and modules that define how they are copied (parametrised
+    ones, scripts).
     """
-    new: nn.Module = _copy(model, memo)
+    new: nn.Module = _copy_value(model, memo)
     return new
 
 
-def _copy(value: Any, memo: dict[int, Any]) -> Any:
+def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
     kind = type(value)
     if kind in _ATOMS or (kind is tuple and all(type(item) in _ATOMS for item in value)):
         return value
@@ -47,12 +48,12 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
 def _copy_items(value: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
     new = memo[id(value)] = type(value)()
     for key, item in value.items():
-        new[_copy(key, memo)] = _copy(item, memo)
+        new[_copy_value(key, memo)] = _copy_value(item, memo)
     return new
 
 
 def _copy_set(value: set[Any], memo: dict[int, Any]) -> set[Any]:
-    new = memo[id(value)] = {_copy(item, memo) for item in value}
+    new = memo[id(value)] = {_copy_value(item, memo) for item in value}
     return new
 
 
@@ -73,7 +74,7 @@ def _copy_default(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             empty = (
                 (kind is OrderedDict or kind is dict) and not value and id(value) not in memo
             )  # hooks: 12 per module
-            state[name] = memo.setdefault(id(value), kind()) if empty else _copy(value, memo)
+            state[name] = memo.setdefault(id(value), kind()) if empty else _copy_value(value, memo)
     new.__setstate__(state)
     return new
 
@@ -81,9 +82,9 @@ def _copy_default(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 @lru_cache(maxsize=1024)
 def _copies_by_default(kind: type[nn.Module]) -> bool:
     """Whether `deepcopy` makes an instance without arguments and hands it a copy of the module's dictionary."""
-    own_ways = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
+    own_hooks = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
     return (
-        not any(hasattr(kind, name) for name in own_ways)
+        not any(hasattr(kind, name) for name in own_hooks)
         and all(getattr(kind, name) is getattr(object, name) for name in ("__new__", "__reduce__", "__reduce_ex__"))
         and kind.__getstate__ is nn.Module.__getstate__
         and kind not in copyreg.dispatch_table

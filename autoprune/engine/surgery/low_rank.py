@@ -37,7 +37,9 @@ class Decomposed(nn.Sequential):
 def decomposable(model: nn.Module) -> tuple[str, ...]:
     """Names of the layers that can be decomposed: linear ones and convolutions of one group, not transposed."""
     inside = {f"{path}.{name}" for path, m in model.named_modules() if isinstance(m, Decomposed) for name in m._modules}
-    return tuple(path for path, module in model.named_modules() if _fits(module) and path not in inside and path)
+    return tuple(
+        path for path, module in model.named_modules() if _can_decompose(module) and path not in inside and path
+    )
 
 
 def decomposed(model: nn.Module) -> tuple[str, ...]:
@@ -59,9 +61,9 @@ def decompose(model: nn.Module, layers: Iterable[str], init: str = "svd") -> nn.
         raise InputError(f"unknown start {init!r}", where="decompose", allowed=", ".join(INITS))
     result = copy.deepcopy(model)
     for path in layers:
-        layer = _layer(result, path)
-        basis, mix = _svd(_matrix(layer)) if init == "svd" else _identity(_matrix(layer))
-        _put(result, path, _pair(layer, basis, mix))
+        layer = _checked_layer(result, path)
+        basis, mix = _svd_factors(_filter_matrix(layer)) if init == "svd" else _identity_factors(_filter_matrix(layer))
+        _replace_layer(result, path, _decomposed_layer(layer, basis, mix))
     return result
 
 
@@ -69,9 +71,10 @@ def hollow(model: nn.Module, ranks: Mapping[str, int]) -> nn.Module:
     """A new model with these layers decomposed at these ranks, their weights left at zero: to load others into."""
     result = copy.deepcopy(model)
     for path, rank in ranks.items():
-        layer = _layer(result, path)
-        matrix = _matrix(layer)
-        _put(result, path, _pair(layer, matrix.new_zeros(rank, matrix.shape[1]), matrix.new_zeros(len(matrix), rank)))
+        layer = _checked_layer(result, path)
+        matrix = _filter_matrix(layer)
+        basis, mix = matrix.new_zeros(rank, matrix.shape[1]), matrix.new_zeros(len(matrix), rank)
+        _replace_layer(result, path, _decomposed_layer(layer, basis, mix))
     return result
 
 
@@ -85,9 +88,9 @@ def recompose(model: nn.Module, layers: Iterable[str]) -> nn.Module:
                 f"layer {path!r} is not decomposed", where="recompose", allowed=", ".join(decomposed(result))
             )
         basis, mix = pair.basis, pair.mix
-        weight = _matrix(mix) @ _matrix(basis)
+        weight = _filter_matrix(mix) @ _filter_matrix(basis)
         weight = weight.reshape(len(weight), *basis.weight.shape[1:])  # type: ignore[union-attr,operator,arg-type]
-        _put(result, path, _like(basis, weight, _joint_bias(basis, mix)))
+        _replace_layer(result, path, _layer_like(basis, weight, _joint_bias(basis, mix)))
     return result
 
 
@@ -112,19 +115,19 @@ def unprofitable(model: nn.Module, graph: ChannelGraph, keep: Keep) -> tuple[str
     return tuple(found)
 
 
-def _fits(module: nn.Module) -> bool:
+def _can_decompose(module: nn.Module) -> bool:
     plain = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and module.groups == 1
     return plain or type(module) is nn.Linear
 
 
-def _layer(model: nn.Module, path: str) -> nn.Module:
+def _checked_layer(model: nn.Module, path: str) -> nn.Module:
     if path not in decomposable(model):
         allowed = ", ".join(decomposable(model)) or "the model has no such layer"
         raise InputError(f"layer {path!r} cannot be decomposed", where="decompose", allowed=allowed)
     return model.get_submodule(path)
 
 
-def _matrix(layer: nn.Module) -> Tensor:
+def _filter_matrix(layer: nn.Module) -> Tensor:
     """The filters, (filters, weights of each), detached."""
     weight: Tensor = layer.weight.detach()  # type: ignore[operator,union-attr,assignment]
     return weight.reshape(len(weight), -1)
@@ -136,38 +139,38 @@ def _joint_bias(basis: nn.Module, mix: nn.Module) -> Tensor | None:
     outer: Tensor | None = mix.bias  # type: ignore[assignment]
     if inner is None:
         return outer
-    through = _matrix(mix) @ inner.detach()
+    through = _filter_matrix(mix) @ inner.detach()
     return through if outer is None else outer.detach() + through
 
 
-def _svd(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _svd_factors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     return right.to(matrix.dtype), (left * values).to(matrix.dtype)
 
 
-def _identity(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _identity_factors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return matrix.clone(), torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
 
 
-def _pair(layer: nn.Module, basis: Tensor, mix: Tensor) -> Decomposed:
-    first = _like(layer, basis.reshape(len(basis), *layer.weight.shape[1:]), None)  # type: ignore[union-attr,operator]
+def _decomposed_layer(layer: nn.Module, basis: Tensor, mix: Tensor) -> Decomposed:
+    first = _layer_like(layer, basis.reshape(len(basis), *layer.weight.shape[1:]), None)  # type: ignore[union-attr,operator]
     bias: Tensor | None = layer.bias  # type: ignore[assignment]
     if isinstance(layer, nn.Linear):
-        return Decomposed(first, _filled(nn.Linear(len(basis), len(mix), bias=bias is not None), mix, bias))
+        return Decomposed(first, _with_weights(nn.Linear(len(basis), len(mix), bias=bias is not None), mix, bias))
     last = type(layer)(len(basis), len(mix), 1, bias=bias is not None)  # type: ignore[operator]
-    return Decomposed(first, _filled(last, mix.reshape(last.weight.shape), bias))
+    return Decomposed(first, _with_weights(last, mix.reshape(last.weight.shape), bias))
 
 
-def _like(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def _layer_like(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """A layer that works as this one does, with other filters."""
     if isinstance(layer, nn.Linear):
-        return _filled(nn.Linear(weight.shape[1], len(weight), bias=bias is not None), weight, bias)
+        return _with_weights(nn.Linear(weight.shape[1], len(weight), bias=bias is not None), weight, bias)
     assert isinstance(layer, _ConvNd)
-    how = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
-    return _filled(type(layer)(weight.shape[1], len(weight), bias=bias is not None, **how), weight, bias)
+    options = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+    return _with_weights(type(layer)(weight.shape[1], len(weight), bias=bias is not None, **options), weight, bias)
 
 
-def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def _with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     layer.to(device=weight.device, dtype=weight.dtype)
     with torch.no_grad():
         layer.weight.copy_(weight)  # type: ignore[union-attr,operator]
@@ -176,7 +179,7 @@ def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     return layer
 
 
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+def _replace_layer(model: nn.Module, path: str, module: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     owner = model.get_submodule(parent)
     module.train(owner.training)

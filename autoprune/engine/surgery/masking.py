@@ -85,11 +85,11 @@ class KeptOnly(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         x = args[0]
         kept = {d: torch.from_numpy(entries).to(x.device) for d, entries in _kept_along(call, self.stays).items()}
-        small = _selected(x, kept)
+        small = _select_entries(x, kept)
         out = func(*_with_source(name, args, small, kept), **(kwargs or {}))
         first = out[0] if isinstance(out, tuple) else out
         if name in _SHAPE_KEEPING:
-            first = _scattered(first, x, kept)
+            first = _scatter_entries(first, x, kept)
         return (first, *out[1:]) if isinstance(out, tuple) else first
 
 
@@ -116,17 +116,17 @@ def _with_source(name: str, args, small: Tensor, kept: Mapping[int, Tensor]):  #
         return (small, *args[1:])
     start = small.dim() - len(args[1])
     inner = {dim - start: index for dim, index in kept.items()}
-    rest = [_selected(value, inner) if isinstance(value, Tensor) else value for value in args[2:]]
+    rest = [_select_entries(value, inner) if isinstance(value, Tensor) else value for value in args[2:]]
     return (small, list(small.shape[start:]), *rest)
 
 
-def _selected(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+def _select_entries(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
     for dim, index in kept.items():
         tensor = tensor.index_select(dim, index)
     return tensor
 
 
-def _scattered(part: Tensor, like: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+def _scatter_entries(part: Tensor, like: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
     """`part` in a tensor of zeros of the shape of `like`."""
     for dim, index in kept.items():
         shape = list(part.shape)

@@ -10,7 +10,7 @@ from torch import nn
 
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
-from autoprune.engine.surgery.folding import _constants, _correct
+from autoprune.engine.surgery.folding import apply_correction, find_corrections
 from autoprune.engine.surgery.tensors import all_kept, copy_with, cut_tensor, kept_entries, named_tensors
 from autoprune.errors import InputError
 
@@ -29,13 +29,13 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
     """
     stays = keep.units(graph)
     _check_model(model, graph)
-    corrections = _constants(model, graph, stays) if fold and not stays.all() else {}
+    corrections = find_corrections(model, graph, stays) if fold and not stays.all() else {}
     cuts = all_kept(graph, stays).cuts(graph)
     pruned = copy_with(model, lambda name, tensor: cut_tensor(tensor, cuts.get(name, ())))
     sync_sizes(pruned, sizes_after(graph, stays))
     for path, (target, delta) in corrections.items():
-        _correct(pruned, path, target, delta)
-    _rescale(pruned, graph, stays)
+        apply_correction(pruned, path, target, delta)
+    _undo_scales(pruned, graph, stays)
     return pruned
 
 
@@ -52,7 +52,7 @@ def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
             )
 
 
-def _rescale(pruned: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> None:
+def _undo_scales(pruned: nn.Module, graph: ChannelGraph, stays: np.ndarray) -> None:
     """Take back what the model's code makes of its smaller widths (see `graph.Scale`)."""
     tensors = dict(named_tensors(pruned)) if graph.scales else {}
     for scale in graph.scales:

@@ -56,7 +56,7 @@ def example_inputs(
     args: dict[int, Any] = {}
     kwargs: dict[str, Tensor] = {}
     for spec in specs:
-        tensor = _example(spec, device, generator)
+        tensor = _example_tensor(spec, device, generator)
         if spec.name is not None:
             kwargs[spec.name] = tensor
         elif spec.listed:
@@ -66,7 +66,7 @@ def example_inputs(
     return list(args.values()), kwargs
 
 
-def _example(spec: InputSpec, device: torch.device | str, generator: torch.Generator) -> Tensor:
+def _example_tensor(spec: InputSpec, device: torch.device | str, generator: torch.Generator) -> Tensor:
     dtype: torch.dtype = getattr(torch, spec.dtype)
     if torch.device(device).type == "meta" or not dtype.is_floating_point:
         return torch.zeros(spec.shape, dtype=dtype, device=device)
@@ -88,7 +88,7 @@ def cut_tensor(tensor: Tensor, cuts: Sequence[Cut]) -> Tensor:
 class AllKept:
     """The entries of all slots of a graph that stay, slot after slot.
 
-    Fields: `units`, who owns each; `indices`, where it lies in its slot; slot i has those from ends[i] to ends[i+1].
+    Fields: `units`, the owner of each; `indices`, its place in its slot; slot i has those from ends[i] to ends[i+1].
     """
 
     units: Ints

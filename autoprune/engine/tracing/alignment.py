@@ -13,7 +13,7 @@ from autoprune.engine.tracing.labelled_run import LabelledRun
 
 
 def misalignment(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: LabelledRun) -> str | None:
-    """How the units of the dense graph meet otherwise in the cut model: some index in its code did not move along.
+    """Why units of the dense graph meet otherwise in the cut model, an index in its code that did not move; or None.
 
     Args:
         graph: of the dense model.
@@ -24,11 +24,11 @@ def misalignment(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Lab
     origin = units_of_labels(graph, run, kept)
     known = origin >= 0
     component, unit = components(run)[known], origin[known]
-    if not _determines(component, unit):
+    if not _determines_partner(component, unit):
         return "after a cut other channels would meet: the model's code fixes an index or a padding"
     alone = _units_alone(graph, kept)
     whole = ~alone[unit]
-    if not _determines(unit[whole], component[whole]):
+    if not _determines_partner(unit[whole], component[whole]):
         return "after a cut channels that belong together would part: the model's code fixes an index"
     if not _mixes_the_same(graph, stays & ~alone, run, origin):
         return "after a cut other channels would be mixed: the model's code fixes an index"
@@ -60,7 +60,7 @@ def _units_alone(graph: ChannelGraph, kept: AllKept) -> np.ndarray:
     return alone[:-1]
 
 
-def _determines(a: Ints, b: Ints) -> bool:
+def _determines_partner(a: Ints, b: Ints) -> bool:
     """Whether equal entries of `a` have equal partners in `b`; sorting the pairs took a third of the probe."""
     partner = np.zeros(a.max(initial=-1) + 1, dtype=np.int64)
     partner[a] = b
@@ -68,16 +68,16 @@ def _determines(a: Ints, b: Ints) -> bool:
 
 
 def _mixes_the_same(graph: ChannelGraph, seen: np.ndarray, run: LabelledRun, origin: Ints) -> bool:
-    """Whether every cross-channel call of the cut model works with the units of before, of those that are `seen`."""
+    """Whether every cross-channel call of the cut model works with the same units as before; only `seen` ones count."""
     after = {
-        (call.name, call.index): _distinct((origin[labels] for _, labels in call.blocks), seen)
+        (call.name, call.index): _distinct_units((origin[labels] for _, labels in call.blocks), seen)
         for call in run.evidence.cross_channel
     }
     return all(
-        _distinct((units for _, units in call.blocks), seen) == after.get((call.name, call.index), set())
+        _distinct_units((units for _, units in call.blocks), seen) == after.get((call.name, call.index), set())
         for call in graph.cross_channel
     )
 
 
-def _distinct(arrays: Iterable[Ints], wanted: np.ndarray) -> set[int]:
+def _distinct_units(arrays: Iterable[Ints], wanted: np.ndarray) -> set[int]:
     return {int(unit) for array in arrays for unit in np.unique(array) if unit >= 0 and wanted[unit]}

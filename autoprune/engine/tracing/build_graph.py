@@ -22,19 +22,19 @@ from autoprune.engine.tracing.size_attributes import size_attributes
 class _Units:
     """Components of tied labels that hold filters.
 
-    `of_label[l]` is the unit of label l or -1; `why[u]` is the place in `reasons` of what freezes unit u, or -1.
+    `of_label[l]` is the unit of label l or -1; `reason_index[u]` is where in `reasons` lies what freezes unit u, or -1.
     """
 
     of_label: Ints
-    why: Ints
+    reason_index: Ints
     reasons: tuple[str, ...]
 
     @property
     def count(self) -> int:
-        return len(self.why)
+        return len(self.reason_index)
 
 
-def _units(run: LabelledRun, blamed: Mapping[int, str]) -> _Units:
+def _find_units(run: LabelledRun, culprits: Mapping[int, str]) -> _Units:
     component = components(run)
     filters = np.concatenate([a.ravel() for a, role in run.evidence.roles if role == "out"] or [np.zeros(0, np.int64)])
     owners = np.unique(component[filters[filters != FIXED]])
@@ -42,25 +42,27 @@ def _units(run: LabelledRun, blamed: Mapping[int, str]) -> _Units:
     number[owners] = np.arange(len(owners))
     of_label = number[component]
     of_label[FIXED] = -1
-    return _Units(of_label, *_reasons(run.ties, of_label, len(owners), blamed))
+    return _Units(of_label, *_reasons_to_stay(run.ties, of_label, len(owners), culprits))
 
 
-def _reasons(ties: Ties, of_label: Ints, count: int, blamed: Mapping[int, str]) -> tuple[Ints, tuple[str, ...]]:
+def _reasons_to_stay(
+    ties: Ties, of_label: Ints, count: int, culprits: Mapping[int, str]
+) -> tuple[Ints, tuple[str, ...]]:
     """For every unit the place of its first reason to stay, -1 if there is none; and the reasons."""
     places: dict[str, int] = {}
-    why = unit_table(count, -1)
-    for unit, reason in blamed.items():
-        why[unit] = places.setdefault(reason, len(places))
-    why[-1] = 0  # answers for labels without a unit: nothing to freeze
+    reason_index = unit_table(count, -1)
+    for unit, reason in culprits.items():
+        reason_index[unit] = places.setdefault(reason, len(places))
+    reason_index[-1] = 0  # answers for labels without a unit: nothing to freeze
     for labels, reason in ties.freezes:
         units = of_label[labels]
-        why[units[why[units] < 0]] = places.setdefault(reason, len(places))
-    return why[:-1], tuple(places)
+        reason_index[units[reason_index[units] < 0]] = places.setdefault(reason, len(places))
+    return reason_index[:-1], tuple(places)
 
 
-def build_graph(run: LabelledRun, blamed: Mapping[int, str]) -> ChannelGraph:
-    """The graph that a run's ties and freezes make; `blamed` freezes further units, with the reason."""
-    units = _units(run, blamed)
+def build_graph(run: LabelledRun, culprits: Mapping[int, str]) -> ChannelGraph:
+    """The graph that a run's ties and freezes make; `culprits` freezes further units, with the reason."""
+    units = _find_units(run, culprits)
     roles = _slot_roles(run)
     slots = [
         Slot(s.tensor, s.dim, role, units.of_label[s.first : s.first + s.size])
@@ -68,9 +70,9 @@ def build_graph(run: LabelledRun, blamed: Mapping[int, str]) -> ChannelGraph:
     ]
     slots = [slot for slot in slots if slot.owned.any()]
     rows = _Rows(units, [slot.units for slot in slots])
-    ops = tuple(_op(op, rows) for op in run.evidence.ops)
+    ops = tuple(_op_of_units(op, rows) for op in run.evidence.ops)
     tensors = _tensor_terms(run.sizes, slots, rows)
-    groups = _groups(slots, units, rows, run.evidence.ops)
+    groups = _form_groups(slots, units, rows, run.evidence.ops)
     return ChannelGraph(
         groups,
         tuple(slots),
@@ -104,30 +106,30 @@ class _Rows:
     def add_labels(self, labels: Ints) -> int:
         return self.add(self.units.of_label[labels].ravel())
 
-    def signatures(self) -> NDArrayU:
+    def signatures(self) -> _Hashes:
         """A 64-bit hash per unit of how often it occurs in which arrays: equal hash, same group."""
         codes = np.random.default_rng(0).integers(1, 2**63, len(self.arrays), dtype=np.uint64)
         result = unit_table(self.units.count, np.uint64(0))
-        np.add.at(result, *_joined(self.arrays, codes))
+        np.add.at(result, *_joined_arrays(self.arrays, codes))
         return result[:-1]
 
     def widths(self, groups: Sequence[Group]) -> Widths:
         prunable = [group for group in groups if group.frozen is None]
         owner = unit_table(self.units.count, len(prunable), ((group.units, i) for i, group in enumerate(prunable)))
         rows, columns = len(self.arrays), len(prunable) + 1
-        units, row = _joined(self.arrays, np.arange(rows))
+        units, row = _joined_arrays(self.arrays, np.arange(rows))
         counts = np.bincount(row * columns + owner[units], minlength=rows * columns).reshape(rows, columns)
         sizes = np.array([group.size for group in prunable], dtype=np.float64)
         return Widths(counts[:, -1].astype(np.float64), counts[:, :-1] / sizes)
 
 
-def _joined(arrays: Sequence[Ints], values: Ints | NDArrayU) -> tuple[Ints, Ints | NDArrayU]:
+def _joined_arrays(arrays: Sequence[Ints], values: Ints | _Hashes) -> tuple[Ints, Ints | _Hashes]:
     """All arrays in one, and beside every entry the value of the array it comes from."""
     flat = [array.ravel() for array in arrays] or [np.zeros(0, np.int64)]
     return np.concatenate(flat), np.repeat(values, [len(array) for array in flat] if arrays else 0)
 
 
-NDArrayU = np.ndarray[Any, np.dtype[np.uint64]]
+_Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def _cross_channel_calls(run: LabelledRun, units: _Units) -> tuple[CrossChannelCall, ...]:
@@ -145,7 +147,7 @@ def _slot_roles(run: LabelledRun) -> list[str]:
     found = ["other"] * len(run.slots)
     if not run.evidence.roles:
         return found
-    labels, _ = _joined([a for a, _ in run.evidence.roles], np.zeros(len(run.evidence.roles), dtype=np.int64))
+    labels, _ = _joined_arrays([a for a, _ in run.evidence.roles], np.zeros(len(run.evidence.roles), dtype=np.int64))
     begins = np.cumsum([0, *(a.size for a, _ in run.evidence.roles)])[:-1]
     starts = np.array([slot.first for slot in run.slots])
     lowest, highest = (at.reduceat(labels, begins) for at in (np.minimum, np.maximum))
@@ -159,7 +161,7 @@ def _slot_roles(run: LabelledRun) -> list[str]:
     return found
 
 
-def _op(op: LabelledOp, rows: _Rows) -> Op:
+def _op_of_units(op: LabelledOp, rows: _Rows) -> Op:
     dims, out_dims = (tuple(rows.add_labels(a) for a in arrays) for arrays in (op.dims, op.out_dims))
     return Op(op.name, op.kind, op.flops, dims, op.activations, out_dims)
 
@@ -176,23 +178,23 @@ def _tensor_terms(
     return terms
 
 
-def _groups(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[LabelledOp]) -> tuple[Group, ...]:
-    members = _members(slots, units, rows, ops)
+def _form_groups(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[LabelledOp]) -> tuple[Group, ...]:
+    members = _group_members(slots, units, rows, ops)
     firsts = np.array([own[0] for own in members], dtype=np.int64)
     stages = _unit_stages(units, ops)[firsts].tolist()
     used: Counter[str] = Counter()
     groups = []
-    for own, stage, layers in zip(members, stages, _layers(slots, firsts, units.count), strict=True):
+    for own, stage, layers in zip(members, stages, _layers_and_roles(slots, firsts, units.count), strict=True):
         name = next(layer for layer, role in layers if role == "out")
         used[name] += 1
         unique = name if used[name] == 1 else f"{name}#{used[name]}"
-        why = units.why[own[0]]
-        reason = None if why < 0 else units.reasons[why]
+        reason_index = units.reason_index[own[0]]
+        reason = None if reason_index < 0 else units.reasons[reason_index]
         groups.append(Group(unique, own, reason, stage, tuple(dict.fromkeys(layer for layer, _ in layers))))
     return tuple(groups)
 
 
-def _members(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[LabelledOp]) -> list[Ints]:
+def _group_members(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[LabelledOp]) -> list[Ints]:
     """The units of every group in the order of their first filters; groups in the order of their first units."""
     filters = [slot.units for slot in _in_forward_order([slot for slot in slots if slot.role == "out"], ops)]
     order = np.concatenate([*filters, np.zeros(0, np.int64)])
@@ -202,7 +204,7 @@ def _members(slots: Sequence[Slot], units: _Units, rows: _Rows, ops: Sequence[La
     first[order[::-1]] = at[::-1]  # written last, the first place stays
     order = order[first[order] == at]
     spread = np.random.default_rng(1).integers(1, 2**63, len(units.reasons) + 1, dtype=np.uint64)
-    keys = rows.signatures() + spread[units.why]  # equal: in the same slots and frozen for the same reason
+    keys = rows.signatures() + spread[units.reason_index]  # equal: in the same slots and frozen for the same reason
     _, begins, group = np.unique(keys[order], return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(begins))[group]
     by_rank = order[np.argsort(rank, kind="stable")]
@@ -213,21 +215,21 @@ def _in_forward_order(slots: Sequence[Slot], ops: Sequence[LabelledOp]) -> list[
     place: dict[str, int] = {}
     for i, op in enumerate(ops):
         place.setdefault(op.name, i)
-    return sorted(slots, key=lambda slot: place.get(_layer(slot), len(ops)))
+    return sorted(slots, key=lambda slot: place.get(_layer_name(slot), len(ops)))
 
 
-def _layer(slot: Slot) -> str:
+def _layer_name(slot: Slot) -> str:
     """The layer's name; a parameter of the model itself is its own layer."""
     return slot.layer or slot.tensor
 
 
-def _layers(slots: Sequence[Slot], wanted: Ints, count: int) -> list[list[tuple[str, str]]]:
+def _layers_and_roles(slots: Sequence[Slot], wanted: Ints, count: int) -> list[list[tuple[str, str]]]:
     """For each of the wanted units, the layers and roles of the slots that it lies in."""
     place = unit_table(count, -1, [(wanted, np.arange(len(wanted)))])
-    units, slot_of = _joined([slot.units for slot in slots], np.arange(len(slots)))
+    units, slot_of = _joined_arrays([slot.units for slot in slots], np.arange(len(slots)))
     found = place[units]
     hits = found >= 0
-    names = [(_layer(slot), slot.role) for slot in slots]
+    names = [(_layer_name(slot), slot.role) for slot in slots]
     result: list[list[tuple[str, str]]] = [[] for _ in wanted]
     for unit, slot in zip(found[hits].tolist(), slot_of[hits].tolist(), strict=True):
         result[unit].append(names[slot])
@@ -238,7 +240,7 @@ def _unit_stages(units: _Units, ops: Sequence[LabelledOp]) -> Ints:
     """Stage of the first operation that makes each unit; stages count distinct resolutions, the highest is 0."""
     levels = sorted({op.resolution for op in ops}, reverse=True)
     made = [(array, levels.index(op.resolution)) for op in ops for array in op.out_dims]
-    labels, level = _joined([array for array, _ in made], np.array([level for _, level in made], dtype=np.int64))
+    labels, level = _joined_arrays([array for array, _ in made], np.array([level for _, level in made], dtype=np.int64))
     stages = unit_table(units.count, 0)
     stages[units.of_label[labels][::-1]] = level[::-1]  # written last, the first operation stays
     return stages[:-1]

@@ -20,7 +20,7 @@ def components(run: LabelledRun) -> Ints:
     number = np.zeros(run.label_count, dtype=np.int64)
     number[roots] = np.arange(len(roots))
     own = number[lowest]
-    return _connected(own[ties], len(roots))[own]
+    return _connected_nodes(own[ties], len(roots))[own]
 
 
 def _ties_of_whole_slots(run: LabelledRun) -> tuple[Ints, Ints]:
@@ -38,14 +38,14 @@ def _ties_of_whole_slots(run: LabelledRun) -> tuple[Ints, Ints]:
     slot_at[first] = np.arange(len(first))
     ends = slot_at[ties[:, begins]]
     whole = np.logical_and.reduceat(steps, begins) & ((ends >= 0) & (size[ends] == sizes)).all(axis=0)
-    slots = _connected(ends[:, whole], len(first))
+    slots = _connected_nodes(ends[:, whole], len(first))
     lowest = np.arange(run.label_count)
     shift = first[np.unique(slots, return_index=True)[1]][slots] - first
     lowest[FIXED + 1 : FIXED + 1 + size.sum()] += np.repeat(shift, size)
     return lowest, ties[:, ~np.repeat(whole, sizes)]
 
 
-def _connected(ties: Ints, count: int) -> Ints:
+def _connected_nodes(ties: Ints, count: int) -> Ints:
     """Connected components of `count` nodes, numbered by their lowest nodes; ties of shape (2, n)."""
     links = coo_matrix((np.ones(ties.shape[1], dtype=np.int8), (ties[0], ties[1])), shape=(count, count))
     return connected_components(links, directed=False)[1].astype(np.int64)

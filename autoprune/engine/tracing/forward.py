@@ -1,4 +1,4 @@
-"""One forward pass of a model with integer labels beside the data: the ground that `trace` stands on."""
+"""One forward pass of a model with integer labels beside the data; `trace` builds on it."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def input_specs(inputs: Inputs) -> Iterator[InputSpec]:
         ModelError: something among them is no tensor.
     """
     if isinstance(inputs, Mapping):
-        yield from (_spec(tensor, name=name) for name, tensor in inputs.items())
+        yield from (_input_spec(tensor, name=name) for name, tensor in inputs.items())
         return
     for place, value in enumerate([inputs] if isinstance(inputs, Tensor) else inputs):
         listed = not isinstance(value, Tensor) and isinstance(value, Sequence)
-        yield from (_spec(tensor, place=place, listed=listed) for tensor in (value if listed else [value]))
+        yield from (_input_spec(tensor, place=place, listed=listed) for tensor in (value if listed else [value]))
 
 
-def _spec(tensor: object, **where: Any) -> InputSpec:
+def _input_spec(tensor: object, **where: Any) -> InputSpec:
     if not isinstance(tensor, Tensor):
         raise ModelError(f"expected a tensor as example input, found {type(tensor).__name__}")
     return InputSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), **where)
@@ -85,10 +85,10 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
     """
     modules = dict(model.named_modules())
     tensors = dict(tensors_of(modules))
-    slots = tuple(_label_slots(tensors, _kernels(modules)))
+    slots = tuple(_label_slots(tensors, _kernel_names(modules)))
     labels = np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1)
     flow = _new_flow(labels, slots, tensors, mode)
-    read = _forward(model, modules, specs, flow)
+    read = _run_forward(model, modules, specs, flow)
     sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
     settled = replace(mode, by_offset=frozenset(flow.state.by_offset))
     run = LabelledRun(
@@ -115,7 +115,7 @@ def _new_flow(
     return flow
 
 
-def _forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow) -> set[int]:
+def _run_forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow) -> set[int]:
     """One pass; returns the ids of the tensors that some operation has read."""
     device = next((tensor.device for tensor, _ in flow.labels.blocks.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
@@ -135,7 +135,7 @@ def _with_training(run: LabelledRun, model: nn.Module, modules: Modules, trainin
     """
     pairs = tuple(replace(spec, shape=(max(2, spec.shape[0]), *spec.shape[1:])) for spec in run.specs if spec.shape)
     try:
-        _forward(model.train(), modules, pairs, training)
+        _run_forward(model.train(), modules, pairs, training)
     except Exception:
         if run.mode.trains:  # the dense model did
             raise
@@ -180,7 +180,7 @@ class _Labelling(TorchDispatchMode):
         return out
 
 
-def _kernels(modules: Modules) -> set[str]:
+def _kernel_names(modules: Modules) -> set[str]:
     convolutions = (path for path, m in modules.items() if isinstance(m, nn.modules.conv._ConvNd))
     return {f"{path}.weight".lstrip(".") for path in convolutions}
 

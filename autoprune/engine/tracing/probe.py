@@ -38,7 +38,7 @@ class Verdict:
 
 
 class Probe:
-    """Groups are tried on it: a copy of the dense model, its run, and what the cuts so far have shown.
+    """A copy of the dense model to cut groups from, its run, and what the cuts so far have shown.
 
     Args:
         model: the copy.
@@ -60,12 +60,12 @@ class Probe:
         return Probe(self.model, _linked_run(self.model, self.dense, links), links)
 
     def try_groups(self, graph: ChannelGraph, groups: Iterable[Group]) -> Verdict:
-        """Cut these groups together, in several ways if channels are taken by number; the first failure settles it.
+        """Cut these groups together, several times if channels are taken by number, until a cut fails.
 
-        A scale shows only in cuts of the width it comes from, so all cuts are asked for theirs.
+        A scale shows only in cuts of the width it comes from, so the scales of all cuts are collected.
         """
         scales: dict[tuple[str, int, bytes], Scale] = {}
-        for stays in self._masks(graph, [group for group in groups if group.size > 1]):
+        for stays in self._cut_masks(graph, [group for group in groups if group.size > 1]):
             verdict = _try_cut(self, graph, stays)
             self.takes_by_number |= verdict.takes_by_number
             if verdict.failure:
@@ -77,23 +77,23 @@ class Probe:
         """Why the model does not work without some units of these groups; None if it does."""
         return self.try_groups(graph, groups).failure
 
-    def _masks(self, graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
+    def _cut_masks(self, graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
         """Which units stay: all but one of each group; more cuts if channels turn out to be taken by number."""
         if groups:
-            yield _mask_without(graph, _ends(groups, 0))
+            yield _mask_without(graph, _end_units(groups, 0))
         if groups and self.takes_by_number:
             yield from _further_masks(graph, groups)
 
 
 def probed_graph(probe: Probe) -> ChannelGraph:
-    """Cut something out of every group at once and run again; on failure freeze the culprits, repeat."""
+    """The graph of the dense model, in which the groups that the model's code does not let go are frozen."""
     graph, reasons = build_graph(probe.dense, {}), dict[int, str]()
     verdict = probe.try_groups(graph, graph.prunable)
     if verdict.failure:
         probe, graph = _linked_where_needed(probe, graph)
         verdict = probe.try_groups(graph, graph.prunable)
     while verdict.failure:
-        for group, reason in _culprits(probe, graph, verdict.failure):
+        for group, reason in _find_culprits(probe, graph, verdict.failure):
             reasons |= dict.fromkeys(group.units.tolist(), reason)
         graph = build_graph(probe.dense, reasons)
         verdict = probe.try_groups(graph, graph.prunable)
@@ -103,20 +103,20 @@ def probed_graph(probe: Probe) -> ChannelGraph:
 # ---- which groups fail -----------------------------------------------------------------------------------------------
 
 
-def _culprits(probe: Probe, graph: ChannelGraph, failure: str) -> Iterator[tuple[Group, str]]:
+def _find_culprits(probe: Probe, graph: ChannelGraph, failure: str) -> Iterator[tuple[Group, str]]:
     """The groups to freeze, and why: what each does alone, or what all do together."""
     suspects = [group for group in graph.prunable if group.size > 1]
-    for group in _bisect(suspects, lambda part: probe.failure(graph, part)):
+    for group in _bisect_failures(suspects, lambda part: probe.failure(graph, part)):
         yield group, probe.failure(graph, [group]) or failure
 
 
-def _bisect(groups: list[Group], failure: Callable[[list[Group]], str | None]) -> list[Group]:
+def _bisect_failures(groups: list[Group], failure: Callable[[list[Group]], str | None]) -> list[Group]:
     """The groups that fail when cut without the others; if no half fails alone, the first half."""
     if len(groups) == 1:
         return groups
     half = len(groups) // 2
     parts = [part for part in (groups[:half], groups[half:]) if failure(part)]
-    return [group for part in parts for group in _bisect(part, failure)] or groups[:half]
+    return [group for part in parts for group in _bisect_failures(part, failure)] or groups[:half]
 
 
 # ---- heads and streams -----------------------------------------------------------------------------------------------
@@ -133,19 +133,19 @@ def _linked_where_needed(probe: Probe, graph: ChannelGraph) -> tuple[Probe, Chan
     """With heads linked to their streams, where the groups in question fail as they are and do not fail linked."""
     links = head_links(probe.dense.evidence)
     touched = np.unique(np.concatenate([link.ravel() for link in links] or [np.zeros(0, np.int64)]))
-    if not probe.failure(graph, _owners(graph, probe.dense, touched)):
+    if not probe.failure(graph, _owning_groups(graph, probe.dense, touched)):
         return probe, graph
     linked = probe.with_links(range(len(links)))
     joint = build_graph(linked.dense, {})
-    owners = _owners(joint, linked.dense, touched)
+    owners = _owning_groups(joint, linked.dense, touched)
     if linked.failure(joint, owners):
         fit = {group.id for group in owners if not linked.failure(joint, [group])}
-        own = [{group.id for group in _owners(joint, linked.dense, link.ravel())} for link in links]
+        own = [{group.id for group in _owning_groups(joint, linked.dense, link.ravel())} for link in links]
         linked = probe.with_links(place for place, ids in enumerate(own) if ids and ids <= fit)
     return linked, build_graph(linked.dense, {})
 
 
-def _owners(graph: ChannelGraph, run: LabelledRun, labels: Ints) -> list[Group]:
+def _owning_groups(graph: ChannelGraph, run: LabelledRun, labels: Ints) -> list[Group]:
     """The prunable groups whose units own some of the labels."""
     owned = set(dense_units(graph, run)[labels].tolist())
     return [group for group in graph.prunable if not owned.isdisjoint(group.units.tolist())]
@@ -190,7 +190,7 @@ def _mask_without(graph: ChannelGraph, gone: Iterable[Ints]) -> np.ndarray:
     return stays
 
 
-def _ends(groups: Sequence[Group], first: int) -> Iterator[Ints]:
+def _end_units(groups: Sequence[Group], first: int) -> Iterator[Ints]:
     """The first unit of every other group, beginning with group number `first`, and the last of those between.
 
     A shift between two groups shows.
@@ -203,7 +203,7 @@ def _further_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.
 
     Code that takes channels by number can be right by luck, when all groups lose equally or only their ends.
     """
-    yield _mask_without(graph, _ends(groups, 1))
+    yield _mask_without(graph, _end_units(groups, 1))
     random = np.random.default_rng(0)
     for half in (groups[0::2], groups[1::2]):
         if half:

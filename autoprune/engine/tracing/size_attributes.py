@@ -43,7 +43,7 @@ def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: I
         if value and not more and len(labels) % value == 0 and (labels.reshape(-1, value) == labels[:value]).all():
             found.setdefault((path, name), (labels[:value],))  # instance norm lines up the images' channels
     wanted = {(path, value) for path, own in attributes.items() for value in own.values()}
-    for lengths, names in ((evidence.lengths, _not_other), (_widths(evidence), _says_size)):
+    for lengths, names in ((evidence.lengths, _not_other), (_working_widths(evidence), _says_size)):
         places = _by_place(lengths, wanted, unit_of_label)
         for path, own in attributes.items():
             for name, value in own.items():
@@ -64,7 +64,7 @@ def _not_other(name: str) -> bool:
 def _by_place(
     lengths: Iterable[tuple[str, Parts]], wanted: set[tuple[str, tuple[int, ...]]], unit_of_label: Ints
 ) -> dict[tuple[str, tuple[int, ...]], Parts | None]:
-    """(module, lengths) -> the parts that are so long there; None where there are several that lose differently."""
+    """(module, lengths) -> the label arrays of these lengths; None if candidates would be cut differently."""
     places: dict[tuple[str, tuple[int, ...]], Parts | None] = {}
     for path, parts in lengths:
         key = (path, tuple(part.size for part in parts))
@@ -81,18 +81,18 @@ def _lose_alike(some: Parts, others: Parts, unit_of_label: Ints) -> bool:
     )
 
 
-def _widths(evidence: Evidence) -> Iterator[tuple[str, Parts]]:
+def _working_widths(evidence: Evidence) -> Iterator[tuple[str, Parts]]:
     """Every width, for the module that works with it and all modules around that."""
     for op in evidence.ops:
         for labels in (*op.out_dims, *([] if op.inputs is None else [op.inputs])):
-            yield from ((module, (labels.ravel(),)) for module in _around(op.name))
+            yield from ((module, (labels.ravel(),)) for module in _enclosing_modules(op.name))
     for path, parts in evidence.lengths:
-        yield from ((module, parts) for module in _around(path))
+        yield from ((module, parts) for module in _enclosing_modules(path))
     for path, _, labels in evidence.attributes:
-        yield from ((module, (labels,)) for module in _around(path))
+        yield from ((module, (labels,)) for module in _enclosing_modules(path))
 
 
-def _around(path: str) -> Iterable[str]:
+def _enclosing_modules(path: str) -> Iterable[str]:
     """The module itself, then the ones around it; the root, "", last."""
     parts = path.split(".") if path else []
     return (".".join(parts[:count]) for count in range(len(parts), -1, -1))

@@ -1,8 +1,8 @@
 """Model + example input -> ChannelGraph: one forward pass on meta tensors with integer labels beside the data.
 
-Every entry of every parameter dimension gets a label; labels go through the operations as the data do (`rules.py`);
-what meets is tied; connected components are the units. A second pass on a copy with one unit per group cut (the probe)
-finds what the first cannot see, sizes and indices written in the model's code, and freezes the groups to blame.
+Every entry of every parameter dimension gets a label; labels go through the operations as the data do (`engine/rules`);
+labels that meet are tied; connected components are the units. A second pass on a copy with one unit per group cut (the
+probe) finds what the first cannot see, sizes and indices written in the model's code, and freezes the culprits.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def trace(model: nn.Module, inputs: Inputs, *, grouped: str = "offsets") -> Chan
         InputError: unknown `grouped`.
         ModelError: the forward pass fails on these inputs.
     """
-    check_name(grouped, GROUPED, kind="way", where="grouped")
+    check_name(grouped, GROUPED, kind="grouping mode", where="grouped")
     mode = GroupingMode(whole_groups=grouped == "groups")
     return probed_graph(_dense_probe(model, tuple(input_specs(inputs)), mode))
 

@@ -39,35 +39,35 @@ def changed_scales(before: LabelledRun, after: LabelledRun, unit_of_label: Calla
     changed = [key for key, numbers in was.items() if now.get(key) != numbers]
     found: dict[tuple[str, int, bytes], Scale] = {}
     for key in changed:
-        block, power, width = _scaled(key, before, after)
+        block, power, width = _scaled_block(key, before, after)
         _check_uses(before, block[1], changed)
         units = unit_of_label()[width]
-        for tensor, dim, entries in _places(before, block[1]):
+        for tensor, dim, entries in _labelled_places(before, block[1]):
             found[tensor, dim, entries.tobytes()] = Scale(tensor, dim, entries, units, power)
     return tuple(found.values())
 
 
-def _scaled(key: CallKey, before: LabelledRun, after: LabelledRun) -> tuple[Block, float, Ints]:
+def _scaled_block(key: CallKey, before: LabelledRun, after: LabelledRun) -> tuple[Block, float, Ints]:
     """What the call scales, by which power of which width: the labels along that width."""
-    blocks, cut_blocks = _use(before, key), _use(after, key)
+    blocks, cut_blocks = _labels_used(before, key), _labels_used(after, key)
     old, new = before.evidence.numbers[key], after.evidence.numbers.get(key, ())
     if key[0] not in ("mul", "div") or len(old) != 1 or len(new) != 1 or not all((*old, *new)):
         raise ScaleError(f"{CHANGED} in {key[0]!r}")
     factor = new[0] / old[0] if key[0] == "mul" else old[0] / new[0]
     for block, cut in zip(blocks, cut_blocks, strict=False):
         for axis, dim in enumerate(block[0]):
-            power = _power(factor, cut[1].shape[axis] / block[1].shape[axis]) if cut[0] == block[0] else None
+            power = _power_of_ratio(factor, cut[1].shape[axis] / block[1].shape[axis]) if cut[0] == block[0] else None
             if power is not None:
                 return block, power, project(block, dim)
     raise ScaleError(f"{CHANGED} in {key[0]!r}")
 
 
-def _use(run: LabelledRun, key: CallKey) -> list[Block]:
+def _labels_used(run: LabelledRun, key: CallKey) -> list[Block]:
     """The labels of what the call scales, if it comes straight out of a layer."""
     return next((blocks for other, blocks in run.evidence.layer_uses if other == key), [])
 
 
-def _power(factor: float, ratio: float) -> float | None:
+def _power_of_ratio(factor: float, ratio: float) -> float | None:
     """p, a multiple of a quarter, with factor = ratio ** p; None if there is none."""
     if ratio == 1 or factor <= 0:
         return None
@@ -82,7 +82,7 @@ def _check_uses(before: LabelledRun, labels: Ints, changed: Container[CallKey]) 
             raise ScaleError(f"{CHANGED}, and what is scaled is used unscaled by {key[0]!r}")
 
 
-def _places(run: LabelledRun, labels: Ints) -> Iterable[tuple[str, int, Ints]]:
+def _labelled_places(run: LabelledRun, labels: Ints) -> Iterable[tuple[str, int, Ints]]:
     """(tensor, dimension, entries) that have these labels, biases that are added to them included."""
     alike = [labels] + [bias[np.isin(weight, labels)] for weight, bias in run.evidence.bias_pairs]
     starts = [slot.first for slot in run.slots]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoprune.engine.tracing.meta_kernels import _SHORTCUTS, meta_call
+from autoprune.engine.tracing.meta_kernels import SHORTCUTS, meta_call
 
 aten = torch.ops.aten
 
@@ -21,13 +21,13 @@ def norm(channels: int, *, training: bool = False, running: int | None = None) -
 
 
 def convolution(
-    x: tuple[int, ...], weight: tuple[int, ...], bias: int | None = None, **how: object
+    x: tuple[int, ...], weight: tuple[int, ...], bias: int | None = None, **options: object
 ) -> tuple[object, ...]:
     spatial = len(x) - 2
     numbers = [
-        how.get(name, (default,) * spatial) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+        options.get(name, (default,) * spatial) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
     ]
-    rest = (how.get("transposed", False), (0,) * spatial, how.get("groups", 1))
+    rest = (options.get("transposed", False), (0,) * spatial, options.get("groups", 1))
     return (empty(*x), empty(*weight), None if bias is None else empty(bias), *numbers, *rest)
 
 
@@ -116,7 +116,7 @@ def answer(call, func, args) -> object:
     return [(t.shape, t.stride(), t.dtype, t.device, t is args[0]) for t in tensors]
 
 
-@pytest.mark.parametrize("func", _SHORTCUTS, ids=str)
+@pytest.mark.parametrize("func", SHORTCUTS, ids=str)
 def test_a_shortcut_answers_what_torch_answers(func) -> None:
     for args in cases(func):
         ours = answer(lambda func, args: meta_call(func, args, {}), func, args)
@@ -124,8 +124,8 @@ def test_a_shortcut_answers_what_torch_answers(func) -> None:
         assert ours == answer(lambda func, args: func(*args), func, args), args
 
 
-@pytest.mark.parametrize("func", _SHORTCUTS, ids=str)
+@pytest.mark.parametrize("func", SHORTCUTS, ids=str)
 def test_every_shortcut_is_taken_in_some_case_and_left_in_some(func) -> None:
-    taken = [_SHORTCUTS[func](*args) is not None for args in cases(func)]
+    taken = [SHORTCUTS[func](*args) is not None for args in cases(func)]
 
     assert set(taken) == {True, False}

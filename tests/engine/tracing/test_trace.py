@@ -72,8 +72,8 @@ def test_a_group_norm_can_lose_whole_groups_and_is_then_as_it_was_for_the_others
     torch.testing.assert_close(net[:2](image())[:, [3, 4, 5, 6, 7, 8, 18, 19, 20]], cut[:2](image()))
 
 
-def test_an_unknown_way_to_cut_groups_is_named() -> None:
-    with pytest.raises(InputError, match=r"unknown way 'offset' \(did you mean 'offsets'\?\)"):
+def test_an_unknown_grouping_mode_is_named() -> None:
+    with pytest.raises(InputError, match=r"unknown grouping mode 'offset' \(did you mean 'offsets'\?\)"):
         trace(Grouped(), image(), grouped="offset")
 
 
