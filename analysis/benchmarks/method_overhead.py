@@ -37,17 +37,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.analysis.benchmarks.markdown import machine, write
 from autoprune.analysis.benchmarks.train_speed import BATCH, open_task
 from autoprune.methods import METHODS, Method, Stage
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.tasks import Task, load_task
-from autoprune.training.fit import _Loop, steps_of
-from autoprune.training.protocols import Listener, Regulariser, listening
+from autoprune.training.fit import TrainingLoop, steps_of
+from autoprune.training.protocols import Batch, Listener, Regulariser, listening
 from autoprune.training.runtime import Runtime, choose_runtime, pick_device
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 IMAGES = 50_000
 PARTS = 10
@@ -100,29 +100,29 @@ class Subject:
     """The task with its dense model, and where it computes."""
 
     task: Task
-    bench: Bench
+    shared: SharedState
 
     @classmethod
     def of(cls, model: str, device: str) -> Subject:
         """A network of the zoo on random images."""
         task = load_task({**open_task(None).spec, "model": {"name": model, "train": {"images": 0}}})
         device = pick_device(device)
-        return cls(task, Bench(task, choose_runtime(task.model(), tuple(task.example().shape), BATCH, device)))
+        return cls(task, SharedState.of(task, choose_runtime(task.model(), tuple(task.example().shape), BATCH, device)))
 
     @property
     def runtime(self) -> Runtime:
         """As the trials of a study have it."""
-        return self.bench.runtime
+        return self.shared.runtime
 
-    def stage(self, method: Method | None) -> _Loop:
+    def stage(self, method: Method | None) -> TrainingLoop:
         """A stage of `IMAGES` images that is about to begin; plain training without a method."""
-        model, training, regulariser = self.runtime.place(copy.deepcopy(self.bench.model)), PLAIN, None
+        model, training, regulariser = self.runtime.place(copy.deepcopy(self.shared.model)), PLAIN, None
         if method is not None:
             training = method.stage_training(PLAIN)
             steps = steps_of(training, IMAGES, len(self.task.train))
             begins = Stage(Target(flops=0.5), Allocation(), training, steps, weight_decay=PLAIN.weight_decay)
-            regulariser = method.sparsify(self.bench.context(model, 0), begins)
-        return _Loop(model, self.task, training, self.runtime, IMAGES, 0, regulariser, None)
+            regulariser = method.sparsify(self.shared.context(model, 0), begins)
+        return TrainingLoop(model, self.task, training, self.runtime, IMAGES, 0, regulariser, None)
 
     def wait(self) -> None:
         """Until the device has done what it was given."""
@@ -160,14 +160,13 @@ class Side:
 
     def _steps(self, count: int) -> None:
         for _ in range(count):
-            inputs, targets = next(self.batches)
-            self.loop._one_step(self.subject.runtime.arrange(inputs), targets)
+            self.loop.train_step(self.subject.runtime.arrange(next(self.batches)))
 
 
-def _batches(loop: _Loop) -> Iterator[tuple[Tensor, Tensor]]:
-    """All of its stage, pass after pass over the data, as `_Loop.run` takes them."""
+def _batches(loop: TrainingLoop) -> Iterator[Batch]:
+    """All of its stage, pass after pass over the data, as `TrainingLoop.run` takes them."""
     while loop.step < loop.steps:
-        yield from loop._epoch()
+        yield from loop.batches_left()
 
 
 def alone(subject: Subject, method: Method) -> float:
@@ -176,15 +175,14 @@ def alone(subject: Subject, method: Method) -> float:
     regulariser, total = loop.regulariser, 0.0
     assert regulariser is not None  # only methods with a stage are measured
     with subject.runtime.limits(), listening(regulariser, loop.model):
-        inputs, targets = next(_batches(loop))
-        inputs = subject.runtime.arrange(inputs)
-        loop._loss(inputs, targets).backward()
+        batch = subject.runtime.arrange(next(_batches(loop)))
+        loop.compute_loss(batch).backward()
         parameters = [parameter for parameter in loop.model.parameters() if parameter.grad is not None]
         live = [tensor for parameter in parameters for tensor in (parameter.detach(), parameter.grad)]
         kept = [tensor.clone() for tensor in live]
         for step in range(loop.steps):
             if isinstance(regulariser, Listener):
-                loop._loss(inputs, targets).backward()
+                loop.compute_loss(batch).backward()
             torch._foreach_copy_(live, kept)
             total += subject.seconds(lambda step=step: _press(regulariser, loop.model, step, loop.steps))
     return total / loop.steps

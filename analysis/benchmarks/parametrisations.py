@@ -41,7 +41,7 @@ from autoprune.study.space_file import load_space
 from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime
 from autoprune.trial.run import run
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 Row = dict[str, Any]
 
@@ -216,20 +216,20 @@ def _spread(values: Sequence[float]) -> str:
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-def bench_of(data: Path) -> tuple[Bench, Bench]:
+def shared_state_of(data: Path) -> tuple[SharedState, SharedState]:
     """ResNet-20 on CIFAR-10, measured on the images to select by, and on those that are reported."""
     os.environ["AUTOPRUNE_DATA"] = str(data)
     spec = dict(load_space(SPACE, find_method=methods.find).task)
     splits = {**spec["data"]["splits"], "validation": SELECTION}
     task = load_task({**spec, "data": {**spec["data"], "splits": splits}})
     runtime = Runtime(precision="bf16", channels_last=True, threads=torch.get_num_threads())
-    return Bench(task, runtime), Bench(replace(task, validation=task.test), runtime)
+    return SharedState.of(task, runtime), SharedState.of(replace(task, validation=task.test), runtime)
 
 
 def main() -> None:
     """Run what is missing, and write the table."""
     args = _arguments()
-    selecting, reported = bench_of(args.data)
+    selecting, reported = shared_state_of(args.data)
     groups = [(group.id, group.stage) for group in selecting.graph.prunable]
     plans = [Plan(name, flops, seed) for seed in args.seeds for flops in args.flops for name in args.only]
     for plan in plans:

@@ -39,6 +39,7 @@ from autoprune.methods import METHODS, Context, Method
 from autoprune.recipe import Allocation
 from autoprune.tasks import zoo
 from autoprune.tasks.checkpoints import load_weights
+from autoprune.training.protocols import Batch
 
 YARDSTICK = "l1"
 NAMES = (YARDSTICK, "fpgm", "fuzzy", "epruner")
@@ -101,7 +102,7 @@ class Subject:
 
     def choose(self, method: Method, seed: int) -> Keep:
         """Score and select, with a context of its own."""
-        context = Context(self.model, self.graph, _no_images, _no_loss, seed)
+        context = Context(self.model, self.graph, _no_images, _no_loss, _no_loss, seed)
         return method.select(context, method.score(context), HALF, GLOBAL).keep
 
     def __str__(self) -> str:
@@ -112,11 +113,11 @@ class Subject:
         )
 
 
-def _no_images(_images: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _no_images(_images: int) -> Iterator[Batch]:
     raise AssertionError("a method that looks at weights alone asked for images")
 
 
-def _no_loss(_outputs: Tensor, _labels: Tensor) -> Tensor:
+def _no_loss(_model: nn.Module, _batch: Batch) -> Tensor:
     raise AssertionError("a method that looks at weights alone asked for the loss")
 
 

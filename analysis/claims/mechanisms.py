@@ -26,18 +26,18 @@ from autoprune.analysis.claims import mechanisms_runs as from_runs
 from autoprune.analysis.claims import mechanisms_selecting as selecting
 from autoprune.analysis.claims import mechanisms_speed as speed
 from autoprune.analysis.claims.mechanisms_common import Claim, Found
-from autoprune.analysis.claims.methods_cifar10 import Row, bench_of, read_rows
-from autoprune.trial.shared import Bench
+from autoprune.analysis.claims.methods_cifar10 import Row, read_rows, shared_state_of
+from autoprune.trial.shared import SharedState
 
 HERE = Path(__file__).parent
 DATA = HERE / "mechanisms.json"
 PARTS = (regularised, rebuilt, selecting, speed)
-MEASURED: dict[str, Callable[[Bench, int], Found]] = {
+MEASURED: dict[str, Callable[[SharedState, int], Found]] = {
     **regularised.MEASURED,
     **rebuilt.MEASURED,
     **selecting.MEASURED,
     **speed.MEASURED,
-    "latency": lambda bench, _images: speed.latency(bench, json.loads(DATA.read_text())["group_fisher"]),
+    "latency": lambda shared, _images: speed.latency(shared, json.loads(DATA.read_text())["group_fisher"]),
 }
 CLAIMS: dict[str, Callable[[Found], Iterator[Claim]]] = {
     name: claims for part in PARTS for name, claims in part.CLAIMS.items()
@@ -50,9 +50,9 @@ PICTURES: dict[str, Callable[[Any, Found, Sequence[Row]], None]] = {
 
 def measure(data: Path, images: int, only: Sequence[str]) -> None:
     """Measure what was asked for and write it beside what was measured before."""
-    bench = bench_of(data, "validation")
+    shared = shared_state_of(data, "validation")
     for name in only:
-        found = {"images": images, "machine": machine(), **MEASURED[name](bench, images)}
+        found = {"images": images, "machine": machine(), **MEASURED[name](shared, images)}
         known = json.loads(DATA.read_text()) if DATA.exists() else {}
         DATA.write_text(json.dumps({**known, name: found}, indent=None) + "\n")
         print(name, {key: value for key, value in found.items() if isinstance(value, (int, float, str, bool))})

@@ -16,7 +16,7 @@ from autoprune.methods import Context, Method, Stage
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target
 from autoprune.training.fit import fit, steps_of
 from autoprune.trial.run import Trial, run
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 Found = dict[str, Any]
 #: A claim, what was measured, and whether it holds.
@@ -48,7 +48,7 @@ class _Watched:
 
 
 def pressed(
-    bench: Bench, method: Method, images: int, look: Look, *, instead: Any = None, start: nn.Module | None = None
+    shared: SharedState, method: Method, images: int, look: Look, *, instead: Any = None, start: nn.Module | None = None
 ) -> tuple[Context, Any]:
     """A copy of a model after a sparsify stage of the method, and the regulariser with what it found.
 
@@ -58,12 +58,12 @@ def pressed(
         start: the model; default: the pretrained one.
     """
     training = method.stage_training(replace(TRAINING, images=images))
-    steps = steps_of(training, images, len(bench.task.train))
-    context = bench.context(bench.runtime.place(copy.deepcopy(start or bench.model)), 0)
+    steps = steps_of(training, images, len(shared.task.train))
+    context = shared.context(shared.runtime.place(copy.deepcopy(start or shared.model)), 0)
     stage = Stage(HALF, UNIFORM, training, steps)
     regulariser = instead or method.sparsify(context, stage)
     watched = _Watched(regulariser, look)
-    fit(context.model, bench.task, training, bench.runtime, images=images, seed=0, regulariser=watched)
+    fit(context.model, shared.task, training, shared.runtime, images=images, seed=0, regulariser=watched)
     return replace(context, regulariser=regulariser), regulariser
 
 
@@ -72,7 +72,7 @@ def build(name: str, **params: Any) -> Method:
     return methods.build(MethodChoice(name=name, params=params))
 
 
-def staged(bench: Bench, name: str, params: Mapping[str, Any], images: int, how: Allocation = UNIFORM) -> Trial:
+def staged(shared: SharedState, name: str, params: Mapping[str, Any], images: int, how: Allocation = UNIFORM) -> Trial:
     """A trial to half of the FLOPs that spends all its images in the sparsify stage.
 
     Raises:
@@ -80,7 +80,7 @@ def staged(bench: Bench, name: str, params: Mapping[str, Any], images: int, how:
     """
     choice = MethodChoice(name=name, params={**params, "share": 1.0})
     training = replace(TRAINING, images=images, rungs=(0.0,))
-    trial = run(Recipe(method=choice, target=HALF, allocation=how, training=training), bench)
+    trial = run(Recipe(method=choice, target=HALF, allocation=how, training=training), shared)
     if trial.outcome.error is not None:
         raise RuntimeError(trial.outcome.error)
     return trial

@@ -30,7 +30,7 @@ from autoprune.methods import Context
 from autoprune.methods.base.units import in_scope
 from autoprune.recipe import Target
 from autoprune.training.evaluate import evaluate, recalibrate
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 # ---- LDRF: the same channels, three ways to fill in the weights ------------------------------------------------------
 
@@ -39,17 +39,17 @@ WAYS = ("ldrf", "channel_pruning", "prune")
 MOMENTS = ("as cut", "re-estimated")
 
 
-def ldrf(bench: Bench, _images: int) -> Found:
+def ldrf(shared: SharedState, _images: int) -> Found:
     """Accuracy of what LDRF selects, rebuilt by LDRF, by channel pruning and by surgery alone; nothing is trained."""
-    context, method = bench.context(bench.model, 0), build("ldrf")
+    context, method = shared.context(shared.model, 0), build("ldrf")
     scores = method.score(context)
     found = []
     for share in TARGETS:
         keep = method.select(context, scores, Target(flops=share), UNIFORM).keep
-        accuracies = {way: _accuracies(bench, rebuilt(way, context, keep)) for way in WAYS}
-        left = cost(bench.graph, keep).ratios(bench.dense_cost)["flops"]
+        accuracies = {way: _accuracies(shared, rebuilt(way, context, keep)) for way in WAYS}
+        left = cost(shared.graph, keep).ratios(shared.dense_cost)["flops"]
         found.append({"target": share, "flops": round(left, 4), **accuracies})
-    return {"dense": evaluate(bench.model, bench.task.validation, bench.task, bench.runtime), "targets": found}
+    return {"dense": evaluate(shared.model, shared.task.validation, shared.task, shared.runtime), "targets": found}
 
 
 def rebuilt(way: str, context: Context, keep: Keep) -> nn.Module:
@@ -57,10 +57,10 @@ def rebuilt(way: str, context: Context, keep: Keep) -> nn.Module:
     return prune(context.model, context.graph, keep) if way == "prune" else build(way).rebuild(context, keep)
 
 
-def _accuracies(bench: Bench, model: nn.Module) -> dict[str, float]:
-    cut = evaluate(model, bench.task.validation, bench.task, bench.runtime)
-    recalibrate(model, bench.task, bench.runtime, seed=0)
-    return dict(zip(MOMENTS, (cut, evaluate(model, bench.task.validation, bench.task, bench.runtime)), strict=True))
+def _accuracies(shared: SharedState, model: nn.Module) -> dict[str, float]:
+    cut = evaluate(model, shared.task.validation, shared.task, shared.runtime)
+    recalibrate(model, shared.task, shared.runtime, seed=0)
+    return dict(zip(MOMENTS, (cut, evaluate(model, shared.task.validation, shared.task, shared.runtime)), strict=True))
 
 
 def ldrf_claims(found: Found) -> Iterator[Claim]:
@@ -103,21 +103,21 @@ HINGES: Mapping[str, Mapping[str, Any]] = {
 FILTERS = {"l1": "coupled", "l1, streams left whole": "faithful"}
 
 
-def hinge(bench: Bench, images: int) -> Found:
+def hinge(shared: SharedState, images: int) -> Found:
     """Every block's last convolution, what it reads and the stream that it adds to: dense, by Hinge, by `l1`."""
-    found = {"dense": blocks(bench.model, bench.graph, Keep.all())}
+    found = {"dense": blocks(shared.model, shared.graph, Keep.all())}
     for name, params in HINGES.items():
-        done = staged(bench, "hinge", params, images)
+        done = staged(shared, "hinge", params, images)
         assert done.model is not None
         assert done.graph is not None
         assert done.keep is not None
         left = {"flops left": done.outcome.flops_ratio, "accuracy": done.outcome.accuracy}
         found[name] = blocks(done.model, done.graph, done.keep) | left
-    context = bench.context(bench.model, 0)
+    context = shared.context(shared.model, 0)
     for name, scope in FILTERS.items():
         keep = _by_l1(context, scope)
-        left = {"flops left": cost(bench.graph, keep).ratios(bench.dense_cost)["flops"]}
-        found[name] = blocks(prune(bench.model, bench.graph, keep), bench.graph, keep) | left
+        left = {"flops left": cost(shared.graph, keep).ratios(shared.dense_cost)["flops"]}
+        found[name] = blocks(prune(shared.model, shared.graph, keep), shared.graph, keep) | left
     plain: Found = rounded(found)
     return plain
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.analysis.claims.mechanisms_common import HALF, UNIFORM, Claim, Found, build, holds, pressed, to
 from autoprune.analysis.claims.mechanisms_runs import ONE_SHOT, draw_methods
@@ -18,12 +18,13 @@ from autoprune.engine.surgery.masking import silence
 from autoprune.methods import Method
 from autoprune.methods.l0_hqs import Splitting
 from autoprune.methods.orthoreg import Orthonormality, diagonal_share
-from autoprune.trial.shared import Bench
+from autoprune.training.protocols import Batch
+from autoprune.trial.shared import SharedState
 
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 
-def greg(bench: Bench, images: int) -> Found:
+def greg(shared: SharedState, images: int) -> Found:
     """Mean |w| of filters and of their batch-norm scales, kept and to be pruned, while the penalty grows."""
     seen: list[list[float]] = []
 
@@ -38,31 +39,31 @@ def greg(bench: Bench, images: int) -> Found:
                 )
         seen.append([step, regulariser.penalty, *(float(torch.cat(rows).mean()) for side in sides for rows in side)])
 
-    pressed(bench, build("greg1"), images, look)
+    pressed(shared, build("greg1"), images, look)
     columns = ("step", "penalty", "filters kept", "filters pruned", "norms kept", "norms pruned")
     return {"columns": columns, "rows": seen[:: max(1, len(seen) // 100)]}
 
 
-def increg(bench: Bench, images: int) -> Found:
+def increg(shared: SharedState, images: int) -> Found:
     """Penalties as shares of the ceiling at every update, where ranks hardly move and where they do."""
     return {
-        "pretrained": _penalties(bench, build("increg"), images, bench.model),
-        "from scratch, rate 0.1": _penalties(bench, build("increg", lr=0.1), images, bench.task.build()),
+        "pretrained": _penalties(shared, build("increg"), images, shared.model),
+        "from scratch, rate 0.1": _penalties(shared, build("increg", lr=0.1), images, shared.task.build()),
         "from scratch, rate 0.1, a gentler penalty": _penalties(
-            bench, build("increg", lr=0.1, first=0.9, shrink=10.0), images, bench.task.build()
+            shared, build("increg", lr=0.1, first=0.9, shrink=10.0), images, shared.task.build()
         ),
     }
 
 
-def _penalties(bench: Bench, method: Method, images: int, start: nn.Module) -> Found:
+def _penalties(shared: SharedState, method: Method, images: int, start: nn.Module) -> Found:
     seen: list[list[float]] = []
 
     def look(step: int, _model: nn.Module, regulariser: Any) -> None:
         if step % regulariser.every == 0:
             seen.append((regulariser.penalty[:-1] / regulariser.ceiling).tolist())
 
-    _, regulariser = pressed(bench, method, images, look, start=start)
-    weakest = allocate(bench.graph, method.score(bench.context(start, 0)), HALF, UNIFORM)
+    _, regulariser = pressed(shared, method, images, look, start=start)
+    weakest = allocate(shared.graph, method.score(shared.context(start, 0)), HALF, UNIFORM)
     as_at_first = regulariser.units.outside(weakest) & regulariser.removed
     found = recovered(np.array(seen).T, ~regulariser.removed[:-1].numpy())
     return {
@@ -90,10 +91,10 @@ def _highest(courses: np.ndarray, units: np.ndarray) -> list[list[float]]:
     return [[round(x, 4) for x in courses[unit]] for unit in order]
 
 
-def l0_hqs(bench: Bench, images: int) -> Found:
+def l0_hqs(shared: SharedState, images: int) -> Found:
     """Saliencies of every group before and after, sorted, over their group's median; the gaps at the cut."""
     method = build("l0_hqs")
-    context, regulariser = pressed(bench, method, images, lambda step, model, regulariser: None)
+    context, regulariser = pressed(shared, method, images, lambda step, model, regulariser: None)
     assert isinstance(regulariser, Splitting)
     scores = method.score(context)
     selection = method.select(context, scores, HALF, UNIFORM)
@@ -102,9 +103,9 @@ def l0_hqs(bench: Bench, images: int) -> Found:
     return {"groups": both, "lost": lost, **selection.notes}
 
 
-def orthoreg(bench: Bench, images: int) -> Found:
+def orthoreg(shared: SharedState, images: int) -> Found:
     """How correlated filters are, and how far the loss that groups of filters cost is the sum of what each costs."""
-    found: Found = {"before": _additivity(bench, bench.model)}
+    found: Found = {"before": _additivity(shared, shared.model)}
     for name, instead in (("plain", Orthonormality(0.0)), ("orthoreg", None)):
         shares: list[list[float]] = []
 
@@ -113,8 +114,8 @@ def orthoreg(bench: Bench, images: int) -> Found:
                 with torch.no_grad():
                     shares.append([step, float(diagonal_share(model))])
 
-        context, _ = pressed(bench, build("orthoreg"), images, look, instead=instead)
-        found[name] = {**_additivity(bench, context.model), "diagonal share": shares}
+        context, _ = pressed(shared, build("orthoreg"), images, look, instead=instead)
+        found[name] = {**_additivity(shared, context.model), "diagonal share": shares}
     return found
 
 
@@ -122,17 +123,17 @@ def orthoreg(bench: Bench, images: int) -> Found:
 LOOKED_AT, TOGETHER, DRAWS = 12, 4, 16
 
 
-def _additivity(bench: Bench, model: nn.Module) -> Found:
+def _additivity(shared: SharedState, model: nn.Module) -> Found:
     """Loss that single filters cost, and that random sets of them cost together, on 512 training images."""
-    batches = list(bench.context(model, 7).batches(512))
-    dense, random = _loss(bench, model, batches), np.random.default_rng(0)
+    batches = list(shared.context(model, 7).batches(512))
+    dense, random = _loss(shared, model, batches), np.random.default_rng(0)
     pairs: list[list[float]] = []
-    for group in (bench.graph.by_id[f"layer{i}.1.conv1"] for i in (1, 2, 3)):
+    for group in (shared.graph.by_id[f"layer{i}.1.conv1"] for i in (1, 2, 3)):
         units = sorted(random.choice(group.size, min(LOOKED_AT, group.size), replace=False).tolist())
 
         def cost(gone: Sequence[int], name: str = group.id, size: int = group.size) -> float:
             keep = Keep.of({name: sorted(set(range(size)) - set(gone))})
-            return _loss(bench, silence(model, bench.graph, keep), batches) - dense
+            return _loss(shared, silence(model, shared.graph, keep), batches) - dense
 
         single = {unit: cost([unit]) for unit in units}
         for _ in range(DRAWS):
@@ -147,10 +148,10 @@ def _additivity(bench: Bench, model: nn.Module) -> Found:
 
 
 @torch.no_grad()
-def _loss(bench: Bench, model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
-    model = bench.runtime.place(model).eval()
-    with bench.runtime.limits():
-        losses = [bench.task.loss(model(bench.runtime.arrange(inputs)), labels) for inputs, labels in batches]
+def _loss(shared: SharedState, model: nn.Module, batches: Sequence[Batch]) -> float:
+    model = shared.runtime.place(model).eval()
+    with shared.runtime.limits():
+        losses = [shared.task.loss(model, shared.runtime.arrange(batch)).value for batch in batches]
     return float(torch.stack(losses).mean())
 
 

@@ -18,7 +18,7 @@ from autoprune.engine.graph import ChannelGraph, Floats
 from autoprune.engine.keep import Keep
 from autoprune.methods import Scores
 from autoprune.recipe import Target
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 # ---- fuzzy: which groups lose much -----------------------------------------------------------------------------------
 
@@ -33,16 +33,16 @@ CUTS: Mapping[str, tuple[Mapping[str, float], float]] = {
 SHAPES = ("skewness", "spread", "low")
 
 
-def fuzzy(bench: Bench, _images: int) -> Found:
+def fuzzy(shared: SharedState, _images: int) -> Found:
     """Shape of every group's scores and the share of it that goes: by alpha-cuts and by uniform allocation."""
-    context = bench.context(bench.model, 0)
+    context = shared.context(shared.model, 0)
     scores = build("fuzzy").score(context)
     found: Found = {"groups": list(scores), "shapes": shapes(scores), "cuts": {}}
-    found["uniform"] = gone(bench.graph, allocate(bench.graph, scores, HALF, UNIFORM), scores)
+    found["uniform"] = gone(shared.graph, allocate(shared.graph, scores, HALF, UNIFORM), scores)
     for name, (params, left) in CUTS.items():
         method = build("fuzzy", **params)
         selection = method.select(context, scores, Target(flops=left), UNIFORM)
-        found["cuts"][name] = {"gone": gone(bench.graph, selection.keep, scores), **selection.notes}
+        found["cuts"][name] = {"gone": gone(shared.graph, selection.keep, scores), **selection.notes}
     plain: Found = rounded(found)
     return plain
 
@@ -120,10 +120,10 @@ class Counter:
         raise LookupError(f"{images} images were asked for")
 
 
-def epruner(bench: Bench, _images: int) -> Found:
+def epruner(shared: SharedState, _images: int) -> Found:
     """Score, select and rebuild with a context that has no images to give."""
     counter, method = Counter(), build("epruner")
-    context = replace(bench.context(bench.model, 0), batches=counter)
+    context = replace(shared.context(shared.model, 0), batches=counter)
     began = time.perf_counter(), time.process_time()
     scores = method.score(context)
     selection = method.select(context, scores, HALF, UNIFORM)
@@ -131,7 +131,7 @@ def epruner(bench: Bench, _images: int) -> Found:
     method.rebuild(context, keep)
     seconds = {"seconds": time.perf_counter() - began[0], "processor seconds": time.process_time() - began[1]}
     exemplars = {group: int((values >= 1).sum()) for group, values in scores.items()}
-    widths = {group: keep.widths(bench.graph).get(group, len(values)) for group, values in scores.items()}
+    widths = {group: keep.widths(shared.graph).get(group, len(values)) for group, values in scores.items()}
     sizes = {group: len(values) for group, values in scores.items()}
     counts = {"sizes": sizes, "exemplars at 0.75": exemplars, "kept": widths}
     found: Found = rounded({"images read": counter.asked, **seconds, **counts, **selection.notes})

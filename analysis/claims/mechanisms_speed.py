@@ -20,7 +20,7 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.recipe import Allocation
 from autoprune.study.space_file import load_space
 from autoprune.tasks import load_task
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 NORMALISERS = ("memory", "flops", "none")
 GLOBAL = Allocation(name="global", normalise="none")
@@ -29,35 +29,35 @@ SPACES = {"ResNet-20": "cifar10_resnet20", "ResNet-56": "cifar10_resnet56"}
 STAGED, AT_ONCE = "ResNet-20, removed one by one", "{}, removed at once"
 
 
-def group_fisher(bench: Bench, images: int) -> Found:
+def group_fisher(shared: SharedState, images: int) -> Found:
     """Widths, costs and accuracy at half of the FLOPs for each normaliser: by a stage, and by scores alone."""
     found: Found = {STAGED: {}}
     for name in NORMALISERS:
-        done = staged(bench, "group_fisher", {"normaliser": name}, images, GLOBAL)
+        done = staged(shared, "group_fisher", {"normaliser": name}, images, GLOBAL)
         assert done.keep is not None
-        found[STAGED][name] = {"accuracy": done.outcome.accuracy, **_costs(bench, done.keep)}
+        found[STAGED][name] = {"accuracy": done.outcome.accuracy, **_costs(shared, done.keep)}
     for network in SPACES:
-        found[AT_ONCE.format(network)] = _at_once(_bench(bench, network))
+        found[AT_ONCE.format(network)] = _at_once(_shared_state(shared, network))
     plain: Found = rounded(found)
     return plain
 
 
-def _at_once(bench: Bench) -> Found:
-    context = bench.context(bench.model, 0)
+def _at_once(shared: SharedState) -> Found:
+    context = shared.context(shared.model, 0)
     scored = {name: build("group_fisher", normaliser=name) for name in NORMALISERS}
     return {
-        name: _costs(bench, method.select(context, method.score(context), HALF, GLOBAL).keep)
+        name: _costs(shared, method.select(context, method.score(context), HALF, GLOBAL).keep)
         for name, method in scored.items()
     }
 
 
-def _bench(bench: Bench, network: str) -> Bench:
-    """The network with its pretrained weights, in the runtime of `bench`."""
-    return Bench(load_task(load_space(SPACES[network], find_method=methods.find).task), bench.runtime)
+def _shared_state(shared: SharedState, network: str) -> SharedState:
+    """The network with its pretrained weights, in the runtime of `shared`."""
+    return SharedState.of(load_task(load_space(SPACES[network], find_method=methods.find).task), shared.runtime)
 
 
-def _costs(bench: Bench, keep: Keep) -> Found:
-    return {**cost(bench.graph, keep).ratios(bench.dense_cost), "widths": keep.widths(bench.graph)}
+def _costs(shared: SharedState, keep: Keep) -> Found:
+    return {**cost(shared.graph, keep).ratios(shared.dense_cost), "widths": keep.widths(shared.graph)}
 
 
 # ---- latency ---------------------------------------------------------------------------------------------------------
@@ -67,29 +67,31 @@ PASSES = {1: 20, 128: 2}
 ROUNDS = 20
 
 
-def latency(bench: Bench, found: Found) -> Found:
+def latency(shared: SharedState, found: Found) -> Found:
     """Seconds of a forward pass in fp32 of the dense models and of those that `group_fisher` found."""
     timed: Found = {}
     for selection, chosen in found.items():
         if isinstance(chosen, dict):
-            other = _bench(bench, selection.partition(",")[0])
+            other = _shared_state(shared, selection.partition(",")[0])
             models = {"dense": other.model, **{name: _model(other, one["widths"]) for name, one in chosen.items()}}
             timed[selection] = {str(batch): _summed_up(times(other, models, batch)) for batch in PASSES}
     plain: Found = rounded(timed)
     return plain
 
 
-def _model(bench: Bench, widths: Mapping[str, int]) -> nn.Module:
+def _model(shared: SharedState, widths: Mapping[str, int]) -> nn.Module:
     """A model of these widths: which units they are makes no difference to its speed."""
     keep = Keep.of({group: range(width) for group, width in widths.items()})
-    return prune(bench.model, bench.graph, keep, fold=False)
+    return prune(shared.model, shared.graph, keep, fold=False)
 
 
-def times(bench: Bench, models: Mapping[str, nn.Module], batch: int, rounds: int = ROUNDS) -> dict[str, list[float]]:
+def times(
+    shared: SharedState, models: Mapping[str, nn.Module], batch: int, rounds: int = ROUNDS
+) -> dict[str, list[float]]:
     """Per model and round, seconds of the fastest of some passes; every second round goes through them backwards."""
-    runtime, found = bench.exact, dict[str, list[float]]((name, []) for name in models)
+    runtime, found = shared.exact, dict[str, list[float]]((name, []) for name in models)
     placed = {name: runtime.place(model).eval() for name, model in models.items()}
-    inputs = runtime.arrange(bench.task.example()[:1].repeat(batch, 1, 1, 1))
+    inputs = runtime.arrange(shared.task.example()[:1].repeat(batch, 1, 1, 1))
     with torch.inference_mode(), runtime.limits():
         for turn in range(-1, rounds):  # the first round warms up
             for name in list(placed)[:: -1 if turn % 2 else 1]:

@@ -35,7 +35,7 @@ from autoprune.study.space_file import load_space
 from autoprune.tasks import Task, load_task
 from autoprune.training.runtime import Runtime
 from autoprune.trial.run import run
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 Row = dict[str, Any]
 
@@ -75,9 +75,9 @@ def plans(
             yield Plan(name, params, flops, seed, weights)
 
 
-def measure(plan: Plan, bench: Bench, training: Training, split: str) -> Row:
-    """Run the plan; accuracies are of `bench.task.validation`."""
-    done = run(plan.recipe(training), bench)
+def measure(plan: Plan, shared: SharedState, training: Training, split: str) -> Row:
+    """Run the plan; accuracies are of `shared.task.validation`."""
+    done = run(plan.recipe(training), shared)
     outcome = done.outcome
     return {
         "method": plan.method,
@@ -103,13 +103,13 @@ def _pruned(keep: Keep, graph: ChannelGraph) -> dict[str, list[int]]:
     return {group: sorted(set(range(graph.by_id[group].size)) - set(kept)) for group, kept in keep.kept}
 
 
-def bench_of(data: Path, split: str) -> Bench:
+def shared_state_of(data: Path, split: str) -> SharedState:
     """ResNet-20 on CIFAR-10, measured on one half of the test images; one runtime for all runs."""
     os.environ["AUTOPRUNE_DATA"] = str(data)
     task: Task = load_task(load_space(SPACE, find_method=methods.find).task)
     if split == "test":
         task = replace(task, validation=task.test)
-    return Bench(task, Runtime(precision="bf16", channels_last=True, threads=torch.get_num_threads()))
+    return SharedState.of(task, Runtime(precision="bf16", channels_last=True, threads=torch.get_num_threads()))
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -206,11 +206,11 @@ def main() -> None:
     training = replace(TRAINING, images=args.images)
     index, parts = (int(number) for number in args.part.split("/"))
     todo = list(plans(names, dict(args.set), args.flops, args.seeds, args.weights))[index::parts]
-    bench: Bench | None = None
+    shared: SharedState | None = None
     for plan in todo:
         if not any(_is(row, plan, training, split) for row in read_rows(args.out)):
-            bench = bench or bench_of(args.data, split)
-            row = measure(plan, bench, training, split)
+            shared = shared or shared_state_of(args.data, split)
+            row = measure(plan, shared, training, split)
             append_line(args.out, json.dumps(row))
             print(plan.method, plan.flops, plan.seed, row["before"], row["after"], row["notes"], row["error"] or "")
     if args.table:

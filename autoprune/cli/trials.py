@@ -48,15 +48,16 @@ def prune(args: Namespace) -> None:
 
 def _run_again(study: Study, before: Outcome) -> Outcome:
     from autoprune.tasks import load_task
-    from autoprune.trial import run, shared
+    from autoprune.trial.run import run
+    from autoprune.trial.shared import SharedState
 
-    bench = shared.Bench(load_task(study.config["task"]), _runtime(study))
+    shared = SharedState.of(load_task(study.config["task"]), _runtime(study))
     # A trial that completed has kept all constraints; times differ a little, and are not to end it now.
     where = f"{study.folder.config}: constraints"
     limits = read(Constraints, study.config.get("constraints", {}), where) if before.infeasible else None
     latency = Latency(**study.config.get("latency", {})) if before.latency_ms is not None else None
     options = {"id": before.id, "control": before.control}
-    return run.run(before.recipe, bench, constraints=limits, latency=latency, **options).outcome
+    return run(before.recipe, shared, constraints=limits, latency=latency, **options).outcome
 
 
 def _runtime(study: Study) -> Any:
@@ -92,12 +93,13 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     from autoprune.engine.surgery import artifact
     from autoprune.study.space_file import load_space
     from autoprune.tasks import load_task
-    from autoprune.trial import run, shared
+    from autoprune.trial.run import run
+    from autoprune.trial.shared import SharedState
 
     recipe = _recipe(args)
-    bench = shared.Bench(load_task(load_space(args.task, find_method=methods.find).task))
-    bench.check(recipe.target, recipe.allocation)
-    done = run.run(recipe, bench)
+    shared = SharedState.of(load_task(load_space(args.task, find_method=methods.find).task))
+    shared.check_reachable(recipe.target, recipe.allocation)
+    done = run(recipe, shared)
     if not done.outcome.completed or done.model is None or done.keep is None or done.graph is None:
         raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")
     if args.to is not None:
@@ -121,7 +123,7 @@ def _prune_model(args: Namespace) -> dict[str, Any]:
     model, example = model_by_name(args)
     graph = trace(model, example)
     check_prunable(graph)
-    context = Context(model=model, graph=graph, batches=_no_data, loss=_no_data, seed=recipe.seed)
+    context = Context(model=model, graph=graph, batches=_no_data, loss=_no_data, predict=_no_data, seed=recipe.seed)
     keep = method.select(context, method.score(context), recipe.target, recipe.allocation).keep
     pruned = method.rebuild(context, keep)
     if args.to is not None:

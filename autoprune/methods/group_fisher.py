@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from autoprune.engine.allocation.allocate import TOLERANCE, allocate_by
 from autoprune.engine.allocation.strategies import (
@@ -32,6 +32,7 @@ from autoprune.methods.base.staged import ConstantRate, Decided
 from autoprune.methods.base.units import Units
 from autoprune.recipe import Allocation, Target
 from autoprune.schema import choices, within
+from autoprune.training.processes import Processes
 
 #: Columns of `costs_of_counts`, by what a score is divided by; `memory` is the paper's, maps that are made.
 _COLUMNS = {"flops": 0, "memory": 2}
@@ -95,9 +96,9 @@ class GroupFisher(ConstantRate, Decided):
         gradients, seen = MaskGradients(readers, context.graph.unit_count), 0
         total: Tensor | float = 0.0
         with gradients.listening(context.model):
-            for inputs, labels in context.batches(self.images):
+            for batch in context.batches(self.images):
                 context.model.zero_grad(set_to_none=True)
-                context.loss(context.model(inputs), labels).backward()
+                context.loss(context.model, batch).backward()
                 total, seen = gradients.take() + total, seen + gradients.images
         context.model.zero_grad(set_to_none=True)
         values = torch.as_tensor(total / seen).double().cpu().numpy()
@@ -315,8 +316,7 @@ class Removal:
 def _sum_over_processes(sums: Tensor) -> Tensor:
     """Each process sees its own images, and all must decide alike."""
     total = sums.clone()
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(total)
+    Processes.current().add_up(total)
     return total
 
 

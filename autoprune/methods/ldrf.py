@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from autoprune.engine.allocation.allocate import allocate_by
@@ -21,11 +20,12 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.errors import InputError
 from autoprune.methods.base.decomposition import Decomposition, capacity, spectrum
 from autoprune.methods.base.layer_pairs import find_pairs, same_pairs, second_moments
-from autoprune.methods.base.method import Context, Method, Scores, Selection
-from autoprune.methods.base.reconstruction import BATCH, Fit, Recovery, input_batches
+from autoprune.methods.base.method import Context, ForwardPass, Method, Scores, Selection
+from autoprune.methods.base.reconstruction import BATCH, Fit, Recovery
 from autoprune.methods.magnitude import Random
 from autoprune.recipe import Allocation, Target
 from autoprune.schema import choices, within
+from autoprune.training.protocols import images_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,14 @@ class Reconstructing(Method):
         Raises:
             InputError: no group has one.
         """
-        pairs = find_pairs(context.model, context.graph, _first_batch(context, self.images))
+        pairs = find_pairs(context.model, context.graph, _first_pass(context, self.images)[0])
         if not pairs:
             why = "no prunable channels are made by one layer and read behind channel-wise operations only"
             raise InputError(why, where="method.name", allowed="a method for coupled channels, such as l1")
         if self.selector == "random":
             drawn = Random().score(context)
             return {pair.group.id: drawn[pair.group.id] for pair in pairs}
-        fit, moments = self.fit, second_moments(context.model, pairs, input_batches(context, self.images))
+        fit, moments = self.fit, second_moments(context.model, pairs, context.passes(self.images))
         return {
             pair.group.id: Decomposition.of(context.model, pair, moment, fit.eps, fit.basis).scores()
             for pair, moment in zip(pairs, moments, strict=True)
@@ -77,11 +77,11 @@ class Reconstructing(Method):
         """
         pruned = prune(context.model, context.graph, keep, fold=False)
         wanted = {group for group, _ in keep.kept}
-        inputs = _first_batch(context, self.images)
-        before = [pair for pair in find_pairs(context.model, context.graph, inputs) if pair.group.id in wanted]
-        after = same_pairs(before, pruned, shrink(context.graph, keep), inputs)
-        moments = second_moments(context.model, before, input_batches(context, self.images))
-        recovery = Recovery(context, keep, pruned, self.fit)
+        run, at_once = _first_pass(context, self.images)
+        before = [pair for pair in find_pairs(context.model, context.graph, run) if pair.group.id in wanted]
+        after = same_pairs(before, pruned, shrink(context.graph, keep), run)
+        moments = second_moments(context.model, before, context.passes(self.images))
+        recovery = Recovery(context, keep, pruned, self.fit, at_once)
         for dense_pair, pruned_pair, moment in zip(before, after, moments, strict=True):
             recovery.recover(dense_pair, pruned_pair, moment)
         return pruned
@@ -152,8 +152,8 @@ class LDRF(Reconstructing):
 
     def _spectra_by_group(self, context: Context) -> dict[str, Tensor]:
         """Per group, the singular values of what its readers make of it."""
-        pairs = find_pairs(context.model, context.graph, _first_batch(context, self.images))
-        moments = second_moments(context.model, pairs, input_batches(context, self.images))
+        pairs = find_pairs(context.model, context.graph, _first_pass(context, self.images)[0])
+        moments = second_moments(context.model, pairs, context.passes(self.images))
         return {
             pair.group.id: spectrum(context.model, pair, moment, self.basis)
             for pair, moment in zip(pairs, moments, strict=True)
@@ -188,6 +188,7 @@ def by_multiple(scores: np.ndarray, rank: int) -> np.ndarray:
     return rank / place
 
 
-def _first_batch(context: Context, images: int) -> Tensor:
-    """The first `BATCH` of the images, or as many as there are."""
-    return torch.cat(list(input_batches(context, min(images, BATCH))))[:BATCH]
+def _first_pass(context: Context, images: int) -> tuple[ForwardPass, int]:
+    """Runs a model on the first batch of at most `BATCH` images; and how many they are."""
+    batch = next(context.batches(min(images, BATCH)))
+    return lambda model: context.predict(model, batch), images_in(batch)

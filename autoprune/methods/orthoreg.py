@@ -17,6 +17,7 @@ from autoprune.methods.base.units import in_scope, is_depthwise
 from autoprune.methods.taylor import loss_change_without
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.schema import within
+from autoprune.training.protocols import images_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +95,10 @@ class OrthoReg(Staged):
         slots = [slot for slot in graph.slots if slot.role in ("out", "bias")]
         seen = 0
         context.model.zero_grad(set_to_none=True)
-        for inputs, labels in context.batches(self.images):
-            (context.loss(context.model(inputs), labels) * len(inputs)).backward()
-            seen += len(inputs)
+        for batch in context.batches(self.images):
+            count = images_in(batch)
+            (context.loss(context.model, batch) * count).backward()
+            seen += count
         change = loss_change_without(context.model, graph, slots) / seen
         context.model.zero_grad(set_to_none=True)
         scores = per_group(graph, change**2)

@@ -37,9 +37,9 @@ class Taylor(Method):
         """s(u) = mean over batches of (sum over the unit's gates of the gate's derivative)^2."""
         slots = _gate_slots(context.graph)
         total, batches = np.zeros(context.graph.unit_count), 0
-        for inputs, labels in context.batches(self.images):
+        for batch in context.batches(self.images):
             context.model.zero_grad(set_to_none=True)
-            context.loss(context.model(inputs), labels).backward()
+            context.loss(context.model, batch).backward()
             total += loss_change_without(context.model, context.graph, slots) ** 2
             batches += 1
         context.model.zero_grad(set_to_none=True)

@@ -135,7 +135,7 @@ def _retrain_front(
 
 
 def _run_to_end(executor: Executor, dispatcher: Dispatcher, prepared: Prepared, *, final: bool = False) -> None:
-    """Run what the dispatcher has left; `final`: see `BenchEvaluator`."""
+    """Run what the dispatcher has left; `final`: see `TaskEvaluator`."""
     if not dispatcher.finished_handing_out():
         executor.run(dispatcher, replace(prepared.open_evaluator, final=final))
     dispatcher.close()

@@ -20,8 +20,8 @@ from autoprune.recipe import Allocation, Recipe
 from autoprune.schema import to_plain
 from autoprune.search.placement import Placement
 from autoprune.search.proposing import first_recipes
-from autoprune.search.running.bench_evaluator import OpenLoaded, OpenTask
 from autoprune.search.running.halving import pausing_shares
+from autoprune.search.running.task_evaluator import OpenLoaded, OpenTask
 from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints
 from autoprune.study.folder import Study, StudyFolder
@@ -30,7 +30,7 @@ from autoprune.study.space import Space
 from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.trial.cache import FolderStore
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 #: Packages whose versions are written into `study.yaml`.
 VERSIONS = ("autoprune", "torch", "ray", "optuna", "numpy")
@@ -42,13 +42,13 @@ class Prepared:
 
     Fields:
         space: the study's space, bound to the model.
-        bench: of this process.
+        shared: of this process.
         open_evaluator: builds an evaluator where the trials run.
     """
 
     config: StudyConfig
     space: Space
-    bench: Bench
+    shared: SharedState
     open_evaluator: OpenTask | OpenLoaded
 
 
@@ -69,19 +69,19 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement) -> P
         pausing_shares(config.space)
     task = load_task(config.task)
     runtime = _measure_runtime(task.model(), tuple(task.example().shape), recipe, config.resources)
-    bench = Bench(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)
-    check_prunable(bench.graph)
-    space = config.space.bind([(group.id, group.stage) for group in bench.graph.prunable])
-    check_targets(space, bench)
-    check_constraints(config.constraints, space, bench)
+    shared = SharedState.of(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)
+    check_prunable(shared.graph)
+    space = config.space.bind([(group.id, group.stage) for group in shared.graph.prunable])
+    check_targets(space, shared)
+    check_constraints(config.constraints, space, shared)
     first_recipes.check_first(space, config.sampler)
-    opener = _open_here(config, bench) if placement.in_process else _open_in_workers(config, runtime, recipe)
-    return Prepared(config, space, bench, opener)
+    opener = _open_here(config, shared) if placement.in_process else _open_in_workers(config, runtime, recipe)
+    return Prepared(config, space, shared, opener)
 
 
-def _open_here(config: StudyConfig, bench: Bench) -> OpenLoaded:
+def _open_here(config: StudyConfig, shared: SharedState) -> OpenLoaded:
     cpus = config.resources.cpus_per_trial
-    return OpenLoaded(bench=bench, cpus=cpus, constraints=config.constraints, latency=config.timed)
+    return OpenLoaded(shared=shared, cpus=cpus, constraints=config.constraints, latency=config.timed)
 
 
 def _open_in_workers(config: StudyConfig, runtime: Runtime, recipe: Recipe) -> OpenTask:
@@ -104,14 +104,14 @@ def _measure_runtime(model: torch.nn.Module, shape: tuple[int, ...], recipe: Rec
     return choose_runtime(model, shape, recipe.training.batch_size, device, resources.cpus_per_trial)
 
 
-def check_targets(space: Space, bench: Bench) -> None:
+def check_targets(space: Space, shared: SharedState) -> None:
     """Raise `TargetError` if the lowest target of the space is out of reach for each of its allocations."""
     corners = [recipe for recipe in space.corners() if recipe.method.name != DENSE]
     for target in dict.fromkeys(recipe.target for recipe in corners):
         refusal = None
         for recipe in corners:
             try:
-                bench.check(target, recipe.allocation)
+                shared.check_reachable(target, recipe.allocation)
                 break
             except TargetError as error:
                 refusal = error
@@ -120,7 +120,7 @@ def check_targets(space: Space, bench: Bench) -> None:
                 raise TargetError(refusal.what, where="space.target", allowed=refusal.allowed)
 
 
-def check_constraints(constraints: Constraints, space: Space, bench: Bench) -> None:
+def check_constraints(constraints: Constraints, space: Space, shared: SharedState) -> None:
     """Raise `InputError` if no recipe of the space can keep a constraint, as far as that is known before anything runs.
 
     How long a model takes is not: a latency that nothing keeps shows in the trials.
@@ -132,15 +132,15 @@ def check_constraints(constraints: Constraints, space: Space, bench: Bench) -> N
         if all(len(ratios) == 1 and ratios.get(name, 0.0) - TOLERANCE > limit for ratios in asked):
             lowest = min(ratios[name] for ratios in asked)
             raise InputError(f"{limit:g} is below every target", where=where, allowed=f"{lowest:g}, or lower targets")
-        least = min(_smallest_ratios(recipe.allocation, bench).get(name, 0.0) for recipe in corners)
+        least = min(_smallest_ratios(recipe.allocation, shared).get(name, 0.0) for recipe in corners)
         if least > limit:
             what = f"{limit:g} cannot be reached"
             raise InputError(what, where=where, allowed=f"{least:.4g}, the smallest ratio, or more")
 
 
-def _smallest_ratios(how: Allocation, bench: Bench) -> dict[str, float]:
+def _smallest_ratios(how: Allocation, shared: SharedState) -> dict[str, float]:
     """The lowest cost ratios that an allocation can reach, in one way to cut groups or another."""
-    ratios = [smallest(way.graph, how).ratios(bench.dense_cost) for way in bench.ways(how.grouped)]
+    ratios = [smallest(way.graph, how).ratios(shared.dense_cost) for way in shared.traced_models(how.grouped)]
     return {name: min(found[name] for found in ratios) for name in ratios[0]}
 
 
@@ -159,9 +159,9 @@ def create_folder(folder: StudyFolder, prepared: Prepared) -> None:
     """Make the study folder with its `study.yaml`; the only file a search starts with."""
     facts = {
         **prepared.config.to_plain(),
-        "dense": _describe_dense_model(prepared.bench),
-        "groups": _describe_groups(prepared.bench),
-        "runtime": to_plain(prepared.bench.runtime),
+        "dense": _describe_dense_model(prepared.shared),
+        "groups": _describe_groups(prepared.shared),
+        "runtime": to_plain(prepared.shared.runtime),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }
     text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
@@ -182,17 +182,17 @@ def stored_config(study: Study) -> StudyConfig:
 
 def check_same_model(study: Study, prepared: Prepared) -> None:
     """Raise `ModelError` if the model's groups are not those the study began with."""
-    if _describe_groups(prepared.bench) != study.config.get("groups"):
+    if _describe_groups(prepared.shared) != study.config.get("groups"):
         raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
 
 
-def _describe_dense_model(bench: Bench) -> dict[str, Any]:
-    cost: Mapping[str, Any] = to_plain(bench.dense_cost)
-    return {"accuracy": bench.dense_accuracy(), **{name: int(value) for name, value in cost.items()}}
+def _describe_dense_model(shared: SharedState) -> dict[str, Any]:
+    cost: Mapping[str, Any] = to_plain(shared.dense_cost)
+    return {"accuracy": shared.dense_accuracy(), **{name: int(value) for name, value in cost.items()}}
 
 
-def _describe_groups(bench: Bench) -> list[dict[str, Any]]:
+def _describe_groups(shared: SharedState) -> list[dict[str, Any]]:
     return [
         {"id": group.id, "size": group.size, "stage": group.stage, "frozen": group.frozen}
-        for group in bench.graph.groups
+        for group in shared.graph.groups
     ]

@@ -1,4 +1,7 @@
-"""Task: everything a trial has to know about a problem: model factory, data splits, loss and what counts as correct."""
+"""Task: everything a trial has to know about a problem: model factory, data splits, loss and metric.
+
+What a batch holds is known to its task alone: splits yield batches; `loss`, `predict` and `Metric.update` take them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ModelError
+from autoprune.training.protocols import Batch, Forward, Loss, Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +35,41 @@ class Pixels:
 
 
 class Split(ABC):
-    """Labelled images of one part of a data set. `labels`: int64 (N,). Fetch them with `batches`."""
+    """One part of a data set."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def batches(
+        self, order: Tensor, batch_size: int, *, device: str = "cpu", seed: int | None = None, start: int = 0
+    ) -> Iterator[Batch]:
+        """The images of `order` as batches of this task, their tensors on `device`.
+
+        Args:
+            order: indices into the split, int64 (N,); the last batch may be smaller.
+            seed: augment as this seed says (every image of `order` has its own draw); None = the images as they are.
+            start: number of leading batches left out; the others are what they would have been.
+        """
+
+    @abstractmethod
+    def to(self, device: str) -> Split:
+        """The same split with its images on `device`, or itself where they do not fit there."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the images and of what is to be learnt of them."""
+
+
+class LabelledImages(Split):
+    """Images with one label each. `labels`: int64 (N,). A batch is inputs (B, C, H, W) float32 and labels (B,)."""
 
     labels: Tensor
     pixels: Pixels
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.labels)
 
     @abstractmethod
@@ -45,24 +78,10 @@ class Split(ABC):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Stored pixels (B, H, W, C) and labels of `order`, batch by batch, on `device`; arguments as of `batches`."""
 
-    @abstractmethod
-    def to(self, device: str) -> Split:
-        """The same split with its images on `device`, or itself where they do not fit there."""
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Hexadecimal digest of the images and labels."""
-
     def batches(
         self, order: Tensor, batch_size: int, *, device: str = "cpu", seed: int | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Network inputs (B, C, H, W) float32, channels-last, and labels (B,), on `device`.
-
-        Args:
-            order: indices into the split, int64 (N,); the last batch may be smaller.
-            seed: augment as this seed says (every image of `order` has its own draw); None = the images as they are.
-            start: number of leading batches left out; the others are what they would have been.
-        """
+        """Network inputs (B, C, H, W) float32, channels-last, and labels (B,), on `device`; see `Split.batches`."""
         for images, labels in self.fetch(order, batch_size, device=device, seed=seed, start=start):
             yield self.pixels.normalise(images), labels
 
@@ -77,7 +96,6 @@ class Task(ABC):
     """
 
     spec: Mapping[str, Any]
-    num_classes: int
     train: Split
     validation: Split
     test: Split
@@ -95,17 +113,28 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Mean loss of a batch, float32."""
+    def loss(self, model: Forward, batch: Batch, label_smoothing: float = 0.0) -> Loss:
+        """One forward pass: the mean loss of a batch, float32, and the outputs that it comes from."""
 
     @abstractmethod
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Number of images of the batch that are right, a scalar on the outputs' device."""
+    def predict(self, model: Forward, batch: Batch) -> Any:
+        """One forward pass: what the model gives for a batch."""
 
+    @abstractmethod
+    def distillation(self, outputs: Any, taught: Any, temperature: float) -> Tensor:
+        """How far a model's outputs are from a teacher's for the same batch, mean over the batch, float32."""
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """What a model is judged by, having counted nothing yet; larger is better."""
+
+    @abstractmethod
     def example(self) -> Tensor:
-        """The first training image as the network sees it, (1, C, H, W) float32 on the CPU, without augmentation."""
-        inputs, _ = next(self.train.batches(torch.zeros(1, dtype=torch.int64), 1))
-        return inputs.contiguous()
+        """An input of the network, (1, C, H, W) float32 on the CPU, to trace the model with."""
+
+    @abstractmethod
+    def input_facts(self) -> dict[str, Any]:
+        """How stored data become inputs, in plain data, for the model card."""
 
 
 def check_outputs(outputs: object, num_classes: int, where: str) -> None:

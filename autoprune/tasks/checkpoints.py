@@ -38,7 +38,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
     Raises:
         ModelError: the file is unreadable, or a tensor is missing, unknown, of another shape or not finite.
     """
-    given, wanted = _read(file), model.state_dict()
+    given, wanted = _read_tensors(file), model.state_dict()
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     unknown = [name for name in given if name not in wanted]
     if missing:
@@ -49,7 +49,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
     if unknown:
         raise ModelError(f"tensor {unknown[0]!r} is not in the model ({len(unknown)} such)", where=str(file))
     for name, tensor in given.items():
-        _check(name, tensor, wanted[name], str(file))
+        _check_tensor(name, tensor, wanted[name], str(file))
     model.load_state_dict({**wanted, **given})
 
 
@@ -72,7 +72,7 @@ def check_writable(folder: Path, where: str) -> None:
         raise InputError(message, where=where, allowed="a writable folder by $AUTOPRUNE_DATA") from error
 
 
-def _check(name: str, tensor: Tensor, wanted: Tensor, where: str) -> None:
+def _check_tensor(name: str, tensor: Tensor, wanted: Tensor, where: str) -> None:
     if tensor.shape != wanted.shape:
         raise ModelError(
             f"tensor {name!r} is {tuple(tensor.shape)}, the model needs {tuple(wanted.shape)}", where=where
@@ -81,7 +81,7 @@ def _check(name: str, tensor: Tensor, wanted: Tensor, where: str) -> None:
         raise ModelError(f"tensor {name!r} holds NaN or infinity", where=where)
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         data = (
             load_file(file)
@@ -94,10 +94,10 @@ def _read(file: Path) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         allowed = "safetensors, or a torch file that weights_only=True reads"
         raise ModelError(f"not a readable checkpoint: {reason}", where=str(file), allowed=allowed) from error
-    return {_plain_name(name): tensor for name, tensor in _mapping(data, file).items()}
+    return {_plain_name(name): tensor for name, tensor in _find_mapping(data, file).items()}
 
 
-def _mapping(data: Any, file: Path) -> Mapping[str, Tensor]:
+def _find_mapping(data: Any, file: Path) -> Mapping[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
             data = data[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +15,14 @@ from autoprune.errors import AutopruneError, InputError, ModelError, check_name
 from autoprune.recipe import Training, stable_hash
 from autoprune.schema import expect_mapping, read, to_plain
 from autoprune.tasks import zoo
-from autoprune.tasks.base import Task, check_outputs
+from autoprune.tasks.base import LabelledImages, Task, check_outputs
 from autoprune.tasks.checkpoints import check_writable, find, load_weights, save_weights
 from autoprune.tasks.data import load_splits
 from autoprune.tasks.data_spec import DataSpec
 from autoprune.tasks.user_code import data_folder, load_function
+from autoprune.training.distillation import distillation
 from autoprune.training.fit import fit
+from autoprune.training.protocols import Batch, Forward, Loss
 from autoprune.training.runtime import Runtime, pick_device
 
 
@@ -51,10 +54,31 @@ class Pretraining:
     seed: int
 
 
+class Accuracy:
+    """The share of images whose largest logit is the label's, in [0, 1]."""
+
+    def __init__(self) -> None:
+        self._right, self._seen = torch.zeros((), dtype=torch.int64), 0
+
+    def update(self, outputs: Tensor, batch: Batch) -> None:
+        """Count the images of a batch, without waiting for the device."""
+        _inputs, labels = batch
+        self._right = self._right.to(labels.device) + (outputs.float().argmax(1) == labels).sum()
+        self._seen += len(labels)
+
+    def value(self) -> float:
+        """Right images as a share of all that were counted."""
+        return self._right.item() / self._seen
+
+
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
     """A network (N, C, H, W) -> (N, num_classes) and labelled images."""
 
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+    num_classes: int
     model_spec: ModelSpec
     pretraining: Pretraining | None
     where: str
@@ -63,7 +87,7 @@ class Classification(Task):
         """See `Task.build`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = self._construct()
+            model = self._build_network()
         if not isinstance(model, nn.Module):
             raise ModelError(
                 f"the factory returns a {type(model).__name__}", where=self.where, allowed="a torch.nn.Module"
@@ -73,26 +97,47 @@ class Classification(Task):
     def model(self) -> nn.Module:
         """See `Task.model`."""
         model = self.build()
-        self._try(model)
+        self._check_forward(model)
         if self.model_spec.checkpoint is not None:
             load_weights(model, find(self.model_spec.checkpoint, f"{self.where}.checkpoint"))
         elif self.pretraining is not None:
-            self._pretrain(model, self.pretraining)
+            self._train_dense(model, self.pretraining)
         elif self.model_spec.factory is None and not set(self.model_spec.arguments) & {"weights", "pretrained"}:
             raise ModelError(
                 f"no trained weights for {self.model_spec.name}", where=self.where, allowed="checkpoint, train"
             )
         return model.eval()
 
-    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def loss(self, model: Forward, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         """Cross entropy, mean over the batch; the target is 1 - s + s / classes for the label, else s / classes."""
-        return F.cross_entropy(outputs.float(), targets, label_smoothing=label_smoothing)
+        inputs, labels = batch
+        logits = model(inputs)
+        return Loss(F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing), logits)
 
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Number of images whose largest output is the label's."""
-        return (outputs.argmax(1) == targets).sum()
+    def predict(self, model: Forward, batch: Batch) -> Tensor:
+        """Logits (B, classes)."""
+        inputs, _labels = batch
+        logits: Tensor = model(inputs)
+        return logits
 
-    def _construct(self) -> nn.Module:
+    def distillation(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """See `training.distillation.distillation`."""
+        return distillation(outputs, taught, temperature)
+
+    def metric(self) -> Accuracy:
+        """See `Accuracy`."""
+        return Accuracy()
+
+    def example(self) -> Tensor:
+        """The first training image as the network sees it, without augmentation; see `Task.example`."""
+        inputs, _labels = next(self.train.batches(torch.zeros(1, dtype=torch.int64), 1))
+        return inputs.contiguous()
+
+    def input_facts(self) -> dict[str, Any]:
+        """Scale, mean and std of the pixels; see `Task.input_facts`."""
+        return dataclasses.asdict(self.validation.pixels)
+
+    def _build_network(self) -> nn.Module:
         spec, shape = self.model_spec, tuple(self.example().shape[1:])
         if spec.name is not None:
             return zoo.build(spec.name, shape, self.num_classes, spec.arguments, f"{self.where}.name")
@@ -105,7 +150,7 @@ class Classification(Task):
             raise ModelError(f"{spec.factory} failed: {type(error).__name__}: {error}", where=self.where) from error
 
     @torch.inference_mode()
-    def _try(self, model: nn.Module) -> None:
+    def _check_forward(self, model: nn.Module) -> None:
         images = self.example().repeat(2, 1, 1, 1)
         try:
             outputs = model(images)
@@ -114,7 +159,7 @@ class Classification(Task):
             raise ModelError(f"the model cannot run on {shape} images: {error}", where=self.where) from error
         check_outputs(outputs, self.num_classes, self.where)
 
-    def _pretrain(self, model: nn.Module, how: Pretraining) -> None:
+    def _train_dense(self, model: nn.Module, how: Pretraining) -> None:
         """Fill `model` from the cache, or train it and fill the cache."""
         if how.training.images == 0:
             return

@@ -7,28 +7,28 @@ from dataclasses import replace
 from functools import partial
 
 from autoprune.errors import InputError, check_name, one_of
-from autoprune.tasks.base import Pixels, Split
+from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.tasks.data_spec import DataSpec, Source
-from autoprune.tasks.image_folder import _image_folder
-from autoprune.tasks.sources import _FILES, _digits, _from_function, _named
-from autoprune.tasks.splits import _check_labels, _expressions, _ranges
+from autoprune.tasks.image_folder import image_folder_source
+from autoprune.tasks.sources import FILES, digits_source, named_source, source_of_function
+from autoprune.tasks.splits import check_labels, split_expressions, split_ranges
 
 
-def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, Split], int]:
+def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], int]:
     """The splits `train`, `validation` and `test`, and the number of classes.
 
     Raises:
         InputError: the mapping is wrong. DataError: the data are missing, malformed, or their splits overlap.
     """
-    source = _source(spec, where)
-    ranges = _ranges(_expressions(spec, source, where), source, f"{where}.splits")
-    pixels = _pixels(spec, source, where)
+    source = _find_source(spec, where)
+    ranges = split_ranges(split_expressions(spec, source, where), source, f"{where}.splits")
+    pixels = _pixel_statistics(spec, source, where)
     plain = replace(pixels, augment=())
     splits = {
         name: source.parts[part].select(low, high, pixels if name == "train" else plain)
         for name, (part, low, high) in ranges.items()
     }
-    _check_labels(splits, where)
+    check_labels(splits, where)
     return splits, source.num_classes
 
 
@@ -37,7 +37,7 @@ def names() -> list[str]:
     return sorted(_SOURCES)
 
 
-def _source(spec: DataSpec, where: str) -> Source:
+def _find_source(spec: DataSpec, where: str) -> Source:
     if (spec.name is None) == (spec.function is None):
         raise InputError("give `name` or `function`, one of the two", where=where, allowed=one_of(_SOURCES))
     folder_only = {
@@ -51,11 +51,11 @@ def _source(spec: DataSpec, where: str) -> Source:
     if spec.arguments and spec.function is None:
         raise InputError("'arguments' belong to `function`", where=where)
     if spec.function is not None:
-        return _from_function(spec, where)
+        return source_of_function(spec, where)
     return _SOURCES[check_name(spec.name, _SOURCES, kind="data set", where=f"{where}.name")](spec, where)
 
 
-def _pixels(spec: DataSpec, source: Source, where: str) -> Pixels:
+def _pixel_statistics(spec: DataSpec, source: Source, where: str) -> Pixels:
     if bool(spec.mean) != bool(spec.std):
         raise InputError("give both `mean` and `std`, or neither", where=where)
     mean, std = spec.mean or source.mean, spec.std or source.std
@@ -70,7 +70,7 @@ def _pixels(spec: DataSpec, source: Source, where: str) -> Pixels:
 
 
 _SOURCES: dict[str, Callable[[DataSpec, str], Source]] = {
-    "digits": _digits,
-    **{name: partial(_named, name) for name in _FILES},
-    "image_folder": _image_folder,
+    "digits": digits_source,
+    **{name: partial(named_source, name) for name in FILES},
+    "image_folder": image_folder_source,
 }

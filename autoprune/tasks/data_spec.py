@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.schema import choices, within
-from autoprune.tasks.base import Pixels, Split
+from autoprune.tasks.base import LabelledImages, Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Part:
     """One part of a data set as its files have it; `select` makes a split of the images [start, stop)."""
 
     length: int
-    select: Callable[[int, int, Pixels], Split]
+    select: Callable[[int, int, Pixels], LabelledImages]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import DataError, InputError
-from autoprune.tasks.base import Pixels, Split
+from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.tasks.data_spec import DataSpec, Part, Source
 from autoprune.tasks.user_code import data_folder
 from autoprune.training.seeds import random_stream
@@ -21,7 +21,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Streamed(Split):
+class Streamed(LabelledImages):
     """A split of image files, decoded batch by batch in `workers` processes. `labels`: int64 (N,)."""
 
     paths: tuple[str, ...]
@@ -33,13 +33,13 @@ class Streamed(Split):
     def fetch(
         self, order: Tensor, batch_size: int, *, device: str, seed: int | None, start: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split.fetch`."""
+        """See `LabelledImages.fetch`."""
         from torch.utils.data import DataLoader
 
         chosen = order.tolist()[start * batch_size :]
         jobs = [(index, None if seed is None else (seed, start * batch_size + k)) for k, index in enumerate(chosen)]
         batches = [jobs[low : low + batch_size] for low in range(0, len(jobs), batch_size)]
-        files = _Files(self.paths, self.labels, self.pixels.augment, self.size)
+        files = _ImageFiles(self.paths, self.labels, self.pixels.augment, self.size)
         for images, labels in DataLoader(files, batch_sampler=batches, num_workers=self.workers):
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
@@ -57,7 +57,7 @@ class Streamed(Split):
 
 
 @dataclass(frozen=True)
-class _Files:
+class _ImageFiles:
     """Image files as a map from (index, seeds of its augmentation or None) to (pixels (size, size, 3) uint8, label)."""
 
     paths: tuple[str, ...]
@@ -72,9 +72,9 @@ class _Files:
         index, seeds = job
         image = pil_to_tensor(default_loader(self.paths[index]))  # PIL; torchvision's own decoders are going away
         stream = None if seeds is None else random_stream(*seeds)
-        return self._square(image, stream).permute(1, 2, 0), self.labels[index]
+        return self._cropped_square(image, stream).permute(1, 2, 0), self.labels[index]
 
-    def _square(self, image: Tensor, stream: torch.Generator | None) -> Tensor:
+    def _cropped_square(self, image: Tensor, stream: torch.Generator | None) -> Tensor:
         from torchvision.transforms.v2 import functional as T
 
         side = [self.size, self.size]
@@ -99,7 +99,7 @@ def _random_box(height: int, width: int, stream: torch.Generator) -> tuple[int, 
     )
 
 
-def _image_folder(spec: DataSpec, where: str) -> Source:
+def image_folder_source(spec: DataSpec, where: str) -> Source:
     """torchvision's ImageFolder layout: PATH/PART/CLASS/*.jpg; the classes are those of PATH/train, sorted by name."""
     if spec.path is None:
         raise InputError(
@@ -121,7 +121,7 @@ def _image_folder(spec: DataSpec, where: str) -> Source:
             raise DataError(
                 f"{part} has other classes than train", where=str(root), allowed="the same folders in each part"
             )
-    make = {part: Part(len(files), partial(_files, files, spec)) for part, (_, files) in listed.items()}
+    make = {part: Part(len(files), partial(_streamed_part, files, spec)) for part, (_, files) in listed.items()}
     return Source(make, len(classes), IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -137,6 +137,6 @@ def _list_folder(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
     return found.classes, [found.samples[i] for i in mixed]
 
 
-def _files(files: list[tuple[str, int]], spec: DataSpec, low: int, high: int, pixels: Pixels) -> Streamed:
+def _streamed_part(files: list[tuple[str, int]], spec: DataSpec, low: int, high: int, pixels: Pixels) -> Streamed:
     paths, labels = zip(*files[low:high], strict=True)
     return Streamed(paths=paths, labels=torch.tensor(labels), pixels=pixels, size=spec.size, workers=spec.workers)

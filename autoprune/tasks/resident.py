@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoprune.tasks.base import Pixels, Split
+from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.training.seeds import random_stream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Resident(Split):
+class Resident(LabelledImages):
     """A split that lies in memory. `images`: (N, H, W, C), uint8 or float32; `labels`: int64 (N,)."""
 
     images: Tensor
@@ -29,7 +29,7 @@ class Resident(Split):
     def fetch(
         self, order: Tensor, batch_size: int, *, device: str, seed: int | None, start: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split.fetch`. Where the images lie on another device, only the batches travel."""
+        """See `LabelledImages.fetch`. Where the images lie on another device, only the batches travel."""
         home = self.images.device
         draws = None if seed is None else draw(len(order), self.images.shape[1], self.pixels.augment, seed).to(home)
         order = order.to(home)

@@ -18,7 +18,7 @@ from autoprune.tasks.resident import Resident
 from autoprune.tasks.user_code import data_folder, load_function
 
 
-def _from_arrays(
+def source_of_arrays(
     arrays: Mapping[str, Any], where: str, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
 ) -> Source:
     """A source from arrays PART_images (N, H, W[, C]), PART_labels (N,); statistics default to the training images'."""
@@ -29,28 +29,34 @@ def _from_arrays(
                 raise DataError(
                     f"no array {key!r}", where=where, allowed="train_images, train_labels, test_images, test_labels"
                 )
-    tensors = {part: _tensors(arrays[f"{part}_images"], arrays[f"{part}_labels"], f"{where}: {part}") for part in parts}
+    tensors = {
+        part: _checked_tensors(arrays[f"{part}_images"], arrays[f"{part}_labels"], f"{where}: {part}") for part in parts
+    }
     for part, (images, _) in tensors.items():
         if images.shape[1:] != tensors["train"][0].shape[1:] or images.dtype != tensors["train"][0].dtype:
             raise DataError(
-                f"{part} images are {_kind(images)}", where=where, allowed=f"as train: {_kind(tensors['train'][0])}"
+                f"{part} images are {_describe_images(images)}",
+                where=where,
+                allowed=f"as train: {_describe_images(tensors['train'][0])}",
             )
     train, scale = tensors["train"][0], 255.0 if tensors["train"][0].dtype == torch.uint8 else 1.0
-    mean, std = statistics or measure(train, scale)
+    mean, std = statistics or channel_statistics(train, scale)
     classes = 1 + max(int(labels.max()) for _, labels in tensors.values())
-    resident = {part: Part(len(labels), partial(_slice, images, labels)) for part, (images, labels) in tensors.items()}
+    resident = {
+        part: Part(len(labels), partial(_resident_part, images, labels)) for part, (images, labels) in tensors.items()
+    }
     return Source(resident, classes, mean, std, scale)
 
 
-def _kind(images: Tensor) -> str:
+def _describe_images(images: Tensor) -> str:
     return f"{tuple(images.shape[1:])} {images.dtype}"
 
 
-def _slice(images: Tensor, labels: Tensor, low: int, high: int, pixels: Pixels) -> Resident:
+def _resident_part(images: Tensor, labels: Tensor, low: int, high: int, pixels: Pixels) -> Resident:
     return Resident(images=images[low:high], labels=labels[low:high], pixels=pixels)
 
 
-def _tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
+def _checked_tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim == 3:
         images = images[..., None]
@@ -71,7 +77,7 @@ def _tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"])), torch.from_numpy(labels.astype(np.int64))
 
 
-def measure(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std per channel of (N, H, W, C) pixels divided by `scale`; the std of a constant channel is 1."""
     channels = images.reshape(-1, images.shape[-1])
     mean, square = (
@@ -86,7 +92,8 @@ def measure(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[floa
     return tuple(mean.tolist()), tuple(torch.where(std > 1e-6, std, 1.0).tolist())
 
 
-def _from_function(spec: DataSpec, where: str) -> Source:
+def source_of_function(spec: DataSpec, where: str) -> Source:
+    """What the user's `function` returns, see `DataSpec`."""
     function = load_function(str(spec.function), f"{where}.function")
     try:
         arrays = function(**spec.arguments)
@@ -98,10 +105,10 @@ def _from_function(spec: DataSpec, where: str) -> Source:
         raise DataError(
             f"{spec.function} returns a {type(arrays).__name__}", where=where, allowed="a mapping of arrays"
         )
-    return _from_arrays(arrays, str(spec.function), None)
+    return source_of_arrays(arrays, str(spec.function), None)
 
 
-def _digits(spec: DataSpec, where: str) -> Source:
+def digits_source(spec: DataSpec, where: str) -> Source:
     """scikit-learn's 1,797 real 8x8 digits: 1,197 train, 300 validation, 300 test, each with the same class shares."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -112,11 +119,13 @@ def _digits(spec: DataSpec, where: str) -> Source:
     train, validation = train_test_split(rest, test_size=300, stratify=labels[rest], random_state=0)
     parts = {"train": train, "validation": validation, "test": test}
     arrays = {f"{part}_images": images[chosen] for part, chosen in parts.items()}
-    return _from_arrays(arrays | {f"{part}_labels": labels[chosen] for part, chosen in parts.items()}, "digits", None)
+    return source_of_arrays(
+        arrays | {f"{part}_labels": labels[chosen] for part, chosen in parts.items()}, "digits", None
+    )
 
 
 # Mean and std of the training pixels, rounded as they are usually quoted; torchvision class of the same data.
-_FILES = {
+FILES = {
     "cifar10": ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "fashion_mnist": ("FashionMNIST", (0.2860,), (0.3530,)),
@@ -124,12 +133,12 @@ _FILES = {
 }
 
 
-def _named(name: str, spec: DataSpec, where: str) -> Source:
+def named_source(name: str, spec: DataSpec, where: str) -> Source:
     """NAME.npz in the data folder, else torchvision's own layout there."""
     file = data_folder() / f"{name}.npz"
-    torchvision_name, mean, std = _FILES[name]
+    torchvision_name, mean, std = FILES[name]
     arrays = _read_npz(file) if file.is_file() else _read_torchvision(name, torchvision_name, spec.download)
-    return _from_arrays(arrays, str(file if file.is_file() else data_folder()), (mean, std))
+    return source_of_arrays(arrays, str(file if file.is_file() else data_folder()), (mean, std))
 
 
 def _read_npz(file: Path) -> dict[str, Any]:

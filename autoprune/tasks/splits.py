@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from autoprune.errors import DataError, InputError, check_name
-from autoprune.tasks.base import Split
+from autoprune.tasks.base import LabelledImages
 from autoprune.tasks.data_spec import DataSpec, Source
 
 _EXPRESSION = re.compile(r"(\w+)(?:\[(-?\d*):(-?\d*)\])?")
@@ -15,7 +15,7 @@ _EXPRESSION = re.compile(r"(\w+)(?:\[(-?\d*):(-?\d*)\])?")
 Range = tuple[str, int, int]
 
 
-def _expressions(spec: DataSpec, source: Source, where: str) -> dict[str, str]:
+def split_expressions(spec: DataSpec, source: Source, where: str) -> dict[str, str]:
     """All three expressions; without `validation`: the part of that name, else the last tenth of the training split."""
     for name in spec.splits:
         check_name(name, ("train", "validation", "test"), kind="split", where=f"{where}.splits")
@@ -25,12 +25,12 @@ def _expressions(spec: DataSpec, source: Source, where: str) -> dict[str, str]:
     own = next((part for part in ("validation", "val") if part in source.parts), None)
     if own is not None:
         return {**given, "validation": own}
-    part, low, high = _parse(given["train"], source, f"{where}.splits.train")
+    part, low, high = _parse_expression(given["train"], source, f"{where}.splits.train")
     cut = high - max(1, (high - low) // 10)
     return {**given, "train": f"{part}[{low}:{cut}]", "validation": f"{part}[{cut}:{high}]"}
 
 
-def _parse(text: str, source: Source, where: str) -> Range:
+def _parse_expression(text: str, source: Source, where: str) -> Range:
     """The part and the images [low, high) that an expression such as `train[:-5000]` means."""
     match = _EXPRESSION.fullmatch(text.replace(" ", ""))
     if match is None:
@@ -44,8 +44,9 @@ def _parse(text: str, source: Source, where: str) -> Range:
     return part, start, stop
 
 
-def _ranges(expressions: Mapping[str, str], source: Source, where: str) -> dict[str, Range]:
-    ranges = {name: _parse(text, source, f"{where}.{name}") for name, text in expressions.items()}
+def split_ranges(expressions: Mapping[str, str], source: Source, where: str) -> dict[str, Range]:
+    """Split name -> the images that its expression means; raises `InputError` if two splits share some."""
+    ranges = {name: _parse_expression(text, source, f"{where}.{name}") for name, text in expressions.items()}
     ordered = sorted(ranges.items(), key=lambda item: item[1])
     for (first, a), (second, b) in itertools.pairwise(ordered):
         if a[0] == b[0] and b[1] < a[2]:
@@ -54,7 +55,8 @@ def _ranges(expressions: Mapping[str, str], source: Source, where: str) -> dict[
     return ranges
 
 
-def _check_labels(splits: Mapping[str, Split], where: str) -> None:
+def check_labels(splits: Mapping[str, LabelledImages], where: str) -> None:
+    """Raise `DataError` if validation or test hold classes that the training split does not."""
     trained = set(splits["train"].labels.unique().tolist())
     for name in ("validation", "test"):
         strange = set(splits[name].labels.unique().tolist()) - trained

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from autoprune.errors import AutopruneError, ModelError, one_of
 
 
-def _conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def _square_conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def _conv_bn_relu(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    return [_conv(c_in, c_out, kernel, stride, groups), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+    return [_square_conv(c_in, c_out, kernel, stride, groups), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
 
 class PadShortcut(nn.Module):
@@ -50,11 +50,11 @@ class BasicBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1, *, option: str = "A") -> None:
         super().__init__()
-        self.conv1, self.bn1 = _conv(c_in, c_out, 3, stride), nn.BatchNorm2d(c_out)
-        self.conv2, self.bn2 = _conv(c_out, c_out), nn.BatchNorm2d(c_out)
+        self.conv1, self.bn1 = _square_conv(c_in, c_out, 3, stride), nn.BatchNorm2d(c_out)
+        self.conv2, self.bn2 = _square_conv(c_out, c_out), nn.BatchNorm2d(c_out)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or c_in != c_out:
-            projection = nn.Sequential(_conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out))
+            projection = nn.Sequential(_square_conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out))
             self.shortcut = PadShortcut(c_in, c_out, stride) if option == "A" else projection
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class ResNet(nn.Module):
         self, shape: Sequence[int], classes: int, *, blocks: Sequence[int], widths: Sequence[int], option: str
     ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = _conv(shape[0], widths[0]), nn.BatchNorm2d(widths[0])
+        self.conv1, self.bn1 = _square_conv(shape[0], widths[0]), nn.BatchNorm2d(widths[0])
         c_in = widths[0]
         for i, (count, c_out) in enumerate(zip(blocks, widths, strict=True), 1):
             first = BasicBlock(c_in, c_out, 1 if i == 1 else 2, option=option)
@@ -136,7 +136,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = c_in * expansion
         expand = _conv_bn_relu(c_in, hidden, 1) if expansion > 1 else []
-        project = [_conv(hidden, c_out, 1), nn.BatchNorm2d(c_out)]
+        project = [_square_conv(hidden, c_out, 1), nn.BatchNorm2d(c_out)]
         self.body = nn.Sequential(*expand, *_conv_bn_relu(hidden, hidden, 3, stride, hidden), *project)
         self.residual = stride == 1 and c_in == c_out
 
@@ -268,11 +268,11 @@ def _in_timm(name: str) -> bool:
     return timm.is_model(name)
 
 
-def _ours(name: str, shape: Sequence[int], classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _build_ours(name: str, shape: Sequence[int], classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     return ZOO[name](shape, classes, **arguments)
 
 
-def _torchvision(name: str, shape: Sequence[int], classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _build_torchvision(name: str, shape: Sequence[int], classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     from torchvision import models
 
     if shape[0] != 3:
@@ -280,10 +280,10 @@ def _torchvision(name: str, shape: Sequence[int], classes: int, arguments: Mappi
     return models.get_model(name, **{"num_classes": classes, **arguments})
 
 
-def _timm(name: str, shape: Sequence[int], classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _build_timm(name: str, shape: Sequence[int], classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     import timm
 
     return timm.create_model(name, **{"num_classes": classes, "in_chans": shape[0], **arguments})
 
 
-_LIBRARIES = {"autoprune": _ours, "torchvision": _torchvision, "timm": _timm}
+_LIBRARIES = {"autoprune": _build_ours, "torchvision": _build_torchvision, "timm": _build_timm}

@@ -1,42 +1,47 @@
-"""Distillation: a teacher whose logits are cached, and the loss."""
+"""Distillation: a teacher whose outputs are cached, and the loss of image classifiers."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
+from autoprune.training.protocols import Batch, TrainingTask
 from autoprune.training.runtime import Runtime
 
 
-def distillation(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(taught / T) || softmax(outputs / T)), mean over the batch (Hinton et al. 2015, section 2)."""
-    student, teacher = (F.log_softmax(logits.float() / temperature, 1) for logits in (outputs, taught))
+def distillation(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(taught / T) || softmax(logits / T)), mean over the batch (Hinton et al. 2015, section 2)."""
+    student, teacher = (F.log_softmax(values.float() / temperature, 1) for values in (logits, taught))
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 class Teacher:
-    """A model to distil from. It answers every batch once: order and augmentation are functions of seed and step alone,
-    so trials that share seed and batch size see the same batches, however many.
+    """A model to distil from. It computes its outputs for every batch once: order and augmentation are functions of
+    seed and step alone, so trials that share seed and batch size see the same batches, however many.
 
     Without this the dense ResNet-20's forward pass is 40 % of a step at half the FLOPs and more below.
 
     Args:
         model: in eval mode from here on; its outputs are never differentiated.
-        memory: bytes of answers that are kept; beyond, the model is asked again.
+        memory: bytes of cached outputs; beyond, they are computed again.
     """
 
     def __init__(self, model: nn.Module, memory: int = 2**28) -> None:
         self.model, self.left = model.eval(), memory
-        self._answers: dict[tuple[int, ...], Tensor] = {}
+        self._cached: dict[tuple[int, ...], Any] = {}
 
-    def answer(self, inputs: Tensor, batch: tuple[int, ...], runtime: Runtime) -> Tensor:
-        """Outputs for `inputs`, which `batch` identifies among all batches of the task."""
-        if batch in self._answers:
-            return self._answers[batch]
-        with torch.no_grad(), runtime.autocast():
-            taught: Tensor = runtime.place(self.model)(inputs)
-        if taught.nbytes <= self.left:
-            self.left -= taught.nbytes
-            self._answers[batch] = taught
-        return taught
+    def outputs_for(self, batch: Batch, number: tuple[int, ...], task: TrainingTask, runtime: Runtime) -> Any:
+        """What the teacher gives for `batch`, which `number` identifies among all batches of the task."""
+        if number in self._cached:
+            return self._cached[number]
+        with torch.no_grad():
+            outputs = task.predict(runtime.forward_of(runtime.place(self.model)), batch)
+        size = sum(leaf.nbytes for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
+        if size <= self.left:
+            self.left -= size
+            self._cached[number] = outputs
+        return outputs

@@ -9,27 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.training.protocols import Labelled, Problem
+from autoprune.training.protocols import TrainingSplit, TrainingTask
 from autoprune.training.runtime import Runtime
 from autoprune.training.seeds import random_stream
 
 
-def evaluate(model: nn.Module, split: Labelled, task: Problem, runtime: Runtime) -> float:
-    """Share of the split's images that are right, in [0, 1]; the model's mode is as before afterwards."""
+def evaluate(model: nn.Module, split: TrainingSplit, task: TrainingTask, runtime: Runtime) -> float:
+    """The task's metric over the split; the model's mode is as before afterwards."""
     was_training, model = model.training, runtime.place(model).eval()
-    right = torch.zeros((), dtype=torch.int64, device=runtime.device)
+    metric, forward = task.metric(), runtime.forward_of(model)
     # ResNet-20, CIFAR-10, bf16, images/s on one core: 1,789 at 64, 1,906 at 125, 1,603 at 250, 1,341 at 1,000
     size = 125 if runtime.device == "cpu" else 1000
     with torch.inference_mode(), runtime.limits():
-        for inputs, targets in split.batches(torch.arange(len(split)), size, device=runtime.device):
-            with runtime.autocast():
-                outputs = model(runtime.arrange(inputs))
-            right += task.correct(outputs.float(), targets)
+        for batch in split.batches(torch.arange(len(split)), size, device=runtime.device):
+            metric.update(task.predict(forward, runtime.arrange(batch)), batch)
     model.train(was_training)
-    return right.item() / len(split)
+    return metric.value()
 
 
-def recalibrate(model: nn.Module, task: Problem, runtime: Runtime, *, images: int = 2048, seed: int) -> None:
+def recalibrate(model: nn.Module, task: TrainingTask, runtime: Runtime, *, images: int = 2048, seed: int) -> None:
     """Re-estimate the batch-norm statistics: the plain average over batches of 256 training images, augmented.
 
     Augmented as in training, because that is what the weights know: on the pretrained CIFAR-10 ResNet-20 (2,048 images,
@@ -44,14 +42,14 @@ def recalibrate(model: nn.Module, task: Problem, runtime: Runtime, *, images: in
     size = min(256, len(task.train), max(1, images))
     count = max(size, min(images, len(task.train)) // size * size)
     order = torch.randperm(len(task.train), generator=random_stream(seed, 0))[:count]
-    with _cumulative(norms), torch.no_grad(), runtime.limits():
-        for inputs, _ in task.train.batches(order, size, device=runtime.device, seed=seed):
-            with runtime.autocast():
-                model(runtime.arrange(inputs))
+    forward = runtime.forward_of(model)
+    with _averaged_anew(norms), torch.no_grad(), runtime.limits():
+        for batch in task.train.batches(order, size, device=runtime.device, seed=seed):
+            task.predict(forward, runtime.arrange(batch))
 
 
 @contextlib.contextmanager
-def _cumulative(norms: list[Any]) -> Iterator[None]:
+def _averaged_anew(norms: list[Any]) -> Iterator[None]:
     """Within it the layers forget their statistics and average those of the batches they see."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -1,6 +1,6 @@
 """The training loop: device, precision, memory format, schedule, moving average, distillation, resumable to the bit.
 
-It knows a task by `Labelled` and `Problem` only, so that tasks may train their own dense model with it.
+It knows a task by `TrainingTask` only, so that tasks may train their own dense model with it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from autoprune.files import written_whole
 from autoprune.recipe import Training, stable_hash
 from autoprune.schema import to_plain
 from autoprune.training.averaging import MovingAverage
-from autoprune.training.distillation import Teacher, distillation
+from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
-from autoprune.training.protocols import Listener, Problem, Regulariser, listening
+from autoprune.training.optimizer import build_optimizer, learning_rate
+from autoprune.training.processes import ALONE, Processes
+from autoprune.training.protocols import Batch, Forward, Listener, Regulariser, TrainingTask, listening
 from autoprune.training.runtime import Runtime
-from autoprune.training.seeds import _seeded, random_stream
+from autoprune.training.seeds import random_stream, seeded_randomness
 
 OnRung = Callable[[int, float], bool]
 
@@ -46,16 +48,6 @@ class FitLog:
     stopped: bool
 
 
-def learning_rate(training: Training, step: int, steps: int) -> float:
-    """Rate of step `step` (from 0) of `steps`: linear over the warm-up, then the schedule, down to 0 at `steps`."""
-    warmup = round(training.warmup * steps)
-    if step < warmup:
-        return training.lr * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-    return training.lr * factor[training.schedule]
-
-
 def steps_of(training: Training, images: int, available: int) -> int:
     """Steps that `fit` makes of `images` images of a split of `available`: whole batches, at least one."""
     return max(1, round(images / min(training.batch_size, available))) if images else 0
@@ -68,7 +60,7 @@ def pays_to_compile(step_seconds: float, steps_left: int) -> bool:
 
 def fit(
     model: nn.Module,
-    task: Problem,
+    task: TrainingTask,
     training: Training,
     runtime: Runtime,
     *,
@@ -79,6 +71,7 @@ def fit(
     on_rung: OnRung | None = None,
     checkpoint: Path | None = None,
     keep_last: bool = False,
+    processes: Processes = ALONE,
 ) -> FitLog:
     """Train `model` in place on `images` training images; it ends in eval mode with the averaged weights, if any.
 
@@ -88,10 +81,11 @@ def fit(
     Args:
         images: rounded to whole batches, at least one; 0 trains nothing.
         teacher: needed where `training.distill` > 0, not used otherwise.
-        on_rung: gets (images seen, validation accuracy) for every rung in (0, 1); False stops. A resumed run hears of
+        on_rung: gets (images seen, validation metric) for every rung in (0, 1); False stops. A resumed run hears of
             the rungs before its checkpoint again.
         checkpoint: written (atomically) at every rung and once a minute, and resumed from if it exists.
         keep_last: it is written after the last step too, so that a run resumed from it has nothing left to do.
+        processes: which train this model together; each calls this function, the first writes the checkpoint.
 
     Raises:
         DivergedError: the loss is not finite, with the step. InputError: distillation without a teacher, or a
@@ -100,7 +94,7 @@ def fit(
     if training.distill > 0 and teacher is None:
         raise InputError("distillation needs a teacher", where="training.distill", allowed="0 without a teacher")
     began = time.perf_counter()
-    loop = _Loop(model, task, training, runtime, images, seed, regulariser, teacher)
+    loop = TrainingLoop(model, task, training, runtime, images, seed, regulariser, teacher, processes)
     with runtime.limits(), runtime.training(model), loop.randomness(), listening(regulariser, model):
         stopped = loop.resume(checkpoint, on_rung) or loop.run(checkpoint, on_rung)
         if keep_last and checkpoint is not None:
@@ -112,51 +106,53 @@ def fit(
     )
 
 
-class _Loop:
+class TrainingLoop:
     """The mutable state of one training."""
 
     def __init__(
         self,
         model: nn.Module,
-        task: Problem,
+        task: TrainingTask,
         training: Training,
         runtime: Runtime,
         images: int,
         seed: int,
         regulariser: Regulariser | None,
         teacher: Teacher | None,
+        processes: Processes = ALONE,
     ) -> None:
         self.task, self.training, self.runtime, self.seed, self.regulariser = task, training, runtime, seed, regulariser
+        self.processes = processes
         self.model = runtime.place(model).train()
-        self.forward: Callable[[Tensor], Tensor] = self.model
+        self.forward: Forward = runtime.forward_of(self.model)
         self.teacher = teacher if training.distill > 0 else None
         self.data = task.train.to(runtime.device)
         self.batch = min(training.batch_size, len(self.data))
         self.per_epoch = len(self.data) // self.batch
         self.steps = steps_of(training, images, len(self.data))
-        self.rungs = _rung_steps(training.rungs, self.steps)
-        self.optimizer = _optimizer(self.model, training)
+        self.rungs = _steps_of_rungs(training.rungs, self.steps)
+        self.optimizer = build_optimizer(self.model, training)
         self.average = MovingAverage(self.model, training.ema) if training.ema else None
         self.step = 0
         self.losses: list[float] = []
-        self.heard: list[tuple[int, float]] = []
+        self.measured: list[tuple[int, float]] = []
         self.pending: list[Tensor] = []
         self.key = stable_hash([to_plain(training), images, seed, len(self.data)])
 
     def randomness(self) -> contextlib.AbstractContextManager[Any]:
         """Dropout and the like draw from a stream of this training's own; the caller's is untouched."""
-        return _seeded(self.seed, self.runtime.device)
+        return seeded_randomness(self.seed, self.runtime.device)
 
     def run(self, checkpoint: Path | None, on_rung: OnRung | None) -> bool:
         """Train to the end; True if a rung stopped it."""
         began = saved = time.monotonic()
         first = self.step
         while self.step < self.steps:
-            for inputs, targets in self._epoch():
-                self._one_step(self.runtime.arrange(inputs), targets)
+            for batch in self.batches_left():
+                self.train_step(self.runtime.arrange(batch))
                 if self.runtime.compile and self.step - first == 40:
                     self._consider_compiling((time.monotonic() - began) / 40)
-                if self.step in self.rungs and on_rung is not None and not self._rung(checkpoint, on_rung):
+                if self.step in self.rungs and on_rung is not None and not self._measure_rung(checkpoint, on_rung):
                     return True
                 if checkpoint is not None and time.monotonic() - saved > 60:
                     self.save(checkpoint)
@@ -167,9 +163,9 @@ class _Loop:
         if isinstance(self.regulariser, Listener):
             return  # hooks that keep what they hear break the graph at every layer
         if pays_to_compile(step_seconds, self.steps - self.step):
-            self.forward = torch.compile(self.model)
+            self.forward = self.runtime.forward_of(torch.compile(self.model))
 
-    def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches_left(self) -> Iterator[Batch]:
         """The batches left of the current pass over the data."""
         epoch, done = divmod(self.step, self.per_epoch)
         count = min(self.per_epoch, done + self.steps - self.step)
@@ -177,13 +173,15 @@ class _Loop:
         seed = int(torch.randint(2**62, (), generator=random_stream(self.seed, epoch, 1)))
         return self.data.batches(order, self.batch, device=self.runtime.device, seed=seed, start=done)
 
-    def _one_step(self, inputs: Tensor, targets: Tensor) -> None:
+    def train_step(self, batch: Batch) -> None:
+        """One step of the optimiser, on a batch that is in the runtime's memory format."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, self.step, self.steps)
-        loss = self._loss(inputs, targets)
+        loss = self.compute_loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._note(loss.detach())
+        self.processes.average_gradients(self.model)
+        self._keep_loss(loss.detach())
         if self.regulariser is not None:
             self.regulariser.before_step(self.model, self.step, self.steps)
         self.optimizer.step()
@@ -193,23 +191,22 @@ class _Loop:
             self.average.update(self.model)
         self.step += 1
 
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        with self.runtime.autocast():
-            outputs = self.forward(inputs)
-        loss = self.task.loss(outputs.float(), targets, self.training.label_smoothing)
+    def compute_loss(self, batch: Batch) -> Tensor:
+        """The task's loss, mixed with that of distillation if there is a teacher."""
+        loss, outputs = self.task.loss(self.forward, batch, self.training.label_smoothing)
         if self.teacher is None:
             return loss
-        taught = self.teacher.answer(inputs, (self.seed, self.batch, self.step), self.runtime)
+        taught = self.teacher.outputs_for(batch, (self.seed, self.batch, self.step), self.task, self.runtime)
         share = self.training.distill
-        return (1 - share) * loss + share * distillation(outputs, taught, self.training.temperature)
+        return (1 - share) * loss + share * self.task.distillation(outputs, taught, self.training.temperature)
 
-    def _note(self, loss: Tensor) -> None:
+    def _keep_loss(self, loss: Tensor) -> None:
         """Keep the loss; look at it at once on the CPU, every 20 steps elsewhere (looking waits for the device)."""
         self.pending.append(loss)
         if self.runtime.device == "cpu" or len(self.pending) == 20:
-            self._look(self.step)
+            self._check_losses(self.step)
 
-    def _look(self, last: int) -> None:
+    def _check_losses(self, last: int) -> None:
         values = torch.stack(self.pending).tolist() if self.pending else []
         for step, value in enumerate(values, last - len(values) + 1):
             if not math.isfinite(value):
@@ -220,30 +217,32 @@ class _Loop:
         """Mean over the last 50 steps."""
         return float(np.mean(self.losses)) if self.losses else None
 
-    def _rung(self, checkpoint: Path | None, on_rung: OnRung) -> bool:
+    def _measure_rung(self, checkpoint: Path | None, on_rung: OnRung) -> bool:
         with self.average.shown(self.model) if self.average else contextlib.nullcontext():
-            accuracy = evaluate(self.model, self.task.validation, self.task, self.runtime)
-        self.heard.append((self.step * self.batch, accuracy))
+            metric = evaluate(self.model, self.task.validation, self.task, self.runtime)
+        self.measured.append((self.step * self.batch, metric))
         if checkpoint is not None:
             self.save(checkpoint)
-        return on_rung(*self.heard[-1])
+        return on_rung(*self.measured[-1])
 
     def finish(self) -> None:
         """Averaged weights in, eval mode, gradients dropped."""
-        self._look(self.step - 1)
+        self._check_losses(self.step - 1)
         if self.average is not None:
             self.average.write(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.eval()
 
     def save(self, file: Path) -> None:
-        """Write the state to `file`, whole or not at all."""
-        self._look(self.step - 1)
+        """Write the state to `file`, whole or not at all; one process does so for all."""
+        if not self.processes.leads:
+            return
+        self._check_losses(self.step - 1)
         state = {
             "key": self.key,
             "step": self.step,
             "losses": self.losses,
-            "heard": self.heard,
+            "heard": self.measured,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.tensors if self.average else None,
@@ -262,7 +261,7 @@ class _Loop:
         if state["key"] != self.key:
             allowed = "the same recipe, seed and data"
             raise InputError("the checkpoint belongs to another training", where=str(file), allowed=allowed)
-        self.step, self.losses, self.heard = state["step"], state["losses"], [tuple(pair) for pair in state["heard"]]
+        self.step, self.losses, self.measured = state["step"], state["losses"], [tuple(pair) for pair in state["heard"]]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -272,25 +271,13 @@ class _Loop:
         torch.set_rng_state(state["random"].cpu())
         if self._on_gpu():
             torch.cuda.set_rng_state(state["device_random"].cpu(), self.runtime.device)
-        return on_rung is not None and not all(on_rung(*pair) for pair in self.heard)
+        return on_rung is not None and not all(on_rung(*pair) for pair in self.measured)
 
     def _on_gpu(self) -> bool:
         return self.runtime.device.startswith("cuda")
 
 
-def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """SGD; Nesterov needs momentum."""
-    return torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=training.lr,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        nesterov=training.momentum > 0,
-        fused=True,
-    )
-
-
-def _rung_steps(rungs: tuple[float, ...], steps: int) -> set[int]:
+def _steps_of_rungs(rungs: tuple[float, ...], steps: int) -> set[int]:
     """After which step each rung in (0, 1) is measured; those that would fall on the end are the end's."""
     return {step for rung in rungs if 0 < rung < 1 and 0 < (step := math.ceil(rung * steps)) < steps}
 

@@ -1,45 +1,74 @@
-"""What training needs to know of a task, a split and a regulariser."""
+"""What training needs to know of a task, of one of its splits, of a metric and of a regulariser."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+#: What a split yields: tensors in any structure. Only its task knows what is in it.
+Batch = Any
+#: A model, or a function that calls one in the precision of a runtime.
+Forward = Callable[..., Any]
 
 
-class Labelled(Protocol):
+class Loss(NamedTuple):
+    """The mean loss of a batch, a float32 scalar, and the outputs of the forward pass that it comes from."""
+
+    value: Tensor
+    outputs: Any
+
+
+class TrainingSplit(Protocol):
     """A split as training sees it; `tasks.Split` is one."""
 
     def __len__(self) -> int:
         """Number of images."""
 
-    def to(self, device: str) -> Labelled:
+    def to(self, device: str) -> TrainingSplit:
         """The same split, its images on `device` where they fit there."""
 
     def batches(
         self, order: Tensor, batch_size: int, *, device: str = "cpu", seed: int | None = None, start: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs (B, C, H, W) and labels (B,); see `tasks.Split.batches`."""
+    ) -> Iterator[Batch]:
+        """The images of `order` batch by batch, on `device`; see `tasks.Split.batches`."""
 
 
-class Problem(Protocol):
+class Metric(Protocol):
+    """Adds up over the batches of a split how well a model does."""
+
+    def update(self, outputs: Any, batch: Batch) -> None:
+        """Count one batch: what `TrainingTask.predict` gave for it."""
+
+    def value(self) -> float:
+        """The metric over all images counted; the device is waited for here."""
+
+
+class TrainingTask(Protocol):
     """A task as training sees it; `tasks.Task` is one."""
 
     @property
-    def train(self) -> Labelled:
+    def train(self) -> TrainingSplit:
         """The images to train on."""
 
     @property
-    def validation(self) -> Labelled:
+    def validation(self) -> TrainingSplit:
         """The images on which rungs are measured."""
 
-    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Mean loss of a batch."""
+    def loss(self, model: Forward, batch: Batch, label_smoothing: float = 0.0) -> Loss:
+        """One forward pass, and the loss to minimise."""
 
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Number of right answers in a batch."""
+    def predict(self, model: Forward, batch: Batch) -> Any:
+        """One forward pass: outputs for `Metric.update` and, of a teacher, for `distillation`."""
+
+    def distillation(self, outputs: Any, taught: Any, temperature: float) -> Tensor:
+        """How far outputs are from a teacher's for the same batch, mean over the batch."""
+
+    def metric(self) -> Metric:
+        """A new metric that has counted nothing."""
 
 
 class Regulariser(Protocol):
@@ -69,3 +98,8 @@ class Listener(Protocol):
 def listening(regulariser: Regulariser | None, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """The context in which a model trains under this regulariser."""
     return regulariser.listening(model) if isinstance(regulariser, Listener) else contextlib.nullcontext()
+
+
+def images_in(batch: Batch) -> int:
+    """Number of images of a batch: the length of its first tensor."""
+    return len(next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)))

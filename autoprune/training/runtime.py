@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from autoprune.errors import InputError, check_name
 from autoprune.training.batch_norm import wide_norms
-from autoprune.training.seeds import _seeded
+from autoprune.training.protocols import Forward
+from autoprune.training.seeds import seeded_randomness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +44,23 @@ class Runtime:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(device=self.device, memory_format=layout)
 
-    def arrange(self, inputs: Tensor) -> Tensor:
-        """The inputs in the memory format of this runtime."""
-        return inputs.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+    def arrange(self, batch: Any) -> Any:
+        """A batch whose images, (B, C, H, W), have the memory format of this runtime; all else is as it was."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return tree_map_only(Tensor, lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t, batch)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which the model's forward pass runs."""
         return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
+
+    def forward_of(self, model: Forward) -> Forward:
+        """A function that calls the model in the precision of this runtime."""
+
+        def forward(*arguments: Any, **named: Any) -> Any:
+            with self.autocast():
+                return model(*arguments, **named)
+
+        return forward
 
     def training(self, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
         """Within it the model's layers train with the kernels that are fast here."""
@@ -98,16 +110,16 @@ def choose_runtime(
     formats = [(precision, layout) for precision in ("fp32", "bf16") for layout in (True, False)]
     common: dict[str, Any] = {"device": device, "compile": device != "cpu", "threads": threads}
     options = [Runtime(precision=precision, channels_last=layout, **common) for precision, layout in formats]
-    seconds = _measure(model, shape, options)
-    return min(options, key=lambda option: seconds[option] * _handicap(option))
+    seconds = _measure_seconds(model, shape, options)
+    return min(options, key=lambda option: seconds[option] * _margin_to_win(option))
 
 
-def _handicap(runtime: Runtime) -> float:
+def _margin_to_win(runtime: Runtime) -> float:
     """What has to be won to be chosen: a tenth for fewer digits, a tenth for the layout that is not channels-last."""
     return (1.1 if runtime.precision == "bf16" else 1.0) * (1.0 if runtime.channels_last else 1.1)
 
 
-def _measure(model: nn.Module, shape: tuple[int, ...], options: list[Runtime]) -> dict[Runtime, float]:
+def _measure_seconds(model: nn.Module, shape: tuple[int, ...], options: list[Runtime]) -> dict[Runtime, float]:
     """Seconds of one forward and backward pass: the best of up to four, after one that is not counted.
 
     The options take turns, so that a busy moment of the machine hits all of them; those that are half as slow again as
@@ -125,7 +137,7 @@ def _measure(model: nn.Module, shape: tuple[int, ...], options: list[Runtime]) -
 
 
 def _timed_pass(model: nn.Module, shape: tuple[int, ...], runtime: Runtime) -> float:
-    with runtime.limits(), runtime.training(model), _seeded(0, runtime.device):
+    with runtime.limits(), runtime.training(model), seeded_randomness(0, runtime.device):
         inputs = runtime.arrange(torch.rand(shape, device=runtime.device))
         began = time.perf_counter()
         with runtime.autocast():

@@ -15,7 +15,8 @@ def random_stream(*words: int) -> torch.Generator:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
+def seeded_randomness(seed: int, device: str) -> Iterator[None]:
+    """Within it torch's default generators draw from this seed; afterwards they are as they were."""
     devices = [torch.device(device)] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

@@ -1,12 +1,22 @@
-"""Store: results that several trials of a study need, by a key that says everything they depend on."""
+"""What several trials of a study need is found once: by a key that says everything it depends on."""
 
 from __future__ import annotations
 
+import io
 import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autoprune.files import written_whole
+
+#: Numbers per unit, or one number, of each group.
+Numbers = dict[str, NDArray[np.float64]]
 
 #: What a folder may hold; beyond, what was not used for longest goes.
 LIMIT_BYTES = 8 * 2**30
@@ -60,3 +70,57 @@ class FolderStore:
                 break
             file.unlink()
             room += size
+
+
+class StudyCache:
+    """Numbers and files of trials, found by this process or, as the store knows, by another one.
+
+    Args:
+        store: what all processes of the study share; None = this process is alone.
+        share: False = every trial finds everything itself, to measure what sharing is worth.
+    """
+
+    def __init__(self, store: Store | None = None, *, share: bool = True) -> None:
+        self.share, self.store = share, store if share else None
+        self._found: dict[str, Numbers] = {}
+
+    def numbers(self, key: str, groups: Sequence[str], find: Callable[[], Numbers]) -> Numbers:
+        """The numbers of that key for those of the groups that have some, in this order; at first what `find` gives."""
+        if not self.share:
+            return find()
+        if key not in self._found:
+            self._found[key] = self._load_numbers(key, groups) or self._save_numbers(key, find())
+        return self._found[key]
+
+    @contextmanager
+    def file(self, key: str, file: Path | None) -> Iterator[Path | None]:
+        """A file that the block fills or goes on from; of a store it has what another process put there.
+
+        Args:
+            file: where it lies; None = nowhere, unless there is a store.
+        """
+        if self.store is None:
+            yield file
+            return
+        with tempfile.TemporaryDirectory(prefix="autoprune-stage-") as folder:
+            place = file or Path(folder) / key
+            known = self.store.get(key)
+            if known is not None and not place.exists():
+                place.write_bytes(known)
+            yield place
+            if known is None:
+                self.store.put(key, place.read_bytes())
+
+    def _load_numbers(self, key: str, groups: Sequence[str]) -> Numbers | None:
+        known = self.store.get(key) if self.store is not None else None
+        if known is None:
+            return None
+        with np.load(io.BytesIO(known)) as arrays:
+            return {group: arrays[group] for group in groups if group in arrays}
+
+    def _save_numbers(self, key: str, found: Numbers) -> Numbers:
+        if self.store is not None:
+            content = io.BytesIO()
+            np.savez(content, **{group: np.asarray(values) for group, values in found.items()})
+            self.store.put(key, content.getvalue())
+        return found

@@ -1,7 +1,7 @@
-"""A trial after its cut, on disk: the pruned model as an artefact, and what the trial knows of itself so far.
+"""Trial checkpoint: what a trial leaves on disk so that another process can go on with it.
 
-Beside them lies the checkpoint of its fine-tuning (`train.fit`); the three together are all that another process needs
-to go on with the trial.
+After the cut that is the pruned model as an artefact, and what the trial knows of itself. Beside them lies the
+checkpoint of the training that runs (`training.fit`); the three together are all that another process needs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CUT, PROGRESS = "cut", "progress.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class CutRecord:
     """What is known of the cut.
 
     Fields:
@@ -44,8 +44,8 @@ class Cut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
-    """What a trial has behind it: when it began on the study's clock, rungs, seconds per stage and in all."""
+class ProgressRecord:
+    """How far a trial has come: when it began on the study's clock, its rungs, seconds per stage and in all."""
 
     started: float
     elapsed: float
@@ -53,45 +53,62 @@ class Past:
     rungs: tuple[Rung, ...]
 
 
-def save_cut(scratch: Path, model: nn.Module, graph: ChannelGraph, keep: Keep, cut: Cut) -> None:
-    """Keep the pruned model; what stages before the cut left to resume from is needed no more."""
-    artifact.save(scratch / CUT, model, graph, keep, info=to_plain(cut))
-    for checkpoint in scratch.glob("sparsify-*.pt"):
-        checkpoint.unlink()
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """A pruned model that was kept, and what is known of it; `ranks` names the layers that are decomposed."""
+class SavedCut:
+    """A pruned model that was saved, and what is known of it; `ranks` names the layers that are decomposed."""
 
     model: nn.Module
     keep: Keep
     ranks: Mapping[str, int]
-    cut: Cut
+    record: CutRecord
 
 
-def load_cut(scratch: Path | None, dense: Callable[[], nn.Module]) -> Found | None:
-    """What `save_cut` kept; None before the cut.
+@dataclass(frozen=True)
+class TrialFolder:
+    """The folder of one trial's checkpoint; without a path nothing is saved and nothing is found.
 
-    Args:
-        dense: builds the model that was cut, see `artifact.load`.
+    Fields:
+        writes: False where another process of the trial saves for all.
     """
-    if scratch is None or not (scratch / CUT).exists():
-        return None
-    described = artifact.describe(scratch / CUT)
-    cut = read(Cut, described["info"], str(scratch / CUT))
-    keep = Keep.of(described["keep"])
-    return Found(model=artifact.load(scratch / CUT, dense), keep=keep, ranks=described["decomposed"], cut=cut)
 
+    path: Path | None
+    writes: bool = True
 
-def save_past(scratch: Path, past: Past) -> None:
-    """Keep what the trial has behind it; replaces what was kept before."""
-    with written_whole(scratch / PROGRESS) as beside:
-        beside.write_text(json.dumps(to_plain(past), allow_nan=False))
+    def of_stage(self, name: str) -> Path | None:
+        """The file that the training of a stage is resumed from."""
+        return None if self.path is None else self.path / f"{name}.pt"
 
+    def save_progress(self, record: ProgressRecord) -> None:
+        """Replace what was saved before."""
+        if self.path is not None and self.writes:
+            with written_whole(self.path / PROGRESS) as beside:
+                beside.write_text(json.dumps(to_plain(record), allow_nan=False))
 
-def load_past(scratch: Path | None) -> Past | None:
-    """What was kept last, if anything."""
-    if scratch is None or not (scratch / PROGRESS).exists():
-        return None
-    return read(Past, json.loads((scratch / PROGRESS).read_text()), str(scratch / PROGRESS))
+    def load_progress(self) -> ProgressRecord | None:
+        """What was saved last, if anything."""
+        if self.path is None or not (self.path / PROGRESS).exists():
+            return None
+        file = self.path / PROGRESS
+        return read(ProgressRecord, json.loads(file.read_text()), str(file))
+
+    def save_cut(self, model: nn.Module, graph: ChannelGraph, keep: Keep, record: CutRecord) -> None:
+        """Save the pruned model; what stages before the cut left to resume from is needed no more."""
+        if self.path is None or not self.writes:
+            return
+        artifact.save(self.path / CUT, model, graph, keep, info=to_plain(record))
+        for checkpoint in self.path.glob("sparsify-*.pt"):
+            checkpoint.unlink()
+
+    def load_cut(self, dense: Callable[[], nn.Module]) -> SavedCut | None:
+        """What `save_cut` saved; None before the cut.
+
+        Args:
+            dense: builds the model that was cut, see `artifact.load`.
+        """
+        if self.path is None or not (self.path / CUT).exists():
+            return None
+        folder = self.path / CUT
+        described = artifact.describe(folder)
+        record = read(CutRecord, described["info"], str(folder))
+        keep, model = Keep.of(described["keep"]), artifact.load(folder, dense)
+        return SavedCut(model=model, keep=keep, ranks=described["decomposed"], record=record)

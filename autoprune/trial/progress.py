@@ -1,53 +1,71 @@
-"""What a running trial knows of itself."""
+"""What a running trial knows of itself: seconds per stage, rungs, what was cut; an Outcome at any time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from torch import nn
-
-from autoprune import methods
-from autoprune.engine.graph import ChannelGraph
-from autoprune.engine.keep import Keep
+from autoprune.engine.cost import Cost
+from autoprune.methods import Note
 from autoprune.recipe import Recipe
-from autoprune.study.constraints import Constraints, Latency
-from autoprune.study.outcome import Rung
-from autoprune.training.evaluate import evaluate
-from autoprune.training.runtime import Runtime
-from autoprune.trial import checkpoint
-from autoprune.trial.shared import Bench
+from autoprune.study.outcome import Outcome, Rung
+from autoprune.trial.checkpoint import ProgressRecord
+from autoprune.trial.stages import Selected
+from autoprune.trial.start import Remains, StartingPoint
 
-#: Called after every rung with the rung and the cost ratios; False ends the trial with status `stopped`.
-Report = Callable[[Rung, dict[str, float]], bool]
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CutSoFar:
+    """What all cuts of a trial together left; the fields are those of an Outcome."""
+
+    remains: Remains | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    latency_ms: float | None = None
+    notes: Mapping[str, Note] = field(default_factory=dict)
+
+    def after(self, selected: Selected, start: StartingPoint, dense: Cost) -> CutSoFar:
+        """After one more cut. The first is counted on the graph that it was selected on: layers may be single again."""
+        before = self.remains or Remains(selected.context.graph, start.remains.keep)
+        remains = before.after(selected.keep)
+        return replace(self, remains=remains, ratios=remains.ratios(dense), notes={**self.notes, **selected.notes})
+
+    @property
+    def costs(self) -> dict[str, float | None]:
+        """What constraints may limit."""
+        return {**self.ratios, "latency_ms": self.latency_ms}
 
 
 @dataclass
-class _Progress:
-    """What a running trial knows of itself; turned into an Outcome whatever happens."""
+class Progress:
+    """The record of a running trial. `run.py` writes it, and nobody else.
+
+    Fields:
+        began: when the trial would have begun had it run without a break, on the clock of `time.perf_counter`.
+        seconds: per stage.
+        stopped: ended by whoever was told of its last rung.
+        broken: the constraint that ended it.
+        tested: the metric on the test split.
+    """
 
     began: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=dict)
     rungs: list[Rung] = field(default_factory=list)
-    keep: Keep | None = None
-    graph: ChannelGraph | None = None
-    ratios: dict[str, float] = field(default_factory=dict)
-    latency_ms: float | None = None
-    notes: dict[str, methods.Note] = field(default_factory=dict)
+    cut: CutSoFar = field(default_factory=CutSoFar)
     stopped: bool = False
     broken: str = ""
     tested: float | None = None
 
-    def take_over(self, past: checkpoint.Past) -> None:
+    def take_over(self, record: ProgressRecord) -> None:
         """Go on counting where an earlier process ended."""
-        self.began -= past.elapsed
-        self.seconds, self.rungs = dict(past.seconds), list(past.rungs)
+        self.began -= record.elapsed
+        self.seconds, self.rungs = dict(record.seconds), list(record.rungs)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Count the time of the block for this stage, whether it fails or not."""
         start = time.perf_counter()
         try:
             yield
@@ -55,55 +73,42 @@ class _Progress:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def elapsed(self) -> float:
+        """Seconds that the trial has taken; breaks do not count."""
         return time.perf_counter() - self.began
 
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What the stages of one trial share."""
-
-    recipe: Recipe
-    bench: Bench
-    report: Report
-    scratch: Path | None
-    progress: _Progress
-    started: float
-    constraints: Constraints
-    latency: Latency | None
-
-    def checkpoint(self, stage: str) -> Path | None:
-        """Where a stage's training is resumed from."""
-        return self.scratch / f"{stage}.pt" if self.scratch else None
-
-    def measure(self, model: nn.Module, runtime: Runtime) -> float:
-        """Validation accuracy."""
-        with self.progress.stage("evaluate"):
-            return evaluate(model, self.bench.task.validation, self.bench.task, runtime)
-
-    def test(self, model: nn.Module) -> None:
-        """Note the accuracy on the test split: nothing is decided any more."""
-        with self.progress.stage("test"):
-            self.progress.tested = evaluate(model, self.bench.task.test, self.bench.task, self.bench.exact)
-
-    def passed(self, share: float) -> bool:
+    def has_passed(self, share: float) -> bool:
         """Whether this rung was measured, and reported, by an earlier process."""
-        return any(rung.share == share for rung in self.progress.rungs)
+        return any(rung.share == share for rung in self.rungs)
 
-    def rung(self, share: float, images: int, accuracy: float) -> bool:
-        """Note a rung and ask whether to go on."""
-        progress = self.progress
-        progress.rungs.append(Rung(share=share, images=images, accuracy=accuracy, seconds=progress.elapsed()))
-        if self.scratch is not None:
-            checkpoint.save_past(self.scratch, self.past())
-        progress.stopped = not self.report(progress.rungs[-1], progress.ratios)
-        return not progress.stopped
+    def add_rung(self, share: float, images: int, accuracy: float) -> Rung:
+        """Note a rung that was measured now."""
+        rung = Rung(share=share, images=images, accuracy=accuracy, seconds=self.elapsed())
+        self.rungs.append(rung)
+        return rung
 
-    def past(self) -> checkpoint.Past:
-        """What the trial has behind it."""
-        progress = self.progress
-        return checkpoint.Past(
-            started=self.started,
-            elapsed=progress.elapsed(),
-            seconds=dict(progress.seconds),
-            rungs=tuple(progress.rungs),
+    def record(self, started: float) -> ProgressRecord:
+        """What another process needs to go on counting."""
+        return ProgressRecord(
+            started=started, elapsed=self.elapsed(), seconds=dict(self.seconds), rungs=tuple(self.rungs)
+        )
+
+    def outcome(self, recipe: Recipe, error: str | None) -> Outcome:
+        """What the recipe gave so far; `error` says why it failed."""
+        status = "failed" if error else "stopped" if self.stopped or self.broken else "completed"
+        completed, remains = status == "completed", self.cut.remains
+        ratios: dict[str, Any] = {f"{name}_ratio": value for name, value in self.cut.ratios.items()}
+        return Outcome(
+            id=0,
+            recipe=recipe,
+            status=status,
+            accuracy=self.rungs[-1].accuracy if completed else None,
+            rungs=tuple(self.rungs),
+            widths=remains.keep.widths(remains.graph) if remains is not None else {},
+            seconds=self.seconds,
+            notes=self.cut.notes,
+            seed=recipe.seed,
+            error=error or self.broken or None,
+            latency_ms=self.cut.latency_ms,
+            test_accuracy=self.tested if completed else None,
+            **ratios,
         )

@@ -1,6 +1,7 @@
 """One trial: prepare, sparsify, score, cut, recalibrate, fine-tune, evaluate; each timed. No Ray, no Optuna.
 
 A trial that fails (an exception, a loss that is not finite, no memory) is an Outcome with its error, not an exception.
+What a stage does stands in `stages.py`; here stands their order, and here alone the trial's progress is written.
 """
 
 from __future__ import annotations
@@ -8,42 +9,59 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from autoprune import methods
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.errors import AutopruneError
+from autoprune.methods import Method
 from autoprune.recipe import Recipe
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.outcome import BROKEN, Outcome, Rung
 from autoprune.tasks import Task
-from autoprune.trial import checkpoint
-from autoprune.trial.progress import Report, _Job, _Progress
-from autoprune.trial.shared import Bench
-from autoprune.trial.stages import _ConstraintError, _stages
+from autoprune.training.evaluate import evaluate, recalibrate
+from autoprune.trial import stages
+from autoprune.trial.checkpoint import CutRecord, TrialFolder
+from autoprune.trial.progress import CutSoFar, Progress
+from autoprune.trial.shared import SharedState
+from autoprune.trial.start import Remains, choose_start, first_model
+
+#: Called after every rung with the rung and the cost ratios; False ends the trial with status `stopped`.
+Report = Callable[[Rung, dict[str, float]], bool]
+#: Notes a rung (share, images, metric) and says whether the trial goes on.
+HearRung = Callable[[float, int, float], bool]
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A finished trial: its outcome and, if it completed, the pruned model, what was kept, and of which graph."""
+    """A finished trial: its outcome; if it completed, the pruned model; if it was cut, what was kept of which graph."""
 
     outcome: Outcome
     model: nn.Module | None = None
-    keep: Keep | None = None
-    graph: ChannelGraph | None = None
+    remains: Remains | None = None
+
+    @property
+    def keep(self) -> Keep | None:
+        """What was kept of `graph`."""
+        return self.remains.keep if self.remains is not None else None
+
+    @property
+    def graph(self) -> ChannelGraph | None:
+        """The graph that was cut."""
+        return self.remains.graph if self.remains is not None else None
 
 
 def run_trial(recipe: Recipe, task: Task, report: Report | None = None) -> Outcome:
     """Run one recipe on a task and return what it gave; see `run` for trials that share work."""
-    return run(recipe, Bench(task), report).outcome
+    return run(recipe, SharedState.of(task), report).outcome
 
 
 def run(
     recipe: Recipe,
-    bench: Bench,
+    shared: SharedState,
     report: Report | None = None,
     *,
     id: int = 0,  # noqa: A002 - the field of Outcome has this name
@@ -58,65 +76,175 @@ def run(
 
     Args:
         recipe: what to do.
-        bench: what it shares with other trials.
+        shared: what it shares with other trials.
         report: hears of every rung and may end the trial.
         id: copied into the outcome.
         control: copied into the outcome.
         clock: seconds since the study began; default: since the trial began.
-        scratch: folder for what the trial may go on from; with it, a trial that is run again, on this or another
-            machine, goes on where it was interrupted or stopped. Rungs before that are not reported again.
+        scratch: folder for the trial's checkpoint; with it, a trial that is run again, on this or another machine, goes
+            on where it was interrupted or stopped. Rungs before that are not reported again.
         final: once it has ended, the model is also measured on the test split.
         constraints: what the pruned model may not exceed; if it does, the trial ends right after the cut with status
             `stopped`, and the error says by which constraint. The dense model may exceed them all.
         latency: how the pruned model is timed, right after the cut; None = not at all.
     """
-    progress = _Progress()
-    now = clock or progress.elapsed
-    past, started = checkpoint.load_past(scratch), now()
-    if past is not None:
-        progress.take_over(past)
-        started = past.started
-    limits = constraints or Constraints()
-    job = _Job(recipe, bench, report or _go_on, scratch, progress, started, limits, latency)
+    progress, folder = Progress(), TrialFolder(scratch, writes=shared.processes.leads)
+    now, before = clock or progress.elapsed, folder.load_progress()
+    started = before.started if before is not None else now()
+    if before is not None:
+        progress.take_over(before)
+    hear_rung = _rung_listener(progress, folder, report, started)
     model, error = None, None
     try:
-        model = _stages(job)
+        model = _run_stages(recipe, shared, progress, hear_rung, folder, constraints or Constraints(), latency)
         if final and not progress.stopped:
-            job.test(model)
-        if scratch is not None:
-            checkpoint.save_past(scratch, job.past())  # once more: the stage that a rung ended is timed only now
-    except _ConstraintError as broken:
+            with progress.stage("test"):  # nothing is decided any more
+                progress.tested = evaluate(model, shared.task.test, shared.task, shared.exact)
+        folder.save_progress(progress.record(started))  # once more: the stage that a rung ended is timed only now
+    except stages.ConstraintError as broken:
         progress.broken = f"{BROKEN}{broken}"
     except Exception as failure:  # noqa: BLE001 - a failing recipe is data: the search learns from it and goes on
         error = _one_line(failure)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    outcome = replace(_outcome(recipe, progress, error), id=id, control=control, started=started, finished=now())
-    return Trial(outcome, model if outcome.completed else None, progress.keep, progress.graph)
+    outcome = replace(progress.outcome(recipe, error), id=id, control=control, started=started, finished=now())
+    return Trial(outcome, model if outcome.completed else None, progress.cut.remains)
 
 
-def _go_on(_rung: Rung, _ratios: dict[str, float]) -> bool:
-    return True
+def _rung_listener(progress: Progress, folder: TrialFolder, report: Report | None, started: float) -> HearRung:
+    """Notes every rung, saves how far the trial has come, and asks `report` whether it goes on."""
+
+    def hear_rung(share: float, images: int, accuracy: float) -> bool:
+        rung = progress.add_rung(share, images, accuracy)
+        folder.save_progress(progress.record(started))
+        progress.stopped = report is not None and not report(rung, dict(progress.cut.ratios))
+        return not progress.stopped
+
+    return hear_rung
 
 
-def _outcome(recipe: Recipe, progress: _Progress, error: str | None) -> Outcome:
-    status = "failed" if error else "stopped" if progress.stopped or progress.broken else "completed"
-    ratios: dict[str, Any] = {f"{name}_ratio": value for name, value in progress.ratios.items()}
-    return Outcome(
-        id=0,
-        recipe=recipe,
-        status=status,
-        accuracy=progress.rungs[-1].accuracy if status == "completed" else None,
-        rungs=tuple(progress.rungs),
-        widths=progress.keep.widths(progress.graph) if progress.keep is not None and progress.graph is not None else {},
-        seconds=progress.seconds,
-        notes=progress.notes,
-        seed=recipe.seed,
-        error=error or progress.broken or None,
-        latency_ms=progress.latency_ms,
-        test_accuracy=progress.tested if status == "completed" else None,
-        **ratios,
+def _run_stages(
+    recipe: Recipe,
+    shared: SharedState,
+    progress: Progress,
+    hear_rung: HearRung,
+    folder: TrialFolder,
+    constraints: Constraints,
+    latency: Latency | None,
+) -> nn.Module:
+    """All stages but those that an earlier process has behind it; the model that is left in the end."""
+    with progress.stage("prepare"):
+        method = methods.build(recipe.method)
+        found = _load_pruned(recipe, shared, progress, folder)
+    if found is None:
+        found = _prune(recipe, method, shared, progress, folder, constraints, latency)
+    pruned, spent = found
+    _fine_tune(pruned, spent, recipe, method, shared, progress, hear_rung, folder)
+    return pruned
+
+
+def _load_pruned(
+    recipe: Recipe, shared: SharedState, progress: Progress, folder: TrialFolder
+) -> tuple[nn.Module, int] | None:
+    """The pruned model that an earlier process left, and the training images spent on it."""
+    saved = folder.load_cut(lambda: first_model(recipe, shared))
+    if saved is None:
+        return None
+    record = saved.record
+    progress.cut = CutSoFar(
+        remains=stages.remains_of_saved(saved, recipe, shared),
+        ratios=dict(record.ratios),
+        latency_ms=record.latency_ms,
+        notes=dict(record.notes),
     )
+    return shared.runtime.place(saved.model), record.spent
+
+
+def _prune(
+    recipe: Recipe,
+    method: Method,
+    shared: SharedState,
+    progress: Progress,
+    folder: TrialFolder,
+    constraints: Constraints,
+    latency: Latency | None,
+) -> tuple[nn.Module, int]:
+    """The cut and recalibrated model, and the training images spent on the way."""
+    with progress.stage("prepare"):
+        stages.check_constraints(constraints, recipe.target)
+        start = choose_start(recipe, method, shared)
+    context, traced, spent = shared.context(start.model, recipe.seed, start.graph), start.traced, start.images
+    for cut in range(len(method.stage_shares)):
+        with progress.stage("sparsify"):
+            checkpoint = folder.of_stage(f"sparsify-{cut}")
+            context = stages.sparsify(context, method, recipe, shared, traced, cut=cut, checkpoint=checkpoint)
+        with progress.stage("score"):
+            selected = stages.select_channels(context, method, recipe, shared, traced, cut=cut)
+            progress.cut = progress.cut.after(selected, start, shared.dense_cost)
+        with progress.stage("cut"):
+            context = stages.remove_channels(method, selected)
+        spent += stages.stage_images(method, recipe, cut)
+    pruned = shared.runtime.place(context.model)
+    _time(pruned, shared, progress, latency)
+    if not method.is_dense:
+        stages.check_costs(constraints, progress.cut.costs)
+    with progress.stage("recalibrate"):
+        recalibrate(pruned, shared.task, shared.runtime, seed=recipe.seed)
+    _save_pruned(pruned, spent, traced.grouped, progress.cut, folder)
+    return pruned, spent
+
+
+def _time(pruned: nn.Module, shared: SharedState, progress: Progress, latency: Latency | None) -> None:
+    """Note the latency of the cut model; its weights do not matter."""
+    if latency is None:
+        return
+    with progress.stage("latency"):
+        timing = shared.timer.time(pruned, latency.batch)
+    ratios = {**progress.cut.ratios, "latency": timing.ratio}
+    progress.cut = replace(progress.cut, latency_ms=timing.ms, ratios=ratios)
+
+
+def _save_pruned(pruned: nn.Module, spent: int, grouped: str, cut: CutSoFar, folder: TrialFolder) -> None:
+    if cut.remains is None:
+        return
+    record = CutRecord(
+        spent=spent, grouped=grouped, ratios=dict(cut.ratios), latency_ms=cut.latency_ms, notes=dict(cut.notes)
+    )
+    folder.save_cut(pruned, cut.remains.graph, cut.remains.keep, record)
+
+
+def _fine_tune(
+    model: nn.Module,
+    spent: int,
+    recipe: Recipe,
+    method: Method,
+    shared: SharedState,
+    progress: Progress,
+    hear_rung: HearRung,
+    folder: TrialFolder,
+) -> None:
+    """Measure the rungs right after the cut, during the fine-tuning and at its end."""
+
+    def measure(*, exact: bool) -> float:
+        with progress.stage("evaluate"):
+            runtime = shared.exact if exact else shared.runtime
+            return evaluate(model, shared.task.validation, shared.task, runtime)
+
+    first = 0.0 in recipe.training.rungs and method.judged_at_cut and not progress.has_passed(0.0)
+    if first and not hear_rung(0.0, spent, measure(exact=False)):
+        return
+    plan = stages.RungPlan.of(recipe.training, spent)
+
+    def on_rung(images: int, accuracy: float) -> bool:
+        share = plan.share_after(images)
+        return progress.has_passed(share) or hear_rung(share, spent + images, accuracy)
+
+    checkpoint = folder.of_stage("finetune")
+    with progress.stage("finetune"):
+        log = stages.fine_tune(model, recipe, shared, plan, on_rung=on_rung, checkpoint=checkpoint)
+    if not log.stopped:
+        hear_rung(1.0, spent + log.images, measure(exact=True))
+        progress.stopped = False  # nothing was left to stop
 
 
 def _one_line(error: Exception) -> str:

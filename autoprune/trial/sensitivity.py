@@ -12,13 +12,14 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.engine.graph import Floats, Group
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.masking import silence
 from autoprune.methods import Context
 from autoprune.methods.magnitude import L1
+from autoprune.training.protocols import Batch, images_in
 
 #: Training images, as they are. Two draws of 512 order ResNet-20's groups alike (correlation of the feature: 0.99).
 IMAGES = 512
@@ -30,22 +31,23 @@ def loss_rises(context: Context) -> dict[str, float]:
     One pass over `IMAGES` images per group, and one more.
     """
     batches, scores = list(context.batches(IMAGES)), L1().score(context)
-    whole = _loss(context, context.model, batches)
+    whole = _mean_loss(context, context.model, batches)
 
     def rise(group: Group) -> float:
-        return _loss(context, silence(context.model, context.graph, _half(group, scores[group.id])), batches) - whole
+        silenced = silence(context.model, context.graph, _stronger_half(group, scores[group.id]))
+        return _mean_loss(context, silenced, batches) - whole
 
     return {group.id: rise(group) for group in context.graph.prunable}
 
 
-def _half(group: Group, scores: Floats) -> Keep:
+def _stronger_half(group: Group, scores: Floats) -> Keep:
     """What stays of one group."""
     order = np.argsort(scores, kind="stable")
     return Keep.of({group.id: order[group.size // 2 :].tolist()})
 
 
 @torch.inference_mode()
-def _loss(context: Context, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def _mean_loss(context: Context, model: nn.Module, batches: Iterable[Batch]) -> float:
     """Mean over images; the model is in eval mode."""
-    losses = [(context.loss(model(inputs), labels).item(), len(labels)) for inputs, labels in batches]
+    losses = [(context.loss(model, batch).item(), images_in(batch)) for batch in batches]
     return sum(loss * images for loss, images in losses) / sum(images for _, images in losses)

@@ -1,11 +1,10 @@
-"""What all trials of a study share in one process."""
+"""Shared trial state: what all trials of a study share in one process."""
 
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune import methods
 from autoprune.engine.allocation.allocate import check_target
 from autoprune.engine.allocation.features import as_ratios, needs_rises
 from autoprune.engine.cost import Cost, cost
@@ -21,68 +19,107 @@ from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.tracing.trace import trace
 from autoprune.errors import TargetError
-from autoprune.methods import Context, Method
-from autoprune.recipe import Allocation, Recipe, Target, stable_hash
+from autoprune.methods import Context, Method, Scores
+from autoprune.recipe import Allocation, Target, stable_hash
 from autoprune.tasks import Task
 from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
 from autoprune.training.latency import Timer
+from autoprune.training.processes import ALONE, Processes
+from autoprune.training.protocols import Batch
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.training.seeds import random_stream
-from autoprune.trial.cache import Store
+from autoprune.trial.cache import Store, StudyCache
 from autoprune.trial.sensitivity import loss_rises
 
 SCORE_BATCH = 128
-
 S = TypeVar("S")
-
 T = TypeVar("T")
 
 
-class Bench:
-    """What all trials of a study share in one process: task, dense model, channel graph, costs, scores found so far.
+@dataclass(frozen=True, eq=False)
+class TracedModel:
+    """The dense model and its channel graph in one grouping mode.
 
-    Args:
-        task: the problem; its model is loaded once.
-        runtime: where and how to compute; measured on the dense model if not given.
-        store: what other processes have found already, and will want to know.
-        share: False = every trial finds everything itself, to measure what sharing is worth.
-
-    In `graph` grouped convolutions and norms lose offsets.
+    Fields:
+        grouped: what grouped convolutions and norms lose, `offsets` or `groups`; see `trace`.
+        example: an input, (1, C, H, W).
     """
 
-    def __init__(
-        self, task: Task, runtime: Runtime | None = None, store: Store | None = None, *, share: bool = True
-    ) -> None:
-        self.task, self.store, self.share = task, store, share
-        self.model = task.model()
-        self.grouped = "offsets"
-        self.graph = self.trace(self.model)
-        shape = tuple(task.example().shape)
-        self.runtime = runtime or choose_runtime(self.model, shape, SCORE_BATCH)
-        self.timer = Timer(lambda: copy.deepcopy(self.model), shape, self.runtime)
-        self._found: dict[str, methods.Scores] = {}
+    model: nn.Module
+    graph: ChannelGraph
+    grouped: str
+    example: Tensor
+
+    @classmethod
+    def of(cls, model: nn.Module, example: Tensor, grouped: str) -> TracedModel:
+        """Trace the model."""
+        return cls(model, _graph_of(model, example, grouped), grouped, example)
+
+    def graph_of(self, model: nn.Module) -> ChannelGraph:
+        """The graph of another model for the same inputs, in the same mode."""
+        return _graph_of(model, self.example, self.grouped)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedState:
+    """What all trials of a study share in one process; made by `SharedState.of`.
+
+    Fields:
+        task: the problem; its model is loaded once.
+        offsets: the dense model traced so that grouped convolutions and norms lose offsets.
+        runtime: where and how to compute.
+        timer: times pruned models against the dense one.
+        cache: numbers and trained weights that several trials need.
+        processes: with which this one runs every trial together.
+    """
+
+    task: Task
+    offsets: TracedModel
+    runtime: Runtime
+    timer: Timer
+    cache: StudyCache
+    processes: Processes = ALONE
+
+    @classmethod
+    def of(
+        cls, task: Task, runtime: Runtime | None = None, store: Store | None = None, *, share: bool = True
+    ) -> SharedState:
+        """Load the task's model and trace it.
+
+        Args:
+            runtime: measured on the dense model if not given.
+            store, share: see `StudyCache`.
+        """
+        model, example = task.model(), task.example()
+        shape = tuple(example.shape)
+        runtime = runtime or choose_runtime(model, shape, SCORE_BATCH)
+        return cls(
+            task=task,
+            offsets=TracedModel.of(model, example, "offsets"),
+            runtime=runtime,
+            timer=Timer(lambda: copy.deepcopy(model), shape, runtime),
+            cache=StudyCache(store, share=share),
+        )
+
+    @property
+    def model(self) -> nn.Module:
+        """The dense model with its trained weights."""
+        return self.offsets.model
+
+    @property
+    def graph(self) -> ChannelGraph:
+        """The dense model's graph in which grouped convolutions and norms lose offsets."""
+        return self.offsets.graph
 
     @cached_property
-    def whole_groups(self) -> Bench:
-        """The same bench with a graph in which grouped convolutions and norms lose whole groups."""
-        other = copy.copy(self)
-        other.grouped = "groups"
-        other.graph = other.trace(self.model)
-        other._found = {}
-        return other
+    def whole_groups(self) -> TracedModel:
+        """The dense model traced so that grouped convolutions and norms lose whole groups."""
+        return TracedModel.of(self.model, self.offsets.example, "groups")
 
-    def trace(self, model: nn.Module) -> ChannelGraph:
-        """The graph of a model for the task's images."""
-        return trace(model, self.task.example().to(next(model.parameters()).device), grouped=self.grouped)
-
-    def ways(self, grouped: str) -> list[Bench]:
-        """The benches among which an allocation's `grouped` chooses."""
-        return [self] * (grouped != "groups") + [self.whole_groups] * (grouped != "offsets")
-
-    def start(self, recipe: Recipe) -> nn.Module:
-        """The dense model with its `trained` weights or, from `scratch`, with weights drawn with the recipe's seed."""
-        return self.model if recipe.weights == "trained" else self.task.build(recipe.seed)
+    def traced_models(self, grouped: str) -> list[TracedModel]:
+        """Those among which an allocation's `grouped` chooses."""
+        return [self.offsets] * (grouped != "groups") + [self.whole_groups] * (grouped != "offsets")
 
     @cached_property
     def dense_cost(self) -> Cost:
@@ -96,82 +133,83 @@ class Bench:
 
     @cached_property
     def teacher(self) -> Teacher:
-        """The dense model to distil from; all trials share its answers."""
-        return Teacher(copy.deepcopy(self.model), **({} if self.share else {"memory": 0}))
+        """The dense model to distil from; all trials share its cached outputs."""
+        return Teacher(copy.deepcopy(self.model), **({} if self.cache.share else {"memory": 0}))
 
     def dense_accuracy(self) -> float:
-        """Validation accuracy of the dense model as it was handed in."""
+        """The task's metric of the dense model as it was handed in, on the validation split."""
         return evaluate(copy.deepcopy(self.model), self.task.validation, self.task, self.exact)
 
-    def check(self, target: Target, how: Allocation | None = None) -> None:
+    def check_reachable(self, target: Target, allocation: Allocation | None = None) -> None:
         """Raise `TargetError` if no method could meet the target under this allocation."""
-        how = how or Allocation()
-        _possible(lambda way: check_target(way.graph, target, how), self.ways(how.grouped))
+        chosen = allocation or Allocation()
+        where_possible(lambda traced: check_target(traced.graph, target, chosen), self.traced_models(chosen.grouped))
 
-    def context(self, model: nn.Module, seed: int) -> Context:
-        """What a method sees of this bench."""
+    def context(self, model: nn.Module, seed: int, graph: ChannelGraph | None = None) -> Context:
+        """What a method sees of this task.
+
+        Args:
+            graph: of the model; by default that of the dense model.
+        """
         device = str(next(model.parameters()).device)
-        return Context(model, self.graph, lambda images: self._batches(images, seed, device), self.task.loss, seed)
+        task = self.task
 
-    def scores(self, method: Method, context: Context) -> methods.Scores:
+        def batches(images: int) -> Iterator[Batch]:
+            order = torch.randperm(len(task.train), generator=random_stream(seed, 1))[:images]
+            yield from task.train.batches(order, SCORE_BATCH, device=device)
+
+        return Context(
+            model=model,
+            graph=self.graph if graph is None else graph,
+            batches=batches,
+            loss=lambda model, batch: task.loss(model, batch).value,
+            predict=task.predict,
+            seed=seed,
+        )
+
+    def scores(self, method: Method, context: Context, traced: TracedModel | None = None) -> Scores:
         """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed)."""
-        if context.model is not self.model or context.graph is not self.graph:
+        traced = traced or self.offsets
+        if context.model is not traced.model or context.graph is not traced.graph:
             return method.score(context)
-        key = stable_hash(["scores", method.name, method, context.seed, self.grouped])
-        return self._once(key, lambda: method.score(context))
+        key = stable_hash(["scores", method.name, method, context.seed, traced.grouped])
+        return self._find_once(key, traced, lambda: method.score(context))
 
-    def allocation(self, how: Allocation, graph: ChannelGraph) -> Allocation:
+    def allocation(self, allocation: Allocation, traced: TracedModel, graph: ChannelGraph) -> Allocation:
         """What a method sees of an allocation: for `features`, the weights of this graph's groups as `ratios`.
 
         Sensitivity is that of the trained dense model, whatever weights the recipe starts from, measured once.
         """
         rises = {}
-        if needs_rises(how):
-            found = self._once(stable_hash(["sensitivity", self.grouped]), self._loss_rises)
+        if needs_rises(allocation):
+            key = stable_hash(["sensitivity", traced.grouped])
+            found = self._find_once(key, traced, lambda: self._measure_sensitivity(traced))
             rises = {group: float(rise) for group, rise in found.items()}
-        return as_ratios(graph, how, rises)
+        return as_ratios(graph, allocation, rises)
 
-    def _loss_rises(self) -> methods.Scores:
+    def _measure_sensitivity(self, traced: TracedModel) -> Scores:
         model = self.runtime.place(copy.deepcopy(self.model))
+        context = self.context(model, seed=0, graph=traced.graph)
         with self.runtime.limits():
-            return {group: np.asarray(rise) for group, rise in loss_rises(self.context(model, seed=0)).items()}
+            return {group: np.asarray(rise) for group, rise in loss_rises(context).items()}
 
-    def _once(self, key: str, find: Callable[[], methods.Scores]) -> methods.Scores:
-        """Numbers per group that were found before, by this process or, as the store knows, by another one."""
-        if not self.share:
-            return find()
-        if key not in self._found:
-            self._found[key] = self._stored(key) or self._find(key, find)
-        return self._found[key]
-
-    def _stored(self, key: str) -> methods.Scores | None:
-        known = self.store.get(key) if self.store is not None else None
-        if known is None:
-            return None
-        with np.load(io.BytesIO(known)) as arrays:
-            return {group.id: arrays[group.id] for group in self.graph.groups if group.id in arrays}
-
-    def _find(self, key: str, find: Callable[[], methods.Scores]) -> methods.Scores:
-        found = find()
-        if self.store is not None:
-            content = io.BytesIO()
-            np.savez(content, **{group: np.asarray(values) for group, values in found.items()})
-            self.store.put(key, content.getvalue())
-        return found
-
-    def _batches(self, images: int, seed: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.task.train), generator=random_stream(seed, 1))[:images]
-        yield from self.task.train.batches(order, SCORE_BATCH, device=device)
+    def _find_once(self, key: str, traced: TracedModel, find: Callable[[], Scores]) -> Scores:
+        groups = [group.id for group in traced.graph.groups]
+        return self.cache.numbers(key, groups, find)
 
 
-def _possible(act: Callable[[S], T], ways: Sequence[S]) -> list[T]:
-    """What the act gives for each way whose widths can meet the target; the last way's `TargetError` if none can."""
+def where_possible(act: Callable[[S], T], options: Sequence[S]) -> list[T]:
+    """What `act` gives for each option that can meet the target; the last option's `TargetError` if none can."""
     found, refusal = [], None
-    for way in ways:
+    for option in options:
         try:
-            found.append(act(way))
+            found.append(act(option))
         except TargetError as error:
             refusal = error
     if refusal is not None and not found:
         raise refusal
     return found
+
+
+def _graph_of(model: nn.Module, example: Tensor, grouped: str) -> ChannelGraph:
+    return trace(model, example.to(next(model.parameters()).device), grouped=grouped)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Depthwise, Residual, image, randomised
+from regularisers import cross_entropy, predict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,7 +62,7 @@ def data(images: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def context(net: nn.Module, seed: int = 0) -> Context:
-    return Context(net, trace(net, image()), data, F.cross_entropy, seed)
+    return Context(net, trace(net, image()), data, cross_entropy, predict, seed)
 
 
 def stage(method: Method, **changes: object) -> Stage:
@@ -180,7 +181,7 @@ def one_layer(weight: list[list[float]]) -> nn.Module:
 
 def scores_of(name: str, net: nn.Module, seed: int = 0) -> list[float]:
     graph = trace(net, torch.zeros(1, 2, 3, 3))
-    case = Context(net, graph, data, F.cross_entropy, seed)
+    case = Context(net, graph, data, cross_entropy, predict, seed)
     return methods.build(MethodChoice(name=name)).score(case)["0"].tolist()
 
 
@@ -245,7 +246,7 @@ def test_taylor_is_the_squared_change_of_the_loss_when_a_channel_is_scaled() -> 
     layers = [nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 5, 9), nn.Flatten()]
     net = randomised(nn.Sequential(*layers)).double()
     batches = [(x.double(), y) for x, y in data(6)]
-    case = Context(net, trace(net, image().double()), lambda images: iter(batches), F.cross_entropy, 0)
+    case = Context(net, trace(net, image().double()), lambda images: iter(batches), cross_entropy, predict, 0)
     scores = methods.build(MethodChoice(name="taylor", params={"images": 6})).score(case)["0"]
 
     def loss(channel: int, gate: float, x: Tensor, y: Tensor) -> float:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from nets import image
-from regularisers import images
+from regularisers import cross_entropy, images, predict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +16,7 @@ from autoprune.methods import Context
 
 def traced_as(net: nn.Module, grouped: str) -> Context:
     """The context of a network with a graph of this way."""
-    return Context(net, trace(net, image(), grouped=grouped), images, F.cross_entropy, 0)
+    return Context(net, trace(net, image(), grouped=grouped), images, cross_entropy, predict, 0)
 
 
 @contextlib.contextmanager

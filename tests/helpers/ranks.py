@@ -14,6 +14,7 @@ from regularisers import build, context, stage
 from torch import distributed, nn
 from torch.nn import functional as F
 
+from autoprune.training.processes import Processes
 from autoprune.training.protocols import Regulariser, listening
 
 
@@ -57,19 +58,12 @@ def _train(
         optimizer.zero_grad()
         loss.backward()
         if how == "together":
-            _average([parameter.grad for parameter in net.parameters()])
+            Processes.current().average_gradients(net)
         regulariser.before_step(net, step, steps)
         optimizer.step()
         regulariser.after_step(net, step, steps)
         losses.append(loss.item())
     return losses
-
-
-def _average(gradients: list[torch.Tensor]) -> None:
-    """What DistributedDataParallel does in the backward pass."""
-    whole = nn.utils.parameters_to_vector(gradients)
-    distributed.all_reduce(whole)
-    nn.utils.vector_to_parameters(whole / distributed.get_world_size(), gradients)
 
 
 def _send_statistics(net: nn.Module) -> None:

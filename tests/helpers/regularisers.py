@@ -25,9 +25,20 @@ def images(count: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.randn(2, 3, 9, 9, generator=generator), torch.randint(5, (2,), generator=generator)
 
 
+def cross_entropy(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean loss of a batch of inputs and labels."""
+    inputs, labels = batch
+    return F.cross_entropy(model(inputs), labels)
+
+
+def predict(model: nn.Module, batch: tuple[Tensor, Any]) -> Tensor:
+    """Logits of a batch of inputs and whatever belongs to them."""
+    return model(batch[0])
+
+
 def context(net: nn.Module) -> Context:
     """Of a network for 9 x 9 images and five classes."""
-    return Context(net, trace(net, image()), images, F.cross_entropy, 0)
+    return Context(net, trace(net, image()), images, cross_entropy, predict, 0)
 
 
 def build(name: str, **params: Any) -> Any:

@@ -269,6 +269,8 @@ def test_every_round_scores_anew_what_is_left() -> None:
         scores = method.score(case)
         assert all(values.mean() == pytest.approx(1) for values in scores.values())
         keep = method.select(case, scores, Target(flops=wanted / left), Allocation()).keep
-        case = methods.Context(method.rebuild(case, keep), shrink(case.graph, keep), case.batches, case.loss, case.seed)
+        case = methods.Context(
+            method.rebuild(case, keep), shrink(case.graph, keep), case.batches, case.loss, case.predict, case.seed
+        )
         left = cost(case.graph, Keep.all()).ratios(dense)["flops"]
         assert left == pytest.approx(wanted, abs=TOLERANCE)

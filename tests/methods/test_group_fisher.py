@@ -14,7 +14,7 @@ import pytest
 import torch
 from masks import Tokens, count_hooks, multiplied, traced_as
 from nets import Chain, Depthwise, Grouped, Residual, Shared, image, randomised
-from regularisers import build, context, images, stage
+from regularisers import build, context, cross_entropy, images, predict, stage
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,10 +29,10 @@ from autoprune.methods import Context, Stage
 from autoprune.methods.group_fisher import Removal, cost_per_unit
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.tasks import load_task
-from autoprune.training.fit import OnRung, _Loop, fit
+from autoprune.training.fit import OnRung, TrainingLoop, fit
 from autoprune.training.protocols import Listener, listening
 from autoprune.training.runtime import Runtime
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 
 @pytest.mark.parametrize("grouped", ["offsets", "groups"])
@@ -134,7 +134,7 @@ def test_a_stage_with_fewer_steps_than_units_removes_several_at_a_time_and_meets
     gone: list[int] = []
     train(net, regulariser, 10, look=lambda _: gone.append(len(regulariser.gone)))
     ratio = cost(case.graph, regulariser.keep()).ratios(cost(case.graph, Keep.all()))["flops"]
-    end = Context(net, case.graph, images, F.cross_entropy, 0, regulariser)
+    end = Context(net, case.graph, images, cross_entropy, predict, 0, regulariser)
     told = method.select(end, method.score(end), Target(flops=0.5), Allocation()).notes
 
     assert regulariser.at_once == -(-need // 5) > 1
@@ -273,18 +273,18 @@ def test_an_interrupted_stage_ends_with_the_same_bits() -> None:
 def test_fit_goes_on_from_a_checkpoint_to_the_same_bits_and_leaves_no_hooks(data_folder: Path, tmp_path: Path) -> None:
     assert data_folder.is_dir()
     task = load_task({"data": {"name": "digits"}, "model": {"name": "digits_net", "train": {"images": 0}}})
-    method, bench = build("group_fisher", lr=0.01), Bench(task, Runtime(threads=1))
+    method, shared = build("group_fisher", lr=0.01), SharedState.of(task, Runtime(threads=1))
     training = method.stage_training(Training(batch_size=16, rungs=(0.5,)))
 
     def interrupt(images: int, accuracy: float) -> bool:
         raise KeyboardInterrupt
 
     def go(checkpoint: Path | None, on_rung: OnRung) -> tuple[nn.Module, Removal]:
-        model = copy.deepcopy(bench.model)
+        model = copy.deepcopy(shared.model)
         models.append(model)
         begins = Stage(Target(flops=0.5), Allocation(), training, steps=20)
-        regulariser = method.sparsify(bench.context(model, 0), begins)
-        fitted = partial(fit, model, task, training, bench.runtime, images=320, seed=0, regulariser=regulariser)
+        regulariser = method.sparsify(shared.context(model, 0), begins)
+        fitted = partial(fit, model, task, training, shared.runtime, images=320, seed=0, regulariser=regulariser)
         fitted(on_rung=on_rung, checkpoint=checkpoint)
         return model, regulariser
 
@@ -332,8 +332,9 @@ def test_steps_that_are_observed_are_not_compiled(monkeypatch: pytest.MonkeyPatc
     compiled: list[nn.Module] = []
     monkeypatch.setattr(torch, "compile", compiled.append)
     for regulariser in (start(randomised(Residual()), 60), None):
-        loop = object.__new__(_Loop)
+        loop = object.__new__(TrainingLoop)
         loop.regulariser, loop.steps, loop.step, loop.model = regulariser, 10**6, 0, nn.Identity()
+        loop.runtime = Runtime()
         loop._consider_compiling(1.0)
 
         assert len(compiled) == (regulariser is None)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from nets import Residual, block, image, randomised
-from regularisers import build, drive, images, resumed, stage
+from regularisers import build, cross_entropy, drive, images, predict, resumed, stage
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from autoprune.engine.cost import cost
 from autoprune.engine.keep import Keep
@@ -24,14 +23,14 @@ from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime
 from autoprune.trial.run import run
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 PENALTIES = ("l1", "half", "l1-2", "logsum")
 
 
 def context(net: nn.Module, method: object = None) -> Context:
     net = method.prepare(net) if method is not None else net  # type: ignore[attr-defined]
-    return Context(net, trace(net, image()), images, F.cross_entropy, 0)
+    return Context(net, trace(net, image()), images, cross_entropy, predict, 0)
 
 
 def answers(net: nn.Module) -> Tensor:
@@ -236,7 +235,7 @@ def test_a_trial_ends_with_ranks_and_channels_at_the_target(data_folder: Path) -
         "data": {"name": "digits"},
         "model": {"name": "digits_net", "train": {"images": 12_000, "lr": 0.1, "batch_size": 64}},
     }
-    bench = Bench(load_task(task), Runtime(threads=1))
+    shared = SharedState.of(load_task(task), Runtime(threads=1))
     done = run(
         Recipe(
             method=MethodChoice(name="hinge", params={"share": 0.5}),
@@ -244,7 +243,7 @@ def test_a_trial_ends_with_ranks_and_channels_at_the_target(data_folder: Path) -
             allocation=Allocation(name="global", normalise="none", max_ratio=0.8),
             training=Training(images=5120, lr=0.05, batch_size=64),
         ),
-        bench,
+        shared,
     )
 
     assert done.outcome.error is None

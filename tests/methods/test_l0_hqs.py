@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from nets import NETS, Depthwise, Residual, image, randomised
+from regularisers import cross_entropy, predict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,7 +54,7 @@ def row(width: int = 61, norm: bool = True) -> nn.Sequential:
 
 
 def case(net: nn.Module, regulariser: Splitting | None = None) -> Context:
-    return Context(net, trace(net, image()), lambda images: iter(()), F.cross_entropy, 0, regulariser)
+    return Context(net, trace(net, image()), lambda images: iter(()), cross_entropy, predict, 0, regulariser)
 
 
 def press(net: nn.Module, method: L0HQS, steps: int = 400, **changes: object) -> Splitting:
@@ -422,7 +423,7 @@ def learn(
 def test_on_a_toy_task_the_gap_grows_tenfold_and_wider_than_under_l1_and_l2() -> None:
     net, inputs, labels = toy()
     graph = trace(net, inputs[:1])
-    context = Context(net, graph, lambda images: iter(()), F.cross_entropy, 0)
+    context = Context(net, graph, lambda images: iter(()), cross_entropy, predict, 0)
     method = L0HQS()
     stage = Stage(HALF, Allocation(), method.stage_training(Training()), 300)
 
@@ -604,7 +605,14 @@ def test_a_resumed_stage_gives_the_same_bits_and_tells_the_same(tmp_path: object
         nn.Linear(61 * 36, 10),
     ]
     dense, method = randomised(nn.Sequential(*layers)), L0HQS(stages=4, lr=0.05)
-    context = Context(dense, trace(dense, torch.zeros(1, 1, 8, 8)), lambda images: iter(()), task.loss, 0)
+    context = Context(
+        dense,
+        trace(dense, torch.zeros(1, 1, 8, 8)),
+        lambda images: iter(()),
+        lambda model, batch: task.loss(model, batch).value,
+        task.predict,
+        0,
+    )
     training = replace(method.stage_training(Training(batch_size=100)), rungs=(0.2, 0.4, 0.8))
     stage = Stage(HALF, Allocation(), training, 15)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from nets import NETS, Residual, block, image, randomised
 from readers import TwoReaders, depthwise_between
+from regularisers import cross_entropy, predict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +29,10 @@ from autoprune.recipe import Allocation, Target
 ALL = 10**6  # more places than any layer has
 
 
+def on_image(model: nn.Module) -> Any:
+    return model(image())
+
+
 def data(images: int) -> Iterator[tuple[Tensor, None]]:
     """Batches of eleven without labels: nothing here may ask for them."""
     generator = torch.Generator().manual_seed(3)
@@ -40,7 +45,7 @@ def seen(images: int) -> Tensor:
 
 
 def case(net: nn.Module) -> Context:
-    return Context(net, trace(net, image()), data, F.cross_entropy, 0)  # type: ignore[arg-type]
+    return Context(net, trace(net, image()), data, cross_entropy, predict, 0)  # type: ignore[arg-type]
 
 
 class Padded(nn.Module):
@@ -99,7 +104,7 @@ NETWORKS = {
 def test_whole_ranks_and_all_channels_give_the_network_back(name: str, method: Method) -> None:
     net = randomised(NETWORKS[name]())
     context = case(net)
-    keep = {one.group.id: range(one.group.size) for one in find_pairs(net, context.graph, image())}
+    keep = {one.group.id: range(one.group.size) for one in find_pairs(net, context.graph, on_image)}
     again = method.rebuild(context, Keep.of(keep))
 
     with torch.no_grad():
@@ -233,7 +238,7 @@ def test_one_channel_may_be_all_that_stays(name: str) -> None:
     """A depthwise convolution of one channel looks like any other."""
     net = randomised(NETWORKS[name]())
     context = case(net)
-    keep = {one.group.id: [2] for one in find_pairs(net, context.graph, image())}
+    keep = {one.group.id: [2] for one in find_pairs(net, context.graph, on_image)}
     pruned = LDRF(images=20, steps=3).rebuild(context, Keep.of(keep))
     sliced = prune(net, context.graph, Keep.of(keep), fold=False)
 
@@ -242,7 +247,7 @@ def test_one_channel_may_be_all_that_stays(name: str) -> None:
 
 
 def read_weights(net: nn.Module, context: Context) -> list[str]:
-    return [reader.weight for one in find_pairs(net, context.graph, image()) for reader in one.readers]
+    return [reader.weight for one in find_pairs(net, context.graph, on_image) for reader in one.readers]
 
 
 def test_layers_that_lose_nothing_stay_as_they_are() -> None:

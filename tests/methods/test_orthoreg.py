@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nets import NETS, Chain, Residual, randomised
-from regularisers import build, context, drive, idle, stage
+from regularisers import build, context, cross_entropy, drive, idle, predict, stage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +27,8 @@ from autoprune.training.fit import FitLog, fit
 from autoprune.training.runtime import Runtime
 from autoprune.trial import stages
 from autoprune.trial.run import Trial, run
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
+from autoprune.trial.start import first_model
 
 # --- the penalty ------------------------------------------------------------------------------------------------------
 
@@ -199,7 +200,7 @@ def linear_net() -> nn.Module:
 def given(net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Context:
     """These batches, whatever is asked for."""
     example = batches[0][0]
-    return Context(net, trace(net, example), lambda images: iter(batches), F.cross_entropy, 0)
+    return Context(net, trace(net, example), lambda images: iter(batches), cross_entropy, predict, 0)
 
 
 def uneven(sizes: tuple[int, ...] = (5, 2)) -> list[tuple[Tensor, Tensor]]:
@@ -266,7 +267,14 @@ def importance(a: Tensor, b: Tensor) -> np.ndarray:
     scores = []
     for direction in orthonormal(11, 11, seed=5):
         batch = (direction.reshape(1, 11, 1, 1), torch.zeros(1))
-        case = Context(net, graph, lambda images, batch=batch: iter([batch]), lambda out, labels: out.sum(), 0)
+        case = Context(
+            net,
+            graph,
+            lambda images, batch=batch: iter([batch]),
+            lambda model, batch: model(batch[0]).sum(),
+            predict,
+            0,
+        )
         scores.append(build("orthoreg").score(case)["a"])
     return np.mean(scores, axis=0)
 
@@ -385,8 +393,8 @@ def task(data_folder: Path) -> Task:
 
 
 @pytest.fixture(scope="module")
-def bench(task: Task) -> Bench:
-    return Bench(task, Runtime(threads=1))
+def shared(task: Task) -> SharedState:
+    return SharedState.of(task, Runtime(threads=1))
 
 
 def recipe(name: str = "orthoreg", weights: str = "trained", **params: object) -> Recipe:
@@ -404,7 +412,7 @@ class Witness:
     trained: list[int] = field(default_factory=list)
 
 
-def witnessed(monkeypatch: pytest.MonkeyPatch, bench: Bench, what: Recipe) -> tuple[Trial, Witness]:
+def witnessed(monkeypatch: pytest.MonkeyPatch, shared: SharedState, what: Recipe) -> tuple[Trial, Witness]:
     """Run a trial and note its stages with the weights they begin from, the FLOPs after each cut, all images."""
     witness = Witness()
 
@@ -415,7 +423,7 @@ def witnessed(monkeypatch: pytest.MonkeyPatch, bench: Bench, what: Recipe) -> tu
             return super().sparsify(context, stage)
 
         def rebuild(self, context: Context, keep: Keep) -> nn.Module:
-            witness.left.append(cost(context.graph, keep).ratios(bench.dense_cost)["flops"])
+            witness.left.append(cost(context.graph, keep).ratios(shared.dense_cost)["flops"])
             return super().rebuild(context, keep)
 
     def counted(*args: object, **kwargs: object) -> FitLog:
@@ -425,7 +433,7 @@ def witnessed(monkeypatch: pytest.MonkeyPatch, bench: Bench, what: Recipe) -> tu
 
     monkeypatch.setitem(METHODS, "orthoreg", Watched)
     monkeypatch.setattr(stages, "fit", counted)
-    done = run(what, bench)
+    done = run(what, shared)
     assert done.outcome.error is None
     return done, witness
 
@@ -434,8 +442,8 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_two_cuts_give_the_target(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
-    done, seen = witnessed(monkeypatch, bench, recipe(rounds=2))
+def test_two_cuts_give_the_target(monkeypatch: pytest.MonkeyPatch, shared: SharedState) -> None:
+    done, seen = witnessed(monkeypatch, shared, recipe(rounds=2))
 
     assert seen.left == [pytest.approx(2 / 3, abs=TOLERANCE), pytest.approx(0.5, abs=TOLERANCE)]
     assert done.outcome.flops_ratio == pytest.approx(0.5, abs=TOLERANCE)
@@ -444,34 +452,34 @@ def test_two_cuts_give_the_target(monkeypatch: pytest.MonkeyPatch, bench: Bench)
         (0, 0.003, 0),
         (1, 0.003, 0),
     ]
-    assert same(seen.stages[0][1], bench.model.state_dict())
+    assert same(seen.stages[0][1], shared.model.state_dict())
 
 
-def test_a_trial_tells_how_orthogonal_its_filters_became(bench: Bench) -> None:
-    free, bound = (run(recipe(strength=strength), bench).outcome.notes for strength in (1e-5, 1e-1))
+def test_a_trial_tells_how_orthogonal_its_filters_became(shared: SharedState) -> None:
+    free, bound = (run(recipe(strength=strength), shared).outcome.notes for strength in (1e-5, 1e-1))
 
     assert bound["off_orthogonality"] < 0.9 * free["off_orthogonality"]
     assert bound["diagonal_share"] > 1.1 * free["diagonal_share"]
 
 
-def test_the_faithful_scope_keeps_the_streams_of_digits_net(bench: Bench) -> None:
+def test_the_faithful_scope_keeps_the_streams_of_digits_net(shared: SharedState) -> None:
     streams = {"features.0": 24, "features.4.conv2": 48}
-    faithful, coupled = (run(recipe(scope=scope), bench).outcome.widths for scope in ("faithful", "coupled"))
+    faithful, coupled = (run(recipe(scope=scope), shared).outcome.widths for scope in ("faithful", "coupled"))
 
     assert streams.items() <= faithful.items()
     assert all(coupled[name] < width for name, width in streams.items())
 
 
-def test_an_early_bird_begins_from_untrained_weights(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
-    trained, fresh = ({k: v.clone() for k, v in m.state_dict().items()} for m in (bench.model, bench.task.build()))
-    done, seen = witnessed(monkeypatch, bench, recipe(weights="scratch", share=25 / 165))
-    control, of_control = witnessed(monkeypatch, bench, recipe("dense", weights="scratch"))
+def test_an_early_bird_begins_from_untrained_weights(monkeypatch: pytest.MonkeyPatch, shared: SharedState) -> None:
+    trained, fresh = ({k: v.clone() for k, v in m.state_dict().items()} for m in (shared.model, shared.task.build()))
+    done, seen = witnessed(monkeypatch, shared, recipe(weights="scratch", share=25 / 165))
+    control, of_control = witnessed(monkeypatch, shared, recipe("dense", weights="scratch"))
     begins = [weights for _, weights in seen.stages]
 
     assert len(begins) == 1
     assert same(begins[0], fresh)
     assert not same(begins[0], trained)
-    assert same(bench.model.state_dict(), trained)
+    assert same(shared.model.state_dict(), trained)
     assert done.outcome.flops_ratio == pytest.approx(0.5, abs=TOLERANCE)
     assert control.outcome.flops_ratio == 1
     assert control.outcome.rungs[0].accuracy < 0.5  # ten classes, nothing learnt
@@ -479,9 +487,9 @@ def test_an_early_bird_begins_from_untrained_weights(monkeypatch: pytest.MonkeyP
     assert len(seen.trained) == 2
 
 
-def test_the_batches_to_score_with_are_where_the_model_is(bench: Bench) -> None:
-    moved = bench.task.build().to("meta")
-    inputs, labels = next(bench.context(moved, 0).batches(7))
+def test_the_batches_to_score_with_are_where_the_model_is(shared: SharedState) -> None:
+    moved = shared.task.build().to("meta")
+    inputs, labels = next(shared.context(moved, 0).batches(7))
 
     assert (inputs.device.type, labels.device.type) == ("meta", "meta")
     assert len(inputs) == 7
@@ -497,7 +505,14 @@ def test_an_interrupted_stage_ends_with_the_same_bits(task: Task, tmp_path: Path
 
     def trained(checkpoint: Path | None, stop: bool = False) -> dict[str, Tensor]:
         model = task.model()
-        case = Context(model, trace(model, task.example()), lambda images: iter(()), task.loss, 0)
+        case = Context(
+            model,
+            trace(model, task.example()),
+            lambda images: iter(()),
+            lambda model, batch: task.loss(model, batch).value,
+            task.predict,
+            0,
+        )
         begins = Stage(Target(flops=0.5), Allocation(), training, 20, round=1, weight_decay=0.01)
         regulariser = method.sparsify(case, begins)
 
@@ -539,9 +554,10 @@ def test_plain_training_is_what_the_recipe_says(task: Task) -> None:
     assert not torch.allclose(without["classifier.weight"], expected["classifier.weight"], rtol=1e-3, atol=1e-4)
 
 
-def test_weights_from_scratch_are_drawn_with_the_seed_of_the_recipe(bench: Bench) -> None:
+def test_weights_from_scratch_are_drawn_with_the_seed_of_the_recipe(shared: SharedState) -> None:
     starts = [
-        bench.start(Recipe(method=MethodChoice(name="dense"), weights="scratch", seed=seed)) for seed in (0, 0, 1)
+        first_model(Recipe(method=MethodChoice(name="dense"), weights="scratch", seed=seed), shared)
+        for seed in (0, 0, 1)
     ]
     first, again, other = (start.state_dict() for start in starts)
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from nets import Residual, block, image, randomised
-from regularisers import build, images
+from regularisers import build, cross_entropy, images, predict
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.engine.allocation.allocate import TOLERANCE
@@ -23,7 +22,7 @@ from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime
 from autoprune.trial.run import Trial, run
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 TASK = {
     "data": {"name": "digits"},
@@ -32,12 +31,12 @@ TASK = {
 
 
 @pytest.fixture(scope="module")
-def bench(data_folder: Path) -> Bench:
+def shared(data_folder: Path) -> SharedState:
     assert data_folder.is_dir()
-    return Bench(load_task(TASK), Runtime(threads=1))
+    return SharedState.of(load_task(TASK), Runtime(threads=1))
 
 
-def trial(bench: Bench, flops: float, **params: str) -> Trial:
+def trial(shared: SharedState, flops: float, **params: str) -> Trial:
     done = run(
         Recipe(
             method=MethodChoice(name="svd", params=params),
@@ -45,14 +44,14 @@ def trial(bench: Bench, flops: float, **params: str) -> Trial:
             allocation=Allocation(name="uniform"),
             training=Training(images=1280, lr=0.02, batch_size=64),
         ),
-        bench,
+        shared,
     )
     assert done.outcome.error is None
     return done
 
 
 def context(net: nn.Module) -> Context:
-    return Context(net, trace(net, image()), images, F.cross_entropy, 0)
+    return Context(net, trace(net, image()), images, cross_entropy, predict, 0)
 
 
 def test_ratios_may_call_both_parts_by_the_name_of_the_layer() -> None:
@@ -82,13 +81,13 @@ def test_channels_score_the_squares_of_their_filters_as_if_nothing_were_decompos
     assert scores["1.0.mix"] == pytest.approx(dense[1][0].weight.detach().square().sum((1, 2, 3)).numpy(), rel=1e-4)
 
 
-def test_ranks_alone_meet_the_target_on_the_rebuilt_model_and_keep_every_channel(bench: Bench) -> None:
-    done = trial(bench, 0.6)
+def test_ranks_alone_meet_the_target_on_the_rebuilt_model_and_keep_every_channel(shared: SharedState) -> None:
+    done = trial(shared, 0.6)
     assert done.model is not None
     assert done.graph is not None
-    example = bench.task.example()
+    example = shared.task.example()
     counted = []
-    for model in (bench.model, done.model):
+    for model in (shared.model, done.model):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model.cpu()(example)
         counted.append(counter.get_total_flops())
@@ -100,8 +99,8 @@ def test_ranks_alone_meet_the_target_on_the_rebuilt_model_and_keep_every_channel
     assert all(width == sizes[group] for group, width in done.outcome.widths.items() if not group.endswith(".basis"))
 
 
-def test_ranks_and_channels_mix_in_one_network_and_what_does_not_pay_is_single(bench: Bench) -> None:
-    done = trial(bench, 0.4, channels="prune")
+def test_ranks_and_channels_mix_in_one_network_and_what_does_not_pay_is_single(shared: SharedState) -> None:
+    done = trial(shared, 0.4, channels="prune")
     assert done.model is not None
     assert done.graph is not None
     pairs = decomposed(done.model)
@@ -115,21 +114,21 @@ def test_ranks_and_channels_mix_in_one_network_and_what_does_not_pay_is_single(b
         assert rank * (entries + filters) < entries * filters
 
 
-def test_the_artefact_of_a_trial_loads_into_the_dense_factory(bench: Bench, tmp_path: Path) -> None:
-    done = trial(bench, 0.5, channels="prune")
+def test_the_artefact_of_a_trial_loads_into_the_dense_factory(shared: SharedState, tmp_path: Path) -> None:
+    done = trial(shared, 0.5, channels="prune")
     assert done.model is not None
     assert done.graph is not None
     assert done.keep is not None
     artifact.save(tmp_path / "small", done.model, done.graph, done.keep)
-    again = artifact.load(tmp_path / "small", bench.task.build)
-    example = bench.task.example()
+    again = artifact.load(tmp_path / "small", shared.task.build)
+    example = shared.task.example()
 
     with torch.no_grad():
         assert torch.allclose(again(example), done.model.cpu().eval()(example), atol=1e-6)
 
 
-def test_an_unreachable_rank_is_refused_before_training(bench: Bench) -> None:
-    done = run(Recipe(method=MethodChoice(name="svd"), target=Target(flops=0.001)), bench)
+def test_an_unreachable_rank_is_refused_before_training(shared: SharedState) -> None:
+    done = run(Recipe(method=MethodChoice(name="svd"), target=Target(flops=0.001)), shared)
 
     assert done.outcome.status == "failed"
     assert "cannot be reached" in str(done.outcome.error)

@@ -174,19 +174,20 @@ def test_wrong_task_mappings_say_where(spec, message):
 
 def test_loss_is_smoothed_cross_entropy():
     task = task_with(name="digits_net")
-    outputs = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    loss, outputs = task.loss(lambda inputs: inputs, (logits, torch.tensor([0])), 0.1)
 
     # -(0.9 ln 0.5 + 0.1 / 3 (ln 0.5 + 2 ln 0.25))
-    assert (
-        pytest.approx(0.9 * 0.693147 + 0.1 / 3 * 5 * 0.693147, abs=1e-5)
-        == task.loss(outputs, torch.tensor([0]), 0.1).item()
-    )
+    assert pytest.approx(0.9 * 0.693147 + 0.1 / 3 * 5 * 0.693147, abs=1e-5) == loss.item()
+    assert outputs is logits
 
 
-def test_correct_counts_the_largest_output():
-    outputs = torch.tensor([[1.0, 3.0, 2.0], [5.0, 1.0, 0.0], [0.0, 0.0, 9.0]])
+def test_accuracy_is_the_share_of_images_whose_largest_logit_is_the_labels():
+    metric = task_with(name="digits_net").metric()
+    metric.update(torch.tensor([[1.0, 3.0, 2.0], [5.0, 1.0, 0.0]]), (None, torch.tensor([1, 2])))
+    metric.update(torch.tensor([[0.0, 0.0, 9.0]]), (None, torch.tensor([2])))
 
-    assert 2 == task_with(name="digits_net").correct(outputs, torch.tensor([1, 2, 2])).item()
+    assert 2 / 3 == metric.value()
 
 
 def test_dense_model_is_trained_once_and_found_again(folder):

@@ -13,7 +13,7 @@ from autoprune.tasks.base import Pixels
 from autoprune.tasks.data import load_splits
 from autoprune.tasks.data_spec import DataSpec
 from autoprune.tasks.resident import Resident, shift_and_flip
-from autoprune.tasks.sources import measure
+from autoprune.tasks.sources import channel_statistics
 
 
 def numbers(*, train=100, test=50, dtype=np.uint8, classes=5):
@@ -142,7 +142,7 @@ def test_a_file_that_is_no_npz_is_named(tmp_path, monkeypatch):
 def test_statistics_of_the_training_images_are_the_default():
     images = torch.tensor([[0, 10], [20, 10]], dtype=torch.uint8).reshape(2, 1, 1, 2)
 
-    mean, std = measure(images, 10.0)
+    mean, std = channel_statistics(images, 10.0)
 
     assert pytest.approx((1.0, 1.0)) == mean
     assert pytest.approx((1.0, 1.0)) == std  # the second channel is constant

@@ -26,7 +26,7 @@ from autoprune.training.latency import Timing
 from autoprune.training.runtime import Runtime
 from autoprune.trial.cache import FolderStore
 from autoprune.trial.run import Trial, run
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 TASK = {
     "kind": "classification",
@@ -42,8 +42,8 @@ def task(data_folder: Path) -> Task:
 
 
 @pytest.fixture(scope="module")
-def bench(task: Task) -> Bench:
-    return Bench(task, Runtime(threads=2))
+def shared(task: Task) -> SharedState:
+    return SharedState.of(task, Runtime(threads=2))
 
 
 def recipe(name: str = "l1", flops: float | None = 0.5, **training: object) -> Recipe:
@@ -54,8 +54,8 @@ def recipe(name: str = "l1", flops: float | None = 0.5, **training: object) -> R
     )
 
 
-def test_a_completed_trial_has_accuracy_cost_widths_and_the_seconds_of_every_stage(bench: Bench) -> None:
-    done = run(recipe(), bench, id=7, control=True)
+def test_a_completed_trial_has_accuracy_cost_widths_and_the_seconds_of_every_stage(shared: SharedState) -> None:
+    done = run(recipe(), shared, id=7, control=True)
     outcome = done.outcome
 
     assert (outcome.id, outcome.control, outcome.status, outcome.error) == (7, True, "completed", None)
@@ -66,19 +66,19 @@ def test_a_completed_trial_has_accuracy_cost_widths_and_the_seconds_of_every_sta
     assert outcome.rungs[-1].accuracy == outcome.accuracy
     assert {"prepare", "sparsify", "score", "cut", "recalibrate", "finetune", "evaluate"} == set(outcome.seconds)
     assert done.keep is not None
-    assert done.keep.widths(bench.graph) == outcome.widths
+    assert done.keep.widths(shared.graph) == outcome.widths
     assert outcome == Outcome.from_json(outcome.to_json())
 
 
-def test_the_model_handed_back_scores_what_the_outcome_says(bench: Bench) -> None:
-    done = run(recipe(), bench)
+def test_the_model_handed_back_scores_what_the_outcome_says(shared: SharedState) -> None:
+    done = run(recipe(), shared)
     assert done.model is not None
     right = 0
     with torch.inference_mode():
-        for inputs, labels in bench.task.validation.batches(torch.arange(len(bench.task.validation)), 100):
+        for inputs, labels in shared.task.validation.batches(torch.arange(len(shared.task.validation)), 100):
             right += (done.model(inputs).argmax(1) == labels).sum().item()
 
-    assert right / len(bench.task.validation) == done.outcome.accuracy
+    assert right / len(shared.task.validation) == done.outcome.accuracy
 
 
 class GroupedNet(nn.Module):
@@ -106,57 +106,57 @@ def grouped_net() -> GroupedNet:
 @pytest.mark.parametrize(("grouped", "sizes"), [("offsets", {3}), ("groups", {4}), ("either", {4})])
 def test_groups_lose_offsets_or_go_whole_whichever_keeps_more(data_folder: Path, grouped: str, sizes: set[int]) -> None:
     assert data_folder.is_dir()
-    bench = Bench(
+    shared = SharedState.of(
         load_task({**TASK, "model": {"factory": f"{__name__}:grouped_net", "train": {"images": 0}}}), Runtime(threads=1)
     )
-    done = run(replace(recipe(flops=0.7, images=64), allocation=Allocation(grouped=grouped)), bench)
+    done = run(replace(recipe(flops=0.7, images=64), allocation=Allocation(grouped=grouped)), shared)
 
     assert done.outcome.error is None
     assert done.graph is not None
     assert sizes == {group.size for group in done.graph.prunable} - {101}
     assert done.outcome.widths == done.keep.widths(done.graph)
-    assert done.outcome.flops_ratio == cost(done.graph, done.keep).ratios(bench.dense_cost)["flops"]
+    assert done.outcome.flops_ratio == cost(done.graph, done.keep).ratios(shared.dense_cost)["flops"]
 
 
 def test_the_same_recipe_gives_the_same_outcome(task: Task) -> None:
-    one, two = (run(recipe("taylor"), Bench(task, Runtime(threads=1))).outcome for _ in range(2))
+    one, two = (run(recipe("taylor"), SharedState.of(task, Runtime(threads=1))).outcome for _ in range(2))
 
     assert one.accuracy == two.accuracy
     assert one.widths == two.widths
 
 
-def test_trials_do_not_change_what_they_share(bench: Bench) -> None:
-    before = {name: tensor.clone() for name, tensor in bench.model.state_dict().items()}
+def test_trials_do_not_change_what_they_share(shared: SharedState) -> None:
+    before = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
     for name in ("bn_scale", "taylor", "dense"):
-        assert run(recipe(name, images=640), bench).outcome.completed
+        assert run(recipe(name, images=640), shared).outcome.completed
 
-    assert all(torch.equal(before[name], tensor) for name, tensor in bench.model.state_dict().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in shared.model.state_dict().items())
 
 
-def test_the_dense_control_trains_the_whole_model(bench: Bench) -> None:
-    outcome = run(recipe("dense", flops=None), bench).outcome
+def test_the_dense_control_trains_the_whole_model(shared: SharedState) -> None:
+    outcome = run(recipe("dense", flops=None), shared).outcome
 
     assert outcome.completed
     assert outcome.flops_ratio == 1.0
     assert outcome.params_ratio == 1.0
 
 
-def test_the_sparsify_stage_is_paid_from_the_same_images(bench: Bench) -> None:
+def test_the_sparsify_stage_is_paid_from_the_same_images(shared: SharedState) -> None:
     method = MethodChoice(name="bn_scale", params={"share": 0.5})
-    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=recipe().training), bench).outcome
+    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=recipe().training), shared).outcome
 
     assert outcome.rungs[-1].images == 2560
     assert outcome.seconds["sparsify"] > 0
 
 
-def test_a_report_that_says_no_stops_the_trial_and_hears_the_cost(bench: Bench) -> None:
+def test_a_report_that_says_no_stops_the_trial_and_hears_the_cost(shared: SharedState) -> None:
     heard: list[tuple[Rung, dict[str, float]]] = []
 
     def report(rung: Rung, ratios: dict[str, float]) -> bool:
         heard.append((rung, ratios))
         return False
 
-    done = run(recipe(), bench, report)
+    done = run(recipe(), shared, report)
 
     assert done.outcome.status == "stopped"
     assert done.outcome.accuracy is None
@@ -165,8 +165,8 @@ def test_a_report_that_says_no_stops_the_trial_and_hears_the_cost(bench: Bench) 
     assert heard[0][1]["flops"] == pytest.approx(0.5, abs=TOLERANCE)
 
 
-def test_a_report_that_says_no_at_the_very_end_changes_nothing(bench: Bench) -> None:
-    done = run(recipe(rungs=(1.0,)), bench, lambda rung, ratios: False)
+def test_a_report_that_says_no_at_the_very_end_changes_nothing(shared: SharedState) -> None:
+    done = run(recipe(rungs=(1.0,)), shared, lambda rung, ratios: False)
 
     assert done.outcome.completed
     assert done.model is not None
@@ -190,8 +190,8 @@ def test_a_report_that_says_no_at_the_very_end_changes_nothing(bench: Bench) -> 
     ],
     ids=["diverged", "method", "target", "parameter", "ratios"],
 )
-def test_a_recipe_that_fails_is_an_outcome_with_its_error(bench: Bench, broken: Recipe, error: str) -> None:
-    done = run(broken, bench)
+def test_a_recipe_that_fails_is_an_outcome_with_its_error(shared: SharedState, broken: Recipe, error: str) -> None:
+    done = run(broken, shared)
 
     assert done.outcome.status == "failed"
     assert error in (done.outcome.error or "")
@@ -209,16 +209,16 @@ class OutOfMemory(methods.METHODS["l1"]):  # type: ignore[name-defined,misc]
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_running_out_of_memory_is_an_outcome_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_an_outcome_too(shared: SharedState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(methods.METHODS, "hungry", OutOfMemory)
-    outcome = run(recipe("hungry"), bench).outcome
+    outcome = run(recipe("hungry"), shared).outcome
 
     assert outcome.status == "failed"
     assert "OutOfMemoryError: CUDA out of memory" in (outcome.error or "")
 
 
 def test_an_interrupted_trial_goes_on_where_it_was(task: Task, tmp_path: Path) -> None:
-    whole = run(recipe(images=1920), Bench(task, Runtime(threads=1))).outcome
+    whole = run(recipe(images=1920), SharedState.of(task, Runtime(threads=1))).outcome
 
     class Stop(BaseException):
         pass
@@ -230,9 +230,9 @@ def test_an_interrupted_trial_goes_on_where_it_was(task: Task, tmp_path: Path) -
 
     halves = recipe(images=1920, rungs=(0.0, 0.5))
     with pytest.raises(Stop):
-        run(halves, Bench(task, Runtime(threads=1)), interrupt, scratch=tmp_path)
+        run(halves, SharedState.of(task, Runtime(threads=1)), interrupt, scratch=tmp_path)
     assert list(tmp_path.iterdir())
-    resumed = run(halves, Bench(task, Runtime(threads=1)), scratch=tmp_path).outcome
+    resumed = run(halves, SharedState.of(task, Runtime(threads=1)), scratch=tmp_path).outcome
 
     assert resumed.accuracy == whole.accuracy
 
@@ -240,12 +240,12 @@ def test_an_interrupted_trial_goes_on_where_it_was(task: Task, tmp_path: Path) -
 @pytest.mark.parametrize("name", ["l1", "bn_scale", "svd", "fuzzy"])
 def test_a_trial_that_is_stopped_at_every_rung_ends_as_one_that_is_not(task: Task, tmp_path: Path, name: str) -> None:
     wanted = recipe(name, images=1920, rungs=(0.0, 0.3, 0.7))
-    bench = Bench(task, Runtime(threads=1))
-    whole = run(wanted, bench)
+    shared = SharedState.of(task, Runtime(threads=1))
+    whole = run(wanted, shared)
     legs = []
     while not legs or legs[-1].outcome.status == "stopped":
         moment = 7.0 + len(legs)
-        legs.append(run(wanted, bench, lambda rung, ratios: False, scratch=tmp_path, clock=lambda at=moment: at))  # type: ignore[misc]
+        legs.append(run(wanted, shared, lambda rung, ratios: False, scratch=tmp_path, clock=lambda at=moment: at))  # type: ignore[misc]
     *stopped, last = legs
 
     assert whole.outcome.completed
@@ -270,18 +270,18 @@ def _said(value: object) -> object:
     return [(g.id, g.size, g.stage) for g in value.groups] if isinstance(value, ChannelGraph) else value
 
 
-def test_rungs_are_shares_of_all_images_and_those_before_the_cut_are_skipped(bench: Bench) -> None:
+def test_rungs_are_shares_of_all_images_and_those_before_the_cut_are_skipped(shared: SharedState) -> None:
     method = MethodChoice(name="bn_scale", params={"share": 0.5})
     training = recipe(rungs=(0.0, 0.25, 0.75)).training
-    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=training), bench).outcome
+    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=training), shared).outcome
 
     assert [(rung.share, rung.images) for rung in outcome.rungs] == [(0, 1280), (0.75, 1920), (1, 2560)]
     assert [rung.comparable for rung in outcome.rungs] == [False, True, True]
 
 
-def test_a_method_that_starts_layers_anew_is_not_judged_at_the_cut(bench: Bench) -> None:
+def test_a_method_that_starts_layers_anew_is_not_judged_at_the_cut(shared: SharedState) -> None:
     method = MethodChoice(name="epruner", params={"inherit_bn": "no"})
-    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=recipe().training), bench).outcome
+    outcome = run(Recipe(method=method, target=Target(flops=0.5), training=recipe().training), shared).outcome
 
     assert [rung.share for rung in outcome.rungs] == [1]
 
@@ -302,12 +302,12 @@ def test_a_stage_that_aims_at_nothing_is_trained_once_for_all_targets(
         before(self, *args)
 
     monkeypatch.setattr(ScaleRegulariser, "before_step", count)
-    alone = run(sparse(0.3), Bench(task, Runtime(threads=1))).outcome
+    alone = run(sparse(0.3), SharedState.of(task, Runtime(threads=1))).outcome
     assert steps == 20
     store = FolderStore(tmp_path / "shared")
-    run(sparse(0.5), Bench(task, Runtime(threads=1), store))
+    run(sparse(0.5), SharedState.of(task, Runtime(threads=1), store))
     assert steps == 40
-    shared = run(sparse(0.3), Bench(task, Runtime(threads=1), store), scratch=tmp_path).outcome
+    shared = run(sparse(0.3), SharedState.of(task, Runtime(threads=1), store), scratch=tmp_path).outcome
 
     assert steps == 40
     assert (shared.accuracy, shared.widths) == (alone.accuracy, alone.widths)
@@ -315,7 +315,7 @@ def test_a_stage_that_aims_at_nothing_is_trained_once_for_all_targets(
 
 def test_scores_are_shared_with_other_processes(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, method = FolderStore(tmp_path), methods.build(MethodChoice(name="taylor"))
-    one, two = (Bench(task, Runtime(threads=1), store) for _ in range(2))
+    one, two = (SharedState.of(task, Runtime(threads=1), store) for _ in range(2))
     found = one.scores(method, one.context(one.model, 7))
     monkeypatch.setattr(type(method), "score", lambda *_: pytest.fail("computed twice"))
     again = two.scores(method, two.context(two.model, 7))
@@ -324,37 +324,37 @@ def test_scores_are_shared_with_other_processes(task: Task, tmp_path: Path, monk
     assert all((again[group] == np.asarray(found[group])).all() for group in found)
 
 
-def test_an_unreachable_target_is_refused_before_any_training(bench: Bench) -> None:
+def test_an_unreachable_target_is_refused_before_any_training(shared: SharedState) -> None:
     with pytest.raises(TargetError, match=r"flops: 0.001 cannot be reached.*frozen: .*reaches the model's output"):
-        bench.check(Target(flops=0.001))
+        shared.check_reachable(Target(flops=0.001))
 
 
-def test_scores_of_the_dense_model_are_computed_once(bench: Bench) -> None:
+def test_scores_of_the_dense_model_are_computed_once(shared: SharedState) -> None:
     method = methods.build(MethodChoice(name="taylor"))
 
-    three, four = (bench.context(bench.model, seed) for seed in (3, 4))
+    three, four = (shared.context(shared.model, seed) for seed in (3, 4))
 
-    assert bench.scores(method, three) is bench.scores(method, three)
-    assert bench.scores(method, three) is not bench.scores(method, four)
+    assert shared.scores(method, three) is shared.scores(method, three)
+    assert shared.scores(method, three) is not shared.scores(method, four)
 
 
 # --- latency and constraints ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def half_as_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def half_as_long(shared: SharedState, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pruned model takes 3 ms, half the time of the dense one."""
-    monkeypatch.setattr(bench.timer, "time", lambda _model, batch: Timing(ms=3.0 * batch, ratio=0.5))
+    monkeypatch.setattr(shared.timer, "time", lambda _model, batch: Timing(ms=3.0 * batch, ratio=0.5))
 
 
-def test_latency_is_reported_where_it_is_asked_for(bench: Bench, half_as_long: None) -> None:
+def test_latency_is_reported_where_it_is_asked_for(shared: SharedState, half_as_long: None) -> None:
     ratios: list[dict[str, float]] = []
 
     def report(_rung: Rung, known: dict[str, float]) -> bool:
         ratios.append(known)
         return False
 
-    outcome = run(recipe(images=64), bench, report, latency=Latency(batch=7)).outcome
+    outcome = run(recipe(images=64), shared, report, latency=Latency(batch=7)).outcome
 
     assert (outcome.latency_ms, outcome.latency_ratio) == (21.0, 0.5)
     assert ratios[0]["latency"] == 0.5
@@ -373,9 +373,9 @@ def test_latency_is_reported_where_it_is_asked_for(bench: Bench, half_as_long: N
     ],
 )
 def test_a_broken_constraint_ends_a_trial_right_after_its_cut(
-    bench: Bench, half_as_long: None, limits: dict[str, float], error: str
+    shared: SharedState, half_as_long: None, limits: dict[str, float], error: str
 ) -> None:
-    done = run(recipe(), bench, latency=Latency(), constraints=Constraints(**limits))
+    done = run(recipe(), shared, latency=Latency(), constraints=Constraints(**limits))
     outcome = done.outcome
 
     assert outcome.status == "stopped"
@@ -391,33 +391,33 @@ def test_a_broken_constraint_ends_a_trial_right_after_its_cut(
     assert outcome == Outcome.from_json(outcome.to_json())
 
 
-def test_a_target_beyond_a_constraint_ends_a_trial_before_its_stage(bench: Bench) -> None:
-    outcome = run(recipe("bn_scale", flops=0.62), bench, constraints=Constraints(flops=0.6)).outcome
+def test_a_target_beyond_a_constraint_ends_a_trial_before_its_stage(shared: SharedState) -> None:
+    outcome = run(recipe("bn_scale", flops=0.62), shared, constraints=Constraints(flops=0.6)).outcome
 
     assert (outcome.status, outcome.error) == ("stopped", "constraint: flops 0.62 > 0.6")
     assert set(outcome.seconds) == {"prepare"}
     assert outcome.flops_ratio is None
 
 
-def test_constraints_that_are_kept_change_nothing(bench: Bench, half_as_long: None) -> None:
+def test_constraints_that_are_kept_change_nothing(shared: SharedState, half_as_long: None) -> None:
     kept = Constraints(flops=0.55, params=1.0, activations=1.0, latency=0.5, latency_ms=3.0)
-    outcome = run(recipe(images=64), bench, latency=Latency(), constraints=kept).outcome
+    outcome = run(recipe(images=64), shared, latency=Latency(), constraints=kept).outcome
 
     assert (outcome.status, outcome.error) == ("completed", None)
 
 
-def test_the_dense_model_may_break_them_all(bench: Bench, half_as_long: None) -> None:
+def test_the_dense_model_may_break_them_all(shared: SharedState, half_as_long: None) -> None:
     limits = Constraints(flops=0.1, params=0.1, latency_ms=1.0)
-    outcome = run(recipe("dense", flops=None, images=64), bench, latency=Latency(), constraints=limits).outcome
+    outcome = run(recipe("dense", flops=None, images=64), shared, latency=Latency(), constraints=limits).outcome
 
     assert (outcome.status, outcome.latency_ms) == ("completed", 3.0)
 
 
 def test_a_trial_that_goes_on_elsewhere_is_not_timed_again(
-    bench: Bench, half_as_long: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shared: SharedState, half_as_long: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    run(recipe(images=64), bench, lambda _rung, _ratios: False, latency=Latency(), scratch=tmp_path)
-    monkeypatch.setattr(bench.timer, "time", lambda *_: pytest.fail("timed again"))
-    outcome = run(recipe(images=64), bench, latency=Latency(), scratch=tmp_path).outcome
+    run(recipe(images=64), shared, lambda _rung, _ratios: False, latency=Latency(), scratch=tmp_path)
+    monkeypatch.setattr(shared.timer, "time", lambda *_: pytest.fail("timed again"))
+    outcome = run(recipe(images=64), shared, latency=Latency(), scratch=tmp_path).outcome
 
     assert (outcome.status, outcome.latency_ms, outcome.latency_ratio) == ("completed", 3.0, 0.5)

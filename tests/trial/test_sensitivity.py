@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from nets import Residual, image, randomised
+from regularisers import cross_entropy, predict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,10 +24,11 @@ from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.tasks import load_task
 from autoprune.training.protocols import Regulariser
 from autoprune.training.runtime import Runtime
-from autoprune.trial import sensitivity, shared
-from autoprune.trial.cache import FolderStore
+from autoprune.trial import sensitivity
+from autoprune.trial import shared as shared_module
+from autoprune.trial.cache import FolderStore, StudyCache
 from autoprune.trial.run import run
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 
 def batches(images: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -38,7 +40,7 @@ def batches(images: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def case() -> Context:
     net = randomised(Residual())
-    return Context(net, trace(net, image()), batches, F.cross_entropy, seed=0)
+    return Context(net, trace(net, image()), batches, cross_entropy, predict, seed=0)
 
 
 def loss_without(net: nn.Module, writers: tuple[str, ...], units: Tensor) -> float:
@@ -94,10 +96,12 @@ def net() -> Net:
 
 
 @pytest.fixture(scope="module")
-def bench(data_folder: Path) -> Bench:
+def shared(data_folder: Path) -> SharedState:
     assert data_folder.is_dir()
     model = {"factory": f"{__name__}:net", "train": {"images": 6400, "lr": 0.1, "batch_size": 64}}
-    return Bench(load_task({"kind": "classification", "data": {"name": "digits"}, "model": model}), Runtime(threads=1))
+    return SharedState.of(
+        load_task({"kind": "classification", "data": {"name": "digits"}, "model": model}), Runtime(threads=1)
+    )
 
 
 def recipe(name: str, allocation: Allocation, **params: object) -> Recipe:
@@ -112,38 +116,37 @@ def recipe(name: str, allocation: Allocation, **params: object) -> Recipe:
 HOW = Allocation(name="features", depth=0.3, flops=-0.4, stream=-0.5, sensitivity=-0.6)
 
 
-def test_sensitivity_is_measured_once_and_only_if_it_counts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sensitivity_is_measured_once_and_only_if_it_counts(
+    shared: SharedState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[ChannelGraph] = []
 
     def counted(context: Context) -> dict[str, float]:
         seen.append(context.graph)
         return sensitivity.loss_rises(context)
 
-    monkeypatch.setattr(shared, "loss_rises", counted)
-    fresh = copy.copy(bench)
-    fresh._found = {}
+    monkeypatch.setattr(shared_module, "loss_rises", counted)
+    fresh = replace(shared, cache=StudyCache())
     run(recipe("l1", replace(HOW, sensitivity=0.0)), fresh)
     run(recipe("l1", Allocation(name="uniform", sensitivity=1.0)), fresh)
     assert seen == []
 
     one, two = (run(recipe("l1", replace(HOW, sensitivity=by)), fresh).outcome for by in (-1.0, 1.0))
-    assert seen == [bench.graph]
+    assert seen == [shared.graph]
     assert (one.error, two.error) == (None, None)
     assert one.widths != two.widths
     groups = fresh.whole_groups
-    groups.allocation(HOW, groups.graph)
-    assert seen == [bench.graph, groups.graph]
+    fresh.allocation(HOW, groups, groups.graph)
+    assert seen == [shared.graph, groups.graph]
 
 
 def test_other_processes_find_the_sensitivity_in_the_store(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: SharedState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    benches = [copy.copy(bench), copy.copy(bench)]
-    for other in benches:
-        other._found, other.store = {}, FolderStore(tmp_path)
-    one = benches[0].allocation(HOW, bench.graph)
-    monkeypatch.setattr(shared, "loss_rises", lambda _: pytest.fail("measured again"))
-    assert benches[1].allocation(HOW, bench.graph) == one
+    one, two = (replace(shared, cache=StudyCache(FolderStore(tmp_path))) for _ in range(2))
+    found = one.allocation(HOW, shared.offsets, shared.graph)
+    monkeypatch.setattr(shared_module, "loss_rises", lambda _: pytest.fail("measured again"))
+    assert two.allocation(HOW, shared.offsets, shared.graph) == found
 
 
 class Looking(METHODS["bn_scale"]):  # type: ignore[name-defined,misc]
@@ -165,14 +168,14 @@ class Looking(METHODS["bn_scale"]):  # type: ignore[name-defined,misc]
         return super().select(context, scores, target, allocation)  # type: ignore[no-any-return]
 
 
-def test_a_method_is_shown_ratios(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_is_shown_ratios(shared: SharedState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "looking", Looking)
-    outcome = run(recipe("looking", HOW, share=0.5), bench).outcome
-    rises = sensitivity.loss_rises(bench.context(bench.model, 0))
+    outcome = run(recipe("looking", HOW, share=0.5), shared).outcome
+    rises = sensitivity.loss_rises(shared.context(shared.model, 0))
 
     assert outcome.error is None
     assert [allocation.name for allocation in Looking.seen] == ["ratios", "ratios"]
-    assert Looking.seen[0].ratios == pytest.approx(feature_weights(bench.graph, strategy_of(HOW), rises))
+    assert Looking.seen[0].ratios == pytest.approx(feature_weights(shared.graph, strategy_of(HOW), rises))
     assert Looking.seen[1] == Looking.seen[0]
     assert outcome.recipe.allocation == HOW
 
@@ -182,17 +185,17 @@ def test_a_method_is_shown_ratios(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     [("l1", {}), ("fuzzy", {"rounds": 3}), ("svd", {"channels": "prune"}), ("svd", {}), ("hinge", {}), ("greg1", {})],
 )
 def test_methods_with_several_cuts_and_those_that_decompose_meet_the_target(
-    bench: Bench, name: str, params: dict[str, object]
+    shared: SharedState, name: str, params: dict[str, object]
 ) -> None:
-    bench.check(Target(flops=0.5), HOW)
-    outcome = run(recipe(name, HOW, **params), bench).outcome
+    shared.check_reachable(Target(flops=0.5), HOW)
+    outcome = run(recipe(name, HOW, **params), shared).outcome
 
     assert outcome.error is None
     assert outcome.flops_ratio == pytest.approx(0.5, abs=TOLERANCE)
 
 
-def test_in_whole_groups_too(bench: Bench) -> None:
-    outcome = run(recipe("l1", replace(HOW, grouped="either")), bench).outcome
+def test_in_whole_groups_too(shared: SharedState) -> None:
+    outcome = run(recipe("l1", replace(HOW, grouped="either")), shared).outcome
 
     assert outcome.error is None
     assert outcome.flops_ratio == pytest.approx(0.5, abs=TOLERANCE)

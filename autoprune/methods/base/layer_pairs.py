@@ -19,6 +19,7 @@ from torch.func import functional_call
 from autoprune.engine.allocation.widths import channels_per_unit
 from autoprune.engine.graph import ChannelGraph, Group, Ints, Slot
 from autoprune.engine.surgery.tensors import named_tensors
+from autoprune.methods.base.method import ForwardPass
 from autoprune.methods.base.recording import Between, Recorder, TensorsByName
 from autoprune.methods.base.units import is_depthwise
 
@@ -97,7 +98,7 @@ class LayerPair:
         return reader.values(self.between(output, tensors), model.get_submodule(reader.path))
 
 
-def find_pairs(model: nn.Module, graph: ChannelGraph, inputs: Tensor) -> tuple[LayerPair, ...]:
+def find_pairs(model: nn.Module, graph: ChannelGraph, run: ForwardPass) -> tuple[LayerPair, ...]:
     """The layer pairs of a model, in the order of its forward pass.
 
     A group has none if several layers make it (residual streams), if a maker or reader is grouped or used several
@@ -105,15 +106,15 @@ def find_pairs(model: nn.Module, graph: ChannelGraph, inputs: Tensor) -> tuple[L
     lies between reads anything but the maker's output and weights.
 
     Args:
-        inputs: the batch that is run to record what lies between.
+        run: the forward pass that is recorded, with what lies between.
     """
     modules = dict(model.named_modules())
     drafts = [d for group in graph.prunable if (d := _draft_pair(group, graph, modules)) is not None]
-    return tuple(_record_pairs(model, drafts, inputs))
+    return tuple(_record_pairs(model, drafts, run))
 
 
 def same_pairs(
-    pairs: Iterable[LayerPair], model: nn.Module, graph: ChannelGraph, inputs: Tensor
+    pairs: Iterable[LayerPair], model: nn.Module, graph: ChannelGraph, run: ForwardPass
 ) -> tuple[LayerPair, ...]:
     """The same pairs in a model that has been cut, whose graph is `graph`.
 
@@ -125,16 +126,16 @@ def same_pairs(
         slots = [slot for r in pair.readers if (slot := graph.slot(r.weight, r.dim)) is not None]
         readers = tuple(r for s in slots if (r := _find_reader(group, s, modules[s.layer])) is not None)
         drafts.append(_Draft(group, pair.maker, readers, pair.trained))
-    return tuple(_record_pairs(model, drafts, inputs))
+    return tuple(_record_pairs(model, drafts, run))
 
 
-def _record_pairs(model: nn.Module, drafts: Sequence[_Draft], inputs: Tensor) -> Iterator[LayerPair]:
+def _record_pairs(model: nn.Module, drafts: Sequence[_Draft], run: ForwardPass) -> Iterator[LayerPair]:
     """Those of the drafts that are pairs when the model runs."""
     tensors, modules = dict(named_tensors(model)), dict(model.named_modules())
     recorder = Recorder({t.data_ptr(): name for name, t in tensors.items() if t.numel()})
     seen = {path: _Seen() for draft in drafts for path in draft.paths}
     with torch.no_grad(), _watch_modules(modules, seen, recorder), recorder:
-        model(inputs)
+        run(model)
     for pair in (_finish_pair(draft, seen, recorder) for draft in drafts):
         if pair is not None and _gives_the_same(model, pair, seen, tensors):
             yield pair
@@ -251,8 +252,8 @@ class _SeenEnoughError(Exception):
 
 
 @torch.no_grad()
-def record_inputs(model: nn.Module, path: str, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """What the module at `path` is given for each batch; the rest of the forward pass is left out."""
+def record_inputs(model: nn.Module, path: str, passes: Iterable[ForwardPass]) -> Iterator[Tensor]:
+    """What the module at `path` is given in each pass; the rest of the forward pass is left out."""
     found: list[Tensor] = []
 
     def stop(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -260,15 +261,15 @@ def record_inputs(model: nn.Module, path: str, batches: Iterable[Tensor]) -> Ite
         raise _SeenEnoughError
 
     with _temporary_hook(model.get_submodule(path).register_forward_pre_hook, stop):
-        for batch in batches:
+        for run in passes:
             try:
-                model(batch)
+                run(model)
             except _SeenEnoughError:
                 yield found.pop()
 
 
 @torch.no_grad()
-def second_moments(model: nn.Module, pairs: Sequence[LayerPair], batches: Iterable[Tensor]) -> list[Tensor]:
+def second_moments(model: nn.Module, pairs: Sequence[LayerPair], passes: Iterable[ForwardPass]) -> list[Tensor]:
     """Per pair E[y y^T] over images and places of what its readers are given: (units, units), float64, on the CPU."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -283,6 +284,6 @@ def second_moments(model: nn.Module, pairs: Sequence[LayerPair], batches: Iterab
         for pair in pairs:
             module = model.get_submodule(pair.readers[0].path)
             hooks.enter_context(_temporary_hook(module.register_forward_pre_hook, lambda m, x, s=pair: add(s, m, x)))
-        for batch in batches:
-            model(batch)
+        for run in passes:
+            run(model)
     return [sums[pair.group.id] / counts[pair.group.id] for pair in pairs]

@@ -100,7 +100,7 @@ def _called_layers(context: Context, readers: Mapping[str, Ints]) -> set[str]:
     handles = [model.get_submodule(name).register_forward_pre_hook(partial(note_call, name)) for name in readers]
     try:
         with torch.no_grad():
-            model.eval()(next(iter(context.batches(1)))[0])
+            next(context.passes(1))(model.eval())
     finally:
         model.train(was_training)
         for handle in handles:

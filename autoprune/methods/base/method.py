@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,11 +19,14 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.engine.surgery.tensors import named_tensors
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.schema import to_plain
-from autoprune.training.protocols import Regulariser
+from autoprune.training.protocols import Batch, Regulariser
 
 Scores = dict[str, NDArray[np.float64]]
 
 Note = float | int | bool | str
+
+#: Runs a model on one batch.
+ForwardPass = Callable[[nn.Module], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +36,29 @@ class Context:
     Fields:
         model: the model before the cut, in eval mode; a method must leave it as it was.
         graph: its channel graph.
-        batches: `batches(images)` yields (inputs, labels) from the training split, normalised, on the model's device,
-            until `images` images have been seen.
-        loss: (outputs, labels) -> scalar, the task's own.
+        batches: `batches(images)` yields batches of the training split, as they are, on the model's device, until
+            `images` images have been seen; what is in them is the task's affair.
+        loss: (model, batch) -> scalar, the task's own mean loss.
+        predict: (model, batch) -> outputs of one forward pass.
         seed: of the recipe.
         regulariser: of the sparsify stage that has just ended, with what it found out; None without such a stage.
     """
 
     model: nn.Module
     graph: ChannelGraph
-    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    batches: Callable[[int], Iterator[Batch]]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    predict: Callable[[nn.Module, Batch], Any]
     seed: int
     regulariser: Regulariser | None = None
+
+    def passes(self, images: int) -> Iterator[ForwardPass]:
+        """One function per batch of `batches(images)`; each runs a model on its batch."""
+        for batch in self.batches(images):
+            yield partial(self._run, batch)
+
+    def _run(self, batch: Batch, model: nn.Module) -> Any:
+        return self.predict(model, batch)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.tensors import cut_tensor, kept_entries, named_tensors
 from autoprune.methods.base.decomposition import Decomposition, lifted
 from autoprune.methods.base.layer_pairs import LayerPair, Reader, record_inputs
-from autoprune.methods.base.method import Context
+from autoprune.methods.base.method import Context, ForwardPass
 from autoprune.training.seeds import random_stream
 
 #: Steps of Adam after which the least squares are solved anew.
@@ -41,12 +41,6 @@ class Fit:
     lr: float
 
 
-def input_batches(context: Context, images: int) -> Iterator[Tensor]:
-    """Batches of training images without their labels."""
-    for inputs, _ in context.batches(images):
-        yield inputs
-
-
 @dataclass(frozen=True, eq=False)
 class _Factored:
     """A weight of the pruned model in the decomposed form: `mix` Q' (units, d) and the loadings in a weight's shape."""
@@ -69,10 +63,11 @@ class Recovery:
         keep: the cut.
         pruned: the model after the cut; its weights are changed.
         fit: how layers are recovered.
+        at_once: images of the pass that the pairs were recorded in; what lies between takes as many at a time.
     """
 
-    def __init__(self, context: Context, keep: Keep, pruned: nn.Module, fit: Fit) -> None:
-        self.context, self.pruned, self.fit = context, pruned, fit
+    def __init__(self, context: Context, keep: Keep, pruned: nn.Module, fit: Fit, at_once: int) -> None:
+        self.context, self.pruned, self.fit, self.at_once = context, pruned, fit, at_once
         self.kept, self.stays = dict(keep.kept), keep.units(context.graph)
         self.factored: dict[str, _Factored] = {}
 
@@ -96,20 +91,21 @@ class Recovery:
             weight.data.copy_(self.factored[reader.weight].weight(loadings.to(weight)))
 
     def _pose_problem(self, before: LayerPair, after: LayerPair, parts: Decomposition) -> Problem:
-        inputs = torch.cat(list(record_inputs(self.pruned, after.maker, self._training_batches())))
+        inputs = torch.cat(list(record_inputs(self.pruned, after.maker, self._training_passes())))
         reader = before.readers[0]
         module, targets = self.context.model.get_submodule(reader.path), list[Tensor]()
         generator = random_stream(self.context.seed, _pair_number(before), 0)
         mix, drawn = parts.mix.to(inputs), list[Tensor]()
-        for given in record_inputs(self.context.model, reader.path, self._training_batches()):
+        for given in record_inputs(self.context.model, reader.path, self._training_passes()):
             y = reader.values(given, module)
             drawn.append(_draw_places(y, self.fit.locations, generator))
             targets.append(torch.einsum("nul,ud->ndl", _take_places(y, drawn[-1]), mix))
         start = parts.mix[list(self.kept[before.group.id])]
-        return Problem(self.pruned, after, inputs, torch.cat(targets), torch.cat(drawn), start, self.factored)
+        at_once = min(self.at_once, len(inputs))
+        return Problem(self.pruned, after, inputs, torch.cat(targets), torch.cat(drawn), start, self.factored, at_once)
 
-    def _training_batches(self) -> Iterator[Tensor]:
-        return input_batches(self.context, self.fit.images)
+    def _training_passes(self) -> Iterator[ForwardPass]:
+        return self.context.passes(self.fit.images)
 
     def _loadings_by_reader(self, before: LayerPair, parts: Decomposition) -> Iterator[Tensor]:
         """R of each reader in the shape of its weight, without the filters that are gone."""
@@ -150,6 +146,7 @@ class Problem:
         drawn: the places, (images, places).
         start: the kept rows of Q, (kept units, d), float64, on the CPU.
         factored: weights that are in the decomposed form; the maker's may be.
+        at_once: images at a time.
     """
 
     pruned: nn.Module
@@ -159,6 +156,7 @@ class Problem:
     drawn: Tensor
     start: Tensor
     factored: Mapping[str, _Factored]
+    at_once: int
 
     def solve(self, fit: Fit, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
         """The weights of the maker and of normalisations by name, and Q' (kept units, d), with the smallest error."""
@@ -206,7 +204,7 @@ class Problem:
     def _take_step(
         self, optimizer: torch.optim.Optimizer, leaves: Mapping[str, Tensor], mix: Tensor, generator: torch.Generator
     ) -> None:
-        images = torch.randint(len(self.inputs), (self._batch_size,), generator=generator).to(self.inputs.device)
+        images = torch.randint(len(self.inputs), (self.at_once,), generator=generator).to(self.inputs.device)
         with torch.enable_grad():
             error = self.targets[images] - torch.einsum("nul,ud->ndl", self._values_at_places(images, leaves), mix)
             loss = error.square().sum() / self.targets[images].square().sum().clamp_min(1e-30)
@@ -223,8 +221,8 @@ class Problem:
         kept, count = len(self.start), self.drawn.numel()
         moment, cross, energy = self.start.new_zeros(kept, kept), torch.zeros_like(self.start), 0.0
         start = self.start.to(self.targets)
-        for begin in range(0, len(self.inputs), self._batch_size):
-            images = torch.arange(begin, begin + self._batch_size, device=self.inputs.device)
+        for begin in range(0, len(self.inputs), self.at_once):
+            images = torch.arange(begin, begin + self.at_once, device=self.inputs.device)
             real = images < len(self.inputs)  # the last batch is filled up: what lies between has its size recorded
             y = self._values_at_places(images % len(self.inputs), leaves)[real].movedim(1, 0).flatten(1)
             e = self.targets[images[real]].movedim(1, 0).flatten(1) - start.T @ y
@@ -232,7 +230,3 @@ class Problem:
             cross += (y @ e.T).double().cpu() / count
             energy += float(e.square().sum()) / count
         return moment, cross, energy
-
-    @property
-    def _batch_size(self) -> int:
-        return min(BATCH, len(self.inputs))

@@ -1,4 +1,4 @@
-"""Evaluator: the seam between a search and what it searches over. `BenchEvaluator` is the real one."""
+"""Evaluator: the seam between a search and what it searches over. `TaskEvaluator` is the real one."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from autoprune.methods import Context, Stage
 from autoprune.methods.magnitude import L1
 from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime
-from autoprune.trial.shared import Bench
+from autoprune.trial.shared import SharedState
 
 
 def row(method: str = "greg1", *, whole: float = 0.01, alone: float = 0.001) -> Row:
@@ -90,7 +90,7 @@ def subject(monkeypatch: pytest.MonkeyPatch, data_folder: Path) -> Subject:
     monkeypatch.setattr(Watcher, "seen", [])
     monkeypatch.setattr(Watcher, "weights", [])
     task = load_task({"data": {"name": "digits"}, "model": {"name": "digits_net", "train": {"images": 0}}})
-    return Subject(task, Bench(task, Runtime(threads=1)))
+    return Subject(task, SharedState.of(task, Runtime(threads=1)))
 
 
 def steps(*numbers: int) -> list[tuple[str, int, int]]:

@@ -211,8 +211,8 @@ def test_exemplars_are_found_and_counted_without_images() -> None:
 
 
 def test_every_model_is_timed_in_every_round() -> None:
-    bench: Any = SimpleNamespace(exact=Runtime(), task=SimpleNamespace(example=image))
-    found = speed.times(bench, {"small": Residual(3, 3), "large": Residual(64, 512)}, 128, rounds=3)
+    shared: Any = SimpleNamespace(exact=Runtime(), task=SimpleNamespace(example=image))
+    found = speed.times(shared, {"small": Residual(3, 3), "large": Residual(64, 512)}, 128, rounds=3)
 
     assert [len(found["small"]), len(found["large"])] == [3, 3]
     assert max(found["small"]) < min(found["large"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from nets import NETS, image, randomised
@@ -26,12 +28,16 @@ PAIRS = {
 def test_pairs_are_layers_that_one_makes_and_others_read_behind_channel_wise_operations(name: str) -> None:
     net = randomised(NETS[name]())
 
-    assert {one.group.id for one in find_pairs(net, trace(net, image()), image())} == PAIRS[name]
+    assert {one.group.id for one in find_pairs(net, trace(net, image()), on_image)} == PAIRS[name]
+
+
+def on_image(model: Any) -> Any:
+    return model(image())
 
 
 def test_what_lies_between_includes_depthwise_convolutions() -> None:
     net = randomised(depthwise_between())
-    found = find_pairs(net, trace(net, image()), image())
+    found = find_pairs(net, trace(net, image()), on_image)
 
     assert [(one.maker, [r.path for r in one.readers]) for one in found] == [("0", ["6"])]
     assert set(found[0].trained) == {"1.weight", "1.bias", "4.weight", "4.bias"}
@@ -45,5 +51,5 @@ def test_readers_that_see_different_things_are_in_no_pair() -> None:
 
     apart, together = randomised(Apart()), randomised(TwoReaders())
 
-    assert find_pairs(apart, trace(apart, image()), image()) == ()
-    assert len(find_pairs(together, trace(together, image()), image())) == 1
+    assert find_pairs(apart, trace(apart, image()), on_image) == ()
+    assert len(find_pairs(together, trace(together, image()), on_image)) == 1

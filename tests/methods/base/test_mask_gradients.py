@@ -57,7 +57,7 @@ def squared_gradients(case: Context, inputs: Tensor, labels: Tensor) -> Tensor:
     _, readers = maskable_groups(case, "coupled")
     gradients = MaskGradients(readers, case.graph.unit_count)
     with gradients.listening(case.model):
-        case.loss(case.model(inputs), labels).backward()
+        case.loss(case.model, (inputs, labels)).backward()
         return gradients.take()[:-1]
 
 

@@ -19,20 +19,20 @@ from autoprune.trial.cache import Store
 
 if TYPE_CHECKING:
     from autoprune.training.runtime import Runtime
-    from autoprune.trial.shared import Bench
+    from autoprune.trial.shared import SharedState
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenTask:
-    """Builds a `BenchEvaluator` for a task: loads data and model, traces the model.
+    """Builds a `TaskEvaluator` for a task: loads data and model, traces the model.
 
     Args:
         task: the `task:` mapping of the space file.
         runtime: how to train, as the driver measured it, so that all workers train the same way; None = measure here.
         cpus: threads of a trial.
         batch_size: to measure with.
-        final: see `BenchEvaluator`.
-        share: see `Bench`.
+        final: see `TaskEvaluator`.
+        share: see `SharedState`.
         constraints, latency: see `run.run`.
     """
 
@@ -52,28 +52,28 @@ class OpenTask:
 
         from autoprune.tasks import load_task
         from autoprune.training.runtime import choose_runtime
-        from autoprune.trial.shared import Bench
+        from autoprune.trial.shared import SharedState
 
         torch.set_num_threads(self.cpus)
         task = load_task(self.task)
         shape = tuple(task.example().shape)
         runtime = self.runtime or choose_runtime(task.model(), shape, self.batch_size, threads=self.cpus)
-        bench = Bench(task, runtime, store if self.share else None, share=self.share)
-        return BenchEvaluator(bench, clock, final=self.final, constraints=self.constraints, latency=self.latency)
+        shared = SharedState.of(task, runtime, store if self.share else None, share=self.share)
+        return TaskEvaluator(shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenLoaded:
-    """Builds a `BenchEvaluator` on the bench that this process has loaded already.
+    """Builds a `TaskEvaluator` on the state that this process has loaded already.
 
     Args:
-        bench: with the study's store.
+        shared: with the study's store.
         cpus: threads of a trial.
-        final: see `BenchEvaluator`.
+        final: see `TaskEvaluator`.
         constraints, latency: see `run.run`.
     """
 
-    bench: Bench
+    shared: SharedState
     cpus: int
     final: bool = False
     constraints: Constraints | None = None
@@ -84,11 +84,11 @@ class OpenLoaded:
         import torch
 
         torch.set_num_threads(self.cpus)
-        return BenchEvaluator(self.bench, clock, final=self.final, constraints=self.constraints, latency=self.latency)
+        return TaskEvaluator(self.shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)
 
 
-class BenchEvaluator:
-    """Runs recipes on a bench; completed ones come back with their model.
+class TaskEvaluator:
+    """Runs recipes on a task; completed ones come back with their model.
 
     Args:
         final: what it runs are finalists, which are measured on the test split as well.
@@ -97,14 +97,14 @@ class BenchEvaluator:
 
     def __init__(
         self,
-        bench: Bench,
+        shared: SharedState,
         clock: StudyClock,
         *,
         final: bool = False,
         constraints: Constraints | None = None,
         latency: Latency | None = None,
     ) -> None:
-        self.bench, self.clock, self.final = bench, clock, final
+        self.shared, self.clock, self.final = shared, clock, final
         self.constraints, self.latency = constraints, latency
 
     def run(self, proposal: Proposal, report: Report, scratch: Path | None) -> Evaluation:
@@ -113,7 +113,7 @@ class BenchEvaluator:
 
         done = run.run(
             proposal.recipe,
-            self.bench,
+            self.shared,
             report,
             id=proposal.id,
             control=proposal.control,
@@ -133,7 +133,7 @@ class BenchEvaluator:
 
         folder = Path(tempfile.mkdtemp(prefix="autoprune-model-"))
         try:
-            info = {"outcome": json.loads(done.outcome.to_json()), "task": dict(self.bench.task.spec)}
+            info = {"outcome": json.loads(done.outcome.to_json()), "task": dict(self.shared.task.spec)}
             artifact.save(folder / "model", done.model, done.graph, done.keep, info=info)
             return {path.name: path.read_bytes() for path in sorted((folder / "model").iterdir())}
         finally:

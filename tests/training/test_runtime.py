@@ -1,0 +1,71 @@
+"""Where and how networks compute: what is chosen, and that it ends with its block."""
+
+import copy
+
+import pytest
+import torch
+
+from autoprune.errors import InputError
+from autoprune.training import runtime as runtime_module
+from autoprune.training.runtime import Runtime
+
+
+def test_choose_runtime_measures_without_touching_the_model(digits, small):
+    before = copy.deepcopy(small.state_dict())
+
+    runtime = runtime_module.choose_runtime(small, digits.example().shape, 32, threads=1)
+
+    assert ("cpu", False, 1) == (runtime.device, runtime.compile, runtime.threads)
+    assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
+    assert not small.training
+    assert all(p.grad is None for p in small.parameters())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ((1.0, 1.0, 0.95, 0.95), ("fp32", True)),
+        ((1.0, 1.0, 0.9, 1.0), ("bf16", True)),
+        ((1.0, 0.8, 0.9, 1.0), ("fp32", False)),
+        ((1.0, 0.95, 0.95, 0.7), ("bf16", False)),
+    ],
+)
+def test_fewer_digits_and_odd_layouts_must_win_by_a_margin(monkeypatch, small, seconds, expected):
+    monkeypatch.setattr(
+        runtime_module, "_measure_seconds", lambda model, shape, options: dict(zip(options, seconds, strict=True))
+    )
+
+    runtime = runtime_module.choose_runtime(small, (1, 8, 8), 32, "cpu")
+
+    assert expected == (runtime.precision, runtime.channels_last)
+
+
+def test_slow_options_are_measured_less(monkeypatch, small):
+    calls = []
+
+    def timed(model, shape, runtime):
+        calls.append(runtime.precision)
+        return 1.0 if runtime.precision == "fp32" else 2.0
+
+    monkeypatch.setattr(runtime_module, "_timed_pass", timed)
+    options = [Runtime(), Runtime(precision="bf16")]
+
+    assert [1.0, 2.0] == list(runtime_module._measure_seconds(small, (2, 1, 8, 8), options).values())
+    assert (5, 2) == (calls.count("fp32"), calls.count("bf16"))
+
+
+def test_threads_are_set_within_the_limits_only():
+    before = torch.get_num_threads()
+
+    with Runtime(threads=before + 1).limits():
+        assert before + 1 == torch.get_num_threads()
+    assert before == torch.get_num_threads()
+
+
+def test_devices():
+    assert runtime_module.pick_device("cpu") == "cpu"
+    assert runtime_module.pick_device("auto") in {"cpu", "cuda"}
+    with pytest.raises(InputError, match="no device 'gpu'"):
+        runtime_module.pick_device("gpu")
+    with pytest.raises(InputError, match="did you mean 'bf16'"):
+        Runtime(precision="bf61")
