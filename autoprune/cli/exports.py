@@ -19,7 +19,7 @@ from autoprune.study.outcome import DENSE, Outcome
 
 def export(args: Namespace) -> None:
     """Write one model of a study in every format."""
-    from autoprune import files as files_module
+    from autoprune import files
     from autoprune.export import formats
     from autoprune.tasks import load_task
 
@@ -28,7 +28,7 @@ def export(args: Namespace) -> None:
     source = _stored_model(study, outcome)
     finals = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
     formats.require_onnx()
-    files_module.check_new_folder(args.to)
+    files.check_new_folder(args.to)
     task = load_task(study.config["task"])
     info = {
         "task": study.config["task"],
@@ -39,7 +39,7 @@ def export(args: Namespace) -> None:
         "outcome": json.loads(outcome.to_json()),
         "finalists": finals if outcome.member is not None else [],
     }
-    files = formats.export(source, task.build, task.example(), args.to, info=info)
+    written = formats.export(source, task.build, task.example(), args.to, info=info)
     time = "" if outcome.latency_ms is None else f", {outcome.latency_ms:.3g} ms"
     again, tested = "", ""
     if outcome.test_accuracy is not None:
@@ -47,7 +47,7 @@ def export(args: Namespace) -> None:
         tested = f" ({outcome.test_accuracy:.4f} on the test split)"
     accuracy = f"accuracy {outcome.accuracy:.4f}{tested}"
     print(f"trial {outcome.id}{again}: {accuracy} at {outcome.flops_ratio:.1%} of the FLOPs{time}")
-    for file in files:
+    for file in written:
         print(file)
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from commands import works
 from nets import Concat, Depthwise, Grouped, image
 from torch import nn
 
@@ -177,3 +178,15 @@ def test_pruning_it_fails_the_same_way(capsys: Capture) -> None:
     assert parser.main(argv) == 1
     assert "nothing of this model can be pruned" in capsys.readouterr().err
     assert not Path("small").exists()
+
+
+def test_inspect_by_hand(capsys: Capture) -> None:
+    facts = json.loads(works(capsys, "inspect", "lenet5", "--input", "1x28x28", "--classes", "7", "--json"))
+
+    groups = {group["group"]: group for group in facts["groups"]}
+    assert [groups[name]["channels"] for name in ("conv1", "conv2", "ip1")] == [20, 50, 500]
+    # 2 FLOPs each: 24*24 places, 25 weights, 20 filters; 8*8, 25*20, 50; 800 * 500; 500 * 7
+    conv1, conv2, ip1, ip2 = 2 * 576 * 25 * 20, 2 * 64 * 500 * 50, 2 * 800 * 500, 2 * 500 * 7
+    assert facts["dense"]["flops"] == conv1 + conv2 + ip1 + ip2
+    assert groups["conv1"]["flops_share"] == pytest.approx((conv1 + conv2) * 19 / 20 / facts["dense"]["flops"])
+    assert [entry["channels"] for entry in facts["frozen"]] == [7]

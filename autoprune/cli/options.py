@@ -1,0 +1,165 @@
+"""Options that several commands have, what their values may be, and the parser that refuses other ones."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from autoprune.errors import InputError
+
+#: Columns of the help.
+WIDTH = 79
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Help that fits 80 columns, wrong options as `InputError`."""
+
+    def __init__(self, prog: str, description: str = "", examples: Sequence[str] = (), **rest: Any) -> None:
+        lines = "\n".join(f"  {line}" for line in examples)
+        rest.setdefault("formatter_class", _HelpFormatter)
+        super().__init__(
+            prog,
+            description=textwrap.fill(" ".join(description.split()), WIDTH),
+            epilog=f"examples:\n{lines}" if examples else None,
+            allow_abbrev=False,  # a script that abbreviates breaks when the next option comes
+            **rest,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Every wrong option ends here."""
+        raise InputError(f"{message} (see: {self.prog} --help)")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=WIDTH, max_help_position=28)
+
+
+class PrintVersion(argparse.Action):
+    """`--version`, read from the installed package only when somebody asks."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **rest)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it and end."""
+        from importlib.metadata import version
+
+        print(f"autoprune {version('autoprune')}")
+        parser.exit()
+
+
+def add_command(commands: Any, place: str, summary: str, description: str, *examples: str) -> argparse.ArgumentParser:
+    """A subcommand; `place` is where it is done, `studies.search`."""
+    home, name = place.split(".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=description, examples=examples, prog=f"autoprune {name}"
+    )
+    parser.set_defaults(home=home)
+    return parser
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """The study folder that a command reads."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a study folder, written by autoprune search")
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """What ends a search, and where it runs."""
+    parser.add_argument("--trials", type=positive(int), metavar="N", help="end after N trials (default: the space's)")
+    parser.add_argument(
+        "--minutes", type=positive(float), metavar="M", help="end after M minutes (default: the space's)"
+    )
+    parser.add_argument(
+        "--gpu-hours", type=positive(float), metavar="H", help="end when all trials together have used H GPU-hours"
+    )
+    parser.add_argument(
+        "--images", type=positive(int), metavar="N", help="end when all trials together have trained on N images"
+    )
+    parser.add_argument(
+        "--until", choices=("hypervolume",), help="end as well when the front has stopped to grow (budget.patience)"
+    )
+    add_place(parser)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Where trials run."""
+    parser.add_argument("--address", metavar="A", help="a running Ray cluster, or auto (default: this machine alone)")
+    parser.add_argument("--in-process", action="store_true", help="one trial after the other, without Ray")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What a model by name is built for."""
+    parser.add_argument(
+        "--input",
+        type=image_shape,
+        default=(3, 224, 224),
+        metavar="CxHxW",
+        help="shape of one image (default: 3x224x224)",
+    )
+    parser.add_argument(
+        "--classes", type=positive(int), metavar="N", help="outputs of a model by name (default: 1000, the library's)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Output for programs."""
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def image_shape(text: str) -> tuple[int, ...]:
+    """`3x32x32`: channels, height, width of one image."""
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; allowed: CxHxW, for instance 3x224x224")
+    return tuple(int(part) for part in parts)
+
+
+def cost_ratio(text: str) -> float:
+    """A number in (0, 1]."""
+    value = number_within(0, 1)(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 is out of range; allowed: (0, 1]")
+    return value
+
+
+def latency_limit(text: str) -> tuple[str, float]:
+    """The name of the cost and its limit: milliseconds or, without a unit, the ratio to the dense model."""
+    if text.endswith("ms"):
+        return "latency_ms", positive(float)(text.removesuffix("ms"))
+    return "latency", positive(float)(text)
+
+
+def number_within(low: float, high: float) -> Callable[[str], float]:
+    """Reads a number in [low, high]."""
+
+    def read(text: str) -> float:
+        value = _parse_number(float, text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: [{low:g}, {high:g}]")
+        return value
+
+    return read
+
+
+def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Reads a finite number above 0, of the kind `int` or `float`."""
+
+    def read(text: str) -> float:
+        value = _parse_number(kind, text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: above 0")
+        return value
+
+    return read
+
+
+def _parse_number(kind: Callable[[str], float], text: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        allowed = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; allowed: {allowed}") from None

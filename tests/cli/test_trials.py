@@ -1,0 +1,77 @@
+"""prune and replay: one recipe, with data and without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import Capture, fails, works, write_space, write_study
+
+from autoprune.cli import parser
+from autoprune.study.folder import load_study
+from autoprune.study.log import append_line
+
+
+def test_an_unreachable_target_of_one_recipe(capsys: Capture, here: Path) -> None:
+    line = fails(
+        capsys, "prune", "lenet5", "--input", "1x28x28", "--method", "l1", "--flops", "0.0001", "--to", "small"
+    )
+
+    assert "cannot be reached" in line
+    assert list(here.iterdir()) == []
+
+
+def test_prune_without_data(capsys: Capture, here: Path) -> None:
+    options = ["--input", "1x28x28", "--flops", "0.5"]
+    facts = json.loads(works(capsys, "prune", "lenet5", *options, "--method", "fpgm", "--to", "small", "--json"))
+
+    assert facts["flops_ratio"] == pytest.approx(0.5, abs=0.01)
+    assert sorted(path.name for path in (here / "small").iterdir()) == ["model.json", "model.safetensors"]
+    assert "this method looks at data" in fails(capsys, "prune", "lenet5", *options, "--method", "taylor")
+    eights = json.loads(works(capsys, "prune", "lenet5", *options, "--method", "l1", "--round-to", "8", "--json"))
+    assert all(width % 8 == 0 or width in (20, 50, 500) for width in eights["widths"].values())
+    assert "round_to: 600 is out of range; allowed: [1, 512]" in fails(
+        capsys, "prune", "lenet5", *options, "--method", "l1", "--round-to", "600"
+    )
+    assert "unknown method" in fails(capsys, "prune", "lenet5", *options, "--method", "nope")
+    assert "either MODEL or --task" in fails(capsys, "prune", "--method", "l1")
+    assert "already exists" in fails(capsys, "prune", "lenet5", *options, "--method", "l1", "--to", "small")
+    assert "allocaton" in fails(
+        capsys, "prune", "lenet5", *options, "--method", "l1", "--set", "allocaton.name=uniform"
+    )
+
+
+@pytest.mark.slow
+def test_prune_with_data(capsys: Capture, here: Path) -> None:
+    space = write_space(here / "s.yaml")
+    argv = ["prune", "--task", space, "--method", "taylor", "--flops", "0.5", "--set", "training.images=640", "--json"]
+    facts = json.loads(works(capsys, *argv, "--to", "small"))
+
+    assert facts["flops_ratio"] == pytest.approx(0.5, abs=0.01)
+    assert 0 < facts["accuracy"] <= 1
+    assert (here / "small/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_trial_can_be_replayed(searched: Path, capsys: Capture) -> None:
+    trial = load_study(searched).outcomes[-1].id
+
+    facts = json.loads(works(capsys, "replay", str(searched), "--trial", str(trial), "--json"))
+
+    assert facts["same"]
+    assert {row["what"] for row in facts["compared"]} >= {"accuracy", "flops_ratio", "widths"}
+    assert set(facts["notes"]) == {"recorded", "again"}
+
+
+@pytest.mark.slow
+def test_a_replay_that_differs_is_said_to(searched: Path, capsys: Capture, here: Path) -> None:
+    study = load_study(searched)
+    write_study(here / "other")
+    (here / "other/study.yaml").write_text(study.folder.config.read_text())
+    last = json.loads(study.outcomes[-1].to_json())
+    append_line(here / "other/outcomes.jsonl", json.dumps({**last, "flops_ratio": last["flops_ratio"] + 0.1}))
+
+    capsys.readouterr()
+    assert parser.main(["replay", "other", "--trial", str(last["id"])]) == 1
+    assert "gave another flops_ratio" in capsys.readouterr().err

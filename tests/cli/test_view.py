@@ -1,0 +1,72 @@
+"""A search as it is shown: a picture on a terminal, JSON lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from commands import OUTCOMES
+
+from autoprune.cli import view
+from autoprune.search.running.progress import FrontPoint, StudyProgress
+from autoprune.study.outcome import Outcome
+
+
+def progress(*latest: Outcome, **changes: Any) -> StudyProgress:
+    plain = {
+        "done": 2,
+        "running": 1,
+        "stopped": 3,
+        "failed": 4,
+        "seconds": 61.0,
+        "eta": 3700.0,
+        "paused": 7,
+        "used": 0.31,
+    }
+    points = tuple(FrontPoint(id=n, method="l1", costs={"flops": n / 50}, accuracy=n / 100) for n in range(1, 31))
+    return StudyProgress(**{**plain, "dense_accuracy": 0.97, "front": points, "latest": latest, **changes})
+
+
+def test_elsewhere_every_trial_is_a_line_of_json() -> None:
+    stream = io.StringIO()
+    shown = view.open_view(stream)
+    shown.update(progress(OUTCOMES[0], OUTCOMES[1]))
+    shown.update(progress())
+    shown.close()
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["id"] for line in lines] == [3, 5]
+    assert {"event": "trial", "accuracy": 0.89, "flops_ratio": 0.47, "ended": 9}.items() <= lines[1].items()
+
+
+def test_a_search_outlives_the_reader_of_its_lines() -> None:
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    shown = view.JsonView(Gone())
+    shown.update(progress(OUTCOMES[0]))
+    shown.update(progress(OUTCOMES[1]))
+
+
+def test_on_a_terminal_it_is_a_picture() -> None:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
+    shown = view.LiveView(console)
+    failed = Outcome(id=8, recipe=OUTCOMES[0].recipe, status="failed", error="out of memory")
+    shown.update(progress(failed))
+    shown._live.refresh()
+    shown.close()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+
+    for part in (
+        "2 trials done, 1 running, 3 stopped early, 7 waiting, 4 failed",
+        "about 1 h 01 min left",
+        "dense: 97.00%",
+        "60.0%",
+    ):
+        assert part in text
+    assert "trial 8 failed: out of memory" in text
+    assert text.count("l1") <= view.ROWS * 2  # the front has 30 members; the picture has room for some
