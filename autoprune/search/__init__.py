@@ -40,14 +40,14 @@ def search(
         trials: how many recipes, controls included.
         minutes: how long.
         gpu_hours: of all trials together.
-        images: training images of all trials together. Whichever of the four comes first; those that are given replace
-            all four of the space file.
+        images: training images of all trials together. The search ends with the first of the four that is used up.
+            Any that is given replaces all four of the space file.
         until: `hypervolume` = end as well when the front has stopped to grow.
         address: of a running Ray cluster; None starts Ray on this machine.
         overrides: `space.target.flops=0.5`.
-        in_process: one recipe after the other in this process, without Ray.
-        view: is told of the progress.
-        sampler: who proposes recipes (`space.Sampler`); given, it replaces the one of the space file.
+        in_process: one trial after the other in this process, without Ray.
+        view: is shown the progress.
+        sampler: name of the sampler that proposes recipes (see `study.config.Sampler`), in place of the space file's.
         warm_start: folder of an earlier study, whose front is tried first, as far as this space can express it.
 
     Returns:
@@ -84,17 +84,15 @@ def resume(
     in_process: bool = False,
     view: View | None = None,
 ) -> Study:
-    """Go on with a study that was cut short, or that has ended: recipes without an outcome run again, then new ones.
+    """Go on with a study that was cut short, or that has ended: trials without an outcome run again, then new ones.
 
     Args:
         folder: of the study.
-        trials: of the whole study, those that ended included.
+        trials: of the whole study, earlier ones included.
         minutes: from now on.
-        gpu_hours, images: of the whole study. With none of the four, what is left of the study's budget.
+        gpu_hours, images: of the whole study. If none of the four is given, what is left of the study's budget.
         until: as for `search`.
-        address: as for `search`, and so are the next two.
-        in_process: without Ray.
-        view: is told of the progress.
+        address, in_process, view: as for `search`.
 
     Returns:
         The study as the folder holds it then.
@@ -122,17 +120,15 @@ def finish(
 ) -> Study:
     """Train members of a study's front again, at full length and with several seeds, and read the test split.
 
-    Beside them the dense control is trained as long and as often. Each recipe runs as a whole once more, from the dense
-    weights on; what finished earlier is not repeated.
+    The dense control is trained as long and as often. Each recipe runs as a whole once more, from the dense weights on;
+    trainings that finished earlier are not repeated.
 
     Args:
         folder: of the study.
-        seeds: trainings of each member; with this and the next two, None = as the study's `finalists` say.
+        seeds: trainings of each member; here and in the next two, None = as the study's `finalists` say.
         images: training images of each.
         most: members, spread along the front.
-        address: as for `search`, and so are the next two.
-        in_process: without Ray.
-        view: is told of the progress.
+        address, in_process, view: as for `search`.
 
     Returns:
         The study as the folder holds it then, with `finalists`.

@@ -12,7 +12,7 @@ AMOUNTS = ("trials", "minutes", "gpu_hours", "images")
 class BudgetOptions:
     """Fields of `Budget`; None = not given.
 
-    Amounts that are given replace all those of the configuration, those that are not given included; `until` is added.
+    Any amount that is given replaces all amounts of the configuration; `until` is added to them.
     """
 
     trials: int | None = None
@@ -37,5 +37,5 @@ class FinalistsOptions:
 
     @property
     def given(self) -> dict[str, int]:
-        """Those that are given, by name."""
+        """The numbers that are given, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}

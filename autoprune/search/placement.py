@@ -22,7 +22,11 @@ class Placement:
     in_process: bool = False
 
     def executor(self, resources: Resources) -> Executor:
-        """What runs trials there, each with its share of these resources."""
+        """The executor for that place.
+
+        Args:
+            resources: per trial, and how many at a time.
+        """
         if self.in_process:
             return InProcessExecutor()
         from autoprune.search.on_ray.executor import RayExecutor  # Ray takes a second to import

@@ -13,7 +13,7 @@ from autoprune.study.folder import StudyFolder
 
 @contextmanager
 def lock(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study folder: two drivers would hand out the same numbers. The lock dies with its process.
+    """Hold the study folder: two drivers would hand out the same numbers. The lock ends with its process.
 
     Raises:
         InputError: another process holds it.

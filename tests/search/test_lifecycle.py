@@ -41,10 +41,10 @@ def test_a_study_that_is_in_use(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_search_that_keeps_time_for_its_finals_ends_with_them(tmp_path):
+def test_a_search_that_keeps_time_for_its_finalists_ends_with_them(tmp_path):
     """The first seed comes with the search, the second from `finish`; what was there stays."""
-    finals = "finalists={share: 0.5, seeds: 1, images: 640, most: 2}"
-    searched = search("digits_demo", out=tmp_path / "s", overrides=[*SMALL, finals], in_process=True, trials=5)
+    wanted = "finalists={share: 0.5, seeds: 1, images: 640, most: 2}"
+    searched = search("digits_demo", out=tmp_path / "s", overrides=[*SMALL, wanted], in_process=True, trials=5)
     study = finish(tmp_path / "s", seeds=2, in_process=True)
     found = finalists(study.finalists)
 

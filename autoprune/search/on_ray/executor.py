@@ -78,7 +78,7 @@ class RayExecutor(Executor):
                 start_on_this_machine(self.folder, self.resources)
             else:
                 connect(self.address)
-        except BaseException as error:  # noqa: BLE001 - raised again where somebody waits for it
+        except BaseException as error:  # noqa: BLE001 - raised again by `wait_until_ready`
             self._error = error
         self._open.set()
         self._closing.wait()

@@ -62,11 +62,11 @@ class StudyActor:
         return self.states.read(number)
 
     def get(self, key: str) -> bytes | None:
-        """What some worker put into the study's cache under the key."""
+        """The content under the key in the study's cache, if there is one."""
         return self.shared.get(key)
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep what other workers will need in the study's cache."""
+        """Put a content that other workers will need into the study's cache."""
         self.shared.put(key, content)
 
 
@@ -77,7 +77,7 @@ class StudyActorStore:
         self.study_actor = study_actor
 
     def get(self, key: str) -> bytes | None:
-        """What was put under the key, by whichever worker."""
+        """The content that some worker has put under the key."""
         found: bytes | None = ray.get(self.study_actor.get.remote(key))
         return found
 

@@ -11,7 +11,7 @@ from autoprune.study.outcome import Outcome
 
 @dataclass
 class Spending:
-    """What the trials of a study have used so far, and what those that run now will have used when they end.
+    """What the trials of a study have used so far, and what running trials will have used when they end.
 
     Args:
         gpus: of a trial.
@@ -22,20 +22,20 @@ class Spending:
     _ahead: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     def begin(self, number: int, images: int, seconds: float) -> None:
-        """A segment begins; its trial needs so many training images and seconds to come to its end."""
+        """Note that a segment begins; its trial needs so many training images and seconds to come to its end."""
         self._ahead[number] = images, seconds
 
     def end(self, outcome: Outcome) -> None:
-        """A segment has ended; its outcome says what the whole trial has used so far."""
+        """Note that a segment has ended; its outcome says what the whole trial has used so far."""
         self._ahead.pop(outcome.id, None)
         self._ended[outcome.id] = outcome.rungs[-1].images if outcome.rungs else 0, sum(outcome.seconds.values())
 
     def images(self, *, ahead: bool = True) -> int:
-        """Training images; with `ahead`, those that running trials still need included."""
+        """Training images; with `ahead`, what running trials still need included."""
         return sum(images for images, _ in self._of_trials(ahead))
 
     def gpu_seconds(self, *, ahead: bool = True) -> float:
-        """Seconds of one GPU; with `ahead`, those that running trials still need included."""
+        """Seconds of one GPU; with `ahead`, what running trials still need included."""
         return self.gpus * sum(seconds for _, seconds in self._of_trials(ahead))
 
     def _of_trials(self, ahead: bool) -> list[tuple[int, float]]:
@@ -58,16 +58,16 @@ class BudgetMeter:
         self.spent = Spending(gpus)
 
     def begin(self, number: int, images: int) -> None:
-        """A segment begins; its trial needs so many training images to come to its end."""
+        """Note that a segment begins; its trial needs so many training images to come to its end."""
         self.spent.begin(number, images, self.estimates.training(images))
 
     def end(self, outcome: Outcome) -> None:
-        """A segment has ended."""
+        """Learn from the outcome of a segment."""
         self.estimates.learn(outcome)
         self.spent.end(outcome)
 
     def is_used_up(self, now: float) -> bool:
-        """Whether the time, the images or the GPU time is used up; how many trials there were is not looked at."""
+        """Whether the time, the images or the GPU time is used up; trials are not counted here."""
         limits, spent = self.limits, self.spent
         return (
             (limits.deadline is not None and now >= limits.deadline)
@@ -76,7 +76,7 @@ class BudgetMeter:
         )
 
     def affords(self, seconds: float, images: int, now: float) -> bool:
-        """Whether a trial that needs so much can come to its end beside those that run."""
+        """Whether a trial that needs so much can come to its end, as all running trials do."""
         limits, spent = self.limits, self.spent
         return (
             (limits.deadline is None or now + seconds <= limits.deadline)
@@ -97,7 +97,7 @@ class BudgetMeter:
         return min(1.0, max(shares)) if shares else None
 
     def seconds_left(self, seconds_of_trials: float | None, now: float) -> float | None:
-        """Seconds until the first limit is reached; None = nobody knows yet.
+        """Seconds until the first limit is reached; None = unknown yet.
 
         Args:
             seconds_of_trials: until as many trials have ended as the limits allow, None = unknown or no such limit.

@@ -11,10 +11,10 @@ from autoprune.study.pareto import costs_of
 
 
 class PausedTrials:
-    """Trials that wait at a rung, and those that went on from one and have not ended.
+    """Trials that wait at a rung, and trials that went on from one and have not ended.
 
     Args:
-        halving: says which of those that wait goes on.
+        halving: says which waiting trial goes on.
         objectives: of the study.
     """
 
@@ -22,7 +22,7 @@ class PausedTrials:
         self.halving = halving
         self.waiting: dict[int, Outcome] = {}  # as they were at their last rung
         self._costs = costs_of(objectives)
-        self._at_last_pause: dict[int, Outcome] = {}  # those that wait, and those that went on and have not ended
+        self._at_last_pause: dict[int, Outcome] = {}  # of waiting trials, and of those that went on and run
 
     def at_last_pause(self, number: int) -> Outcome | None:
         """The outcome of a trial when it paused last; None if it never did, or has ended."""
@@ -45,16 +45,16 @@ class PausedTrials:
             self.halving.record_completion(outcome.id)
 
     def pause(self, outcome: Outcome) -> None:
-        """A trial waits at its last rung."""
+        """Let a trial wait at its last rung."""
         self.record(outcome)
         self.waiting[outcome.id] = self._at_last_pause[outcome.id] = outcome
         self.halving.pause(outcome.id, outcome.rungs[-1].share)
 
     def resume(self, number: int) -> Outcome:
-        """A trial goes on; its outcome so far."""
+        """Let a waiting trial go on; its outcome so far."""
         self.halving.resume(number)
         return self.waiting.pop(number)
 
-    def end(self, number: int) -> None:
-        """A trial has ended, and nobody needs to know what it was like when it paused."""
+    def forget(self, number: int) -> None:
+        """Forget a trial that has ended."""
         self._at_last_pause.pop(number, None)

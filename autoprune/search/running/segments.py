@@ -44,7 +44,7 @@ def run_segment(
     Args:
         report: hears of every rung; False = stop for good, as the time is over.
         scratch: holds the files of `states/<id>` if the segment is resumed, else nothing.
-        worker: who runs it.
+        worker: name of the process that runs it.
     """
     paused = False
 

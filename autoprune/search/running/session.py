@@ -32,7 +32,7 @@ HOPELESS = 10
 
 
 class Session(Dispatcher):
-    """Hands out trials and takes in outcomes; what it was told is on the disk before it answers.
+    """Hands out trials and takes in outcomes, which are on the disk before it returns.
 
     Only one process may hold a session on a folder.
 
@@ -198,7 +198,7 @@ class Session(Dispatcher):
         append_line(self.folder.outcomes, outcome.to_json())
         self.outcomes.append(outcome)
         self._latest.append(outcome)
-        self.paused.end(outcome.id)
+        self.paused.forget(outcome.id)
         self.proposer.tell(outcome)
         self.states.discard(outcome.id)
         if outcome.completed:
@@ -217,7 +217,7 @@ class Session(Dispatcher):
         self.models.remove(self.models.numbers() & ended - wanted)
 
     def _replay_logs(self, study: Study) -> None:
-        """Take over what the logs say: what ended, and what waits. What waits without its files begins anew."""
+        """Take over trials that have ended, and those that wait; what waits without its files begins anew."""
         ended = {outcome.id for outcome in study.outcomes}
         for outcome in (*study.paused, *study.outcomes):
             self.budget.end(outcome)
@@ -229,7 +229,7 @@ class Session(Dispatcher):
                 self.proposer.drop_waiting(outcome.id)
 
     def _seconds_of_trials_left(self, now: float) -> float | None:
-        """Seconds until as many trials have ended as the limits allow; those that run are half done on average."""
+        """Seconds until as many trials have ended as the limits allow; running trials are half done on average."""
         left, at_once = self.remaining(), max(self._most_running, 1)
         halving = self.paused.halving
         per_trial = self.budget.estimates.average_trial(halving.shares, halving.keep)

@@ -91,7 +91,7 @@ class TaskEvaluator:
     """Runs recipes on a task; completed ones come back with their model.
 
     Args:
-        final: what it runs are finalists, which are measured on the test split as well.
+        final: whether its trials are finalists, which are measured on the test split as well.
         constraints, latency: see `run.run`.
     """
 

@@ -146,8 +146,8 @@ def test_an_outcome_nobody_waits_for_is_not_logged(tmp_path):
 def test_progress_and_kept_models_follow_the_objectives(tmp_path):
     config = replace(fakes.study_config(trials=14), objectives=("accuracy", "latency"))
     session = fakes.open_session(tmp_path, config)
-    while (leg := session.next()) is not None:
-        outcome = fakes.completed(leg.proposal)
+    while (segment := session.next()) is not None:
+        outcome = fakes.completed(segment.proposal)
         session.models.write(outcome.id, {"model.json": b""})
         # the more FLOPs the faster, and the more accurate: the best of all stands alone
         session.end_segment(replace(outcome, latency_ratio=1 - outcome.flops_ratio / 2, accuracy=outcome.flops_ratio))
@@ -161,8 +161,8 @@ def test_progress_and_kept_models_follow_the_objectives(tmp_path):
 
 def test_a_search_in_which_every_model_broke_a_constraint_says_which(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=6))
-    while (leg := session.next()) is not None:
-        outcome = fakes.completed(leg.proposal)
+    while (segment := session.next()) is not None:
+        outcome = fakes.completed(segment.proposal)
         error = f"constraint: params 0.{outcome.id} > 0.05"
         broken = replace(outcome, status="stopped", accuracy=None, error=error)
         session.end_segment(outcome if outcome.recipe.method.name == "dense" else broken)

@@ -31,7 +31,7 @@ def test_recipes_that_end_before_they_were_measured_are_expected_again():
     assert estimates.average_trial((), 1.0) == pytest.approx((114 + 5 + 1) / 3)
     assert estimates.whole_trial() == pytest.approx(114)  # one that goes its whole way needs as much as before
     estimates.learn(fakes.measured(4, (0.0, 0, 4.0)))
-    estimates.learn(fakes.measured(4, (0.0, 0, 4.0), (1.0, 1100, 114.0)))  # its second leg is no other recipe
+    estimates.learn(fakes.measured(4, (0.0, 0, 4.0), (1.0, 1100, 114.0)))  # its second segment is no other trial
     assert estimates.average_trial((), 1.0) == pytest.approx((2 * 114 + 5 + 1) / 4)
 
 
