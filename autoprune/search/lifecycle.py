@@ -24,7 +24,6 @@ from autoprune.search.running.executor import Executor
 from autoprune.search.running.final_retraining import FinalRetraining, continued_clock, with_longer_timeout
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.progress import View
-from autoprune.search.running.session import Session
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.study_lock import lock
 from autoprune.study.config import Budget
@@ -108,6 +107,8 @@ def _search_and_retrain(
         study: what the folder holds already, None = nothing but its configuration.
         start: when the minutes begin, in seconds since the study began.
     """
+    from autoprune.search.running.session import Session  # Optuna, 0.2 s that refusals and `finish` do without
+
     config = prepared.config
     limits = Limits.of(config.budget, start=start, kept=config.finalists.share)
     session = Session(config, prepared.space, folder, limits=limits, study=study, view=view)
