@@ -11,14 +11,7 @@ from autoprune import methods
 from autoprune.search.options import BudgetOptions, FinalistsOptions
 from autoprune.search.overrides import warm_started, with_budget, with_finalists, with_sampler
 from autoprune.search.placement import Placement
-from autoprune.search.prepare import (
-    Prepared,
-    check_new_folder,
-    check_same_model,
-    create_folder,
-    prepare,
-    stored_config,
-)
+from autoprune.search.prepare import Prepared, prepare
 from autoprune.search.running.dispatcher import Dispatcher, last_time
 from autoprune.search.running.executor import Executor
 from autoprune.search.running.final_retraining import FinalRetraining, continued_clock, with_longer_timeout
@@ -26,6 +19,7 @@ from autoprune.search.running.limits import Limits
 from autoprune.search.running.progress import View
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.study_lock import lock
+from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
 from autoprune.study.config import Budget
 from autoprune.study.finalists import Entry, to_train
 from autoprune.study.folder import Study, StudyFolder, load_study

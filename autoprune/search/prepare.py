@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
-from autoprune import methods
 from autoprune.engine.allocation.allocate import TOLERANCE, check_prunable, smallest
-from autoprune.errors import InputError, ModelError, TargetError
-from autoprune.files import written_whole
+from autoprune.errors import InputError, TargetError
 from autoprune.recipe import Allocation, Recipe
 from autoprune.schema import to_plain
 from autoprune.search.placement import Placement
@@ -24,16 +16,13 @@ from autoprune.search.running.halving import pausing_shares
 from autoprune.search.running.task_evaluator import OpenLoaded, OpenTask
 from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints
-from autoprune.study.folder import Study, StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.study.outcome import DENSE
 from autoprune.study.space import Space
 from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.trial.cache import FolderStore
 from autoprune.trial.shared import SharedState
-
-#: Packages whose versions are written into `study.yaml`.
-VERSIONS = ("autoprune", "torch", "ray", "optuna", "numpy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +31,7 @@ class Prepared:
 
     Fields:
         space: the study's space, bound to the model.
-        shared: of this process.
+        shared: what all trials in this process share.
         open_evaluator: builds an evaluator where the trials run.
     """
 
@@ -138,61 +127,8 @@ def check_constraints(constraints: Constraints, space: Space, shared: SharedStat
             raise InputError(what, where=where, allowed=f"{least:.4g}, the smallest ratio, or more")
 
 
-def _smallest_ratios(how: Allocation, shared: SharedState) -> dict[str, float]:
-    """The lowest cost ratios that an allocation can reach, in one way to cut groups or another."""
-    ratios = [smallest(way.graph, how).ratios(shared.dense_cost) for way in shared.traced_models(how.grouped)]
+def _smallest_ratios(allocation: Allocation, shared: SharedState) -> dict[str, float]:
+    """The lowest cost ratios that an allocation can reach, with one grouping mode or another."""
+    traced = shared.traced_models(allocation.grouped)
+    ratios = [smallest(model.graph, allocation).ratios(shared.dense_cost) for model in traced]
     return {name: min(found[name] for found in ratios) for name in ratios[0]}
-
-
-def check_new_folder(path: Path) -> None:
-    """Raise `InputError` unless a study can be written there: the folder is new or empty, and its parent lets us."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(
-            "exists already", where=str(path), allowed="a new or empty folder, or `autoprune resume` for a study"
-        )
-    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError("cannot be written", where=str(path), allowed="a folder that you may write to")
-
-
-def create_folder(folder: StudyFolder, prepared: Prepared) -> None:
-    """Make the study folder with its `study.yaml`; the only file a search starts with."""
-    facts = {
-        **prepared.config.to_plain(),
-        "dense": _describe_dense_model(prepared.shared),
-        "groups": _describe_groups(prepared.shared),
-        "runtime": to_plain(prepared.shared.runtime),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
-    }
-    text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder.config) as beside:
-            beside.write_text(text, encoding="utf-8")
-        folder.models.mkdir()
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=str(folder.path)) from None
-
-
-def stored_config(study: Study) -> StudyConfig:
-    """The configuration of a study that began earlier."""
-    known = {key: item for key, item in study.config.items() if key in StudyConfig.__dataclass_fields__}
-    return StudyConfig.from_plain(known, str(study.folder.config), check_method=methods.build)
-
-
-def check_same_model(study: Study, prepared: Prepared) -> None:
-    """Raise `ModelError` if the model's groups are not those the study began with."""
-    if _describe_groups(prepared.shared) != study.config.get("groups"):
-        raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
-
-
-def _describe_dense_model(shared: SharedState) -> dict[str, Any]:
-    cost: Mapping[str, Any] = to_plain(shared.dense_cost)
-    return {"accuracy": shared.dense_accuracy(), **{name: int(value) for name, value in cost.items()}}
-
-
-def _describe_groups(shared: SharedState) -> list[dict[str, Any]]:
-    return [
-        {"id": group.id, "size": group.size, "stage": group.stage, "frozen": group.frozen}
-        for group in shared.graph.groups
-    ]

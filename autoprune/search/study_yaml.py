@@ -1,0 +1,77 @@
+"""study.yaml: the configuration of a study and facts about its model, written when it starts, read when it goes on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoprune import methods
+from autoprune.errors import InputError, ModelError
+from autoprune.files import written_whole
+from autoprune.schema import to_plain
+from autoprune.search.prepare import Prepared
+from autoprune.study.config import StudyConfig
+from autoprune.study.folder import Study, StudyFolder
+from autoprune.trial.shared import SharedState
+
+#: Packages whose versions are written into `study.yaml`.
+VERSIONS = ("autoprune", "torch", "ray", "optuna", "numpy")
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise `InputError` unless a study can be written there: the folder is new or empty, and its parent lets us."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(
+            "exists already", where=str(path), allowed="a new or empty folder, or `autoprune resume` for a study"
+        )
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError("cannot be written", where=str(path), allowed="a folder that you may write to")
+
+
+def create_folder(folder: StudyFolder, prepared: Prepared) -> None:
+    """Make the study folder with its `study.yaml`; the only file a search starts with."""
+    facts = {
+        **prepared.config.to_plain(),
+        "dense": _describe_dense_model(prepared.shared),
+        "groups": _describe_groups(prepared.shared),
+        "runtime": to_plain(prepared.shared.runtime),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+    }
+    text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with written_whole(folder.config) as beside:
+            beside.write_text(text, encoding="utf-8")
+        folder.models.mkdir()
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=str(folder.path)) from None
+
+
+def stored_config(study: Study) -> StudyConfig:
+    """The configuration of a study that began earlier."""
+    known = {key: item for key, item in study.config.items() if key in StudyConfig.__dataclass_fields__}
+    return StudyConfig.from_plain(known, str(study.folder.config), check_method=methods.build)
+
+
+def check_same_model(study: Study, prepared: Prepared) -> None:
+    """Raise `ModelError` if the model's groups are not those the study began with."""
+    if _describe_groups(prepared.shared) != study.config.get("groups"):
+        raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
+
+
+def _describe_dense_model(shared: SharedState) -> dict[str, Any]:
+    cost: Mapping[str, Any] = to_plain(shared.dense_cost)
+    return {"accuracy": shared.dense_accuracy(), **{name: int(value) for name, value in cost.items()}}
+
+
+def _describe_groups(shared: SharedState) -> list[dict[str, Any]]:
+    return [
+        {"id": group.id, "size": group.size, "stage": group.stage, "frozen": group.frozen}
+        for group in shared.graph.groups
+    ]
