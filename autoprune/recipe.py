@@ -24,7 +24,7 @@ class MethodChoice:
 class Target:
     """What the pruned model may cost, as ratios of the dense model; every ratio given must be met.
 
-    Ratios make papers that count multiply-adds and tools that count FLOPs agree (see `cost.py`).
+    Ratios make papers that count multiply-adds and tools that count FLOPs agree (see `engine/cost.py`).
     """
 
     flops: float | None = field(default=None, metadata=within(0, 1, open_low=True))

@@ -24,7 +24,7 @@ from autoprune.schema import choices, within
 BETA = 0.75
 #: The range in which `select` looks for b; the authors' lie between 0.6 and 0.92.
 BETAS = (0.05, 4.0)
-#: What is tried in turn, as far as it is more than `damping`, when messages do not settle.
+#: Dampings that are tried in turn when messages do not settle, as far as they are more than `damping`.
 DAMPINGS = (0.7, 0.9)
 
 
@@ -47,8 +47,8 @@ class EPruner(Method):
     damping of 0.5 are sent again with more damping; if that does not help, all units count as exemplars.
 
     Fields:
-        late_beta: what b is multiplied by in the last stage (the groups of the lowest resolution); in the authors' code
-            for ImageNet it is some 1.0 to 1.3, for CIFAR's ResNets 1.
+        late_beta: factor of b in the last stage (the groups of the lowest resolution); in the authors' code for
+            ImageNet it is some 1.0 to 1.3, for CIFAR's ResNets 1.
         damping: of the messages.
         inherit_bn: whether the batch norms of pruned groups are kept (`yes`) or start anew (`no`, the paper).
         scope: which groups are pruned (`units.in_scope`).
@@ -104,7 +104,7 @@ class EPruner(Method):
         return ExemplarSearch(similarities(context.model, context.graph, groups), factors, self.damping, context.seed)
 
 
-# ---- what filters are to each other ----------------------------------------------------------------------------------
+# ---- similarities between filters ------------------------------------------------------------------------------------
 
 
 def similarities(model: nn.Module, graph: ChannelGraph, groups: Iterable[Group]) -> dict[str, Floats]:

@@ -25,18 +25,18 @@ Masks = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Fuzzy(Method):
-    """Per group, x = score / mean score; what is pruned follows from two memberships of x.
+    """Per group, x = score / mean score; two memberships of x decide which units are pruned.
 
     Importance rises from 0 at x = a to 1 at x = b, unimportance falls from 1 to 0 between the same corners; the sets
     are I = {importance >= alpha_I} and U = {unimportance >= alpha_U}. As the corners are fixed, a group in which scores
     are spread wide loses more than one in which all are alike.
 
-    `strict` prunes what is in U and not in I; alpha_U is bisected in (0, 1] to the target. `assisted` prunes the share
-    p of every group that scores lowest, of candidates only: units that are in U or not in I; p is bisected. If the
-    loosest cut leaves the model too large, what it leaves is scored against its own mean and cut again, without
-    training in between: an extra round. When that takes no more units either, or where single units are worth more
-    than the tolerance, units come or go by ascending x, all groups together; then it can be that units of I go, and
-    notes say how many.
+    `strict` prunes the units in U and not in I; alpha_U is bisected in (0, 1] to the target. `assisted` prunes the
+    share p of every group that scores lowest, of candidates only: units that are in U or not in I; p is bisected. If
+    the loosest cut leaves the model too large, the rest of a group is scored against its own mean and cut again,
+    without training in between: an extra round. When that takes no more units either, or where single units are worth
+    more than the tolerance, units come or go by ascending x, all groups together; then units of I may go, and notes say
+    how many.
 
     The paper's full text was not within reach: from its abstract come the two memberships, the alpha-cuts, and that
     they assist a base criterion; `strict` reads "assist" as deciding, `assisted` is how Yun et al. (Findings of EMNLP
@@ -49,7 +49,7 @@ class Fuzzy(Method):
         alpha_important: alpha_I.
         alpha_unimportant: alpha_U, `assisted` only.
         mode: `strict` or `assisted`.
-        rounds: R: cuts, after each of which what is left of the cost falls by the same factor.
+        rounds: R, the number of cuts; each leaves the same share of the cost that is left before it.
         share: share of the training images spent in fine-tuning between cuts, equal parts; of no account with one
             round. The paper's reconstruction has 5 epochs after each cut but the last, and 40 after that.
     """

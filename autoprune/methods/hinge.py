@@ -34,7 +34,7 @@ LOOKS = 50
 class Hinge(Staged):
     """Groups of a matrix A behind every layer are driven to zero: columns prune filters, rows lower the rank.
 
-    A layer's filters are written as W' A: `basis` and `mix` of `decompose.Decomposed`. After every step a proximal
+    A layer's filters are written as W' A: `basis` and `mix` of `low_rank.Decomposed`. After every step a proximal
     operator shrinks the group norms of A, so that groups become exactly zero, while the loss is trained with the rest
     of the network at a lower rate. Then the smallest groups go, by norm: rows leave a layer of lower rank, columns a
     narrower one, which is single again if its rank does not pay. A stream that blocks add to is not touched by rows.
@@ -54,12 +54,12 @@ class Hinge(Staged):
             `logsum` log(n + 1e-8).
         rest: learning rate of everything but A, relative to A's.
         direction: `prune` = columns alone, `decompose` = rows alone, `either` = both.
-        directions: layers or patterns of layers that have another direction; the first that fits counts.
+        directions: layer or pattern of layers -> a direction of their own; the first that fits counts.
         annealing: how many times weaker the penalty becomes at each of two points; 1 = never.
         first, second: these points, as shares of the sum of all norms at the start.
         threshold: below this share of its layer's average norm at the start a group counts as gone.
         near: how far from the target, as a share of the dense cost, the penalty ends.
-        init: where A starts, see `decompose.decompose`.
+        init: where A starts, see `low_rank.decompose`.
     """
 
     name: ClassVar[str] = "hinge"
@@ -179,9 +179,9 @@ class GroupSparsity:
 
     Args:
         context: at the start of the stage.
-        groups: units with the entries of A that are theirs: of rows, then of columns.
-        method: its hyper-parameters.
-        stage: how it trains.
+        groups: units with the entries of A that they own: rows, then columns.
+        method: whose hyper-parameters are used.
+        stage: which has the target and the learning rate.
         weight: lambda at the start.
         mixes: names of the matrices A.
     """
@@ -198,7 +198,7 @@ class GroupSparsity:
     ) -> None:
         self.groups, self.method, self.stage, self.weight, self.mixes = groups, method, stage, weight, set(mixes)
         self.graph, self.dense = context.graph, cost(context.graph, Keep.all())
-        self.worth = _sides_of_layers(context.model, context.graph)
+        self.sides = _sides_of_layers(context.model, context.graph)
         self.balance = [self._mean_norms(units, self._group_norms(context.model, units)) for units in groups]
         self.start, self.over = self._sum_of_norms(context.model), False
 
@@ -234,7 +234,7 @@ class GroupSparsity:
             alive = (self._group_norms(model, units) > self.method.threshold * balance).cpu().numpy()
             for group in units.groups:
                 counts[self.graph.column[group.id]] = max(1, alive[group.units].sum())
-        for inner, (inputs, filters) in self.worth.items():
+        for inner, (inputs, filters) in self.sides.items():
             wide, high = _width_left(counts, self.graph, inputs), _width_left(counts, self.graph, filters)
             counts[inner] = min(counts[inner], wide * high / (wide + high))
         ratios = cost_of_counts(self.graph, counts).ratios(self.dense)

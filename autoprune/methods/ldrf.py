@@ -30,7 +30,7 @@ from autoprune.training.protocols import images_in
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstructing(Method):
-    """Base of the two: which channels go, and the walk over the layers; subclasses say what is solved for.
+    """Base of LDRF and channel pruning: which channels go, and the walk over the layers; subclasses say what is fitted.
 
     Fields:
         images: training images, without their labels; the inputs that the layer at hand gets for all of them are held

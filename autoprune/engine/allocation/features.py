@@ -48,7 +48,7 @@ def feature_weights(
     """Prunable group id -> exp(sum of coefficient * feature), divided by the largest: a weight in (0, 1].
 
     Args:
-        rises: group id -> rise of the loss when half of the group is silenced (`sensitivity.py`), measured on the
+        rises: group id -> rise of the loss when half of the group is silenced (`trial/sensitivity.py`), measured on the
             dense model. A group that it does not have, such as the rank of a layer that a method has decomposed, gets
             the feature of an average group: it is pruned no more and no less for its sensitivity.
 
