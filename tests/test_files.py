@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.errors import InputError
-from autoprune.files import read_files, write_atomically, write_files, written_whole
+from autoprune.files import new_folder, read_files, write_atomically, write_files, written_whole
 
 
 def test_replaces_what_was_there(tmp_path: Path) -> None:
@@ -111,3 +111,27 @@ def test_files_of_a_numbered_folder_replace_those_before(tmp_path: Path) -> None
     write_files(tmp_path, 3, {"a": b"7"})
     assert read_files(tmp_path / "3") == {"a": b"7"}
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
+@pytest.mark.parametrize("out", ["/proc/here", "file/below"])
+def test_a_place_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError) as caught, new_folder(tmp_path / out):
+        pass
+    assert caught.value.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_new_folder_appears_with_its_parents_when_the_block_ends_well(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with new_folder(out) as beside:
+        (beside / "inside").write_text("7")
+        assert not out.parent.exists()
+    assert (out / "inside").read_text() == "7"
+
+    with pytest.raises(KeyError), new_folder(tmp_path / "broken" / "out") as beside:
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+    with pytest.raises(InputError, match="already exists"), new_folder(out):
+        pass

@@ -73,7 +73,7 @@ def _context(study: Study, trials: pd.DataFrame, environment: Environment) -> di
         "members": [_member(study, member) for member in members],
         "finalists": finalists.finalists(study.finalists),
         "against_dense": finalists.against_dense(finalists.finalists(study.finalists)),
-        "lost_finalists": finalists.lost(study.finalists),
+        "lost_finalists": finalists.count_lost(study.finalists),
         "chosen": _chosen(study, members),
         "shown_trials": _shown_trials(study, members),
         "methods": summary.method_rows(study),

@@ -1,4 +1,4 @@
-"""What several commands need: one trial of a study, a model by its name."""
+"""One trial of a study and a model by its name, as several commands need them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from autoprune.engine.tracing.trace import Inputs
 
 
+#: Outputs of a classifier, if nothing else is said.
 CLASSES = 1000
-
-"""Outputs of a classifier, if nothing else is said."""
 
 
 def find_outcome(study: Study, trial: int) -> Outcome:

@@ -24,7 +24,7 @@ def export(args: Namespace) -> None:
     from autoprune.tasks import load_task
 
     study = load_study(args.folder)
-    outcome = _choose(study, args)
+    outcome = _chosen_outcome(study, args)
     source = _stored_model(study, outcome)
     finals = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
     formats.require_onnx()
@@ -35,7 +35,7 @@ def export(args: Namespace) -> None:
         "pixels": dataclasses.asdict(task.validation.pixels),
         "dense": study.config.get("dense"),
         "groups": study.config.get("groups"),
-        "timed": _timed(study, outcome),
+        "timed": _latency_setup(study, outcome),
         "outcome": json.loads(outcome.to_json()),
         "finalists": finals if outcome.member is not None else [],
     }
@@ -51,7 +51,7 @@ def export(args: Namespace) -> None:
         print(file)
 
 
-def _timed(study: Study, outcome: Outcome) -> dict[str, Any] | None:
+def _latency_setup(study: Study, outcome: Outcome) -> dict[str, Any] | None:
     """Where and how the latency was measured, if it was."""
     if outcome.latency_ms is None:
         return None
@@ -71,7 +71,7 @@ def verify(args: Namespace) -> None:
     task = load_task(record["task"])
     count = len(task.validation)
     found = formats.verify(args.folder, task)
-    rows = [_verified(name, accuracy, reported, count) for name, accuracy in found.items()]
+    rows = [_verification_row(name, accuracy, reported, count) for name, accuracy in found.items()]
     if args.json:
         print_json({"reported": reported, "images": count, "found": found})
     else:
@@ -81,22 +81,22 @@ def verify(args: Namespace) -> None:
         raise ExportError(f"{', '.join(wrong)}: not the accuracy that was reported", where=str(args.folder))
 
 
-def _verified(name: str, accuracy: float, reported: float, images: int) -> dict[str, Any]:
+def _verification_row(name: str, accuracy: float, reported: float, images: int) -> dict[str, Any]:
     # Kernels add in another order: a logit on the edge may fall to the other side, in one image of a thousand.
     off = abs(round(accuracy * images) - round(reported * images))
     return {"file": name, "accuracy": accuracy, "as reported": off <= math.ceil(images / 1000), "images off": off}
 
 
-def _choose(study: Study, args: Namespace) -> Outcome:
+def _chosen_outcome(study: Study, args: Namespace) -> Outcome:
     from autoprune.study import pareto
 
-    limits = _limits(args)
+    limits = _given_limits(args)
     if (args.trial is not None) + args.knee + bool(limits) > 1:
         allowed = (
             "--trial, --knee, or any of --min-accuracy, --max-flops, --max-params, --max-activations, --max-latency"
         )
         raise InputError("more than one choice", where="export", allowed=allowed)
-    finals = {} if args.searched else _finals(study)
+    finals = {} if args.searched else _best_finalists(study)
     if args.trial is not None:
         return finals.get(args.trial) or find_outcome(study, args.trial)
     members = [finals.get(member.id, member) for member in study.front]
@@ -104,13 +104,13 @@ def _choose(study: Study, args: Namespace) -> Outcome:
     return pareto.pick(members, limits, study.objectives) if limits else pareto.knee(members, study.objectives)
 
 
-def _finals(study: Study) -> dict[int, Outcome]:
+def _best_finalists(study: Study) -> dict[int, Outcome]:
     """Trial -> its finalist, under the trial's number; the best of its seeds on the validation split."""
     found = finalists.finalists(study.finalists)
     return {one.member: dataclasses.replace(one.best, id=one.member) for one in found}
 
 
-def _limits(args: Namespace) -> dict[str, float]:
+def _given_limits(args: Namespace) -> dict[str, float]:
     """What the model may cost at most and has to reach at least, as `pareto.pick` takes it."""
     given = {"flops": args.max_flops, "params": args.max_params, "activations": args.max_activations}
     given["accuracy"] = args.min_accuracy

@@ -1,4 +1,4 @@
-"""inspect: which channels of a model live together, what they are worth, what cannot go and why, how far it goes."""
+"""inspect: groups of coupled channels and their worth, frozen ones and the reason, the smallest ratio in reach."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 
+#: Columns that names of coupled layers get at least.
 LEAST = 12
-
-"""Columns that names of coupled layers get at least."""
 
 
 def inspect(args: Namespace) -> None:
@@ -32,34 +31,34 @@ def inspect(args: Namespace) -> None:
 
     model, example = model_by_name(args)
     graph = trace(model, example)
-    found = {"model": args.model, "input": [1, *args.input], **facts(graph)}
+    found = {"model": args.model, "input": [1, *args.input], **graph_facts(graph)}
     if args.json:
         print_json(found)
     else:
         width = shutil.get_terminal_size((PIPE_WIDTH, 0)).columns
-        print("\n".join(page(found, width, full=args.layers)))
+        print("\n".join(page_lines(found, width, full=args.layers)))
     check_prunable(graph)
 
 
-def facts(graph: ChannelGraph) -> dict[str, Any]:
+def graph_facts(graph: ChannelGraph) -> dict[str, Any]:
     """A graph in plain data; shares are of the dense model's FLOPs and parameters."""
     from autoprune.engine.allocation.allocate import held_up_by, smallest
     from autoprune.engine.cost import cost
     from autoprune.engine.keep import Keep
 
-    dense, spent = cost(graph, Keep.all()), _spent(graph)
+    dense, spent = cost(graph, Keep.all()), _flops_shares(graph)
     frozen = [group for group in graph.groups if group.frozen is not None]
-    held = [_described(graph, group) | {"flops_share": spent[group.id], "why": group.frozen} for group in frozen]
+    held = [_group_facts(graph, group) | {"flops_share": spent[group.id], "why": group.frozen} for group in frozen]
     return {
         "dense": dataclasses.asdict(dense),
         "smallest": smallest(graph).ratios(dense),
         "held_up_by": held_up_by(graph),
-        "groups": [_described(graph, group) | _saved(graph, group) for group in graph.prunable],
+        "groups": [_group_facts(graph, group) | _savable_shares(graph, group) for group in graph.prunable],
         "frozen": held,
     }
 
 
-def _described(graph: ChannelGraph, group: Group) -> dict[str, Any]:
+def _group_facts(graph: ChannelGraph, group: Group) -> dict[str, Any]:
     from autoprune.engine.allocation.widths import channels_per_unit
 
     at_once = channels_per_unit(graph)[group.id]
@@ -67,8 +66,8 @@ def _described(graph: ChannelGraph, group: Group) -> dict[str, Any]:
     return {"group": group.id, "stage": group.stage, **sizes, "layers": list(group.layers)}
 
 
-def _saved(graph: ChannelGraph, group: Group) -> dict[str, float]:
-    """What a prunable group is worth: the share of the cost that is saved when all but one unit go."""
+def _savable_shares(graph: ChannelGraph, group: Group) -> dict[str, float]:
+    """The worth of a prunable group: the share of the cost that is saved if all but one unit go."""
     from autoprune.engine.cost import cost
     from autoprune.engine.keep import Keep
 
@@ -76,7 +75,7 @@ def _saved(graph: ChannelGraph, group: Group) -> dict[str, float]:
     return {f"{name}_share": 1 - ratios[name] for name in ("flops", "params")}
 
 
-def _spent(graph: ChannelGraph) -> dict[str, float]:
+def _flops_shares(graph: ChannelGraph) -> dict[str, float]:
     """Group -> the share of the FLOPs that convolutions and linear layers spend on making or reading its channels.
 
     In a layer that is 1 - (1 - a)(1 - b), where a of its filters and b of its inputs are the group's.
@@ -97,7 +96,7 @@ def _spent(graph: ChannelGraph) -> dict[str, float]:
     return {group.id: float(spent[i] / (sum(flops.values()) or 1)) for i, group in enumerate(graph.groups)}
 
 
-def page(found: Mapping[str, Any], width: int, *, full: bool) -> Iterator[str]:
+def page_lines(found: Mapping[str, Any], width: int, *, full: bool) -> Iterator[str]:
     """The lines to print, for a terminal of `width` columns; with `full`, all coupled layers under each group."""
     dense, least = found["dense"], found["smallest"]
     size = "x".join(map(str, found["input"][1:]))
@@ -106,15 +105,15 @@ def page(found: Mapping[str, Any], width: int, *, full: bool) -> Iterator[str]:
     for rows, title in ((found["groups"], ()), (found["frozen"], ("frozen, cannot be pruned:",))):
         if rows:
             yield from ("", *title)
-            yield from _table(rows, width, full=full)
+            yield from _table_lines(rows, width, full=full)
     left = ", ".join(f"{name} ({share:.0%})" for name, share in found["held_up_by"].items())
     said = f"smallest reachable: {least['flops']:.1%} of the FLOPs, {least['params']:.1%} of the parameters"
     yield from ("", *textwrap.wrap(f"{said}; most of those FLOPs are in {left}", width))
 
 
-def _table(rows: Sequence[Row], width: int, *, full: bool) -> Iterator[str]:
-    """Numbers in columns; the rest of the line is for what is coupled, or for the reason."""
-    cells = [_cells(row) for row in rows]
+def _table_lines(rows: Sequence[Row], width: int, *, full: bool) -> Iterator[str]:
+    """Numbers in columns; the rest of the line names the coupled layers, or the reason."""
+    cells = [_cell_texts(row) for row in rows]
     if all(row["channels_per_unit"] == 1 for row in rows):
         cells = [{name: text for name, text in row.items() if name != "at once"} for row in cells]
     widths = {name: max(len(name), *(len(row[name]) for row in cells)) for name in cells[0]}
@@ -122,22 +121,23 @@ def _table(rows: Sequence[Row], width: int, *, full: bool) -> Iterator[str]:
     heading, least = ("why", 0) if "why" in rows[0] else ("coupled with", LEAST)
     widths["group"] = min(widths["group"], max(width - numbers - least, len("group")))
     room = max(width - numbers - widths["group"], least)
-    yield (_line({name: name for name in widths}, widths) + heading[:room]).rstrip()
+    yield (_join_cells({name: name for name in widths}, widths) + heading[:room]).rstrip()
     for row, own in zip(rows, cells, strict=True):
         if len(row["group"]) > widths["group"]:  # an id is what recipes name: it gets a line rather than being cut
             yield row["group"]
             own["group"] = ""
         reason = row.get("why", "")
-        yield (_line(own, widths) + (reason if len(reason) <= room else "") + fit(_coupled(row), room)).rstrip()
-        yield from _indented(reason, width) if len(reason) > room else ()
-        yield from _indented(", ".join(row["layers"]), width) if full else ()
+        rest = (reason if len(reason) <= room else "") + fit_names(_coupled_layers(row), room)
+        yield (_join_cells(own, widths) + rest).rstrip()
+        yield from _wrap_indented(reason, width) if len(reason) > room else ()
+        yield from _wrap_indented(", ".join(row["layers"]), width) if full else ()
 
 
-def _indented(text: str, width: int) -> list[str]:
+def _wrap_indented(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="    ")
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _cell_texts(row: Row) -> dict[str, str]:
     cells = {
         "group": row["group"],
         "stage": str(row["stage"]),
@@ -148,29 +148,29 @@ def _cells(row: Row) -> dict[str, str]:
     return cells | ({"params": f"{row['params_share']:.1%}"} if "params_share" in row else {})
 
 
-def _line(cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
+def _join_cells(cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
     texts = [
         cells[name].ljust(width) if name == "group" else cells[name].rjust(width) for name, width in widths.items()
     ]
     return "".join(f"{text}  " for text in texts)
 
 
-def _coupled(row: Row) -> list[str]:
+def _coupled_layers(row: Row) -> list[str]:
     """The other layers: `.bn1` is beside the one that names the group, `…1.conv1` begins like it."""
     if "why" in row:
         return []
     own = row["group"].partition("#")[0]
-    return [_relative(layer, own.split(".")[:-1]) for layer in row["layers"] if layer != own]
+    return [_relative_name(layer, own.split(".")[:-1]) for layer in row["layers"] if layer != own]
 
 
-def _relative(layer: str, parent: Sequence[str]) -> str:
+def _relative_name(layer: str, parent: Sequence[str]) -> str:
     parts = layer.split(".")
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parts, parent, strict=False)))
     mark = "" if shared == 0 else "." if shared == len(parent) else "…"
     return mark + ".".join(parts[shared:])
 
 
-def fit(names: Sequence[str], room: int) -> str:
+def fit_names(names: Sequence[str], room: int) -> str:
     """As many names as there is room for, and how many more there are; the first is cut if need be, at its start."""
     for count in range(len(names), 0, -1):
         left = len(names) - count

@@ -1,4 +1,4 @@
-"""methods, spaces, cluster: what there is."""
+"""methods, spaces, cluster: the lists of what comes with autoprune."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from autoprune.errors import check_name
 
 LAUNCH_FILES = "autoprune.cluster"
 
+#: Columns of a terminal that the list of methods fits.
 WIDTH = 80
-
-"""Columns of a terminal that the list of methods fits."""
 
 
 def methods(args: Namespace) -> None:
@@ -29,7 +28,7 @@ def methods(args: Namespace) -> None:
         print_json(rows)
         return
     for row in rows:
-        print(_wrapped(f"{row['name']}: {row['summary']}", row["source"]))
+        print(_two_paragraphs(f"{row['name']}: {row['summary']}", row["source"]))
         show([_parameter_row(name, limits) for name, limits in row["params"].items()])
         if not row["params"]:
             print()
@@ -66,17 +65,17 @@ def _method_row(name: str) -> dict[str, Any]:
     kind = METHODS[name]
     searched = declared(kind)
     fields = {
-        field.name: {"default": _default(field), **field.metadata, "search": searched[field.name]}
+        field.name: {"default": _default_value(field), **field.metadata, "search": searched[field.name]}
         for field in dataclasses.fields(kind)
     }
     return {"name": name, "summary": kind.summary, "source": kind.source, "params": fields}
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _default_value(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _wrapped(head: str, source: str) -> str:
+def _two_paragraphs(head: str, source: str) -> str:
     """Two paragraphs, the second one indented."""
     indent = "    "
     below = textwrap.fill(source, WIDTH, initial_indent=indent, subsequent_indent=indent)
@@ -88,12 +87,12 @@ def _parameter_row(name: str, limits: Mapping[str, Any]) -> dict[str, str]:
     return {
         "hyper-parameter": name,
         "default": f"{default:g}" if isinstance(default, (int, float)) else str(default),
-        "allowed": _allowed(limits),
-        "searched by `range`": _searched(limits["search"]),
+        "allowed": _allowed_values(limits),
+        "searched by `range`": _searched_range(limits["search"]),
     }
 
 
-def _allowed(limits: Mapping[str, Any]) -> str:
+def _allowed_values(limits: Mapping[str, Any]) -> str:
     if "choices" in limits:
         return ", ".join(limits["choices"])
     if "low" not in limits:
@@ -102,7 +101,7 @@ def _allowed(limits: Mapping[str, Any]) -> str:
     return f"{bracket}{limits['low']:g}, {limits['high']:g}]"
 
 
-def _searched(parameter: Mapping[str, Any] | None) -> str:
+def _searched_range(parameter: Mapping[str, Any] | None) -> str:
     """The parameter that `range` stands for, briefly; empty if there is none."""
     if parameter is None:
         return ""
@@ -115,15 +114,15 @@ def _searched(parameter: Mapping[str, Any] | None) -> str:
 
 def _space_row(name: str, config: Any) -> dict[str, Any]:
     data, model = config.task["data"], config.task["model"]
-    budget = config.budget
+    limits = _counted(config.budget.trials, "trials"), _counted(config.budget.minutes, "min")
     return {
         "space": name,
         "data": data.get("name") or data.get("function") or "",
         "model": model.get("name") or model.get("factory") or "",
         "methods": " ".join(config.space.methods()),
-        "budget": ", ".join(part for part in (_count(budget.trials, "trials"), _count(budget.minutes, "min")) if part),
+        "budget": ", ".join(part for part in limits if part),
     }
 
 
-def _count(number: float | None, noun: str) -> str:
+def _counted(number: float | None, noun: str) -> str:
     return "" if number is None else f"{number:g} {noun}"

@@ -1,4 +1,4 @@
-"""search, resume, finish, status, report: what is done with a whole study."""
+"""search, resume, finish, status, report: commands for a whole study."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from autoprune.cli.view import finalists_table, front_table, open_view, print_js
 from autoprune.schema import read
 from autoprune.study.folder import Study, load_study
 
+#: The share of the dense FLOPs that the summary of a search asks for.
 HALF = 0.5
-
-"""The share of the dense FLOPs that the summary of a search asks for."""
 
 
 def search(args: Namespace) -> None:
@@ -25,7 +24,7 @@ def search(args: Namespace) -> None:
 
     out = args.out or Path("runs") / Path(args.space).stem
     chosen = {"overrides": args.set, "sampler": args.sampler, "warm_start": args.warm_start}
-    _watch(start, args.space, out=out, **chosen, **_budget(args))
+    _run_watched(start, args.space, out=out, **chosen, **_budget_options(args))
 
 
 def resume(args: Namespace) -> None:
@@ -33,7 +32,7 @@ def resume(args: Namespace) -> None:
     from autoprune.search import resume as go_on
 
     load_study(args.folder)
-    _watch(go_on, args.folder, **_budget(args))
+    _run_watched(go_on, args.folder, **_budget_options(args))
 
 
 def finish(args: Namespace) -> None:
@@ -42,7 +41,7 @@ def finish(args: Namespace) -> None:
 
     load_study(args.folder)
     names = ("seeds", "images", "most", "address", "in_process")
-    _watch(train_again, args.folder, **{name: getattr(args, name) for name in names})
+    _run_watched(train_again, args.folder, **{name: getattr(args, name) for name in names})
 
 
 def status(args: Namespace) -> None:
@@ -62,7 +61,7 @@ def report(args: Namespace) -> None:
 
 
 def study_facts(study: Study) -> dict[str, Any]:
-    """A study in plain data: counts by status, what it began with, front, the best at half the FLOPs, finalists."""
+    """A study in plain data: counts by status, the dense model, the front, the best at half the FLOPs, finalists."""
     from autoprune.study import finalists, pareto
 
     members = study.front
@@ -99,12 +98,12 @@ def _finalists_to_train(study: Study) -> int:
     return len(finalists.to_train(study, replace(wanted, images=None if study.finalists else wanted.images)))
 
 
-def _budget(args: Namespace) -> dict[str, Any]:
+def _budget_options(args: Namespace) -> dict[str, Any]:
     names = ("trials", "minutes", "gpu_hours", "images", "until", "address", "in_process")
     return {name: getattr(args, name) for name in names}
 
 
-def _watch(run: Any, *args: Any, **options: Any) -> None:
+def _run_watched(run: Any, *args: Any, **options: Any) -> None:
     """Run a search under the live view, write the report and print what came out."""
     view = open_view(sys.stdout)
     try:

@@ -21,7 +21,7 @@ def replay(args: Namespace) -> None:
     study = load_study(args.folder)
     before = find_outcome(study, args.trial)
     after = _run_again(study, before)
-    rows = _compare(before, after, args.tolerance)
+    rows = _comparison_rows(before, after, args.tolerance)
     if args.json:
         notes = {"recorded": dict(before.notes), "again": dict(after.notes)}
         print_json({"trial": before.id, "same": all(row["same"] for row in rows), "compared": rows, "notes": notes})
@@ -51,7 +51,7 @@ def _run_again(study: Study, before: Outcome) -> Outcome:
     from autoprune.trial.run import run
     from autoprune.trial.shared import SharedState
 
-    shared = SharedState.of(load_task(study.config["task"]), _runtime(study))
+    shared = SharedState.of(load_task(study.config["task"]), _recorded_runtime(study))
     # A trial that completed has kept all constraints; times differ a little, and are not to end it now.
     where = f"{study.folder.config}: constraints"
     limits = read(Constraints, study.config.get("constraints", {}), where) if before.infeasible else None
@@ -60,7 +60,7 @@ def _run_again(study: Study, before: Outcome) -> Outcome:
     return run(before.recipe, shared, constraints=limits, latency=latency, **options).outcome
 
 
-def _runtime(study: Study) -> Any:
+def _recorded_runtime(study: Study) -> Any:
     """How the study's trials computed, so that they are repeated with the same precision and threads."""
     from autoprune.training.runtime import Runtime, pick_device
 
@@ -69,7 +69,7 @@ def _runtime(study: Study) -> Any:
     return runtime
 
 
-def _compare(before: Outcome, after: Outcome, tolerance: float) -> list[dict[str, Any]]:
+def _comparison_rows(before: Outcome, after: Outcome, tolerance: float) -> list[dict[str, Any]]:
     """One row per number of a trial; status, counted costs and widths must be equal, the accuracy near.
 
     Times are not compared: they are the machine's, not the recipe's.
@@ -96,7 +96,7 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     from autoprune.trial.run import run
     from autoprune.trial.shared import SharedState
 
-    recipe = _recipe(args)
+    recipe = _given_recipe(args)
     shared = SharedState.of(load_task(load_space(args.task, find_method=methods.find).task))
     shared.check_reachable(recipe.target, recipe.allocation)
     done = run(recipe, shared)
@@ -118,7 +118,7 @@ def _prune_model(args: Namespace) -> dict[str, Any]:
     from autoprune.engine.tracing.trace import trace
     from autoprune.methods.base.method import Context
 
-    recipe = _recipe(args)
+    recipe = _given_recipe(args)
     method = methods.build(recipe.method)
     model, example = model_by_name(args)
     graph = trace(model, example)
@@ -137,7 +137,7 @@ def _no_data(*_: Any) -> Any:
     raise DataError("this method looks at data", where="prune MODEL", allowed="--task SPACE, or a method such as l1")
 
 
-def _recipe(args: Namespace) -> Any:
+def _given_recipe(args: Namespace) -> Any:
     from autoprune import methods
     from autoprune.recipe import Recipe
     from autoprune.study.space_file import merge
@@ -147,13 +147,13 @@ def _recipe(args: Namespace) -> Any:
     if args.round_to is not None:
         plain["allocation"] = {"round_to": args.round_to}
     for override in args.set:
-        plain = merge(plain, _nested(override))
+        plain = merge(plain, _nested_override(override))
     recipe = Recipe.from_dict(plain)
     methods.build(recipe.method)
     return recipe
 
 
-def _nested(override: str) -> dict[str, Any]:
+def _nested_override(override: str) -> dict[str, Any]:
     """`a.b=1` to {"a": {"b": 1}}."""
     from autoprune.study.yaml_text import parse_yaml
 

@@ -1,4 +1,4 @@
-"""What a person or a program sees of a search: a live picture on a terminal, JSON lines elsewhere; and plain tables."""
+"""A search as it is shown: a live picture on a terminal, JSON lines elsewhere; and plain tables."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ if TYPE_CHECKING:
     from autoprune.study.outcome import Outcome
 
 
+#: Members of the front that the live picture shows, evenly spread; the summary at the end shows all.
 ROWS = 12
-
-"""Members of the front that the live picture shows, evenly spread; the summary at the end shows all."""
 
 
 _HEADINGS = {"flops": "FLOPs"}
 
 
+#: Width of a table that is not on a terminal: wide enough for the names of layers, nothing is cut off.
 PIPE_WIDTH = 240
-
-"""Width of a table that is not on a terminal: wide enough for the names of layers, nothing is cut off."""
 
 
 def open_view(stream: TextIO) -> View:
@@ -49,9 +47,9 @@ class JsonView:
     def update(self, progress: StudyProgress) -> None:
         """Print the trials that ended since the last update."""
         for outcome in progress.latest:
-            self._print(
+            self._print_line(
                 event="trial" if outcome.member is None else "finalist",
-                id=_number(outcome),
+                id=_trial_number(outcome),
                 method=outcome.recipe.method.name,
                 status=outcome.status,
                 accuracy=outcome.accuracy,
@@ -68,7 +66,7 @@ class JsonView:
     def close(self) -> None:
         """Nothing to take down."""
 
-    def _print(self, **fields: Any) -> None:
+    def _print_line(self, **fields: Any) -> None:
         if self._stream is None:
             return
         try:
@@ -94,8 +92,9 @@ class LiveView:
         """Draw the search as it is now."""
         for outcome in progress.latest:
             if outcome.status == "failed":
-                self._failure = _number(outcome), (outcome.error or "").splitlines()[0]
-        parts: list[RenderableType] = [_counts(progress), Padding(_bar(progress), (0, 0, 1, 0)), _front(progress)]
+                self._failure = _trial_number(outcome), (outcome.error or "").splitlines()[0]
+        bar = Padding(_budget_bar(progress), (0, 0, 1, 0))
+        parts: list[RenderableType] = [_counts_line(progress), bar, _front_so_far(progress)]
         if self._failure is not None:
             parts.append(
                 Text(f"trial {self._failure[0]} failed: {self._failure[1]}", style="yellow", overflow="ellipsis")
@@ -117,7 +116,7 @@ def show(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
         numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell_text(value) for value in row.values()))
     if title:
         console.print(title)
     console.print(table)
@@ -144,7 +143,7 @@ def front_table(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def _number(outcome: Outcome) -> int:
+def _trial_number(outcome: Outcome) -> int:
     """The trial in the search that an outcome belongs to."""
     return outcome.id if outcome.member is None else outcome.member
 
@@ -157,7 +156,7 @@ def finalists_table(study: Study) -> list[dict[str, Any]]:
     return [{names.get(key, key): value for key, value in row.items()} for row in finalists.rows(study)]
 
 
-def _cell(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     match value:
         case None:
             return ""
@@ -171,40 +170,40 @@ def _cell(value: Any) -> str:
             return str(value)
 
 
-def _counts(progress: StudyProgress) -> Text:
+def _counts_line(progress: StudyProgress) -> Text:
     text = f"{progress.done} trials done, {progress.running} running, {progress.stopped} stopped early"
     text += f", {progress.paused} waiting" if progress.paused else ""
     text += f", {progress.failed} failed" if progress.failed else ""
-    left = "" if progress.eta is None else f"   about {_duration(progress.eta)} left"
-    return Text(f"{text}   {_duration(progress.seconds)}{left}")
+    left = "" if progress.eta is None else f"   about {_duration_text(progress.eta)} left"
+    return Text(f"{text}   {_duration_text(progress.seconds)}{left}")
 
 
-def _bar(progress: StudyProgress) -> ProgressBar:
-    """How much of the budget is used; a pulse if nobody can tell."""
+def _budget_bar(progress: StudyProgress) -> ProgressBar:
+    """The used share of the budget; a pulse if it is unknown."""
     return ProgressBar(total=None if progress.used is None else 1.0, completed=progress.used or 0.0, width=60)
 
 
-def _front(progress: StudyProgress) -> Table:
+def _front_so_far(progress: StudyProgress) -> Table:
     dense = "" if progress.dense_accuracy is None else f" (dense: {progress.dense_accuracy:.2%})"
     table = Table(title=f"front so far{dense}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     costs = list(progress.front[0].costs) if progress.front else ["flops"]
     for name in ("trial", "method", "accuracy", *(_HEADINGS.get(cost, cost) for cost in costs), ""):
         table.add_column(name, justify="left" if name in ("method", "") else "right")
-    for point in _spread(progress.front):
+    for point in _shown_points(progress.front):
         bar = "█" * min(round(20 * point.costs[costs[0]]), 20)
         shares = (f"{point.costs[cost]:.1%}" for cost in costs)
         table.add_row(str(point.id), point.method, f"{point.accuracy:.2%}", *shares, bar)
     return table
 
 
-def _spread(points: Sequence[Any]) -> list[Any]:
+def _shown_points(points: Sequence[Any]) -> list[Any]:
     """At most `ROWS` of the points, the first and the last among them."""
-    from autoprune.study.finalists import spread
+    from autoprune.study.finalists import evenly_spread
 
-    return spread(points, ROWS)
+    return evenly_spread(points, ROWS)
 
 
-def _duration(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,1 +1,1 @@
-"""A pruned model as files that load anywhere, and the card that says what they are."""
+"""A pruned model as files that load anywhere, and their model card."""

@@ -1,4 +1,4 @@
-"""A pruned model as files that load elsewhere: the artefact, ONNX, torch.export, and a card that says what they are.
+"""A pruned model as files that load elsewhere: the artefact, ONNX, torch.export, and a model card.
 
 Every file is read back and run on two batch sizes before the folder appears under its name; a file that computes
 something else than the model is an error and leaves nothing behind.
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.engine.surgery import artifact
-from autoprune.errors import ArtifactError, ExportError, InputError
+from autoprune.errors import ArtifactError, ExportError, InputError, first_line
 from autoprune.export.model_card import model_card
 from autoprune.files import new_folder
 
@@ -32,12 +32,11 @@ if TYPE_CHECKING:
 Runner = Callable[[Tensor], Tensor]
 
 
-ONNX, PROGRAM, CARD, RECORD = "model.onnx", "model.pt2", "README.md", "export.json"
+ONNX, PROGRAM, MODEL_CARD, RECORD = "model.onnx", "model.pt2", "README.md", "export.json"
 
+#: Largest difference allowed between a file's outputs and the model's, relative to the largest output. Float32
+#: kernels of PyTorch and onnxruntime add in another order and differ by 1e-7 to 1e-5.
 TOLERANCE = 1e-4
-
-"""Largest difference allowed between a file's outputs and the model's, relative to the largest output. Float32
-kernels of PyTorch and onnxruntime add in another order and differ by 1e-7 to 1e-5."""
 
 
 def export(
@@ -55,8 +54,8 @@ def export(
         factory: builds the dense architecture.
         example: (N, C, H, W) normalised images.
         out: a folder that does not exist, or is empty.
-        info: what the card says of the model, plain data: `task` (its spec), `outcome` (an Outcome), `dense`
-            (accuracy, flops, params), each optional. Kept in `export.json`.
+        info: plain data for the model card: `task` (its spec), `outcome` (an Outcome), `dense` (accuracy, flops,
+            params), each optional. Kept in `export.json`.
 
     Returns:
         The files written: artefact, `model.onnx`, `model.pt2`, `export.json`, `README.md`.
@@ -71,11 +70,11 @@ def export(
         copied = _copy_artifact(Path(artifact_folder), folder)
         _write_program(model, example, folder / PROGRAM)
         _write_onnx(folder / PROGRAM, folder / ONNX)
-        errors = {name: _worst_error(run, model, example) for name, run in _runners(folder, factory).items()}
-        _check(errors)
-        record = _record(info, errors, example, copied)
+        errors = {name: _worst_error(run, model, example) for name, run in _load_runners(folder, factory).items()}
+        _check_errors(errors)
+        record = _export_record(info, errors, example, copied)
         (folder / RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-        (folder / CARD).write_text(model_card(record))
+        (folder / MODEL_CARD).write_text(model_card(record))
         names = sorted(path.name for path in folder.iterdir())
     return [Path(out) / name for name in names]
 
@@ -97,7 +96,7 @@ def verify(out: str | Path, task: Task) -> dict[str, float]:
     runtime = Runtime(
         device="cpu", precision="fp32", channels_last=False, compile=False, threads=torch.get_num_threads()
     )
-    runners = _runners(Path(out), task.build)
+    runners = _load_runners(Path(out), task.build)
     return {name: evaluate(_AsModule(run), task.validation, task, runtime) for name, run in runners.items()}
 
 
@@ -131,18 +130,18 @@ def _copy_artifact(source: Path, folder: Path) -> list[str]:
 
 def _write_program(model: nn.Module, example: Tensor, path: Path) -> None:
     # Two images at least: torch.export takes a size of 1 for a constant.
-    batch = _batch(example, 2)
+    batch = _example_batch(example, 2)
     dynamic = ({0: torch.export.Dim("batch")},)
     try:
-        with _quiet():
+        with _exporters_muted():
             torch.export.save(torch.export.export(model, (batch,), dynamic_shapes=dynamic), path)
     except Exception as error:  # torch.export raises some twenty unrelated types
-        raise ExportError(f"torch.export: {_first_line(error)}", where=path.name) from error
+        raise ExportError(f"torch.export: {first_line(error, 200)}", where=path.name) from error
 
 
 def _write_onnx(program: Path, path: Path) -> None:
     try:
-        with _quiet():
+        with _exporters_muted():
             exported = torch.export.load(program)
             torch.onnx.export(
                 exported,
@@ -155,10 +154,10 @@ def _write_onnx(program: Path, path: Path) -> None:
                 verbose=False,
             )
     except Exception as error:  # the same, and onnxscript's own
-        raise ExportError(f"torch.onnx: {_first_line(error)}", where=path.name) from error
+        raise ExportError(f"torch.onnx: {first_line(error, 200)}", where=path.name) from error
 
 
-def _runners(folder: Path, factory: Callable[[], nn.Module]) -> dict[str, Runner]:
+def _load_runners(folder: Path, factory: Callable[[], nn.Module]) -> dict[str, Runner]:
     """One function per file, each loaded from the file alone: images (N, C, H, W) to outputs."""
     model = artifact.load(folder, model=factory).eval()
     return {"artefact": model, "onnx": _onnx_runner(folder / ONNX), "pt2": _program_runner(folder / PROGRAM)}
@@ -172,24 +171,24 @@ def _onnx_runner(path: Path) -> Runner:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise ArtifactError(f"onnxruntime: {_first_line(error)}", where=str(path)) from error
+        raise ArtifactError(f"onnxruntime: {first_line(error, 200)}", where=str(path)) from error
     name = session.get_inputs()[0].name
     return lambda images: torch.from_numpy(session.run(None, {name: images.contiguous().numpy()})[0])
 
 
 def _program_runner(path: Path) -> Runner:
     try:
-        with _quiet():
+        with _exporters_muted():
             return torch.export.load(path).module()
     except Exception as error:  # a torn zip raises RuntimeError, a missing file OSError, an old schema others
-        raise ArtifactError(f"torch.export: {_first_line(error)}", where=str(path)) from error
+        raise ArtifactError(f"torch.export: {first_line(error, 200)}", where=str(path)) from error
 
 
 def _worst_error(run: Runner, model: nn.Module, example: Tensor) -> float:
     """Largest |file - model| over batches of 1 and 3 images, relative to the model's largest output."""
     worst = 0.0
     for size in (1, 3):
-        images = _batch(example, size)
+        images = _example_batch(example, size)
         with torch.inference_mode():
             expected, actual = model(images), run(images)
         if actual.shape != expected.shape:
@@ -199,19 +198,21 @@ def _worst_error(run: Runner, model: nn.Module, example: Tensor) -> float:
     return worst
 
 
-def _check(errors: Mapping[str, float]) -> None:
+def _check_errors(errors: Mapping[str, float]) -> None:
     for name, error in errors.items():
         if not error <= TOLERANCE:
             raise ExportError(f"differs from the model by {error:.1e} of its largest output", where=name)
 
 
-def _batch(example: Tensor, size: int) -> Tensor:
+def _example_batch(example: Tensor, size: int) -> Tensor:
     """`size` different images made from the first: a file that mixes up its batch would show."""
     first = example[:1]
     return torch.cat([first.roll(shift, dims=-1) * (1 + shift / 8) for shift in range(size)])
 
 
-def _record(info: Mapping[str, Any], errors: Mapping[str, float], example: Tensor, copied: list[str]) -> dict[str, Any]:
+def _export_record(
+    info: Mapping[str, Any], errors: Mapping[str, float], example: Tensor, copied: list[str]
+) -> dict[str, Any]:
     packages = ("autoprune", "torch", "onnx", "onnxruntime")
     return {
         **info,
@@ -223,8 +224,8 @@ def _record(info: Mapping[str, Any], errors: Mapping[str, float], example: Tenso
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what torch's exporters warn and log: nothing in it is for the user of an exported model."""
+def _exporters_muted() -> Iterator[None]:
+    """Hold back warnings and logs of torch's exporters: none of them concerns the user of an exported model."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -233,10 +234,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class _AsModule(nn.Module):

@@ -8,13 +8,20 @@ from typing import Any
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """Markdown for the record written by `export.export` (`export.json`); parts the record lacks are left out."""
-    parts = [_title(record), _numbers(record), _loading(record), _input(record), _widths(record), _recipe(record)]
-    parts += [_seeds(record), _honesty(record), _versions(record)]
+    """Markdown for the record that `export` writes (`export.json`); parts that the record lacks are left out."""
+    parts = [
+        _title_part(record),
+        _numbers_part(record),
+        _loading_part(record),
+        _input_part(record),
+        _widths_part(record),
+        _recipe_part(record),
+    ]
+    parts += [_seeds_part(record), _trust_part(record), _versions_part(record)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _title(record: Mapping[str, Any]) -> str:
+def _title_part(record: Mapping[str, Any]) -> str:
     model = _model_name(record)
     outcome = record.get("outcome") or {}
     ratio = outcome.get("flops_ratio")
@@ -31,11 +38,11 @@ def _model_name(record: Mapping[str, Any]) -> str:
     return str(model.get("name") or model.get("factory") or "A model")
 
 
-def _numbers(record: Mapping[str, Any]) -> str:
+def _numbers_part(record: Mapping[str, Any]) -> str:
     dense, outcome = record.get("dense") or {}, record.get("outcome") or {}
     rows = [
-        _row("accuracy (validation)", dense.get("accuracy"), outcome.get("accuracy")),
-        _row("accuracy (test)", None, outcome.get("test_accuracy")),
+        _accuracy_row("accuracy (validation)", dense.get("accuracy"), outcome.get("accuracy")),
+        _accuracy_row("accuracy (test)", None, outcome.get("test_accuracy")),
         _cost_row("FLOPs per image", dense.get("flops"), outcome.get("flops_ratio")),
         _cost_row("parameters", dense.get("params"), outcome.get("params_ratio")),
         _cost_row("activations", dense.get("activations"), outcome.get("activations_ratio")),
@@ -48,7 +55,7 @@ def _numbers(record: Mapping[str, Any]) -> str:
     return head + "\n".join(row for row in rows if row) + note
 
 
-def _row(label: str, dense: float | None, pruned: float | None) -> str:
+def _accuracy_row(label: str, dense: float | None, pruned: float | None) -> str:
     if pruned is None:
         return ""
     return f"| {label} | {'' if dense is None else f'{dense:.2%}'} | {pruned:.2%} |"
@@ -68,7 +75,7 @@ def _time_row(timed: Mapping[str, Any], ms: float | None, ratio: float | None) -
     return f"| {label} | {ms / ratio:,.2f} | {ms:,.2f} ({ratio:.1%}) |"
 
 
-def _loading(record: Mapping[str, Any]) -> str:
+def _loading_part(record: Mapping[str, Any]) -> str:
     errors = record["relative_error"]
     rows = "\n".join(f"| {name} | {', '.join(record['files'][name])} | {errors[name]:.1e} |" for name in errors)
     return f"""## Load it
@@ -92,7 +99,7 @@ ONNX needs onnxruntime and nothing else:
 ```python
 import onnxruntime
 session = onnxruntime.InferenceSession("model.onnx")
-logits = session.run(None, {{"images": images}})[0]  # images: float32 (N, {_shape(record)})
+logits = session.run(None, {{"images": images}})[0]  # images: float32 (N, {_image_shape(record)})
 ```
 
 The exported program needs PyTorch only:
@@ -119,20 +126,21 @@ def _factory_lines(record: Mapping[str, Any]) -> str:
     return 'model = ap.load(".", model=factory)  # factory() builds the dense architecture'
 
 
-def _shape(record: Mapping[str, Any]) -> str:
+def _image_shape(record: Mapping[str, Any]) -> str:
     return ", ".join(str(size) for size in record["input"])
 
 
-def _input(record: Mapping[str, Any]) -> str:
+def _input_part(record: Mapping[str, Any]) -> str:
     pixels = record.get("pixels") or {}
     scale = ""
     if pixels:
         mean, std = (", ".join(f"{value:g}" for value in pixels[name]) for name in ("mean", "std"))
         scale = f" From stored pixels: divide by {pixels['scale']:g}, subtract {mean}, divide by {std} (per channel)."
-    return f"## Input\n\nfloat32, ({_shape(record)}) per image, any number of images, normalised as in training.{scale}"
+    shape = f"float32, ({_image_shape(record)}) per image, any number of images, normalised as in training."
+    return f"## Input\n\n{shape}{scale}"
 
 
-def _widths(record: Mapping[str, Any]) -> str:
+def _widths_part(record: Mapping[str, Any]) -> str:
     widths = (record.get("outcome") or {}).get("widths") or {}
     if not widths:
         return ""
@@ -141,7 +149,7 @@ def _widths(record: Mapping[str, Any]) -> str:
     return f"## Widths\n\nChannels per coupled group.\n\n| group | dense | kept |\n|---|---:|---:|\n{rows}"
 
 
-def _recipe(record: Mapping[str, Any]) -> str:
+def _recipe_part(record: Mapping[str, Any]) -> str:
     recipe = (record.get("outcome") or {}).get("recipe")
     if not recipe:
         return ""
@@ -149,14 +157,14 @@ def _recipe(record: Mapping[str, Any]) -> str:
     return f"## Recipe\n\nEverything that decided this model, seed included.\n\n```json\n{plain}\n```"
 
 
-def _seeds(record: Mapping[str, Any]) -> str:
+def _seeds_part(record: Mapping[str, Any]) -> str:
     found = record.get("finalists") or []
     if not found:
         return ""
     head = "| | seeds | validation | test |\n|---|---:|---:|---:|\n"
     rows = "\n".join(
         f"| {row['method']} at {row['flops_ratio']:.1%} of the FLOPs | {row['seeds']} "
-        f"| {_mean(row, 'validation')} | {_mean(row, 'test')} |"
+        f"| {_mean_and_std(row, 'validation')} | {_mean_and_std(row, 'test')} |"
         for row in found
     )
     return (
@@ -165,12 +173,12 @@ def _seeds(record: Mapping[str, Any]) -> str:
     )
 
 
-def _mean(row: Mapping[str, Any], name: str) -> str:
+def _mean_and_std(row: Mapping[str, Any], name: str) -> str:
     std = row[f"{name}_std"]
     return f"{row[name]:.2%}" + ("" if std is None else f" ± {std:.2%}")
 
 
-def _honesty(record: Mapping[str, Any]) -> str:
+def _trust_part(record: Mapping[str, Any]) -> str:
     tested = (record.get("outcome") or {}).get("test_accuracy") is not None
     advice = (
         "The test accuracy was read once, after training, and chose nothing: quote that one. "
@@ -187,5 +195,5 @@ def _honesty(record: Mapping[str, Any]) -> str:
     )
 
 
-def _versions(record: Mapping[str, Any]) -> str:
+def _versions_part(record: Mapping[str, Any]) -> str:
     return "Made with " + ", ".join(f"{name} {number}" for name, number in record["versions"].items()) + "."

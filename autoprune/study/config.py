@@ -64,14 +64,14 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Who proposes recipes, and what is tried before.
+    """How recipes are proposed, and which ones are tried before.
 
     Fields:
         name: Optuna's multi-objective TPE, Gaussian process, genetic algorithms NSGA-II and NSGA-III, or random.
         startup: recipes after the controls and before the sampler takes over; also the population of the genetic ones.
         warm_start: whether plain ways to prune at several targets are among them; the others are spread over the
             space, every method in turn.
-        first: what comes before all of these, parameter -> value as in `proposals.jsonl`; `--warm-start` fills it in.
+        first: recipes before all of these, parameter -> value as in `proposals.jsonl`; `--warm-start` fills it in.
     """
 
     name: str = field(default="tpe", metadata=choices("tpe", "gp", "nsga2", "nsga3", "random"))
@@ -82,10 +82,10 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Cascade:
-    """How recipes are ended early: at every rung of their training (`training.rungs`) they pause, and the best go on.
+    """Asynchronous successive halving: trials pause at every rung of their training (`training.rungs`), the best go on.
 
     Fields:
-        keep: share of the recipes measured at a rung that go on; 1 = nothing is ended early.
+        keep: share of the trials measured at a rung that go on; 1 = nothing is ended early.
     """
 
     keep: float = field(default=1.0, metadata=within(0, 1, open_low=True))
@@ -114,15 +114,15 @@ class StudyConfig:
     """A space file, read: everything that decides what a search does.
 
     Fields:
-        task: what `tasks.load_task` takes.
-        objectives: what the sampler trades off; accuracy and one or two of the cost ratios. The first of them is what
-            accuracy is drawn against.
-        constraints: what no pruned model may exceed.
+        task: the mapping that `tasks.load_task` takes.
+        objectives: what the sampler trades off: accuracy and one or two of the cost ratios. Accuracy is drawn against
+            the first of them.
+        constraints: the limits of every pruned model.
         latency: how it is measured.
         seed: of the sampler, and of every recipe unless the space has a `seed` of its own.
-        controls: whether the dense model and random pruning are trained first, as long as a recipe; the finals of a
+        controls: whether the dense model and random pruning are trained first, as long as a recipe; the finalists of a
             study have a dense control of their own.
-        share: whether trials share what several of them need; False measures what that is worth.
+        share: whether trials share the results that several of them need; False measures the gain.
     """
 
     task: Mapping[str, Any]

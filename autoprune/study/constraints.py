@@ -35,7 +35,7 @@ class Constraints:
     latency_ms: float | None = field(default=None, metadata=within(0, 10**6, open_low=True))
 
     def limits(self) -> dict[str, float]:
-        """Those that were set, by the name of the cost."""
+        """The limits that were set, by the name of the cost."""
         return {name: limit for name, limit in vars(self).items() if limit is not None}
 
     def excess(self, costs: Mapping[str, float | None]) -> dict[str, float]:

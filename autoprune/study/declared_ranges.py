@@ -15,7 +15,7 @@ from autoprune.study.parameters import RANGE, RANGES, FindMethod
 def declared(method: type[Any]) -> dict[str, dict[str, Any] | None]:
     """Hyper-parameter -> the parameter that searches it, as a space file says it; None if it declares no range.
 
-    Numbers need `reading.within`, with finite and valid ends or with `search`; text needs `reading.choices`.
+    Numbers need `schema.within`, with finite and valid ends or with `search`; text needs `schema.choices`.
     """
     hints = typing.get_type_hints(method)
     return {field.name: _parameter_of(hints[field.name], field.metadata) for field in dataclasses.fields(method)}
@@ -33,7 +33,7 @@ def _parameter_of(kind: Any, limits: Mapping[str, Any]) -> dict[str, Any] | None
     return {kind.__name__: [low, high], "log": limits["log"]}
 
 
-def _spell_out(method: Any, where: str, find: FindMethod | None) -> Any:
+def spell_out_ranges(method: Any, where: str, find: FindMethod | None) -> Any:
     """The `method` part of a space, `range` and `ranges` replaced by the parameters that they stand for."""
     if not isinstance(method, Mapping):
         return method
@@ -52,13 +52,13 @@ def _spell_branch(name: Any, data: Any, where: str, find: FindMethod | None) -> 
         return _all_ranges(name, where, find)
     if not isinstance(data, Mapping) or RANGE not in [item for item in data.values() if isinstance(item, str)]:
         return data
-    known = _declared(name, where, find)
+    known = _declared_of(name, where, find)
     return {key: _one_range(name, key, known, where) if item == RANGE else item for key, item in data.items()}
 
 
 def _all_ranges(name: Any, where: str, find: FindMethod | None) -> dict[str, Any]:
     """Every hyper-parameter that declares a range; at least one."""
-    found = {key: item for key, item in _declared(name, where, find).items() if item is not None}
+    found = {key: item for key, item in _declared_of(name, where, find).items() if item is not None}
     if not found:
         raise InputError(f"method {name!r} declares no ranges", where=where, allowed="{}")
     return found
@@ -74,7 +74,7 @@ def _one_range(name: Any, key: str, known: Mapping[str, Any], where: str) -> Any
     return known[key]
 
 
-def _declared(name: Any, where: str, find: FindMethod | None) -> dict[str, dict[str, Any] | None]:
+def _declared_of(name: Any, where: str, find: FindMethod | None) -> dict[str, dict[str, Any] | None]:
     if find is None or not isinstance(name, str):
         missing = "no methods are known here" if find is None else "the method's name is not a plain name"
         raise InputError(f"`{RANGE}` cannot be looked up: {missing}", where=where, allowed="{float: [low, high]}")

@@ -1,8 +1,8 @@
 """Finalists: members of a front that were trained again at full length, and what several seeds gave on the test split.
 
 A finalist is an `Outcome` with a `member`, the trial whose recipe it trains. The recipe runs as a whole once more, from
-the dense weights on, so its widths are those that the longer recipe chooses: they meet the same target, and may differ
-from those of the trial. The dense control is a member like the others, and what they are compared with.
+the dense weights on, so the longer recipe chooses its own widths: they meet the same target, and may differ from those
+of the trial. The dense control is a member like the others, which are compared with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 CONTROL = -1
 
 
-#: Images of a finalist, if nobody says: so many times those of the longest recipe among the members.
+#: A finalist has so many times the images of the longest recipe among the members, unless the study says otherwise.
 FULL = 5
 
 
@@ -99,8 +99,8 @@ def finalists(outcomes: Sequence[Outcome]) -> list[Finalist]:
     return sorted(found, key=lambda one: (one.dense, one.flops_ratio, one.member))
 
 
-def lost(outcomes: Sequence[Outcome]) -> int:
-    """How many of these trainings have not completed, and did not when they were tried again."""
+def count_lost(outcomes: Sequence[Outcome]) -> int:
+    """How many trainings have not completed, at the first attempt or a later one."""
     done = {(run.member, run.recipe.seed) for run in outcomes if run.completed}
     return len({(run.member, run.recipe.seed) for run in outcomes} - done)
 
@@ -131,8 +131,8 @@ def rows(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def spread(members: Sequence[T], most: int) -> list[T]:
-    """At most so many, evenly by their order; both ends are among them if there is room for two."""
+def evenly_spread(members: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the members, evenly spaced in their order; with room for two, both ends are among them."""
     if len(members) <= most:
         return list(members)
     if most == 1:
@@ -149,20 +149,21 @@ class Entry:
 
 
 def to_train(study: Study, wanted: Finalists) -> list[Entry]:
-    """What is missing: every seed of the dense control and of the chosen members; one seed of all before the next.
+    """The missing trainings: every seed of the dense control and of the chosen members, seed after seed.
 
-    What completed earlier is not repeated, what failed or was cut short is. The first seed is the recipe's own, the
-    others follow it.
+    Trainings that completed earlier are not repeated; those that failed or were cut short are. The first seed is the
+    recipe's own, the others follow it.
 
     Raises:
         InputError: the front is empty, or there are finalists of another length.
     """
-    chosen = _members(study, wanted.most)
-    members = [_control(study), *chosen]
-    images = _length(study, wanted.images, [recipe for _, recipe in members])
+    chosen = _chosen_members(study, wanted.most)
+    members = [_dense_control(study), *chosen]
+    images = _training_images(study, wanted.images, [recipe for _, recipe in members])
     done = {(run.member, run.recipe.seed) for run in study.finalists if run.completed}
     first = max((run.id for run in study.finalists), default=-1) + 1
-    jobs = [(member, _full(recipe, images, turn)) for turn in range(wanted.seeds) for member, recipe in members]
+    turns = range(wanted.seeds)
+    jobs = [(member, _at_full_length(recipe, images, turn)) for turn in turns for member, recipe in members]
     missing = [(member, recipe) for member, recipe in jobs if (member, recipe.seed) not in done]
     return [
         Entry(member=member, proposal=Proposal(id=number, recipe=recipe, control=recipe.method.name == DENSE))
@@ -170,18 +171,18 @@ def to_train(study: Study, wanted: Finalists) -> list[Entry]:
     ]
 
 
-def _members(study: Study, most: int) -> list[tuple[int, Recipe]]:
+def _chosen_members(study: Study, most: int) -> list[tuple[int, Recipe]]:
     if not study.front:
         allowed = "a study in which something that was pruned has completed"
         raise InputError("the front is empty: nothing to train again", where=str(study.folder.path), allowed=allowed)
-    return [(member.id, member.recipe) for member in spread(study.front, most)]
+    return [(member.id, member.recipe) for member in evenly_spread(study.front, most)]
 
 
-def _control(study: Study) -> tuple[int, Recipe]:
-    """The dense control: the search's own, whose training is the middle of what was searched, or, where the search had
-    none (`controls: false`), the dense model trained as the study's first recipe.
+def _dense_control(study: Study) -> tuple[int, Recipe]:
+    """The number and recipe of the dense control.
 
-    With warm starts that recipe has the middle of every range too.
+    It is the search's own control, trained with the middle of every range. A search without controls
+    (`controls: false`) lends the training of its first recipe, which with warm starts is the middle of every range too.
     """
     for proposal in study.proposals:
         if proposal.control and proposal.recipe.method.name == DENSE:
@@ -193,8 +194,8 @@ def _control(study: Study) -> tuple[int, Recipe]:
     return CONTROL, replace(first, method=MethodChoice(name=DENSE), target=Target())
 
 
-def _length(study: Study, wanted: int | None, recipes: Sequence[Recipe]) -> int:
-    """Training images of a finalist: what is wanted, else as many as those there are had, else the default."""
+def _training_images(study: Study, wanted: int | None, recipes: Sequence[Recipe]) -> int:
+    """Training images of a finalist: as many as wanted, else as the finalists so far had, else the default."""
     known = next((run.recipe.training.images for run in study.finalists if run.completed), None)
     if wanted is not None and known not in (None, wanted):
         raise InputError(
@@ -205,6 +206,6 @@ def _length(study: Study, wanted: int | None, recipes: Sequence[Recipe]) -> int:
     return wanted or known or FULL * max(recipe.training.images for recipe in recipes)
 
 
-def _full(recipe: Recipe, images: int, turn: int) -> Recipe:
+def _at_full_length(recipe: Recipe, images: int, turn: int) -> Recipe:
     training = replace(recipe.training, images=images, rungs=(1.0,))
     return replace(recipe, training=training, seed=(recipe.seed + turn) % 2**32)

@@ -37,17 +37,17 @@ class StudyFolder:
 
     @property
     def paused(self) -> Path:
-        """Recipes that wait at a rung, or waited, one JSON object a line and rung."""
+        """Trials that wait or waited at a rung, one JSON object a line and rung."""
         return self.path / "paused.jsonl"
 
     @property
     def states(self) -> Path:
-        """What paused recipes go on from, one folder each."""
+        """The checkpoints of paused trials, one folder each."""
         return self.path / "states"
 
     @property
     def shared(self) -> Path:
-        """What several trials need, see `store`; may be removed at any time."""
+        """What several trials need, see `trial.cache`; may be removed at any time."""
         return self.path / "shared"
 
     @property
@@ -109,7 +109,7 @@ def load_study(folder: str | Path) -> Study:
     Raises:
         InputError: there is no study in the folder, or a line of a log is not what it should be.
     """
-    import yaml  # the only reader of YAML here; `import autoprune.results` stays cheap for workers
+    import yaml  # here alone, so that importing this module stays cheap for workers
 
     paths = StudyFolder(Path(folder))
     if not paths.config.is_file():

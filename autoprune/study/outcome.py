@@ -1,4 +1,4 @@
-"""Outcome: what a recipe gave. Study: the folder that holds all outcomes. JSON lines, appended, never rewritten."""
+"""Outcome: what a recipe gave. Proposal: a recipe that was handed out. Each is one line of JSON in a study's logs."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class Rung:
 
     @property
     def comparable(self) -> bool:
-        """Whether all that were measured at this share have seen as many images.
+        """Whether all trials measured at this share have seen as many images.
 
-        Right after the cut some have seen none and some their whole sparsify stage.
+        Right after the cut some trials have seen none and others their whole sparsify stage.
         """
         return self.share > 0 or self.images == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInterval:
-    """When one worker ran a trial, or a segment of it between two pauses; in seconds since the study began."""
+    """When one worker ran a trial, or a segment of it between two pauses; seconds since the study began."""
 
     worker: str
     started: float
@@ -80,8 +80,8 @@ class Outcome:
     Fields:
         id: the proposal's number in the study; trials run without a study have 0.
         status: `completed`, `stopped` (ended early by the search, or right after the cut by a constraint, which
-            `error` names) or `failed` (with `error`); in `paused.jsonl`
-            also `paused`: it waits at its last rung, and may go on.
+            `error` names) or `failed` (with `error`); in `paused.jsonl` also `paused`: it waits at its last rung, and
+            may go on.
         accuracy: on the validation split, in [0, 1]; None unless completed.
         flops_ratio, params_ratio, activations_ratio: relative to the dense model; None if the cut was never reached.
         latency_ratio: the same of the measured latency, and latency_ms the milliseconds of a forward pass (see
@@ -89,8 +89,8 @@ class Outcome:
         widths: kept units per group id of the graph.
         started, finished: seconds since the study began.
         seconds: wall time per stage of the trial.
-        worker: who ran it last.
-        legs: who ran it when; several if it paused.
+        worker: the one that ran it last.
+        legs: the run intervals of its segments; several if it paused.
         notes: what the method had to tell about its cuts, such as `gap_violated`.
         control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).
         member: of a finalist, the number of the trial whose recipe it trains again (-1: a dense control that the search

@@ -26,7 +26,7 @@ RANGE, RANGES = "range", "ranges"
 
 
 class Suggest(Protocol):
-    """Who fills in the parameters; Optuna's trials do."""
+    """Fills in the parameters, as Optuna's trials do."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """A number in [low, high]."""

@@ -62,7 +62,7 @@ def ranked(points: ArrayLike) -> NDArray[np.int64]:
     while len(left):
         best = nondominated(rows[left])
         front_now = left[best] if best.any() else left  # nothing but NaNs
-        alone = _crowding(rows[front_now])
+        alone = _crowding_distances(rows[front_now])
         order = np.concatenate([order, front_now[np.argsort(-alone, kind="stable")]])
         left = left[~best] if best.any() else left[:0]
     return order
@@ -80,7 +80,7 @@ def hypervolume(points: ArrayLike, reference: Sequence[float] = REFERENCE) -> fl
     """
     limit = np.asarray(reference, dtype=np.float64)
     rows = _as_rows(points, columns=len(limit))
-    return _volume(rows[(rows < limit).all(axis=1)], limit)
+    return _dominated_volume(rows[(rows < limit).all(axis=1)], limit)
 
 
 def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ def pick(members: Sequence[Outcome], limits: Mapping[str, float], objectives: Se
     if not limits:
         raise InputError("nothing to pick by", allowed="a largest cost, a smallest accuracy or several")
     _expect_members(members)
-    over = [_excess(member, limits) for member in members]
+    over = [_excess_over_limits(member, limits) for member in members]
     fitting = [member for member, excess in zip(members, over, strict=True) if excess == 0]
     if not fitting:
         raise _nothing_fits(members[int(np.argmin(over))], limits, objectives)
@@ -193,7 +193,7 @@ def pick(members: Sequence[Outcome], limits: Mapping[str, float], objectives: Se
     return min(fitting, key=lambda o: (-(o.accuracy or 0.0), *cheapest[o.id]))
 
 
-def _crowding(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _crowding_distances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Per row the sum over columns of the distance between its two neighbours, in spans; ends are infinitely alone."""
     alone = np.zeros(len(rows))
     for column in rows.T:
@@ -214,19 +214,19 @@ def _as_rows(points: ArrayLike, columns: int | None = None) -> NDArray[np.float6
     return rows
 
 
-def _volume(rows: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
+def _dominated_volume(rows: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
     """`rows` are all better than `limit` in every column."""
     if len(rows) == 0:
         return 0.0
     if len(limit) == 2:
-        return _area(rows, limit)
+        return _dominated_area(rows, limit)
     rows = rows[np.argsort(rows[:, -1])]
     heights = np.diff(rows[:, -1], append=limit[-1])
     # Between two neighbouring values of the last column exactly the rows up to the lower one dominate.
-    return float(sum(h * _volume(rows[: n + 1, :-1], limit[:-1]) for n, h in enumerate(heights) if h > 0))
+    return float(sum(h * _dominated_volume(rows[: n + 1, :-1], limit[:-1]) for n, h in enumerate(heights) if h > 0))
 
 
-def _area(rows: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
+def _dominated_area(rows: NDArray[np.float64], limit: NDArray[np.float64]) -> float:
     rows = rows[np.argsort(rows[:, 0])]
     widths = np.diff(rows[:, 0], append=limit[0])
     heights = limit[1] - np.minimum.accumulate(rows[:, 1])
@@ -238,7 +238,7 @@ def _expect_members(members: Sequence[Outcome]) -> None:
         raise InputError("the front is empty: no trial that pruned something completed")
 
 
-def _excess(member: Outcome, limits: Mapping[str, float]) -> float:
+def _excess_over_limits(member: Outcome, limits: Mapping[str, float]) -> float:
     """By how much a member breaks the limits, summed; milliseconds as a share of their limit."""
     total = 0.0
     for name, limit in limits.items():
@@ -252,13 +252,14 @@ def _excess(member: Outcome, limits: Mapping[str, float]) -> float:
 
 def _nothing_fits(nearest: Outcome, limits: Mapping[str, float], objectives: Sequence[str]) -> InputError:
     values = {**nearest.costs, "accuracy": nearest.accuracy}
-    wishes = [f"{_said(name)} {'>=' if name == 'accuracy' else '<='} {limit:g}" for name, limit in limits.items()]
+    signs = {name: ">=" if name == "accuracy" else "<=" for name in limits}
+    wishes = [f"{_logged_name(name)} {signs[name]} {limit:g}" for name, limit in limits.items()]
     shown = [name for name in limits if name != "accuracy"] or list(costs_of(objectives)[:1])
-    found = ", ".join(f"{_said(name)} {values[name]:.4g}" for name in shown)
+    found = ", ".join(f"{_logged_name(name)} {values[name]:.4g}" for name in shown)
     named = f"trial {nearest.id} with {found} and accuracy {nearest.accuracy:.4g}"
     return InputError(f"no model on the front has {' and '.join(wishes)}; the nearest is {named}")
 
 
-def _said(name: str) -> str:
+def _logged_name(name: str) -> str:
     """A limit's name as the logs have it."""
     return name if name in ("accuracy", "latency_ms") else f"{name}_ratio"

@@ -24,12 +24,13 @@ from autoprune.study.parameters import (
 )
 
 
-def _is_parameter(data: Any) -> bool:
+def is_parameter(data: Any) -> bool:
+    """Whether a mapping stands for a parameter rather than for nested values."""
     return isinstance(data, Mapping) and any(kind in data for kind in KINDS)
 
 
-def _read_node(data: Any, where: str, path: tuple[str, ...]) -> Node:
-    """`path` is the place in the recipe, without the names of branches."""
+def read_node(data: Any, where: str, path: tuple[str, ...]) -> Node:
+    """The node that plain data stand for; `path` is the place in the recipe, without the names of branches."""
     if path in [(name,) for name in NAMED] and isinstance(data, str):
         return Nested({"name": Fixed(data)})
     if not isinstance(data, Mapping):
@@ -37,15 +38,15 @@ def _read_node(data: Any, where: str, path: tuple[str, ...]) -> Node:
     expect_mapping(data, where)
     if path == RATIOS and "each" in data:
         return _read_each(data, where)
-    if _is_parameter(data):
+    if is_parameter(data):
         return _read_parameter(data, where, path)
-    return Nested({key: _read_node(item, f"{where}.{key}", (*path, key)) for key, item in data.items()})
+    return Nested({key: read_node(item, f"{where}.{key}", (*path, key)) for key, item in data.items()})
 
 
 def _read_each(data: Mapping[str, Any], where: str) -> Each:
     scope = check_name(data["each"], ("group", "stage"), kind="scope", where=f"{where}.each")
     rest = {key: item for key, item in data.items() if key != "each"}
-    if not _is_parameter(rest):
+    if not is_parameter(rest):
         raise InputError(
             f"`each` without a parameter: {dict(data)!r}", where=where, allowed="{each: stage, float: [0, 1]}"
         )
@@ -108,4 +109,4 @@ def _read_branch(data: Any, where: str, path: tuple[str, ...]) -> Nested:
     mapping = expect_mapping({} if data is None else data, where)
     if "name" in mapping:
         raise InputError("'name' is the name of the branch", where=where, allowed="other keys")
-    return Nested({key: _read_node(item, f"{where}.{key}", (*path, key)) for key, item in mapping.items()})
+    return Nested({key: read_node(item, f"{where}.{key}", (*path, key)) for key, item in mapping.items()})

@@ -10,7 +10,7 @@ from typing import Any
 from autoprune.errors import InputError, check_name
 from autoprune.recipe import MethodChoice, Recipe
 from autoprune.schema import expect_mapping, to_plain
-from autoprune.study.declared_ranges import _spell_out
+from autoprune.study.declared_ranges import spell_out_ranges
 from autoprune.study.parameters import (
     RATIOS,
     Branch,
@@ -25,7 +25,7 @@ from autoprune.study.parameters import (
     Node,
     Suggest,
 )
-from autoprune.study.read_space import _read_node
+from autoprune.study.read_space import read_node
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class Space:
         mapping = dict(expect_mapping(data, where))
         if "method" not in mapping:
             raise InputError("missing key 'method'", where=where, allowed=", ".join(Recipe.__dataclass_fields__))
-        mapping["method"] = _spell_out(mapping["method"], f"{where}.method", find_method)
-        space = cls(Nested({key: _read_node(item, f"{where}.{key}", (key,)) for key, item in mapping.items()}))
+        mapping["method"] = spell_out_ranges(mapping["method"], f"{where}.method", find_method)
+        space = cls(Nested({key: read_node(item, f"{where}.{key}", (key,)) for key, item in mapping.items()}))
         for recipe in space.corners(where):
             _check_method(recipe.method, where, check_method)
         return space
 
     def walk(self, suggest: Suggest) -> dict[str, Any]:
         """Plain data of one recipe; parameters are asked for in the order of the file, by their dotted names."""
-        plain: dict[str, Any] = _walk(self.root, "", suggest)
+        plain: dict[str, Any] = _walk_node(self.root, "", suggest)
         return plain
 
     def bind(self, groups: Sequence[tuple[str, int]]) -> Space:
@@ -85,16 +85,16 @@ class Space:
         Raises:
             InputError: one of them is no recipe.
         """
-        plain = [corner for high in (False, True) for corner in _corners(self.root, high=high)]
+        plain = [corner for high in (False, True) for corner in _corner_values(self.root, high=high)]
         return [Recipe.from_dict(corner, where) for corner in plain]
 
     def methods(self) -> tuple[str, ...]:
         """The names of the methods, in the order of the file."""
-        return tuple(dict.fromkeys(corner["method"]["name"] for corner in _corners(self.root, high=False)))
+        return tuple(dict.fromkeys(corner["method"]["name"] for corner in _corner_values(self.root, high=False)))
 
     def parameters(self) -> dict[str, Float | Int | Choice | Branch]:
         """Every parameter by its dotted name, branches included, in the order in which `walk` may ask for them."""
-        return dict(_parameters(self.root, ""))
+        return dict(_named_parameters(self.root, ""))
 
     def to_plain(self) -> dict[str, Any]:
         """What a space file holds; `Space.read(space.to_plain()) == space`."""
@@ -112,11 +112,11 @@ def _check_method(choice: MethodChoice, where: str, check: CheckMethod | None) -
         raise type(error)(error.what, where=f"{where}.{inside}", allowed=error.allowed) from None
 
 
-def _join(name: str, key: str) -> str:
+def _join_names(name: str, key: str) -> str:
     return f"{name}.{key}" if name else key
 
 
-def _walk(node: Node, name: str, suggest: Suggest) -> Any:
+def _walk_node(node: Node, name: str, suggest: Suggest) -> Any:
     match node:
         case Fixed(value):
             return value
@@ -128,14 +128,14 @@ def _walk(node: Node, name: str, suggest: Suggest) -> Any:
             return suggest.suggest_categorical(name, options)
         case Branch(options):
             picked = str(suggest.suggest_categorical(name, tuple(options)))
-            return {"name": picked, **_walk(options[picked], _join(name, picked), suggest)}
+            return {"name": picked, **_walk_node(options[picked], _join_names(name, picked), suggest)}
         case Nested(items):
-            return {key: _walk(item, _join(name, key), suggest) for key, item in items.items()}
+            return {key: _walk_node(item, _join_names(name, key), suggest) for key, item in items.items()}
         case Each():
             raise InputError("`each` needs a model", where=name, allowed="a space bound to the model's groups")
 
 
-def _corners(node: Node, *, high: bool) -> list[Any]:
+def _corner_values(node: Node, *, high: bool) -> list[Any]:
     match node:
         case Fixed(value):
             return [value]
@@ -144,26 +144,26 @@ def _corners(node: Node, *, high: bool) -> list[Any]:
         case Choice(options):
             return list(options)
         case Branch(options):
-            return [{"name": name, **sub} for name, item in options.items() for sub in _corners(item, high=high)]
+            return [{"name": name, **sub} for name, item in options.items() for sub in _corner_values(item, high=high)]
         case Each(item=item):
-            return [{"*": value} for value in _corners(item, high=high)]
+            return [{"*": value} for value in _corner_values(item, high=high)]
         case Nested(items):
-            columns = {key: _corners(item, high=high) for key, item in items.items()}
+            columns = {key: _corner_values(item, high=high) for key, item in items.items()}
             rows = max((len(column) for column in columns.values()), default=1)
             return [{key: column[min(i, len(column) - 1)] for key, column in columns.items()} for i in range(rows)]
 
 
-def _parameters(node: Node, name: str) -> Iterator[tuple[str, Float | Int | Choice | Branch]]:
+def _named_parameters(node: Node, name: str) -> Iterator[tuple[str, Float | Int | Choice | Branch]]:
     match node:
         case Float() | Int() | Choice():
             yield name, node
         case Branch(options):
             yield name, node
             for key, branch in options.items():
-                yield from _parameters(branch, _join(name, key))
+                yield from _named_parameters(branch, _join_names(name, key))
         case Nested(items):
             for key, item in items.items():
-                yield from _parameters(item, _join(name, key))
+                yield from _named_parameters(item, _join_names(name, key))
 
 
 def _to_plain(node: Node) -> Any:
@@ -186,7 +186,7 @@ def _to_plain(node: Node) -> Any:
     return plain
 
 
-def _bind(node: Node, groups: Sequence[tuple[str, int]], path: tuple[str, ...]) -> Node:
+def _bind_node(node: Node, groups: Sequence[tuple[str, int]], path: tuple[str, ...]) -> Node:
     match node:
         case Each(scope, item):
             keys = [f"stage{n}" for n in sorted({stage for _, stage in groups})]
@@ -203,7 +203,7 @@ def _bind_nested(node: Nested, groups: Sequence[tuple[str, int]], path: tuple[st
     if path == RATIOS:
         for key in node.items:
             _check_ratio_key(key, groups)
-    return Nested({key: _bind(item, groups, (*path, key)) for key, item in node.items.items()})
+    return Nested({key: _bind_node(item, groups, (*path, key)) for key, item in node.items.items()})
 
 
 def _check_ratio_key(key: str, groups: Sequence[tuple[str, int]]) -> None:

@@ -31,7 +31,7 @@ from autoprune.errors import InputError, check_name
 from autoprune.schema import expect_mapping
 from autoprune.study.config import StudyConfig
 from autoprune.study.parameters import CheckMethod, FindMethod
-from autoprune.study.read_space import _is_parameter
+from autoprune.study.read_space import is_parameter
 from autoprune.study.yaml_text import parse_yaml
 
 SPACES = "autoprune.search_spaces"
@@ -61,21 +61,21 @@ def load_space(
         InputError: naming the file, the path inside it and what is allowed.
     """
     where, data = _load_merged(name_or_path, Path(), ())
-    data = {**{section: {} for section in _sections()}, **data}
+    data = {**{section: {} for section in _optional_sections()}, **data}
     for override in overrides:
         _apply_override(data, override)
     where = f"{where} with --set {' '.join(overrides)}" if overrides else where
     return StudyConfig.from_plain(data, where, check_method=check_method, find_method=find_method)
 
 
-def _sections() -> list[str]:
+def _optional_sections() -> list[str]:
     """What a space file may leave out as a whole; overrides may name parts of it all the same."""
     return [f.name for f in dataclasses.fields(StudyConfig) if f.default_factory is not dataclasses.MISSING]
 
 
 def _load_merged(name_or_path: str | Path, base: Path, chain: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     """The file's label and its data merged over what it extends; `chain` are the files that led here."""
-    where, text, folder = _find(str(name_or_path), base, chain[-1] if chain else "")
+    where, text, folder = _find_text(str(name_or_path), base, chain[-1] if chain else "")
     if where in chain:
         raise InputError(f"extends itself: {' -> '.join((*chain, where))}", where=where)
     parsed = parse_yaml(text, where)
@@ -91,7 +91,7 @@ def _load_merged(name_or_path: str | Path, base: Path, chain: tuple[str, ...]) -
     return where, merge(_load_merged(parent, folder, (*chain, where))[1], data)
 
 
-def _find(name: str, base: Path, asked_by: str) -> tuple[str, str, Path]:
+def _find_text(name: str, base: Path, asked_by: str) -> tuple[str, str, Path]:
     """Label, text and folder of a space file; a path is relative to the file that names it."""
     if name in names():
         file = resources.files(SPACES) / f"{name}.yaml"
@@ -114,7 +114,7 @@ def merge(base: Any, top: Any) -> dict[str, Any]:
     for key, item in top.items():
         old = result.get(key)
         nested = isinstance(old, Mapping) and isinstance(item, Mapping)
-        result[key] = merge(old, item) if nested and not (_is_parameter(old) or _is_parameter(item)) else item
+        result[key] = merge(old, item) if nested and not (is_parameter(old) or is_parameter(item)) else item
     return result
 
 
@@ -125,11 +125,11 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             f"expected key=value, found {override!r}", where="--set", allowed="for instance space.target.flops=0.5"
         )
     where = f"--set {path}"
-    parent, key = _descend(data, path, where)
+    parent, key = _holder_of(data, path, where)
     parent[key] = parse_yaml(text, where)
 
 
-def _descend(data: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
+def _holder_of(data: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:
     """The mapping that holds the last key of a dotted path; keys may have dots themselves (group ids)."""
     parts, here = path.split("."), data
     while len(parts) > 1:

@@ -27,7 +27,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-4 as text and lets the last of two equal keys win; who writes a space expects neither."""
+    """YAML 1.1 reads 1e-4 as text and lets the last of two equal keys win; the author of a space expects neither."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()

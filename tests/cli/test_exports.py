@@ -31,7 +31,7 @@ def test_the_choice_of_a_model(options: list[str], chosen: int, here: Path) -> N
     study = load_study(write_study(here / "study", OUTCOMES))
     args = parser.build_parser().parse_args(["export", "study", "--to", "out", *options])
 
-    assert exports._choose(study, args).id == chosen
+    assert exports._chosen_outcome(study, args).id == chosen
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,9 @@ def test_a_member_that_was_trained_again_is_exported_as_it_is_then(
     study = load_study(write_finished(here / "study"))
     for name in ("finalists/3", "models/5", "models/7"):
         (here / "study" / name).mkdir(parents=True)
-    chosen = exports._choose(study, parser.build_parser().parse_args(["export", "study", "--to", "out", *options]))
+    chosen = exports._chosen_outcome(
+        study, parser.build_parser().parse_args(["export", "study", "--to", "out", *options])
+    )
 
     assert exports._stored_model(study, chosen) == study.folder.path / folder
     assert chosen.accuracy == accuracy

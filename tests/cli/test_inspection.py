@@ -12,7 +12,7 @@ from nets import Concat, Depthwise, Grouped, image
 from torch import nn
 
 from autoprune.cli import parser
-from autoprune.cli.inspection import facts, fit, page
+from autoprune.cli.inspection import fit_names, graph_facts, page_lines
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.tracing.trace import trace
 
@@ -33,11 +33,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pages(graph: ChannelGraph, width: int, *, full: bool = False) -> list[str]:
-    return list(page({"model": "net", "input": [2, 3, 9, 9], **facts(graph)}, width, full=full))
+    return list(page_lines({"model": "net", "input": [2, 3, 9, 9], **graph_facts(graph)}, width, full=full))
 
 
 def test_units_channels_and_shares_of_a_grouped_convolution() -> None:
-    found = facts(trace(Grouped(groups=3, offset=5), image()))
+    found = graph_facts(trace(Grouped(groups=3, offset=5), image()))
     groups = {group["group"]: group for group in found["groups"]}
 
     sizes = {name: (g["units"], g["channels_per_unit"], g["channels"]) for name, g in groups.items()}
@@ -63,7 +63,7 @@ def test_a_frozen_group_is_worth_what_is_spent_on_making_and_reading_it() -> Non
             y = self.first(x)
             return self.second(y), y.cumsum(1)
 
-    found = facts(trace(Net(), image()))
+    found = graph_facts(trace(Net(), image()))
     shares = {group["group"]: group["flops_share"] for group in found["frozen"]}
 
     assert shares == {"first": 1.0, "second": pytest.approx(7 * 11 / (3 * 7 + 7 * 11))}
@@ -110,7 +110,7 @@ def test_all_layers_in_full_on_request() -> None:
     ],
 )
 def test_names_that_do_not_fit_are_counted(names: list[str], room: int, text: str) -> None:
-    assert fit(names, room) == text
+    assert fit_names(names, room) == text
     assert len(text) <= room
 
 

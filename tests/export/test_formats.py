@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from export_info import info
 from torch import Tensor, nn
 
-from autoprune import files
 from autoprune.engine.cost import cost
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery import artifact
@@ -24,9 +23,6 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 from autoprune.errors import ArtifactError, ExportError, InputError
 from autoprune.export import formats
-from autoprune.export.model_card import model_card
-from autoprune.recipe import MethodChoice, Recipe, Target
-from autoprune.study.outcome import Outcome
 from autoprune.tasks import load_task
 from autoprune.training.evaluate import evaluate
 from autoprune.training.runtime import Runtime
@@ -80,19 +76,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]
     return folder / "out", pruned
 
 
-def info(**changes: Any) -> dict[str, Any]:
-    recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.53))
-    outcome = Outcome(
-        id=41, recipe=recipe, status="completed", accuracy=0.9137, flops_ratio=0.5281, widths={"conv1": 12}
-    )
-    task = {"data": {"splits": {"validation": "train[-500:]"}}, "model": {"name": "net"}}
-    dense = {"accuracy": 0.9211, "flops": 1_234_567, "params": 8901}
-    groups = [{"id": "conv1", "size": 13}]
-    pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "scale": 255.0}
-    plain = {"outcome": json.loads(outcome.to_json()), "task": task, "dense": dense, "groups": groups, "pixels": pixels}
-    return {**plain, **changes}
-
-
 def test_every_file_is_there(exported: tuple[Path, nn.Module]) -> None:
     names = {file.name for file in exported[0].iterdir()}
 
@@ -104,7 +87,7 @@ def test_every_file_is_there(exported: tuple[Path, nn.Module]) -> None:
 def test_every_file_computes_what_the_model_computes(exported: tuple[Path, nn.Module], name: str, size: int) -> None:
     folder, model = exported
     images = torch.randn(size, 3, 9, 9, generator=torch.Generator().manual_seed(size))
-    run = formats._runners(folder, Net)[name]
+    run = formats._load_runners(folder, Net)[name]
 
     with torch.inference_mode():
         torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-5)
@@ -153,36 +136,6 @@ def test_the_snippets_of_the_card_run(exported: tuple[Path, nn.Module], monkeypa
     np.testing.assert_allclose(scope["logits"].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_card_names_the_users_own_factory() -> None:
-    model = {"factory": "nets:build", "arguments": {"depth": 5}}
-    record = {**info(task={"model": model}), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
-
-    assert 'from nets import build\nmodel = ap.load(".", model=lambda: build(depth=5))' in model_card(record)
-
-
-def test_a_card_without_a_study_is_short_and_sound() -> None:
-    card = model_card({"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}})
-
-    assert "None" not in card.replace("session.run(None, ", "")
-    assert "Recipe" not in card
-
-
-def test_the_card_of_a_finalist_names_both_splits_and_the_seeds() -> None:
-    record = {**info(), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
-    own = {"method": "l1", "flops_ratio": 0.47, "seeds": 3, "validation": 0.93, "validation_std": 0.0141}
-    dense = {"method": "dense", "flops_ratio": 1.0, "seeds": 1, "validation": 0.95, "validation_std": None}
-    rows = [{**own, "test": 0.905, "test_std": 0.0071}, {**dense, "test": 0.94, "test_std": None}]
-    card = model_card({**record, "outcome": {**record["outcome"], "test_accuracy": 0.8983}, "finalists": rows})
-
-    assert "| accuracy (test) |  | 89.83% |" in card
-    assert "| l1 at 47.0% of the FLOPs | 3 | 93.00% ± 1.41% | 90.50% ± 0.71% |" in card
-    assert "| dense at 100.0% of the FLOPs | 1 | 95.00% | 94.00% |" in card
-    assert "The test accuracy was read once" in card
-    assert "Score the model on images that took no part" not in card
-    assert "Score the model on images that took no part" in model_card(record)
-    assert "(test)" not in model_card(record)
-
-
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save_pruned(tmp_path / "artefact", Net, EXAMPLE)
 
@@ -222,7 +175,7 @@ def test_outputs_that_are_not_finite_are_no_agreement() -> None:
     worst = formats._worst_error(lambda images: torch.full((len(images), 5), torch.nan), Net().eval(), EXAMPLE)
 
     with pytest.raises(ExportError, match="onnx"):
-        formats._check({"onnx": worst})
+        formats._check_errors({"onnx": worst})
 
 
 def test_a_file_that_ignores_its_batch_is_found_out() -> None:
@@ -246,16 +199,6 @@ def test_what_exists_is_not_touched(tmp_path: Path, make: str) -> None:
     assert (out / "mine" if make == "folder" else out).read_text() == "kept"
 
 
-@pytest.mark.parametrize("out", ["/proc/here", "file/below"])
-def test_a_place_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, out: str) -> None:
-    (tmp_path / "file").write_text("")
-
-    with pytest.raises(InputError) as caught, files.new_folder(tmp_path / out):
-        pass
-    assert caught.value.exit_code == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
 def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
@@ -271,7 +214,7 @@ def test_a_torn_file_is_said_to_be_one(exported: tuple[Path, nn.Module], tmp_pat
     (torn / name).write_bytes((torn / name).read_bytes()[:97])
 
     with pytest.raises(ArtifactError, match=name):
-        _ = formats.read_record(torn), formats._runners(torn, Net)
+        _ = formats.read_record(torn), formats._load_runners(torn, Net)
 
 
 def test_verify_scores_every_file_on_the_validation_split(tmp_path: Path) -> None:
@@ -281,13 +224,3 @@ def test_verify_scores_every_file_on_the_validation_split(tmp_path: Path) -> Non
     expected = evaluate(pruned, task.validation, task, Runtime())
 
     assert formats.verify(tmp_path / "out", task) == {"artefact": expected, "onnx": expected, "pt2": expected}
-
-
-def test_the_card_says_how_long_a_pass_takes_and_where() -> None:
-    record = {"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}}
-    recipe = {"method": {"name": "l1"}}
-    outcome = {"recipe": recipe, "latency_ms": 3.0, "latency_ratio": 0.25}
-    card = model_card({**record, "outcome": outcome, "timed": {"batch": 7, "device": "cuda"}})
-
-    assert "| ms of a forward pass in PyTorch, batch 7, cuda | 12.00 | 3.00 (25.0%) |" in card
-    assert "forward pass" not in model_card({**record, "outcome": {"recipe": recipe}})

@@ -7,7 +7,7 @@ import pytest
 
 from autoprune.errors import InputError
 from autoprune.study.config import Finalists
-from autoprune.study.finalists import FULL, against_dense, finalists, rows, spread, to_train
+from autoprune.study.finalists import FULL, against_dense, evenly_spread, finalists, rows, to_train
 from autoprune.study.folder import load_study
 from autoprune.study.pareto import front
 
@@ -61,7 +61,7 @@ def test_of_a_long_front_so_many_as_wanted(study):
     ("most", "found"), [(1, [7]), (2, [3, 13]), (3, [3, 7, 13]), (4, [3, 5, 11, 13]), (5, [3, 5, 7, 11, 13])]
 )
 def test_spread(most, found):
-    assert spread([3, 5, 7, 11, 13], most) == found
+    assert evenly_spread([3, 5, 7, 11, 13], most) == found
 
 
 def test_means_deviations_and_the_distance_to_dense(study):

@@ -1,0 +1,47 @@
+"""The model card says what is known of a model, and nothing else."""
+
+from __future__ import annotations
+
+from export_info import info
+
+from autoprune.export.model_card import model_card
+
+
+def test_the_card_names_the_users_own_factory() -> None:
+    model = {"factory": "nets:build", "arguments": {"depth": 5}}
+    record = {**info(task={"model": model}), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
+
+    assert 'from nets import build\nmodel = ap.load(".", model=lambda: build(depth=5))' in model_card(record)
+
+
+def test_a_card_without_a_study_is_short_and_sound() -> None:
+    card = model_card({"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}})
+
+    assert "None" not in card.replace("session.run(None, ", "")
+    assert "Recipe" not in card
+
+
+def test_the_card_of_a_finalist_names_both_splits_and_the_seeds() -> None:
+    record = {**info(), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
+    own = {"method": "l1", "flops_ratio": 0.47, "seeds": 3, "validation": 0.93, "validation_std": 0.0141}
+    dense = {"method": "dense", "flops_ratio": 1.0, "seeds": 1, "validation": 0.95, "validation_std": None}
+    rows = [{**own, "test": 0.905, "test_std": 0.0071}, {**dense, "test": 0.94, "test_std": None}]
+    card = model_card({**record, "outcome": {**record["outcome"], "test_accuracy": 0.8983}, "finalists": rows})
+
+    assert "| accuracy (test) |  | 89.83% |" in card
+    assert "| l1 at 47.0% of the FLOPs | 3 | 93.00% ± 1.41% | 90.50% ± 0.71% |" in card
+    assert "| dense at 100.0% of the FLOPs | 1 | 95.00% | 94.00% |" in card
+    assert "The test accuracy was read once" in card
+    assert "Score the model on images that took no part" not in card
+    assert "Score the model on images that took no part" in model_card(record)
+    assert "(test)" not in model_card(record)
+
+
+def test_the_card_says_how_long_a_pass_takes_and_where() -> None:
+    record = {"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}}
+    recipe = {"method": {"name": "l1"}}
+    outcome = {"recipe": recipe, "latency_ms": 3.0, "latency_ratio": 0.25}
+    card = model_card({**record, "outcome": outcome, "timed": {"batch": 7, "device": "cuda"}})
+
+    assert "| ms of a forward pass in PyTorch, batch 7, cuda | 12.00 | 3.00 (25.0%) |" in card
+    assert "forward pass" not in model_card({**record, "outcome": {"recipe": recipe}})
