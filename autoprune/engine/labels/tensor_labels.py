@@ -32,7 +32,8 @@ class TensorLabels:
 
     def get(self, tensor: object) -> list[Block]:
         """The tensor's labelled dimensions; tensors never seen have none."""
-        return self.blocks.get(id(tensor), (None, []))[1]
+        found = self.blocks.get(id(tensor))
+        return [] if found is None else found[1]
 
     def set(self, tensor: object, blocks: Iterable[Block]) -> None:
         """Give a tensor labels; whatever is no tensor is left alone."""
