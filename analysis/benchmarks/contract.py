@@ -27,7 +27,7 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.analysis.benchmarks.markdown import machine
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row
 from autoprune.engine.allocation.allocate import TOLERANCE, Scores, allocate, smallest
 from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
@@ -114,7 +114,7 @@ class Subject:
         seconds = process_time() - began
         cut = prune(self.model, self.graph, keep, fold=False)
         flops = self.flops(cut)
-        wrong = self._wrong(case, keep, cut, flops)
+        wrong = self._broken_promise(case, keep, cut, flops)
         return Result(case, "broken" if wrong else "met", seconds, flops / self.dense, wrong)
 
     def check(self, case: Case) -> Result:
@@ -128,7 +128,7 @@ class Subject:
             return replace(result, outcome="broken", said=f"names {false or named or 'nothing'}: {result.said}")
         return result
 
-    def _wrong(self, case: Case, keep: Keep, cut: nn.Module, flops: int) -> str:
+    def _broken_promise(self, case: Case, keep: Keep, cut: nn.Module, flops: int) -> str:
         """What is broken about a model that was promised, or nothing."""
         if abs(flops / self.dense - case.ratio) > TOLERANCE + 1e-9:
             return f"{flops / self.dense:.4f} instead of {case.ratio}"
@@ -173,7 +173,7 @@ class Report:
         cells = [f"{100 * ratio:.1f}" for ratio in self.lowest]
         cells += [str(self.count(outcome)) for outcome in OUTCOMES]
         cells += [f"{100 * max(misses, default=0):.2f}", f"{statistics.median(times):.1f}", f"{max(times):.1f}"]
-        return f"| {self.model} | {' | '.join(cells)} |"
+        return table_row([self.model, *cells])
 
     def notes(self) -> list[str]:
         """A line for every case that is broken, and for those refused between two widths."""
@@ -219,12 +219,11 @@ def table(reports: Sequence[Report], seed: int, seconds: float) -> str:
         "*Refused*: out of reach, or between two widths; what the error names instead was asked for and met. Times are",
         "processor time of `allocate`, refusals included.",
         "",
-        f"{machine()}; {versions}; {seconds:.0f} s.",
+        f"{describe_machine()}; {versions}; {seconds:.0f} s.",
         "",
         f"Met of the ratios {RATIOS[0]} to {RATIOS[-1]}: {', '.join(share_met(reports, n) for n in ROUND_TO)}.",
         "",
-        f"| model | {' | '.join(head)} |",
-        f"|---|{'---:|' * len(head)}",
+        *table_head(["model", *head]),
         *(report.row() for report in reports),
         f"| all |{' |' * len(ROUND_TO)} {totals} | | | |",
     ]

@@ -27,6 +27,7 @@ from torch import nn
 from torchvision.models import DenseNet, ResNet
 from torchvision.models.resnet import Bottleneck
 
+from autoprune.analysis.benchmarks.markdown import table_head, table_row
 from autoprune.engine.tracing.trace import trace
 
 DENSE_BLOCKS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)}
@@ -107,31 +108,34 @@ def exponent(sizes: Sequence[Size], work: str, cost: str) -> float:
 def table(sizes: Sequence[Size]) -> str:
     """Two tables in Markdown: the networks, and the exponents of each family."""
     networks = [
-        f"| {s.model} | {s.layers:,} | {s.channels:,} | {s.labels:,} | {s.seconds * 1e3:,.0f} | {s.bytes / 2**20:.0f} |"
+        table_row([s.model, *(f"{n:,.0f}" for n in (s.layers, s.channels, s.labels, s.seconds * 1e3, s.bytes / 2**20))])
         for s in sizes
     ]
-    exponents = [_exponents(family, [s for s in sizes if s.family == family]) for family in FAMILIES]
+    exponents = [_exponents_row(family, [s for s in sizes if s.family == family]) for family in FAMILIES]
     return "\n".join(
         [
-            "| traced | layers | channels | labels | ms | peak, MiB |",
-            "|---|---:|---:|---:|---:|---:|",
+            *table_head(["traced", "layers", "channels", "labels", "ms", "peak, MiB"]),
             *networks,
             "",
-            "| exponent of | time by layers | by channels | by labels | memory by layers | by channels | by labels |",
-            "|---|---:|---:|---:|---:|---:|---:|",
+            *table_head(
+                [
+                    *("exponent of", "time by layers", "by channels", "by labels"),
+                    *("memory by layers", "by channels", "by labels"),
+                ]
+            ),
             *exponents,
         ]
     )
 
 
-def _exponents(family: str, sizes: Sequence[Size]) -> str:
+def _exponents_row(family: str, sizes: Sequence[Size]) -> str:
     works = [work for work in ("layers", "channels", "labels") if len({getattr(s, work) for s in sizes}) > 1]
     cells = [
         f"{exponent(sizes, work, cost):.2f}" if work in works else ""
         for cost in ("seconds", "bytes")
         for work in ("layers", "channels", "labels")
     ]
-    return f"| {family} | {' | '.join(cells)} |"
+    return table_row([family, *cells])
 
 
 def main() -> None:

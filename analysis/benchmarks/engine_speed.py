@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.analysis.benchmarks import engine_growth
-from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
 from autoprune.engine.allocation.allocate import allocate
 from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
@@ -160,10 +160,10 @@ def copier(model: nn.Module, graph: ChannelGraph, keep: Keep) -> Callable[[], li
         (tensor.detach(), [(dim, torch.from_numpy(kept.copy())) for dim, kept in cuts.get(name, ())])
         for name, tensor in named_tensors(model)
     ]
-    return lambda: [_copied(tensor, selected) for tensor, selected in work]
+    return lambda: [_copy_selected(tensor, selected) for tensor, selected in work]
 
 
-def _copied(tensor: Tensor, selected: Sequence[tuple[int, Tensor]]) -> Tensor:
+def _copy_selected(tensor: Tensor, selected: Sequence[tuple[int, Tensor]]) -> Tensor:
     if not selected:
         return tensor.clone()
     for dim, kept in selected:
@@ -236,7 +236,7 @@ def line(row: Row) -> str:
         ratios = (row.ratio("whole"), row.ratio("candidate"), row.ratio("candidate", copied=True))
         cells += [f"{row.seconds(name) * 1e3:,.0f}" for name in ("theirs", "their_copy")]
         cells += [f"{row.left:.0%} / {row.their_left:.0%}", *(f"{ratio:.1f}" for ratio in ratios)]
-    return f"| {row.model} | {' | '.join(cells)} |"
+    return table_row([row.model, *cells])
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -266,11 +266,10 @@ def table(rows: Sequence[Row], rounds: int, costs: float, growth: str, load: Seq
             "# The engine's speed",
             "",
             f"{datetime.now(UTC):%Y-%m-%d}, `python -m autoprune.analysis.benchmarks.engine_speed`: what is counted.",
-            f"{machine()}; {versions}, {peer}; load average {load[0]:.1f} before, {load[1]:.1f} after.",
+            f"{describe_machine()}; {versions}, {peer}; load average {load[0]:.1f} before, {load[1]:.1f} after.",
             f"Milliseconds of processor time, medians of {rounds} rounds.",
             "",
-            f"| {' | '.join(columns)} |",
-            f"|---|{'---:|' * (len(columns) - 1)}",
+            *table_head(columns),
             *map(line, rows),
             "",
             summary(rows),
@@ -304,7 +303,7 @@ def main() -> None:
     text = table(rows, options.rounds, costs, engine_growth.table(growth), [*load, os.getloadavg()[0]])
     print(text)
     if options.table is not None:
-        write(options.table, text)
+        write_measured(options.table, text)
     if options.json is not None:
         found: Mapping[str, Any] = {"rows": [asdict(row) for row in rows], "growth": [asdict(g) for g in growth]}
         options.json.write_text(json.dumps({**found, "costs_per_second": costs}, indent=1))

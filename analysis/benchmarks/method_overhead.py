@@ -39,7 +39,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
 from autoprune.analysis.benchmarks.train_speed import BATCH, open_task
 from autoprune.methods import METHODS, Method, Stage
 from autoprune.recipe import Allocation, Target, Training
@@ -143,27 +143,27 @@ class Side:
 
     def __init__(self, subject: Subject, method: Method | None) -> None:
         self.subject, self.method = subject, method
-        self._begin()
+        self._start_stage()
 
-    def _begin(self) -> None:
+    def _start_stage(self) -> None:
         self.loop = self.subject.stage(self.method)
-        self.batches = _batches(self.loop)
+        self.batches = _stage_batches(self.loop)
 
     def round(self) -> float:
         """Seconds per step over the next tenth of the stage."""
         count = max(1, self.loop.steps // PARTS)
         if self.loop.step + count > self.loop.steps:
-            self._begin()
+            self._start_stage()
         runtime, loop = self.subject.runtime, self.loop
         with runtime.limits(), runtime.training(loop.model), loop.randomness(), listening(loop.regulariser, loop.model):
-            return self.subject.seconds(lambda: self._steps(count)) / count
+            return self.subject.seconds(lambda: self._train_steps(count)) / count
 
-    def _steps(self, count: int) -> None:
+    def _train_steps(self, count: int) -> None:
         for _ in range(count):
             self.loop.train_step(self.subject.runtime.arrange(next(self.batches)))
 
 
-def _batches(loop: TrainingLoop) -> Iterator[Batch]:
+def _stage_batches(loop: TrainingLoop) -> Iterator[Batch]:
     """All of its stage, pass after pass over the data, as `TrainingLoop.run` takes them."""
     while loop.step < loop.steps:
         yield from loop.batches_left()
@@ -175,7 +175,7 @@ def alone(subject: Subject, method: Method) -> float:
     regulariser, total = loop.regulariser, 0.0
     assert regulariser is not None  # only methods with a stage are measured
     with subject.runtime.limits(), listening(regulariser, loop.model):
-        batch = subject.runtime.arrange(next(_batches(loop)))
+        batch = subject.runtime.arrange(next(_stage_batches(loop)))
         loop.compute_loss(batch).backward()
         parameters = [parameter for parameter in loop.model.parameters() if parameter.grad is not None]
         live = [tensor for parameter in parameters for tensor in (parameter.detach(), parameter.grad)]
@@ -184,11 +184,11 @@ def alone(subject: Subject, method: Method) -> float:
             if isinstance(regulariser, Listener):
                 loop.compute_loss(batch).backward()
             torch._foreach_copy_(live, kept)
-            total += subject.seconds(lambda step=step: _press(regulariser, loop.model, step, loop.steps))
+            total += subject.seconds(lambda step=step: _regularise(regulariser, loop.model, step, loop.steps))
     return total / loop.steps
 
 
-def _press(regulariser: Regulariser, model: nn.Module, step: int, steps: int) -> None:
+def _regularise(regulariser: Regulariser, model: nn.Module, step: int, steps: int) -> None:
     regulariser.before_step(model, step, steps)
     regulariser.after_step(model, step, steps)
 
@@ -230,7 +230,7 @@ def line(row: Row) -> str:
     limit = f"{LIMITS[row.method]:.0%}" if row.method in LIMITS else ""
     verdict = {True: "met", False: "**not met**", None: ""}[row.met]
     cells = [*times, f"{row.whole:+.1%}", f"{row.alone * 1e3:.2f}", f"{row.apart:.1%}", limit, verdict]
-    return f"| {row.method} | {' | '.join(cells)} |"
+    return table_row([row.method, *cells])
 
 
 def table(rows: Sequence[Row], about: str) -> str:
@@ -252,8 +252,7 @@ def table(rows: Sequence[Row], about: str) -> str:
             f"{datetime.now(UTC):%Y-%m-%d}; its docstring says what is counted.",
             about,
             "",
-            f"| {' | '.join(columns)} |",
-            f"|---|{'---:|' * (len(columns) - 1)}",
+            *table_head(columns),
             *map(line, rows),
         ]
     )
@@ -262,7 +261,7 @@ def table(rows: Sequence[Row], about: str) -> str:
 def where(subject: Subject, model: str, rounds: int, load: float) -> str:
     """Machine, versions, network, runtime, rounds."""
     runtime = subject.runtime
-    name = torch.cuda.get_device_name(runtime.device) if runtime.device.startswith("cuda") else machine()
+    name = torch.cuda.get_device_name(runtime.device) if runtime.device.startswith("cuda") else describe_machine()
     layout = "channels-last" if runtime.channels_last else "NCHW"
     return (
         f"{name}; torch {torch.__version__}, Python {platform.python_version()}; load average {load:.1f} before.\n"
@@ -285,7 +284,7 @@ def main() -> None:
     text = table(rows, where(subject, options.model, options.rounds, load))
     print(text)
     if options.table is not None:
-        write(options.table, text)
+        write_measured(options.table, text)
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

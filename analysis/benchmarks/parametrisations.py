@@ -30,7 +30,7 @@ import optuna
 import torch
 
 from autoprune import methods
-from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.markdown import describe_machine, mean_and_std, table_head, table_row, write_measured
 from autoprune.errors import StudyError
 from autoprune.recipe import Recipe, Training
 from autoprune.study.log import append_line, read_lines
@@ -100,7 +100,7 @@ def search(
     Raises:
         StudyError: `past` is of another search.
     """
-    study, options = _study(plan), _options(space)
+    study, options = _optuna_study(plan), _options_by_name(space)
     if options is not None:
         points = list(product(*options.values()))
         most = min(most, len(points))
@@ -110,7 +110,7 @@ def search(
         trial = study.ask()
         recipe = Recipe.from_dict(space.walk(trial))
         known = past[number] if number < len(past) else None
-        row = known or _evaluated(plan, number, recipe, measure)
+        row = known or _evaluation_row(plan, number, recipe, measure)
         if row["recipe"] != recipe.to_dict():
             raise StudyError(f"evaluation {number} on file is of another search", where=str(plan))
         study.tell(trial, row["accuracy"] or 0.0)
@@ -118,20 +118,20 @@ def search(
             yield row
 
 
-def _options(space: Space) -> dict[str, list[Any]] | None:
+def _options_by_name(space: Space) -> dict[str, list[Any]] | None:
     """Per parameter, what it may be; None if there are numbers among them."""
     parameters = space.parameters()
     found = {name: list(item.options) for name, item in parameters.items() if isinstance(item, Choice)}
     return found if len(found) == len(parameters) else None
 
 
-def _study(plan: Plan) -> optuna.Study:
+def _optuna_study(plan: Plan) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=plan.seed)
     return optuna.create_study(direction="maximize", sampler=sampler)
 
 
-def _evaluated(plan: Plan, number: int, recipe: Recipe, measure: Callable[[Recipe], Outcome]) -> Row:
+def _evaluation_row(plan: Plan, number: int, recipe: Recipe, measure: Callable[[Recipe], Outcome]) -> Row:
     began = time.perf_counter()
     outcome = measure(recipe)
     return {
@@ -165,52 +165,47 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown: a table per target, parametrisations as they are listed above."""
     targets = sorted({row["flops"] for row in rows}, reverse=True)
     seconds = statistics.median([row["seconds"] for row in rows if row["kind"] == "evaluation"])
-    return "\n".join([_head(seconds), *(_target(flops, rows) for flops in targets)]) + "\n"
+    return "\n".join([_page_head(seconds), *(_target_table(flops, rows) for flops in targets)]) + "\n"
 
 
-def _head(seconds: float) -> str:
+def _page_head(seconds: float) -> str:
+    how = f"an evaluation takes {seconds:.1f} s. Accuracy in per cent, mean and standard deviation"
     return (
         "# Parametrisations of the widths\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, `python -m autoprune.analysis.benchmarks.parametrisations`: what is compared.\n"
-        f"{machine()}; an evaluation takes {seconds:.1f} s. Accuracy in per cent, mean and standard deviation\n"
+        f"{describe_machine()}; {how}\n"
         "over seeds of the search: after the cut, the best of the first evaluations; then the best of all, fine-tuned\n"
         f"with {TUNING.images:,} images and measured on other images than it was chosen by.\n"
     )
 
 
-def _target(flops: float, rows: Sequence[Row]) -> str:
+def _target_table(flops: float, rows: Sequence[Row]) -> str:
     made = max(row["number"] + 1 for row in rows if row["flops"] == flops and row["kind"] == "evaluation")
     seen = [count for count in SEEN if count <= made]
     heads = [*(f"best of {count}" for count in seen), "fine-tuned"]
     lines = [
         f"\n## {flops:.0%} of the FLOPs\n",
-        f"| parametrisation | numbers | seeds | {' | '.join(heads)} |",
-        f"|---|{'---:|' * (len(heads) + 2)}",
+        *table_head(["parametrisation", "numbers", "seeds", *heads]),
     ]
     for name in ALLOCATIONS:
         seeds = sorted({row["seed"] for row in rows if row["name"] == name and row["flops"] == flops})
         plans = [Plan(name, flops, seed) for seed in seeds]
         if any(plan.of(rows, "tuned") for plan in plans):
-            lines.append(_line(name, [plan for plan in plans if plan.of(rows, "tuned")], rows, seen))
+            lines.append(_table_line(name, [plan for plan in plans if plan.of(rows, "tuned")], rows, seen))
     return "\n".join(lines)
 
 
-def _line(name: str, plans: Sequence[Plan], rows: Sequence[Row], seen: Sequence[int]) -> str:
+def _table_line(name: str, plans: Sequence[Plan], rows: Sequence[Row], seen: Sequence[int]) -> str:
     searches = [plan.of(rows, "evaluation") for plan in plans]
-    best = [_spread([best_after(search, count) for search in searches]) for count in seen]
-    after = _spread([plan.of(rows, "tuned")[-1]["after"] or 0.0 for plan in plans])
-    return "| " + " | ".join([name, str(_numbers(searches[0])), str(len(plans)), *best, after]) + " |"
+    best = [mean_and_std([100 * best_after(search, count) for search in searches]) for count in seen]
+    after = mean_and_std([100 * (plan.of(rows, "tuned")[-1]["after"] or 0.0) for plan in plans])
+    return table_row([name, _count_numbers(searches[0]), len(plans), *best, after])
 
 
-def _numbers(rows: Sequence[Row]) -> int:
+def _count_numbers(rows: Sequence[Row]) -> int:
     """How many values of the allocation differ between evaluations."""
     flat = [{**row["recipe"]["allocation"], **row["recipe"]["allocation"]["ratios"]} for row in rows]
     return sum(key != "ratios" and len({found[key] for found in flat}) > 1 for key in flat[0])
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.2f}{spread}"
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -228,23 +223,23 @@ def shared_state_of(data: Path) -> tuple[SharedState, SharedState]:
 
 def main() -> None:
     """Run what is missing, and write the table."""
-    args = _arguments()
+    args = _parse_arguments()
     selecting, reported = shared_state_of(args.data)
     groups = [(group.id, group.stage) for group in selecting.graph.prunable]
     plans = [Plan(name, flops, seed) for seed in args.seeds for flops in args.flops for name in args.only]
     for plan in plans:
         past, space = plan.of(read_rows(args.out), "evaluation"), plan.space(groups)
         for row in search(plan, space, args.evaluations, past, lambda recipe: run(recipe, selecting).outcome):
-            _note(args.out, row)
+            _append_row(args.out, row)
     for plan in plans:
         found = plan.of(read_rows(args.out), "evaluation")
         if not any(row["evaluations"] == len(found) for row in plan.of(read_rows(args.out), "tuned")):
-            _note(args.out, tuned(plan, found, lambda recipe: run(recipe, reported).outcome))
+            _append_row(args.out, tuned(plan, found, lambda recipe: run(recipe, reported).outcome))
     if args.table:
-        write(args.table, table(read_rows(args.out)))
+        write_measured(args.table, table(read_rows(args.out)))
 
 
-def _note(file: Path, row: Row) -> None:
+def _append_row(file: Path, row: Row) -> None:
     append_line(file, json.dumps(row))
     told = {key: item for key, item in row.items() if key not in ("recipe", "widths")}
     print(json.dumps(told), flush=True)
@@ -255,7 +250,7 @@ def read_rows(file: Path) -> list[Row]:
     return [json.loads(line) for _, line in read_lines(file)]
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
 from autoprune.engine.allocation.allocate import allocate
 from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph, Floats
@@ -111,18 +111,18 @@ class Network:
         """Accuracy without noise, and the FLOPs ratio; `TargetError` if the recipe cannot meet its target."""
         if recipe.method.name == DENSE:
             return DENSE_ACCURACY, 1.0
-        keep = allocate(self.graph, self._scores(recipe.method), recipe.target, recipe.allocation)
-        lost = sum(self.sensitivity[name] * self._lost(name, keep) ** 1.5 for name in self.importance)
+        keep = allocate(self.graph, self._method_scores(recipe.method), recipe.target, recipe.allocation)
+        lost = sum(self.sensitivity[name] * self._lost_importance(name, keep) ** 1.5 for name in self.importance)
         off = 0.065 * np.log10(recipe.training.lr / 0.025) ** 2
         accuracy = CHANCE + (DENSE_ACCURACY - CHANCE) * np.exp(-HARM * lost / sum(self.sensitivity.values()))
         return max(float(accuracy - off), 0.0), cost(self.graph, keep).ratios(cost(self.graph, Keep.all()))["flops"]
 
-    def _lost(self, name: str, keep: Keep) -> float:
+    def _lost_importance(self, name: str, keep: Keep) -> float:
         values = self.importance[name]
         kept = dict(keep.kept).get(name, range(len(values)))
         return 1 - float(values[list(kept)].sum() / values.sum())
 
-    def _scores(self, method: MethodChoice) -> dict[str, Floats]:
+    def _method_scores(self, method: MethodChoice) -> dict[str, Floats]:
         """What a method takes the importance for; the same for every recipe of the method."""
         random = np.random.default_rng(zlib.crc32(method.name.encode()))
         if method.name == RANDOM:
@@ -218,16 +218,16 @@ def milliseconds(name: str, size: int) -> float:
 def table(searches: Sequence[Search], times: Mapping[tuple[str, int], float]) -> str:
     """The result as Markdown; a search that ended before a count has no cell there."""
     heads = [f"after {count}" for count in COUNTS] + ["seeds"] + [f"ms at {size}" for size in SIZES]
-    lines = ["| sampler | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    lines = table_head(["sampler", *heads])
     for name in dict.fromkeys(one.sampler for one in searches):
         mine = [one.volumes for one in searches if one.sampler == name]
-        cells = [_cell([row[index] for row in mine if len(row) > index]) for index in range(len(COUNTS))]
+        cells = [_mean_and_error([row[index] for row in mine if len(row) > index]) for index in range(len(COUNTS))]
         spent = [f"{times[name, size]:.0f}" if (name, size) in times else "" for size in SIZES]
-        lines.append(f"| {name} | " + " | ".join([*cells, str(len(mine)), *spent]) + " |")
+        lines.append(table_row([name, *cells, len(mine), *spent]))
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float]) -> str:
+def _mean_and_error(values: Sequence[float]) -> str:
     if not values:
         return ""
     error = f" ± {statistics.stdev(values) / len(values) ** 0.5:.4f}" if len(values) > 1 else ""
@@ -278,7 +278,9 @@ def main() -> None:
     if options.table:
         title = "# Which sampler: `python -m autoprune.analysis.benchmarks.samplers`"
         how = "Hypervolume (higher is better) after so many recipes, mean ± standard error over the seeds; and the"
-        write(options.table, f"{title}\n\n{how} processor time of a proposal. {machine()}.\n\n{text}\n")
+        write_measured(
+            options.table, f"{title}\n\n{how} processor time of a proposal. {describe_machine()}.\n\n{text}\n"
+        )
 
 
 if __name__ == "__main__":

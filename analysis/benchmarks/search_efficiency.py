@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from autoprune import methods
-from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
 from autoprune.study.folder import Study, load_study
 from autoprune.study.log import append_line, read_lines
 from autoprune.study.pareto import hypervolume
@@ -122,7 +122,7 @@ def run_ours(side: str, data: Path, network: str, minutes: float, seed: int) -> 
             for _ in range(KILLS):
                 _kill_after(draw.uniform(SHORTEST, LONGEST), command, environment)
                 command = [*autoprune, "resume", out]
-        _call(command, environment)
+        _run_command(command, environment)
         found = describe(load_study(out))
         return {**found, "busy": None} if side == KILLED else found  # in it the time of the dead would count
 
@@ -169,7 +169,7 @@ def run_glue(glue: Path, data: Path, network: str, minutes: float, seed: int) ->
             "--fast",
         ]
         command += ["--weights", str(data / "weights" / f"{network}_cifar10.safetensors"), "--out", str(out)]
-        _call(command, {})
+        _run_command(command, {})
         with out.open() as file:
             rows = [(float(r["seconds"]), float(r["macs_ratio"]), float(r["accuracy"])) for r in csv.DictReader(file)]
     return {"points": rows, "counts": {"completed": len(rows)}, "busy": None}
@@ -193,7 +193,7 @@ def _kill_after(seconds: float, command: Sequence[str], environment: dict[str, s
         raise SystemExit(f"{' '.join(command)}\nended with {process.returncode} before it was to be killed")
 
 
-def _call(command: Sequence[str], environment: dict[str, str]) -> None:
+def _run_command(command: Sequence[str], environment: dict[str, str]) -> None:
     result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         raise SystemExit(f"{' '.join(command)}\nfailed with {result.returncode}:\n{result.stderr[-2000:]}")
@@ -210,7 +210,7 @@ def measure(side: str, options: argparse.Namespace, seed: int) -> Run:
         minutes=options.minutes,
         seed=seed,
         wall=time.monotonic() - began,
-        machine=machine(),
+        machine=describe_machine(),
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         load=load,
         **found,
@@ -228,15 +228,15 @@ def read_runs(file: Path) -> list[Run]:
 
 def page(runs: Sequence[Run]) -> str:
     """All runs as Markdown: per network what every side reached, and how long it took to reach the loop's end."""
-    lines = ["# A search beside an evening's loop, and beside itself with parts left out", "", _how(runs)]
+    lines = ["# A search beside an evening's loop, and beside itself with parts left out", "", _page_head(runs)]
     for network in dict.fromkeys(run.network for run in runs):
         of_network = [run for run in runs if run.network == network]
-        lines += ["", f"## {network}, {of_network[0].minutes:g} minutes a run", "", *_table(of_network)]
+        lines += ["", f"## {network}, {of_network[0].minutes:g} minutes a run", "", *_network_table(of_network)]
         lines += ["", f"![hypervolume over time, {network}](search_efficiency_{network}.svg)"]
     return "\n".join(lines)
 
 
-def _how(runs: Sequence[Run]) -> str:
+def _page_head(runs: Sequence[Run]) -> str:
     loads = [run.load for run in runs]
     return (
         f"`python -m autoprune.analysis.benchmarks.search_efficiency`; {runs[0].machine};\n"
@@ -249,18 +249,17 @@ def _how(runs: Sequence[Run]) -> str:
     )
 
 
-def _table(runs: Sequence[Run]) -> list[str]:
+def _network_table(runs: Sequence[Run]) -> list[str]:
     glue = {run.seed: run for run in runs if run.side == GLUE}
-    limits = "".join(f" at <= {limit:.0%} FLOPs |" for limit in LIMITS)
-    ends = "reached | of the loop's time | busy | command"
-    lines = [f"| side | seeds | completed | stopped | hypervolume |{limits} {ends} |"]
-    lines += [f"|---|{'---:|' * (8 + len(LIMITS))}"]
+    limits = (f"at <= {limit:.0%} FLOPs" for limit in LIMITS)
+    ends = ("reached", "of the loop's time", "busy", "command")
+    lines = table_head(["side", "seeds", "completed", "stopped", "hypervolume", *limits, *ends])
     for side in dict.fromkeys(run.side for run in runs):
-        lines.append(_line(side, [run for run in runs if run.side == side], glue))
+        lines.append(_side_row(side, [run for run in runs if run.side == side], glue))
     return lines
 
 
-def _line(side: str, runs: Sequence[Run], glue: dict[int, Run]) -> str:
+def _side_row(side: str, runs: Sequence[Run], glue: dict[int, Run]) -> str:
     pairs = [(run, glue[run.seed]) for run in runs if run.seed in glue]
     times = [(run.reaches(loop.volume), loop.reaches(loop.volume)) for run, loop in pairs]
     reached = [(ours, ours / theirs) for ours, theirs in times if ours is not None and theirs]
@@ -268,19 +267,22 @@ def _line(side: str, runs: Sequence[Run], glue: dict[int, Run]) -> str:
     cells = [
         side,
         ", ".join(str(run.seed) for run in runs),
-        _spread([run.counts.get("completed", 0) for run in runs], "{:.0f}"),
-        _spread([run.counts.get("stopped", 0) for run in runs], "{:.0f}"),
-        _spread([run.volume for run in runs], "{:.4f}"),
-        *(_spread([100 * best for run in runs if (best := run.best(limit))], "{:.2f} %") or "none" for limit in LIMITS),
-        (_spread([seconds for seconds, _ in reached], "{:.0f} s") + missed) if times else "",
-        _spread([share for _, share in reached], "{:.0%}") if times else "",
-        _spread([run.busy for run in runs if run.busy is not None], "{:.1%}"),
-        _spread([run.wall for run in runs], "{:.0f} s"),
+        _mean_and_range([run.counts.get("completed", 0) for run in runs], "{:.0f}"),
+        _mean_and_range([run.counts.get("stopped", 0) for run in runs], "{:.0f}"),
+        _mean_and_range([run.volume for run in runs], "{:.4f}"),
+        *(
+            _mean_and_range([100 * best for run in runs if (best := run.best(limit))], "{:.2f} %") or "none"
+            for limit in LIMITS
+        ),
+        (_mean_and_range([seconds for seconds, _ in reached], "{:.0f} s") + missed) if times else "",
+        _mean_and_range([share for _, share in reached], "{:.0%}") if times else "",
+        _mean_and_range([run.busy for run in runs if run.busy is not None], "{:.1%}"),
+        _mean_and_range([run.wall for run in runs], "{:.0f} s"),
     ]
-    return f"| {' | '.join(cells)} |"
+    return table_row(cells)
 
 
-def _spread(values: Sequence[float], form: str) -> str:
+def _mean_and_range(values: Sequence[float], form: str) -> str:
     if not values:
         return ""
     mean = form.format(statistics.mean(values))
@@ -299,7 +301,7 @@ def draw(runs: Sequence[Run], folder: Path) -> None:
         of_network = [run for run in drawn if run.network == network]
         figure, (whole, end) = plt.subplots(1, 2, layout="constrained")
         for axis in (whole, end):
-            _lines(axis, of_network)
+            _draw_curves(axis, of_network)
         whole.set(ylabel="hypervolume", title=f"{network}, CIFAR-10")
         ours = [run.volume for run in of_network if run.side != GLUE]
         if ours:
@@ -309,7 +311,7 @@ def draw(runs: Sequence[Run], folder: Path) -> None:
         plt.close(figure)
 
 
-def _lines(axis: Any, runs: Sequence[Run]) -> None:
+def _draw_curves(axis: Any, runs: Sequence[Run]) -> None:
     for number, side in enumerate(dict.fromkeys(run.side for run in runs)):
         for turn, run in enumerate(run for run in runs if run.side == side):
             seconds, volumes = np.array([(0.0, 0.0), *run.curve]).T
@@ -323,7 +325,7 @@ def _lines(axis: Any, runs: Sequence[Run]) -> None:
 
 def main() -> None:
     """Run what is missing, and write page and figures."""
-    options = _arguments()
+    options = _parse_arguments()
     for seed in options.seeds:
         for side in options.sides:
             wanted = (side, options.network, options.minutes, seed)
@@ -335,11 +337,11 @@ def main() -> None:
             print(f"{side}, seed {seed}: hypervolume {run.volume:.4f}, {run.counts}, busy {run.busy}", flush=True)
     if options.table is not None:
         runs = read_runs(options.out)
-        write(options.table, page(runs))
+        write_measured(options.table, page(runs))
         draw(runs, options.table.parent)
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--glue", type=Path)

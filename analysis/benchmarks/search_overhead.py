@@ -26,7 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import autoprune
-from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
 from autoprune.search.running.progress import StudyProgress
 from autoprune.study.outcome import Outcome
 
@@ -96,27 +96,29 @@ def spans(outcomes: Sequence[Outcome], began: float, ended: float) -> Spans:
 
 def page(found: Spans, driver: dict[str, tuple[int, float]], images: int, load: float) -> str:
     """Markdown."""
-    lines = [_head(found, images, load), "| what | worker seconds | share |", "|---|---:|---:|"]
+    lines = [_page_head(found, images, load), *table_head(["what", "worker seconds", "share"])]
     total = found.workers * found.wall
-    lines += [f"| {what} | {seconds:.1f} | {seconds / total:.1%} |" for what, seconds in _rows(found).items()]
-    lines += ["", "| the driver's own time, beside the workers | calls | seconds | ms a call |", "|---|---:|---:|---:|"]
+    lines += [
+        table_row([what, f"{spent:.1f}", f"{spent / total:.1%}"]) for what, spent in _seconds_by_use(found).items()
+    ]
+    lines += ["", *table_head(["the driver's own time, beside the workers", "calls", "seconds", "ms a call"])]
     for what, (calls, seconds) in driver.items():
-        lines.append(f"| {what} | {calls} | {seconds:.2f} | {1000 * seconds / calls:.1f} |")
+        lines.append(table_row([what, calls, f"{seconds:.2f}", f"{1000 * seconds / calls:.1f}"]))
     return "\n".join(lines)
 
 
-def _head(found: Spans, images: int, load: float) -> str:
+def _page_head(found: Spans, images: int, load: float) -> str:
     return (
         "# Where a search's time goes\n\n"
-        f"`python -m autoprune.analysis.benchmarks.search_overhead`; {machine()}; {datetime.now(UTC):%Y-%m-%d}; "
-        f"load before {load:.1f}.\n"
+        f"`python -m autoprune.analysis.benchmarks.search_overhead`; {describe_machine()}; "
+        f"{datetime.now(UTC):%Y-%m-%d}; load before {load:.1f}.\n"
         f"{SPACE} with {images:,} images a recipe: {found.trials} legs, each a trial of Tune's, median "
         f"{found.median:.1f} s, on {found.workers} workers;\nthe command took {found.wall:.0f} s. "
         f"Outside trials: {found.outside:.1%} of the workers' time.\n"
     )
 
 
-def _rows(found: Spans) -> dict[str, float]:
+def _seconds_by_use(found: Spans) -> dict[str, float]:
     stages = sorted(found.inside.items(), key=lambda item: -item[1])
     return {
         **{f"inside trials: {stage}": seconds for stage, seconds in stages},
@@ -164,7 +166,7 @@ def main() -> None:
         out = Path(folder) / "study"
         study = autoprune.search(SPACE, out=out, minutes=args.minutes, overrides=overrides, view=clock)
     found = spans(study.outcomes, began - clock.origin, time.time() - clock.origin)
-    write(args.table, page(found, driver_times(profile), args.images, load))
+    write_measured(args.table, page(found, driver_times(profile), args.images, load))
 
 
 if __name__ == "__main__":

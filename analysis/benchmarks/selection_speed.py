@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.analysis.benchmarks.engine_speed import HALF, timed
-from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.tracing.trace import trace
@@ -142,7 +142,7 @@ def line(row: Row) -> str:
     times = [f"{pick(row.seconds):.3f}" for pick in (statistics.median, min, max)]
     limit = "" if row.limit is None else f"{row.limit:g} s"
     verdict = {True: "met", False: "**not met**", None: ""}[row.met]
-    return f"| {row.net} | {row.method} | {' | '.join(times)} | {row.ratio:,.1f} | {limit} | {verdict} |"
+    return table_row([row.net, row.method, *times, f"{row.ratio:,.1f}", limit, verdict])
 
 
 def table(rows: Sequence[Row], about: str) -> str:
@@ -155,8 +155,7 @@ def table(rows: Sequence[Row], about: str) -> str:
             f"{datetime.now(UTC):%Y-%m-%d}; its docstring says what is counted.",
             about,
             "",
-            f"| {' | '.join(columns)} |",
-            f"|---|---|{'---:|' * (len(columns) - 2)}",
+            *table_head(columns, text=(0, 1)),
             *map(line, rows),
         ]
     )
@@ -167,7 +166,7 @@ def where(subjects: Mapping[str, Subject], rounds: int, load: Sequence[float]) -
     versions = f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
     return "\n".join(
         [
-            f"{machine()}; {versions}; load average {load[0]:.1f} before, {load[1]:.1f} after.",
+            f"{describe_machine()}; {versions}; load average {load[0]:.1f} before, {load[1]:.1f} after.",
             f"Seconds of processor time, {rounds} rounds.",
             *map(str, subjects.values()),
         ]
@@ -189,7 +188,7 @@ def main() -> None:
     text = table(rows, where(subjects, options.rounds, [*load, os.getloadavg()[0]]))
     print(text)
     if options.table is not None:
-        write(options.table, text)
+        write_measured(options.table, text)
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
-from autoprune.analysis.benchmarks.markdown import machine
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row
 from autoprune.recipe import Training
 from autoprune.tasks import Task, load_task
 from autoprune.tasks.zoo import BasicBlock
@@ -178,17 +178,17 @@ def table(rows: list[Row], pixels: str, rounds: int, images: int) -> str:
     """The result as Markdown."""
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     how = f"batch {BATCH}; medians of {rounds} rounds of {images} images, the sides in turns."
+    columns = ("network", "defaults, images/s", "bare", "ours", "ours / defaults", "ours / bare", "ours ran as")
     lines = [
-        f"{machine()}; {versions}; {pixels}; {how}",
+        f"{describe_machine()}; {versions}; {pixels}; {how}",
         "",
-        "| network | defaults, images/s | bare | ours | ours / defaults | ours / bare | ours ran as |",
-        "|---|---:|---:|---:|---:|---:|---|",
+        *table_head(columns, text=(0, len(columns) - 1)),
     ]
     for row in rows:
         layout = "channels-last" if row.runtime.channels_last else "NCHW"
-        speeds = " | ".join(f"{statistics.median(side):,.0f}" for side in (row.defaults, row.bare, row.ours))
-        ratios = f"{row.ratio('defaults'):.2f} | {row.ratio('bare'):.2f}"
-        lines.append(f"| {row.network} | {speeds} | {ratios} | {row.runtime.precision}, {layout} |")
+        speeds = (f"{statistics.median(side):,.0f}" for side in (row.defaults, row.bare, row.ours))
+        ratios = (f"{row.ratio(side):.2f}" for side in ("defaults", "bare"))
+        lines.append(table_row([row.network, *speeds, *ratios, f"{row.runtime.precision}, {layout}"]))
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from autoprune.analysis.benchmarks import zoo_table
-from autoprune.analysis.benchmarks.markdown import machine
+from autoprune.analysis.benchmarks.markdown import describe_machine
 from autoprune.analysis.benchmarks.zoo_case import described, measure
 from autoprune.analysis.benchmarks.zoo_models import LIBRARIES, Entry, entries, select
 
@@ -54,16 +54,16 @@ def supervise(entry: Entry, limits: Limits, *, quick: bool = False, seed: int = 
     """The row of one model, measured in a new process; whatever ends that process early is said in the row."""
     context = multiprocessing.get_context("forkserver")
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(entry, limits, quick, seed, there), daemon=True)
+    child = context.Process(target=_measure_in_child, args=(entry, limits, quick, seed, there), daemon=True)
     child.start()
     there.close()
-    found, ending = _listen(here, monotonic() + limits.total)
+    found, ending = _last_row(here, monotonic() + limits.total)
     if ending == LATE:
         child.kill()
     child.join()
     row = {**described(entry), "quick": quick, "checks": {}, **found, "limits": vars(limits), **conditions()}
     if ending != DONE:
-        reason = f"more than {limits.total} s for the model" if ending == LATE else _death(child.exitcode)
+        reason = f"more than {limits.total} s for the model" if ending == LATE else _death_message(child.exitcode)
         row["checks"][row.pop("running", "start")] = {"ok": False, "reason": reason}
     return row
 
@@ -71,7 +71,7 @@ def supervise(entry: Entry, limits: Limits, *, quick: bool = False, seed: int = 
 DONE, LATE, DEAD = "done", "late", "dead"
 
 
-def _listen(pipe: Connection, deadline: float) -> tuple[Row, str]:
+def _last_row(pipe: Connection, deadline: float) -> tuple[Row, str]:
     """The last row sent, and how the process ended: with a complete row, too late, or before it had one."""
     row: Row = {}
     while pipe.poll(max(0.0, deadline - monotonic())):
@@ -84,12 +84,12 @@ def _listen(pipe: Connection, deadline: float) -> tuple[Row, str]:
     return row, LATE
 
 
-def _death(code: int | None) -> str:
+def _death_message(code: int | None) -> str:
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
     return f"the process ended with {how}"
 
 
-def _child(entry: Entry, limits: Limits, quick: bool, seed: int, pipe: Connection) -> None:
+def _measure_in_child(entry: Entry, limits: Limits, quick: bool, seed: int, pipe: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory * 2**30, limits.memory * 2**30))
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -101,11 +101,11 @@ def _child(entry: Entry, limits: Limits, quick: bool, seed: int, pipe: Connectio
 def conditions() -> Row:
     """On what a row was measured."""
     packages = ("torch", "torchvision", "timm", "onnxruntime")
-    versions = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in packages)]
-    return {"machine": machine(), "versions": ", ".join(versions)}
+    versions = [f"Python {platform.python_version()}", *(f"{name} {_version_of(name)}" for name in packages)]
+    return {"machine": describe_machine(), "versions": ", ".join(versions)}
 
 
-def _version(package: str) -> str:
+def _version_of(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -135,7 +135,7 @@ def missing(chosen: list[Entry], before: dict[str, Row], *, quick: bool) -> list
 
 def main() -> None:
     """Measure what is missing, write rows and table, print what failed."""
-    options = _options()
+    options = _parse_options()
     torch.set_num_threads(options.threads)
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     listed = entries(options.library)
@@ -155,7 +155,7 @@ def main() -> None:
         options.table.write_text(zoo_table.table(options.library, [e.name for e in listed], rows))
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("--models", nargs="+", default=[], metavar="GLOB", help="only models of these names")

@@ -130,7 +130,7 @@ def backward(case: Case) -> Numbers:
         why = first_line(error)
     finally:
         case.cut.eval()
-    if _runs(case.dense.train(), inputs):
+    if _runs_through(case.dense.train(), inputs):
         raise CheckError(f"the dense model runs in train mode, the cut one does not: {why}")
     return {"mode": "eval", "not_train": why, **gradients(case.cut, case.inputs)}
 
@@ -139,7 +139,7 @@ _BROKEN = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
 """What a forward pass raises for shapes that do not fit."""
 
 
-def _runs(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+def _runs_through(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
     try:
         run(model, inputs)
     except _BROKEN:
@@ -251,7 +251,7 @@ def attempt(step: Step, case: Case, before: dict[str, Numbers], seconds: int) ->
     except CheckError as error:
         outcome = {"ok": False, "reason": str(error), **error.numbers}
     except Exception as error:  # noqa: BLE001 - whatever a model runs into is a row of the table
-        outcome = {"ok": False, "reason": f"{type(error).__name__}: {first_line(error)}", "where": _where(error)}
+        outcome = {"ok": False, "reason": f"{type(error).__name__}: {first_line(error)}", "where": _last_frame(error)}
     return {**outcome, "seconds": round(time.perf_counter() - began, 3)}
 
 
@@ -284,7 +284,7 @@ def _difference_in_double(case: Case, numbers: Numbers) -> float:
         case.cut.float()
 
 
-def _where(error: BaseException) -> str:
+def _last_frame(error: BaseException) -> str:
     """The last frame of the traceback."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:

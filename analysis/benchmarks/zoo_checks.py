@@ -84,10 +84,10 @@ def difference(expected: Any, found: Any) -> float:
     pairs = list(zip(tensors(expected), tensors(found), strict=True))
     if not any(a.numel() for a, _ in pairs):
         raise CheckError("vacuous: the output is empty")
-    return max(_difference(a, b) for a, b in pairs)
+    return max(_relative_difference(a, b) for a, b in pairs)
 
 
-def _difference(a: Tensor, b: Tensor) -> float:
+def _relative_difference(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape:
         return float("inf")
     if not a.numel():
@@ -160,11 +160,11 @@ def reach(graph: ChannelGraph, keep: Keep) -> Numbers:
         "rigid": flops / dense.flops if dense.flops else 0.0,
         "groups": len(graph.groups),
         "frozen": len(graph.groups) - len(graph.prunable),
-        "reasons": _reasons(graph),
+        "reasons": _frozen_shares(graph),
     }
 
 
-def _reasons(graph: ChannelGraph) -> list[tuple[str, float]]:
+def _frozen_shares(graph: ChannelGraph) -> list[tuple[str, float]]:
     """(reason, share of the FLOPs in layers that groups frozen for it touch), the largest share first.
 
     Reasons that differ in numbers or in the layer only are one reason.
@@ -188,12 +188,12 @@ def untrue(model: nn.Module) -> list[str]:
     return [
         f"{name}.{attribute} = {said}, its tensors: {so}"
         for name, module in model.named_modules()
-        for attribute, said, so in _sizes(module)
+        for attribute, said, so in _stated_sizes(module)
         if said != so
     ]
 
 
-def _sizes(module: nn.Module) -> Iterator[tuple[str, Any, Any]]:
+def _stated_sizes(module: nn.Module) -> Iterator[tuple[str, Any, Any]]:
     """(attributes, what they say, what the tensors say)."""
     weight = getattr(module, "weight", None)
     shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()

@@ -178,7 +178,9 @@ class Entry:
 
 def entries(library: str) -> list[Entry]:
     """The list of one library."""
-    return {"torchvision": _torchvision, "timm": _timm, "dense-prediction": _dense_prediction}[library]()
+    return {"torchvision": _torchvision_classifiers, "timm": _timm_models, "dense-prediction": _dense_prediction}[
+        library
+    ]()
 
 
 def select(found: list[Entry], patterns: list[str]) -> list[Entry]:
@@ -189,14 +191,14 @@ def select(found: list[Entry], patterns: list[str]) -> list[Entry]:
     return [e for e in found if not patterns or any(fnmatchcase(e.name, pattern) for pattern in patterns)]
 
 
-def _torchvision() -> list[Entry]:
+def _torchvision_classifiers() -> list[Entry]:
     from torchvision import models
 
     names = models.list_models(module=models)
     if len(names) != CLASSIFIERS:
         raise SystemExit(f"torchvision lists {len(names)} classification models, not {CLASSIFIERS}")
     slow = {name: {"init_weights": False} for name in ("googlenet", "inception_v3")}
-    return [_of_torchvision("torchvision", name, _family(name), slow.get(name, {})) for name in names]
+    return [_of_torchvision("torchvision", name, _family_of(name), slow.get(name, {})) for name in names]
 
 
 def _dense_prediction() -> list[Entry]:
@@ -211,10 +213,10 @@ def _dense_prediction() -> list[Entry]:
 def _of_torchvision(library: str, name: str, family: str, options: dict[str, Any], size: int | None = None) -> Entry:
     bare = {"weights": None} if library == "torchvision" else {"weights": None, "weights_backbone": None}
     options = {"name": name, **bare, **options}
-    return Entry(library, name, family, "torchvision.models:get_model", options, size or _size(library, name))
+    return Entry(library, name, family, "torchvision.models:get_model", options, size or _image_size(library, name))
 
 
-def _timm() -> list[Entry]:
+def _timm_models() -> list[Entry]:
     return [_of_timm(name, family) for family, names in TIMM.items() for name in names.split()]
 
 
@@ -222,12 +224,12 @@ def _of_timm(name: str, family: str) -> Entry:
     base, _, attention = name.partition("+")
     extra = {"block_args": {"attn_layer": attention}} if attention else {}
     options = {"model_name": base, "pretrained": False, **extra}
-    return Entry("timm", name, family, "timm:create_model", options, _size("timm", name))
+    return Entry("timm", name, family, "timm:create_model", options, _image_size("timm", name))
 
 
-def _family(name: str) -> str:
+def _family_of(name: str) -> str:
     return name.split("_", maxsplit=1)[0].rstrip("0123456789")
 
 
-def _size(library: str, name: str) -> int:
+def _image_size(library: str, name: str) -> int:
     return next((size for pattern, size in SIZES.items() if fnmatchcase(f"{library}/{name}", pattern)), 224)

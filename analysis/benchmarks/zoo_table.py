@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from autoprune.analysis.benchmarks.markdown import table_head, table_row
 from autoprune.analysis.benchmarks.zoo_case import STEPS, TOLERANCE
 from autoprune.analysis.benchmarks.zoo_models import BATCH
 
@@ -75,17 +76,17 @@ def table(library: str, listed: Sequence[str], measured: Mapping[str, Row]) -> s
     missing = [name for name in listed if name not in measured]
     parts = [
         f"`python -m autoprune.analysis.benchmarks.zoo {library}`",
-        _conditions(rows),
+        _conditions_part(rows),
         "\n".join(f"- {said}" for said in tally(rows)),
-        _grid(rows),
-        _reasons("Failed", [(row, list(failures(row))) for row in rows if not passes(row)]),
+        _result_grid(rows),
+        _reasons_part("Failed", [(row, list(failures(row))) for row in rows if not passes(row)]),
         f"Listed but not measured: {', '.join(missing)}" if missing else "",
-        _reasons(f"Lose less than {LOSS:.0%}", [(row, held_up(row)) for row in rows if lost(row) < LOSS]),
+        _reasons_part(f"Lose less than {LOSS:.0%}", [(row, held_up(row)) for row in rows if lost(row) < LOSS]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _conditions(rows: Sequence[Row]) -> str:
+def _conditions_part(rows: Sequence[Row]) -> str:
     machines = "; ".join(sorted({f"{row['machine']}, {row['versions']}" for row in rows}))
     limits = "; ".join(sorted({f"{r['limits']['total']} s and {r['limits']['memory']} GiB a model" for r in rows}))
     return (
@@ -98,17 +99,16 @@ def _conditions(rows: Sequence[Row]) -> str:
     )
 
 
-def _grid(rows: Sequence[Row]) -> str:
-    head = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
-    return "\n".join([*head, *("| " + " | ".join(_cells(row)) + " |" for row in rows)])
+def _result_grid(rows: Sequence[Row]) -> str:
+    return "\n".join([*table_head(COLUMNS), *(table_row(_row_cells(row)) for row in rows)])
 
 
-def _cells(row: Row) -> Iterator[str]:
+def _row_cells(row: Row) -> Iterator[str]:
     yield row["model"]
     yield str(row["size"])
-    yield _cell(row, "build", lambda found: f"{found['params'] / 1e6:.1f}")
+    yield _check_cell(row, "build", lambda found: f"{found['params'] / 1e6:.1f}")
     yield from (
-        _cell(row, "trace", show)
+        _check_cell(row, "trace", show)
         for show in (
             lambda found: f"{found['flops'] / BATCH / 1e9:.2f}",
             lambda found: f"{found['lost']:.1%}",
@@ -118,26 +118,26 @@ def _cells(row: Row) -> Iterator[str]:
             lambda found: f"{found['trace_seconds']:.2f}",
         )
     )
-    yield _cell(row, "cut", lambda found: f"{found['cut_seconds']:.2f}")
-    yield _cell(row, "equal", _equal)
-    yield _cell(row, "cost", lambda _: "yes")
-    yield _cell(row, "backward", lambda found: found["mode"])
-    yield from (_cell(row, name, lambda _: "yes") for name in ("attributes", "again", "artefact"))
-    yield _cell(row, "onnx", lambda found: f"{found['relative_error']['onnx']:.0e}")
+    yield _check_cell(row, "cut", lambda found: f"{found['cut_seconds']:.2f}")
+    yield _check_cell(row, "equal", _difference_text)
+    yield _check_cell(row, "cost", lambda _: "yes")
+    yield _check_cell(row, "backward", lambda found: found["mode"])
+    yield from (_check_cell(row, name, lambda _: "yes") for name in ("attributes", "again", "artefact"))
+    yield _check_cell(row, "onnx", lambda found: f"{found['relative_error']['onnx']:.0e}")
 
 
-def _cell(row: Row, name: str, show: Any) -> str:
+def _check_cell(row: Row, name: str, show: Any) -> str:
     found = row["checks"].get(name)
     if found is None:
         return "not run"
     return str(show(found)) if found["ok"] else RAN
 
 
-def _equal(found: Row) -> str:
+def _difference_text(found: Row) -> str:
     single = f"{found['difference']:.0e}"
     return f"{single}; float64 {found['difference64']:.0e}" if "difference64" in found else single
 
 
-def _reasons(title: str, found: Iterable[tuple[Row, list[str]]]) -> str:
+def _reasons_part(title: str, found: Iterable[tuple[Row, list[str]]]) -> str:
     lines = [f"- {row['model']}: {'; '.join(why).replace('|', '/')}" for row, why in found]
     return "\n".join([f"{title}:", "", *lines]) if lines else ""

@@ -27,12 +27,12 @@ def randomise(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> nn.Mo
     with torch.no_grad():
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                _fill(module, name, parameter, generator)
-        _statistics(model.eval(), inputs, generator)
+                _fill_parameter(module, name, parameter, generator)
+        _set_statistics(model.eval(), inputs, generator)
     return model
 
 
-def _fill(module: nn.Module, name: str, parameter: Tensor, generator: torch.Generator) -> None:
+def _fill_parameter(module: nn.Module, name: str, parameter: Tensor, generator: torch.Generator) -> None:
     wide = sum(size > 1 for size in parameter.shape)
     matrix = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) or (wide > 1 and name.endswith("weight"))
     if matrix and parameter.dim() > 1:
@@ -48,7 +48,7 @@ def _fan_in(module: nn.Module, weight: Tensor) -> int:
     return (weight.shape[0] if transposed else weight.shape[1]) * weight[0, 0].numel()
 
 
-def _statistics(model: nn.Module, inputs: tuple[Any, ...], generator: torch.Generator) -> None:
+def _set_statistics(model: nn.Module, inputs: tuple[Any, ...], generator: torch.Generator) -> None:
     def measure(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         columns = args[0].transpose(0, 1).flatten(1)
         variance, mean = torch.var_mean(columns, 1, correction=0)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoprune.analysis.benchmarks.markdown import machine
+from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row
 from autoprune.analysis.claims import mechanisms_rebuilt as rebuilt
 from autoprune.analysis.claims import mechanisms_regularised as regularised
 from autoprune.analysis.claims import mechanisms_runs as from_runs
@@ -52,7 +52,7 @@ def measure(data: Path, images: int, only: Sequence[str]) -> None:
     """Measure what was asked for and write it beside what was measured before."""
     shared = shared_state_of(data, "validation")
     for name in only:
-        found = {"images": images, "machine": machine(), **MEASURED[name](shared, images)}
+        found = {"images": images, "machine": describe_machine(), **MEASURED[name](shared, images)}
         known = json.loads(DATA.read_text()) if DATA.exists() else {}
         DATA.write_text(json.dumps({**known, name: found}, indent=None) + "\n")
         print(name, {key: value for key, value in found.items() if isinstance(value, (int, float, str, bool))})
@@ -65,7 +65,7 @@ def draw(known: Found, runs: Sequence[Row], folder: Path) -> None:
 
     mpl.use("svg")
     plt.rcParams.update({"svg.hashsalt": "autoprune", "svg.fonttype": "none", "figure.figsize": (9, 3.4)})
-    for name in _pictured(known):
+    for name in _drawn_names(known):
         figure, axes = plt.subplots(1, 2, layout="constrained")
         PICTURES[name](axes, known.get(name, {}), runs)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -73,7 +73,7 @@ def draw(known: Found, runs: Sequence[Row], folder: Path) -> None:
     (folder / "mechanisms.md").write_text(page(known, runs))
 
 
-def _pictured(known: Found) -> list[str]:
+def _drawn_names(known: Found) -> list[str]:
     """`soft` has only runs."""
     return [name for name in PICTURES if name in known or name == "soft"]
 
@@ -81,12 +81,12 @@ def _pictured(known: Found) -> list[str]:
 def page(known: Found, runs: Sequence[Row]) -> str:
     """What was claimed, what was measured, and whether it holds, as Markdown with the figures."""
     claims = [*from_runs.claims(runs), *(row for name in CLAIMS if name in known for row in CLAIMS[name](known[name]))]
-    lines = ["# What papers say happens, and what happened", "", _how(known, runs), "", "| claim | measured | holds |"]
-    lines += ["|---|---|---|", *(f"| {' | '.join(row)} |" for row in claims), ""]
-    return "\n".join([*lines, *(f"![{name}]({name}.svg)\n" for name in _pictured(known))])
+    lines = ["# What papers say happens, and what happened", "", _page_head(known, runs), ""]
+    lines += [*table_head(["claim", "measured", "holds"], text=range(3)), *map(table_row, claims), ""]
+    return "\n".join([*lines, *(f"![{name}]({name}.svg)\n" for name in _drawn_names(known))])
 
 
-def _how(known: Found, runs: Sequence[Row]) -> str:
+def _page_head(known: Found, runs: Sequence[Row]) -> str:
     images = sorted({found["images"] for found in known.values()})
     machines = sorted({found["machine"] for found in known.values()})
     return (

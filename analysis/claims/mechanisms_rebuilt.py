@@ -46,7 +46,7 @@ def ldrf(shared: SharedState, _images: int) -> Found:
     found = []
     for share in TARGETS:
         keep = method.select(context, scores, Target(flops=share), UNIFORM).keep
-        accuracies = {way: _accuracies(shared, rebuilt(way, context, keep)) for way in WAYS}
+        accuracies = {way: _accuracies_by_moment(shared, rebuilt(way, context, keep)) for way in WAYS}
         left = cost(shared.graph, keep).ratios(shared.dense_cost)["flops"]
         found.append({"target": share, "flops": round(left, 4), **accuracies})
     return {"dense": evaluate(shared.model, shared.task.validation, shared.task, shared.runtime), "targets": found}
@@ -57,7 +57,7 @@ def rebuilt(way: str, context: Context, keep: Keep) -> nn.Module:
     return prune(context.model, context.graph, keep) if way == "prune" else build(way).rebuild(context, keep)
 
 
-def _accuracies(shared: SharedState, model: nn.Module) -> dict[str, float]:
+def _accuracies_by_moment(shared: SharedState, model: nn.Module) -> dict[str, float]:
     cut = evaluate(model, shared.task.validation, shared.task, shared.runtime)
     recalibrate(model, shared.task, shared.runtime, seed=0)
     return dict(zip(MOMENTS, (cut, evaluate(model, shared.task.validation, shared.task, shared.runtime)), strict=True))
@@ -73,11 +73,11 @@ def ldrf_claims(found: Found) -> Iterator[Claim]:
                 f"{ours:.1f} / {theirs:.1f} % at {row['flops']:.0%}"
                 for row, (ours, theirs) in zip(found["targets"], pairs, strict=True)
             )
-            claim = f"LDRF: without fine-tuning, more accurate than {name} of the same channels, {_moment(moment)}"
+            claim = f"LDRF: without fine-tuning, more accurate than {name} of the same channels, {_moment_text(moment)}"
             yield claim, f"{each} of the FLOPs", verdicts([[ours - theirs] for ours, theirs in pairs])
 
 
-def _moment(moment: str) -> str:
+def _moment_text(moment: str) -> str:
     return moment if moment == "as cut" else "batch norms re-estimated"
 
 
@@ -89,7 +89,7 @@ def draw_ldrf(axes: Any, found: Found, _runs: Sequence[Row]) -> None:
             values = [100 * row[way][moment] for row in found["targets"]]
             axis.plot(shares, values, marker="o", label="cut alone" if way == "prune" else way)
         axis.axhline(100 * found["dense"], color="grey", linewidth=0.8)
-        axis.set(xlabel="share of the FLOPs", ylabel="accuracy, %", title=f"LDRF's channels, {_moment(moment)}")
+        axis.set(xlabel="share of the FLOPs", ylabel="accuracy, %", title=f"LDRF's channels, {_moment_text(moment)}")
         axis.legend()
 
 
@@ -142,18 +142,18 @@ def blocks(model: nn.Module, graph: ChannelGraph, keep: Keep) -> Found:
     }
 
 
-def _first(layer: nn.Module) -> Any:
+def _basis_layer(layer: nn.Module) -> Any:
     return layer.basis if isinstance(layer, Decomposed) else layer
 
 
-def _last(layer: nn.Module) -> Any:
+def _mixing_layer(layer: nn.Module) -> Any:
     return layer.mix if isinstance(layer, Decomposed) else layer
 
 
 _SIDES: Mapping[str, Callable[[nn.Module], int]] = {
-    "inputs": lambda layer: int(_first(layer).in_channels),
-    "rank": lambda layer: int(_first(layer).out_channels),
-    "stream": lambda layer: int(_last(layer).out_channels),
+    "inputs": lambda layer: int(_basis_layer(layer).in_channels),
+    "rank": lambda layer: int(_basis_layer(layer).out_channels),
+    "stream": lambda layer: int(_mixing_layer(layer).out_channels),
 }
 
 
@@ -167,7 +167,7 @@ def hinge_claims(found: Found) -> Iterator[Claim]:
         claim = f"Hinge compresses the last convolution of residual blocks and leaves the stream whole (`{name}`)"
         measured = (
             f"{sum(share < 1 for share in spared)} of {len(spared)} are of lower rank and cost "
-            f"{min(spared):.0%} to {max(spared):.0%} of a whole layer of the same inputs; {_streams(one, dense)}; "
+            f"{min(spared):.0%} to {max(spared):.0%} of a whole layer of the same inputs; {_streams_text(one, dense)}; "
             f"{one['flops left']:.0%} of all FLOPs left, {100 * one['accuracy']:.1f} % before fine-tuning"
         )
         yield claim, measured, holds(same and max(spared) < 1)
@@ -181,7 +181,7 @@ def _filters_claim(found: Found) -> Claim:
         one, narrower = found[name], found[name]["stream"] != found["dense"]["stream"]
         spared = [ours / plain for ours, plain in zip(one["flops"], _at_full_rank(one, found["dense"]), strict=True)]
         right &= narrower == (min(spared) < 1)
-        told.append(f"`{name}`: {min(spared):.0%} to {max(spared):.0%} of it, {_streams(one, found['dense'])}")
+        told.append(f"`{name}`: {min(spared):.0%} to {max(spared):.0%} of it, {_streams_text(one, found['dense'])}")
     return "Plain filter pruning cannot, without narrowing the stream", "; ".join(told), holds(right)
 
 
@@ -190,7 +190,7 @@ def _at_full_rank(one: Found, dense: Found) -> list[float]:
     return [n * now / then for n, now, then in zip(dense["flops"], one["inputs"], dense["inputs"], strict=True)]
 
 
-def _streams(one: Found, dense: Found) -> str:
+def _streams_text(one: Found, dense: Found) -> str:
     if one["stream"] == dense["stream"]:
         return "streams as wide as before"
     widths = sorted(set(zip(dense["stream"], one["stream"], strict=True)))

@@ -47,15 +47,15 @@ def greg(shared: SharedState, images: int) -> Found:
 def increg(shared: SharedState, images: int) -> Found:
     """Penalties as shares of the ceiling at every update, where ranks hardly move and where they do."""
     return {
-        "pretrained": _penalties(shared, build("increg"), images, shared.model),
-        "from scratch, rate 0.1": _penalties(shared, build("increg", lr=0.1), images, shared.task.build()),
-        "from scratch, rate 0.1, a gentler penalty": _penalties(
+        "pretrained": _penalty_courses(shared, build("increg"), images, shared.model),
+        "from scratch, rate 0.1": _penalty_courses(shared, build("increg", lr=0.1), images, shared.task.build()),
+        "from scratch, rate 0.1, a gentler penalty": _penalty_courses(
             shared, build("increg", lr=0.1, first=0.9, shrink=10.0), images, shared.task.build()
         ),
     }
 
 
-def _penalties(shared: SharedState, method: Method, images: int, start: nn.Module) -> Found:
+def _penalty_courses(shared: SharedState, method: Method, images: int, start: nn.Module) -> Found:
     seen: list[list[float]] = []
 
     def look(step: int, _model: nn.Module, regulariser: Any) -> None:
@@ -81,12 +81,12 @@ def recovered(courses: np.ndarray, alive: np.ndarray) -> Found:
     return {
         "pressed and alive": len(spared),
         "of them under no penalty at the end": int((courses[spared, -1] == 0).sum()),
-        "recovering": _highest(courses, spared),
-        "removed": _highest(courses, gone),
+        "recovering": _highest_courses(courses, spared),
+        "removed": _highest_courses(courses, gone),
     }
 
 
-def _highest(courses: np.ndarray, units: np.ndarray) -> list[list[float]]:
+def _highest_courses(courses: np.ndarray, units: np.ndarray) -> list[list[float]]:
     order = units[np.argsort(-courses[units].max(1))][:8] if len(units) else units
     return [[round(x, 4) for x in courses[unit]] for unit in order]
 
@@ -105,7 +105,7 @@ def l0_hqs(shared: SharedState, images: int) -> Found:
 
 def orthoreg(shared: SharedState, images: int) -> Found:
     """How correlated filters are, and how far the loss that groups of filters cost is the sum of what each costs."""
-    found: Found = {"before": _additivity(shared, shared.model)}
+    found: Found = {"before": _loss_additivity(shared, shared.model)}
     for name, instead in (("plain", Orthonormality(0.0)), ("orthoreg", None)):
         shares: list[list[float]] = []
 
@@ -115,7 +115,7 @@ def orthoreg(shared: SharedState, images: int) -> Found:
                     shares.append([step, float(diagonal_share(model))])
 
         context, _ = pressed(shared, build("orthoreg"), images, look, instead=instead)
-        found[name] = {**_additivity(shared, context.model), "diagonal share": shares}
+        found[name] = {**_loss_additivity(shared, context.model), "diagonal share": shares}
     return found
 
 
@@ -123,17 +123,17 @@ def orthoreg(shared: SharedState, images: int) -> Found:
 LOOKED_AT, TOGETHER, DRAWS = 12, 4, 16
 
 
-def _additivity(shared: SharedState, model: nn.Module) -> Found:
+def _loss_additivity(shared: SharedState, model: nn.Module) -> Found:
     """Loss that single filters cost, and that random sets of them cost together, on 512 training images."""
     batches = list(shared.context(model, 7).batches(512))
-    dense, random = _loss(shared, model, batches), np.random.default_rng(0)
+    dense, random = _mean_loss(shared, model, batches), np.random.default_rng(0)
     pairs: list[list[float]] = []
     for group in (shared.graph.by_id[f"layer{i}.1.conv1"] for i in (1, 2, 3)):
         units = sorted(random.choice(group.size, min(LOOKED_AT, group.size), replace=False).tolist())
 
         def cost(gone: Sequence[int], name: str = group.id, size: int = group.size) -> float:
             keep = Keep.of({name: sorted(set(range(size)) - set(gone))})
-            return _loss(shared, silence(model, shared.graph, keep), batches) - dense
+            return _mean_loss(shared, silence(model, shared.graph, keep), batches) - dense
 
         single = {unit: cost([unit]) for unit in units}
         for _ in range(DRAWS):
@@ -148,7 +148,7 @@ def _additivity(shared: SharedState, model: nn.Module) -> Found:
 
 
 @torch.no_grad()
-def _loss(shared: SharedState, model: nn.Module, batches: Sequence[Batch]) -> float:
+def _mean_loss(shared: SharedState, model: nn.Module, batches: Sequence[Batch]) -> float:
     model = shared.runtime.place(model).eval()
     with shared.runtime.limits():
         losses = [shared.task.loss(model, shared.runtime.arrange(batch)).value for batch in batches]

@@ -35,7 +35,7 @@ def group_fisher(shared: SharedState, images: int) -> Found:
     for name in NORMALISERS:
         done = staged(shared, "group_fisher", {"normaliser": name}, images, GLOBAL)
         assert done.keep is not None
-        found[STAGED][name] = {"accuracy": done.outcome.accuracy, **_costs(shared, done.keep)}
+        found[STAGED][name] = {"accuracy": done.outcome.accuracy, **_costs_and_widths(shared, done.keep)}
     for network in SPACES:
         found[AT_ONCE.format(network)] = _at_once(_shared_state(shared, network))
     plain: Found = rounded(found)
@@ -46,7 +46,7 @@ def _at_once(shared: SharedState) -> Found:
     context = shared.context(shared.model, 0)
     scored = {name: build("group_fisher", normaliser=name) for name in NORMALISERS}
     return {
-        name: _costs(shared, method.select(context, method.score(context), HALF, GLOBAL).keep)
+        name: _costs_and_widths(shared, method.select(context, method.score(context), HALF, GLOBAL).keep)
         for name, method in scored.items()
     }
 
@@ -56,7 +56,7 @@ def _shared_state(shared: SharedState, network: str) -> SharedState:
     return SharedState.of(load_task(load_space(SPACES[network], find_method=methods.find).task), shared.runtime)
 
 
-def _costs(shared: SharedState, keep: Keep) -> Found:
+def _costs_and_widths(shared: SharedState, keep: Keep) -> Found:
     return {**cost(shared.graph, keep).ratios(shared.dense_cost), "widths": keep.widths(shared.graph)}
 
 
@@ -73,13 +73,16 @@ def latency(shared: SharedState, found: Found) -> Found:
     for selection, chosen in found.items():
         if isinstance(chosen, dict):
             other = _shared_state(shared, selection.partition(",")[0])
-            models = {"dense": other.model, **{name: _model(other, one["widths"]) for name, one in chosen.items()}}
+            models = {
+                "dense": other.model,
+                **{name: _cut_to_widths(other, one["widths"]) for name, one in chosen.items()},
+            }
             timed[selection] = {str(batch): _summed_up(times(other, models, batch)) for batch in PASSES}
     plain: Found = rounded(timed)
     return plain
 
 
-def _model(shared: SharedState, widths: Mapping[str, int]) -> nn.Module:
+def _cut_to_widths(shared: SharedState, widths: Mapping[str, int]) -> nn.Module:
     """A model of these widths: which units they are makes no difference to its speed."""
     keep = Keep.of({group: range(width) for group, width in widths.items()})
     return prune(shared.model, shared.graph, keep, fold=False)
@@ -95,12 +98,12 @@ def times(
     with torch.inference_mode(), runtime.limits():
         for turn in range(-1, rounds):  # the first round warms up
             for name in list(placed)[:: -1 if turn % 2 else 1]:
-                seconds = min(_seconds(placed[name], inputs) for _ in range(PASSES[batch]))
+                seconds = min(_timed_pass(placed[name], inputs) for _ in range(PASSES[batch]))
                 found[name] += [seconds] * (turn >= 0)
     return found
 
 
-def _seconds(model: nn.Module, inputs: Tensor) -> float:
+def _timed_pass(model: nn.Module, inputs: Tensor) -> float:
     began = time.perf_counter()
     model(inputs)
     return time.perf_counter() - began
@@ -123,13 +126,15 @@ def latency_claims(found: Found) -> Iterator[Claim]:
     for selection, batches in found.items():
         for batch, one in batches.items() if isinstance(batches, dict) else ():
             gains = one["memory"]["gains"]
-            each = ", ".join(f"{name} {_spread(one[name])}" for name in ("memory", "flops", "none", "dense"))
+            each = ", ".join(
+                f"{name} {_median_and_quartiles(one[name])}" for name in ("memory", "flops", "none", "dense")
+            )
             measured = f"ms: {each}; by memory {statistics.median(gains):+.1f} % faster than by FLOPs in the same round"
             claim = "Group Fisher: scores over memory give faster models than scores over FLOPs"
             yield f"{claim}: {selection}, batch {batch}", measured, verdict(gains)
 
 
-def _spread(one: Found) -> str:
+def _median_and_quartiles(one: Found) -> str:
     low, high = one["quartiles"]
     return f"{one['median']:.3g} ({low:.3g} to {high:.3g})"
 
@@ -141,12 +146,12 @@ def group_fisher_claims(found: Found) -> Iterator[Claim]:
             left = {name: chosen[name]["activations"] for name in NORMALISERS}
             measured = ", ".join(f"{100 * share:.1f} % ({name})" for name, share in left.items())
             measured += " of the maps left, at " + ", ".join(f"{100 * chosen[n]['flops']:.1f}" for n in NORMALISERS)
-            measured += " % of the FLOPs" + _accuracies(chosen)
+            measured += " % of the FLOPs" + _accuracies_text(chosen)
             claim = f"Group Fisher: scores over memory leave smaller maps than scores over FLOPs: {selection}"
             yield claim, measured, verdict([100 * (left["flops"] - left["memory"])])
 
 
-def _accuracies(chosen: Found) -> str:
+def _accuracies_text(chosen: Found) -> str:
     if "accuracy" not in chosen["memory"]:
         return ""
     return "; accuracy " + ", ".join(f"{100 * chosen[name]['accuracy']:.1f} %" for name in NORMALISERS)

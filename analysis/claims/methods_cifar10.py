@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from autoprune import methods
-from autoprune.analysis.benchmarks.markdown import machine, write
+from autoprune.analysis.benchmarks.markdown import describe_machine, mean_and_std, table_head, table_row, write_measured
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
@@ -95,11 +95,11 @@ def measure(plan: Plan, shared: SharedState, training: Training, split: str) -> 
         "after": outcome.accuracy,
         "seconds": dict(outcome.seconds),
         "notes": dict(outcome.notes),
-        "pruned": _pruned(done.keep, done.graph) if done.keep is not None and done.graph is not None else {},
+        "pruned": _pruned_units(done.keep, done.graph) if done.keep is not None and done.graph is not None else {},
     }
 
 
-def _pruned(keep: Keep, graph: ChannelGraph) -> dict[str, list[int]]:
+def _pruned_units(keep: Keep, graph: ChannelGraph) -> dict[str, list[int]]:
     return {group: sorted(set(range(graph.by_id[group].size)) - set(kept)) for group, kept in keep.kept}
 
 
@@ -132,66 +132,65 @@ def table(rows: Sequence[Row]) -> str:
     controls = {name: [row for row in dense if label(row) == name] for name in sorted(map(label, dense))}
     pruned = [row for row in shown if row["method"] != "dense"]
     targets = sorted({row["flops"] for row in pruned}, reverse=True)
-    tables = (_target(flops, [row for row in pruned if row["flops"] == flops], controls) for flops in targets)
-    return "\n".join([_head(), *tables]) + "\n"
+    tables = (_target_table(flops, [row for row in pruned if row["flops"] == flops], controls) for flops in targets)
+    return "\n".join([_page_head(), *tables]) + "\n"
 
 
-def _head() -> str:
+def _page_head() -> str:
     return (
         "# Methods on ResNet-20 and CIFAR-10\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, `python -m autoprune.analysis.claims.methods_cifar10`: what is compared.\n"
-        f"{machine()}. {TRAINING.images:,} training images a run, sparsify stage included,\n"
+        f"{describe_machine()}. {TRAINING.images:,} training images a run, sparsify stage included,\n"
         "unless it says otherwise; uniform allocation; default hyper-parameters; accuracy on the last 5,000 test\n"
         "images. Pruned by `l1` too: the share of a method's pruned filters, same seed.\n"
         "Before: cut, batch-norm statistics re-estimated. Mean and standard deviation over seeds.\n"
     )
 
 
-def _target(flops: float, rows: Sequence[Row], dense: Mapping[str, Sequence[Row]]) -> str:
+def _target_table(flops: float, rows: Sequence[Row], dense: Mapping[str, Sequence[Row]]) -> str:
     by_method = {name: [row for row in rows if label(row) == name] for name in {label(row) for row in rows}}
-    order = sorted(by_method, key=lambda name: -_mean(by_method[name], "after"))
+    order = sorted(by_method, key=lambda name: -_mean_of(by_method[name], "after"))
+    columns = ("method", "seeds", "before", "after", "minutes", "pruned by `l1` too", "notes")
     lines = [
         f"\n## {flops:.0%} of the FLOPs\n",
-        "| method | seeds | before | after | minutes | pruned by `l1` too | notes |",
-        "|---|---:|---:|---:|---:|---:|---|",
-        *(_line(f"{name} (100 %)", of, []) for name, of in dense.items()),
-        *(_line(name, by_method[name], by_method.get("l1", [])) for name in order),
+        *table_head(columns, text=(0, len(columns) - 1)),
+        *(_method_row(f"{name} (100 %)", of, []) for name, of in dense.items()),
+        *(_method_row(name, by_method[name], by_method.get("l1", [])) for name in order),
     ]
     failed = [f"\n{row['method']}, seed {row['seed']}: {row['error']}" for row in rows if row["status"] != "completed"]
     return "\n".join(lines + failed)
 
 
-def _line(name: str, rows: Sequence[Row], l1: Sequence[Row]) -> str:
+def _method_row(name: str, rows: Sequence[Row], l1: Sequence[Row]) -> str:
     minutes = statistics.mean(sum(row["seconds"].values()) / 60 for row in rows)
-    shared = [_shared(row, other) for row in rows for other in l1 if row["seed"] == other["seed"]]
+    shared = [_shared_share(row, other) for row in rows for other in l1 if row["seed"] == other["seed"]]
     alike = f"{statistics.mean(shared):.0%}" if shared else ""
-    cells = (name, len(rows), _spread(rows, "before"), _spread(rows, "after"), f"{minutes:.1f}", alike, _notes(rows))
-    return "| " + " | ".join(map(str, cells)) + " |"
+    accuracies = (_accuracy_text(rows, name) for name in ("before", "after"))
+    return table_row([name, len(rows), *accuracies, f"{minutes:.1f}", alike, _notes_text(rows)])
 
 
-def _mean(rows: Sequence[Row], name: str) -> float:
+def _mean_of(rows: Sequence[Row], name: str) -> float:
     return statistics.mean([row[name] for row in rows if row[name] is not None] or [0.0])
 
 
-def _spread(rows: Sequence[Row], name: str) -> str:
+def _accuracy_text(rows: Sequence[Row], name: str) -> str:
+    """Per cent, over the runs that completed."""
     values = [100 * row[name] for row in rows if row[name] is not None]
-    if not values:
-        return "failed"
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+    return mean_and_std(values) if values else "failed"
 
 
-def _shared(row: Row, other: Row) -> float:
+def _shared_share(row: Row, other: Row) -> float:
     """The share of the units pruned in `row` that `other` prunes too."""
     both = sum(len(set(gone) & set(other["pruned"].get(group, []))) for group, gone in row["pruned"].items())
     return both / max(1, sum(map(len, row["pruned"].values())))
 
 
-def _notes(rows: Sequence[Row]) -> str:
+def _notes_text(rows: Sequence[Row]) -> str:
     names = sorted({name for row in rows for name in row["notes"]})
-    return ", ".join(f"{name} {', '.join(_said(row['notes'].get(name)) for row in rows)}" for name in names)
+    return ", ".join(f"{name} {', '.join(_note_value(row['notes'].get(name)) for row in rows)}" for name in names)
 
 
-def _said(value: object) -> str:
+def _note_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -200,7 +199,7 @@ def _said(value: object) -> str:
 
 def main() -> None:
     """Run what is missing of the plan, and write the table."""
-    args = _arguments()
+    args = _parse_arguments()
     names = args.methods or methods.names()
     split = "validation" if args.validation else "test"
     training = replace(TRAINING, images=args.images)
@@ -208,13 +207,13 @@ def main() -> None:
     todo = list(plans(names, dict(args.set), args.flops, args.seeds, args.weights))[index::parts]
     shared: SharedState | None = None
     for plan in todo:
-        if not any(_is(row, plan, training, split) for row in read_rows(args.out)):
+        if not any(is_run_of(row, plan, training, split) for row in read_rows(args.out)):
             shared = shared or shared_state_of(args.data, split)
             row = measure(plan, shared, training, split)
             append_line(args.out, json.dumps(row))
             print(plan.method, plan.flops, plan.seed, row["before"], row["after"], row["notes"], row["error"] or "")
     if args.table:
-        write(args.table, table(read_rows(args.out)))
+        write_measured(args.table, table(read_rows(args.out)))
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -222,12 +221,13 @@ def read_rows(file: Path) -> list[Row]:
     return [json.loads(line) for _, line in read_lines(file)]
 
 
-def _is(row: Row, plan: Plan, training: Training, split: str) -> bool:
+def is_run_of(row: Row, plan: Plan, training: Training, split: str) -> bool:
+    """Whether a row is the result of this plan with this training on this split."""
     wanted = {**vars(plan), "params": dict(plan.params), "split": split, "images": training.images, "lr": training.lr}
     return {"weights": "trained", **row}.items() >= wanted.items()
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -238,12 +238,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--weights", choices=("trained", "scratch"), default="trained")
     parser.add_argument("--images", type=int, default=TRAINING.images)
     parser.add_argument("--validation", action="store_true")
-    parser.add_argument("--set", nargs="+", type=_assignment, default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", nargs="+", type=_parse_assignment, default=[], metavar="KEY=VALUE")
     parser.add_argument("--table", type=Path)
     return parser.parse_args()
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def _parse_assignment(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
     return key, json.loads(value)
 

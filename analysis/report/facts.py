@@ -37,7 +37,7 @@ class ChannelGroup:
 
 def dense_model(study: Study) -> DenseModel:
     """What `study.yaml` says of the dense model; raises `InputError` if it does not."""
-    return DenseModel(**_take(study, study.config.get("dense"), DenseModel, "dense"))
+    return DenseModel(**_wanted_entries(study, study.config.get("dense"), DenseModel, "dense"))
 
 
 def groups(study: Study) -> tuple[ChannelGroup, ...]:
@@ -45,7 +45,9 @@ def groups(study: Study) -> tuple[ChannelGroup, ...]:
     entries = study.config.get("groups")
     if not isinstance(entries, list):
         raise InputError("missing key 'groups'", where=str(study.folder.config), allowed="a file written by a search")
-    return tuple(ChannelGroup(**_take(study, entry, ChannelGroup, f"groups[{i}]")) for i, entry in enumerate(entries))
+    return tuple(
+        ChannelGroup(**_wanted_entries(study, entry, ChannelGroup, f"groups[{i}]")) for i, entry in enumerate(entries)
+    )
 
 
 def prunable_groups(study: Study) -> list[ChannelGroup]:
@@ -75,7 +77,7 @@ def last_accuracy(outcome: Outcome) -> float | None:
     return outcome.rungs[-1].accuracy if outcome.rungs else None
 
 
-def _take(study: Study, data: object, cls: type, where: str) -> dict[str, Any]:
+def _wanted_entries(study: Study, data: object, cls: type, where: str) -> dict[str, Any]:
     """The entries of `data` that `cls` has fields for; the search may write more beside them."""
     names: Iterable[str] = [field.name for field in fields(cls)]
     if not isinstance(data, Mapping) or any(name not in data for name in names):

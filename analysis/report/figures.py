@@ -38,7 +38,7 @@ _COLOURS = (
 def method_colours(names: Iterable[str]) -> dict[str, str]:
     """A colour per method, the same in every figure of a study; controls are grey."""
     rest = sorted(set(names) - set(summary.ALWAYS))
-    more = (_hue(i) for i in range(len(rest) - len(_COLOURS)))
+    more = (_spare_colour(i) for i in range(len(rest) - len(_COLOURS)))
     return {**dict.fromkeys(summary.ALWAYS, _GREY), **dict(zip(rest, (*_COLOURS, *more), strict=False))}
 
 
@@ -57,10 +57,10 @@ def front_figure(study: Study) -> go.Figure:
     the trial's number.
     """
     members, cost = study.front, facts.main_cost(study)
-    colours = _colours(study)
-    figure = go.Figure(layout=_layout(_axis(study), "Validation accuracy"))
+    colours = _colours_of_study(study)
+    figure = go.Figure(layout=_plain_layout(_cost_title(study), "Validation accuracy"))
     figure.add_trace(_dense_line(study))
-    figure.add_trace(_staircase(pareto.front(members, ("accuracy", cost)), cost))
+    figure.add_trace(_front_line(pareto.front(members, ("accuracy", cost)), cost))
     kinds = _by_kind(study, members)
     sizes = {group.id: group.size for group in facts.groups(study)}
     order = sorted(kinds, key=lambda key: (_DRAW_ORDER.index(key[1]), key[0]))
@@ -69,7 +69,7 @@ def front_figure(study: Study) -> go.Figure:
     ranks = {method: _AFTER_THE_LINES + i for i, method in enumerate(sorted(legend))}
     for method, kind in order:
         rank = ranks[method] if legend[method] == kind else None
-        figure.add_trace(_points(kinds[method, kind], kind, colours[method], sizes, rank, cost))
+        figure.add_trace(_marks(kinds[method, kind], kind, colours[method], sizes, rank, cost))
     ranges = accuracy_ranges(study, members)
     figure.update_layout(meta={"ranges": ranges})
     # A cut may cost time: the axis ends beyond 1 then.
@@ -83,7 +83,7 @@ def hypervolume_figure(study: Study) -> go.Figure:
     """Hypervolume of the front so far against the time since the study began, a step per trial that widened it."""
     rows = pareto.hypervolume_over_time(study.outcomes, study.objectives)
     scale, unit = _time_unit(float(rows[-1, 0]) if len(rows) else 0.0)
-    figure = go.Figure(layout=_layout(f"Time since the study began ({unit})", "Hypervolume"))
+    figure = go.Figure(layout=_plain_layout(f"Time since the study began ({unit})", "Hypervolume"))
     line = {"shape": "hv", "width": 2}
     hover = f"%{{y:.4f}} after %{{x:.1f}} {unit}<extra></extra>"
     figure.add_trace(
@@ -96,12 +96,15 @@ def hypervolume_figure(study: Study) -> go.Figure:
 
 def methods_figure(study: Study) -> go.Figure:
     """Best accuracy per method in each tenth of the main cost's range; counts and medians are in the hover text."""
-    colours = _colours(study)
-    figure, objectives = go.Figure(layout=_layout(_axis(study), "Best validation accuracy")), study.objectives
+    colours = _colours_of_study(study)
+    figure, objectives = (
+        go.Figure(layout=_plain_layout(_cost_title(study), "Best validation accuracy")),
+        study.objectives,
+    )
     figure.add_trace(_dense_in_bins(study))
     for row in summary.method_rows(study):
         own = pareto.candidates((o for o in study.outcomes if o.recipe.method.name == row.name), objectives)
-        cells = _bins(own, facts.main_cost(study))
+        cells = _cells_by_bin(own, facts.main_cost(study))
         if cells:
             figure.add_trace(
                 _best_per_bin(row.name, cells, colours[row.name], facts.COST_NAMES[facts.main_cost(study)])
@@ -117,7 +120,7 @@ def time_figure(study: Study) -> go.Figure:
     total = sum(seconds.values()) or 1.0
     names = list(seconds)[::-1]
     text = [f"{seconds[name]:,.1f} s ({summary.percent(seconds[name] / total)})" for name in names]
-    figure = go.Figure(layout=_layout("Seconds, summed over workers", ""))
+    figure = go.Figure(layout=_plain_layout("Seconds, summed over workers", ""))
     figure.add_trace(
         go.Bar(
             y=[html.escape(name) for name in names],
@@ -142,8 +145,8 @@ def widths_figure(study: Study, outcome: Outcome) -> go.Figure:
     kept = facts.kept_channels(outcome, groups)
     shares = [count / group.size for count, group in zip(kept, groups, strict=True)]
     text = [f"{count}/{group.size}" for count, group in zip(kept, groups, strict=True)]
-    colour = _colours(study)[outcome.recipe.method.name]
-    figure = go.Figure(layout=_layout("", "Channels kept"))
+    colour = _colours_of_study(study)[outcome.recipe.method.name]
+    figure = go.Figure(layout=_plain_layout("", "Channels kept"))
     whole = {"color": _GREY, "opacity": 0.25}
     figure.add_trace(go.Bar(x=names, y=[1.0] * len(names), marker=whole, name="dense", hoverinfo="skip"))
     hover = "%{x}: %{text} channels kept<extra></extra>"
@@ -174,8 +177,8 @@ def accuracy_ranges(study: Study, members: Sequence[Outcome]) -> dict[str, list[
     dense = facts.dense_model(study).accuracy
     near = [member.accuracy or 0.0 for member in members]
     drawn = [facts.last_accuracy(outcome) or 0.0 for outcome in measured(study)]
-    everything = _padded([dense, *drawn])
-    return {"front": _padded([dense, *near]) if near else everything, "all": everything}
+    everything = _padded_range([dense, *drawn])
+    return {"front": _padded_range([dense, *near]) if near else everything, "all": everything}
 
 
 def hover_text(outcome: Outcome, sizes: Mapping[str, int]) -> str:
@@ -224,17 +227,17 @@ _MARKERS = {
 }
 
 
-def _colours(study: Study) -> dict[str, str]:
+def _colours_of_study(study: Study) -> dict[str, str]:
     return method_colours(outcome.recipe.method.name for outcome in study.outcomes)
 
 
-def _hue(index: int) -> str:
+def _spare_colour(index: int) -> str:
     """Colours beyond the chosen ones: hues a golden angle apart, so that neighbours differ."""
     red, green, blue = colorsys.hls_to_rgb((0.05 + 0.618034 * index) % 1, 0.5, 0.5)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
-def _layout(x: str, y: str) -> go.Layout:
+def _plain_layout(x: str, y: str) -> go.Layout:
     return go.Layout(
         template=None,
         xaxis={"title": {"text": x}, "zeroline": False},
@@ -248,7 +251,7 @@ def _layout(x: str, y: str) -> go.Layout:
     )
 
 
-def _axis(study: Study) -> str:
+def _cost_title(study: Study) -> str:
     """`Latency relative to the dense model`."""
     name = facts.COST_NAMES[facts.main_cost(study)]
     return f"{name[0].upper()}{name[1:]} relative to the dense model"
@@ -262,7 +265,7 @@ def _dense_line(study: Study) -> go.Scatter:
     return go.Scatter(x=[0, 1.04], y=[accuracy] * 2, mode="lines", line=line, name=name, meta=INK, hovertemplate=hover)
 
 
-def _staircase(members: Sequence[Outcome], cost: str) -> go.Scatter:
+def _front_line(members: Sequence[Outcome], cost: str) -> go.Scatter:
     """What the front promises between its members: the accuracy of the next cheaper one."""
     return go.Scatter(
         x=[member.costs[cost] for member in members],
@@ -285,7 +288,7 @@ def _by_kind(study: Study, members: Sequence[Outcome]) -> dict[tuple[str, str], 
     return kinds
 
 
-def _points(
+def _marks(
     outcomes: Sequence[Outcome], kind: str, colour: str, sizes: Mapping[str, int], rank: int | None, cost: str
 ) -> go.Scatter:
     """Outcomes of one method that ended alike; `rank` is their place in the legend, if they have one."""
@@ -306,7 +309,7 @@ def _points(
     )
 
 
-def _padded(values: Sequence[float]) -> list[float]:
+def _padded_range(values: Sequence[float]) -> list[float]:
     low, high = min(values), max(values)
     margin = max(0.08 * (high - low), 0.005)
     return [low - margin, high + margin]
@@ -322,7 +325,7 @@ def _bin_names() -> list[str]:
     return [f"{100 * low:.0f} to {100 * high:.0f} %" for low, high in pairwise(BINS)]
 
 
-def _bins(outcomes: Sequence[Outcome], cost: str) -> dict[int, list[Outcome]]:
+def _cells_by_bin(outcomes: Sequence[Outcome], cost: str) -> dict[int, list[Outcome]]:
     cells: dict[int, list[Outcome]] = {}
     for outcome in outcomes:
         index = int(np.searchsorted(BINS, outcome.costs[cost] or 0.0, side="left")) - 1

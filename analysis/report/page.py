@@ -46,12 +46,12 @@ def write_report(study: Study, path: str | Path, trials: pd.DataFrame | None = N
     environment, trials = templates(), frames.trials_frame(study) if trials is None else trials
     environment.filters |= {"percent": summary.percent, "points": summary.points, "duration": summary.duration}
     environment.filters |= {"plural": summary.plural, "milliseconds": summary.milliseconds}
-    page = environment.get_template("report.html").render(_context(study, trials, environment))
+    page = environment.get_template("report.html").render(_page_context(study, trials, environment))
     return write_atomically(path, page)
 
 
-def _context(study: Study, trials: pd.DataFrame, environment: Environment) -> dict[str, Any]:
-    members, timed = study.front, _timed(study)
+def _page_context(study: Study, trials: pd.DataFrame, environment: Environment) -> dict[str, Any]:
+    members, timed = study.front, _has_latency(study)
     columns = [column for column in _COLUMNS if timed or column[0] not in _TIMES]
     return {
         "title": summary.title(study),
@@ -65,42 +65,42 @@ def _context(study: Study, trials: pd.DataFrame, environment: Environment) -> di
         "latency_batch": (study.config.get("latency") or {}).get("batch"),
         "dense_control": next((o for o in study.outcomes if o.completed and o.recipe.method.name == DENSE), None),
         "budget": summary.BUDGET,
-        "splits": _splits(study.config),
+        "splits": _split_texts(study.config),
         "outcomes": study.outcomes,
         "failed": sum(outcome.status == "failed" for outcome in study.outcomes),
         "measured": figures.measured(study),
         "outside_range": _outside_range(study, members),
-        "members": [_member(study, member) for member in members],
+        "members": [_member_entry(study, member) for member in members],
         "finalists": finalists.finalists(study.finalists),
         "against_dense": finalists.against_dense(finalists.finalists(study.finalists)),
         "lost_finalists": finalists.count_lost(study.finalists),
-        "chosen": _chosen(study, members),
+        "chosen": _first_shown(study, members),
         "shown_trials": _shown_trials(study, members),
         "methods": summary.method_rows(study),
         "hypervolume": summary.hypervolume(study),
         "shares": summary.shares(study),
         "failures": summary.failures(study),
         "columns": [name for name, _ in columns],
-        "rows": list(_rows(study, trials, columns)),
+        "rows": list(_trial_rows(study, trials, columns)),
         "noted": any(outcome.notes for outcome in study.outcomes),
         "frozen": [group for group in facts.groups(study) if group.frozen is not None],
         "prunable": facts.prunable_groups(study),
         "versions": study.config.get("versions", {}),
         "seed": study.config.get("seed"),
         "config": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True, width=110),
-        "data": _data(study, members),
+        "data": _script_data(study, members),
         "plotly": get_plotlyjs(),
-        "style": _source(environment, "report.css"),
-        "script": _source(environment, "report.js"),
+        "style": _template_source(environment, "report.css"),
+        "script": _template_source(environment, "report.js"),
     }
 
 
-def _source(environment: Environment, name: str) -> str:
+def _template_source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
 
 
-def _data(study: Study, members: Sequence[Outcome]) -> dict[str, Any]:
+def _script_data(study: Study, members: Sequence[Outcome]) -> dict[str, Any]:
     """What the script draws: figures, and the widths of every trial that has some, in the order of the groups."""
     drawn = {
         "front": figures.front_figure(study),
@@ -108,17 +108,17 @@ def _data(study: Study, members: Sequence[Outcome]) -> dict[str, Any]:
         "hypervolume": figures.hypervolume_figure(study),
         "time": figures.time_figure(study),
     }
-    chosen = _chosen(study, members)
+    chosen = _first_shown(study, members)
     if chosen is not None:
         drawn["widths"] = figures.widths_figure(study, chosen)
     return {
         "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
         "sizes": [group.size for group in facts.prunable_groups(study)],
-        "widths": _widths(study),
+        "widths": _widths_by_trial(study),
     }
 
 
-def _widths(study: Study) -> dict[int, dict[str, Any]]:
+def _widths_by_trial(study: Study) -> dict[int, dict[str, Any]]:
     colours = figures.method_colours(outcome.recipe.method.name for outcome in study.outcomes)
     groups = facts.prunable_groups(study)
     return {
@@ -135,7 +135,7 @@ def _with_widths(study: Study) -> list[Outcome]:
     return [outcome for outcome in study.outcomes if outcome.widths]
 
 
-def _chosen(study: Study, members: Sequence[Outcome]) -> Outcome | None:
+def _first_shown(study: Study, members: Sequence[Outcome]) -> Outcome | None:
     """Whose widths are shown first: the headline's member, else the cheapest one, else any trial that was cut."""
     cut = [member for member in members if member.widths]
     affordable = summary.most_accurate(
@@ -165,7 +165,7 @@ def _trial_label(study: Study, outcome: Outcome) -> str:
     return f"trial {outcome.id}, {outcome.recipe.method.name}: {measured}{cost}{ended}"
 
 
-def _member(study: Study, outcome: Outcome) -> dict[str, Any]:
+def _member_entry(study: Study, outcome: Outcome) -> dict[str, Any]:
     where = shlex.quote(str(study.folder.path))
     command = (
         f"autoprune export {where}",
@@ -182,16 +182,16 @@ def _outside_range(study: Study, members: Sequence[Outcome]) -> int:
     return sum(accuracy is not None and not low <= accuracy <= high for accuracy in accuracies)
 
 
-def _rows(study: Study, trials: pd.DataFrame, columns: Sequence[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
+def _trial_rows(study: Study, trials: pd.DataFrame, columns: Sequence[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
     """The trials table: per outcome the cells of `columns`, what of its recipe differs between trials, its notes."""
     recipes = _varying_recipe(trials)
     for outcome, row, recipe in zip(study.outcomes, trials.itertuples(), recipes, strict=True):
         cells = [make(row) for _, make in columns[1:-1]]
-        notes = ", ".join(_setting(name, value) for name, value in outcome.notes.items())
+        notes = ", ".join(_setting_text(name, value) for name, value in outcome.notes.items())
         yield {"id": outcome.id, "cut": bool(outcome.widths), "cells": cells, "recipe": recipe, "notes": notes}
 
 
-def _timed(study: Study) -> bool:
+def _has_latency(study: Study) -> bool:
     return any(outcome.latency_ms is not None for outcome in study.outcomes)
 
 
@@ -201,18 +201,19 @@ def _varying_recipe(table: pd.DataFrame) -> list[str]:
     varying = [name for name in named if table[name].nunique(dropna=False) > 1 and name != f"{frames.RECIPE}seed"]
     records = table[varying].to_dict("records") if varying else [{} for _ in range(len(table))]
     return [
-        ", ".join(_setting(name, value) for name, value in record.items() if not pd.isna(value)) for record in records
+        ", ".join(_setting_text(name, value) for name, value in record.items() if not pd.isna(value))
+        for record in records
     ]
 
 
-def _setting(name: str, value: Any) -> str:
+def _setting_text(name: str, value: Any) -> str:
     short = name.removeprefix(frames.RECIPE).removeprefix("training.").removeprefix("method.")
     if isinstance(value, bool):
         return f"{short} {'yes' if value else 'no'}"
     return f"{short} {value:.4g}" if isinstance(value, float) else f"{short} {value}"
 
 
-def _number(name: str, show: Any) -> Any:
+def _number_column(name: str, show: Any) -> Any:
     """A column of numbers; an absent one shows a dash and sorts below all others."""
 
     def make(row: Any) -> Cell:
@@ -222,13 +223,13 @@ def _number(name: str, show: Any) -> Any:
     return make
 
 
-def _status(row: Any) -> Cell:
+def _status_cell(row: Any) -> Cell:
     text = "on the front" if row.on_front else row.status
     text += f" ({row.error})" if row.status == "stopped" and isinstance(row.error, str) else ""
     return Cell(text=f"{text} (control)" if row.control else text, key=text)
 
 
-def _accuracy(row: Any) -> Cell:
+def _accuracy_cell(row: Any) -> Cell:
     if pd.isna(row.last_accuracy):
         return Cell(text=_NONE, key=-1.0)
     partial = "" if row.status == "completed" else " so far"
@@ -243,22 +244,22 @@ _TIMES = ("Latency", "ms")
 _COLUMNS = (
     ("Trial", None),
     ("Method", lambda row: Cell(text=row.method, key=row.method)),
-    ("Ended", _status),
-    ("Accuracy", _accuracy),
-    ("FLOPs", _number("flops_ratio", summary.percent)),
-    ("Parameters", _number("params_ratio", summary.percent)),
-    ("Activations", _number("activations_ratio", summary.percent)),
-    ("Latency", _number("latency_ratio", summary.percent)),
-    ("ms", _number("latency_ms", lambda value: f"{value:,.2f}")),
-    ("Images", _number("images", lambda value: f"{value:,.0f}")),
-    ("Seconds", _number("duration", lambda value: f"{value:,.1f}")),
-    ("Finished", _number("finished", summary.duration)),
-    ("Seed", _number("seed", lambda value: f"{value:.0f}")),
+    ("Ended", _status_cell),
+    ("Accuracy", _accuracy_cell),
+    ("FLOPs", _number_column("flops_ratio", summary.percent)),
+    ("Parameters", _number_column("params_ratio", summary.percent)),
+    ("Activations", _number_column("activations_ratio", summary.percent)),
+    ("Latency", _number_column("latency_ratio", summary.percent)),
+    ("ms", _number_column("latency_ms", lambda value: f"{value:,.2f}")),
+    ("Images", _number_column("images", lambda value: f"{value:,.0f}")),
+    ("Seconds", _number_column("duration", lambda value: f"{value:,.1f}")),
+    ("Finished", _number_column("finished", summary.duration)),
+    ("Seed", _number_column("seed", lambda value: f"{value:.0f}")),
     ("What was varied", None),
 )
 
 
-def _splits(config: Mapping[str, Any]) -> dict[str, str]:
+def _split_texts(config: Mapping[str, Any]) -> dict[str, str]:
     data = (config.get("task") or {}).get("data")
     splits = data.get("splits") if isinstance(data, Mapping) else None
     return {str(name): str(value) for name, value in splits.items()} if isinstance(splits, Mapping) else {}

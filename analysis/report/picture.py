@@ -56,7 +56,7 @@ def write_picture(study: Study, path: str | Path) -> Path:
         raise InputError(
             f"unknown kind of picture {str(path)!r}", where="--to", allowed="a file name that ends in .svg"
         )
-    return write_atomically(path, templates().get_template("front.svg").render(_context(study)))
+    return write_atomically(path, templates().get_template("front.svg").render(_picture_context(study)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _context(study: Study) -> dict[str, Any]:
+def _picture_context(study: Study) -> dict[str, Any]:
     members = pareto.front(study.outcomes)  # whatever else was an objective, the picture is accuracy against FLOPs
     low, high = figures.accuracy_ranges(study, members)["front"]
     frame = Frame(low=low, high=high)
@@ -92,17 +92,17 @@ def _context(study: Study) -> dict[str, Any]:
         "x_ticks": [{"at": frame.x(share / 5), "text": f"{20 * share} %"} for share in range(6)],
         "y_ticks": [{"at": frame.y(value), "text": f"{100 * value:g} %"} for value in _round_values(low, high)],
         "dense": {"at": frame.y(dense), "text": f"dense {summary.percent(dense)}"},
-        "staircase": _staircase(frame, members),
-        "marks": list(_marks(frame, candidates, members, colours)),
-        "legend": [{"name": name, "colour": colours[name]} for name in _methods(candidates)],
+        "staircase": _front_path(frame, members),
+        "marks": list(_trial_marks(frame, candidates, members, colours)),
+        "legend": [{"name": name, "colour": colours[name]} for name in _method_names(candidates)],
     }
 
 
-def _methods(outcomes: Iterable[Outcome]) -> list[str]:
+def _method_names(outcomes: Iterable[Outcome]) -> list[str]:
     return sorted({outcome.recipe.method.name for outcome in outcomes})
 
 
-def _marks(
+def _trial_marks(
     frame: Frame, candidates: Sequence[Outcome], members: Sequence[Outcome], colours: dict[str, str]
 ) -> Iterable[dict[str, Any]]:
     """Members last, so that they lie on top."""
@@ -114,7 +114,7 @@ def _marks(
             yield {"x": frame.x(flops), "y": frame.y(accuracy), "colour": colour, "member": outcome.id in on_front}
 
 
-def _staircase(frame: Frame, members: Sequence[Outcome]) -> str:
+def _front_path(frame: Frame, members: Sequence[Outcome]) -> str:
     """The path through the members: level to the next member's cost, then up to its accuracy."""
     corners = [(frame.x(member.flops_ratio or 0.0), frame.y(member.accuracy or 0.0)) for member in members]
     return " ".join(f"H{x} V{y}" if i else f"M{x} {y}" for i, (x, y) in enumerate(corners))

@@ -77,8 +77,8 @@ class Failure:
 def summarise(study: Study) -> Summary:
     """The headline and the facts of a study in any state, an empty one included."""
     tested, near = _finalists_fact(study), _near_dense_fact(study)
-    found = (tested, _knee_fact(study), near, _counts_fact(study), _cascade_fact(study), _hypervolume_fact(study))
-    return Summary(headline=_headline(study), facts=tuple(fact for fact in found if fact))
+    found = (tested, _knee_fact(study), near, _counts_fact(study), _halving_fact(study), _hypervolume_fact(study))
+    return Summary(headline=_headline_sentence(study), facts=tuple(fact for fact in found if fact))
 
 
 def title(study: Study) -> str:
@@ -103,14 +103,14 @@ def shares(study: Study) -> list[Share]:
     """One entry per worker, by name."""
     intervals = [interval for outcome in study.outcomes for interval in outcome.run_intervals]
     names = sorted({interval.worker for interval in intervals})
-    return [_share(name, [interval for interval in intervals if interval.worker == name]) for name in names]
+    return [_worker_share(name, [interval for interval in intervals if interval.worker == name]) for name in names]
 
 
 def failures(study: Study) -> list[Failure]:
     """The errors of failed trials, most frequent first."""
     ended = [outcome for outcome in study.outcomes if outcome.status == "failed"]
     counts = Counter(outcome.error or "no error was recorded" for outcome in ended)
-    return [_failure(error, ended) for error, _ in counts.most_common()]
+    return [_failure_of(error, ended) for error, _ in counts.most_common()]
 
 
 def percent(ratio: float, digits: int = 1) -> str:
@@ -161,13 +161,15 @@ def hypervolume(study: Study) -> float:
     return pareto.hypervolume(found, pareto.reference(study.objectives))
 
 
-def _headline(study: Study) -> str:
+def _headline_sentence(study: Study) -> str:
     members, cost = study.front, facts.COST_NAMES[facts.main_cost(study)]
     affordable = most_accurate(member for member in members if (facts.cost_ratio(study, member) or 0.0) <= BUDGET)
     if affordable is not None:
-        return f"Best model at ≤ {percent(BUDGET, 0)} {cost}: {_describe(affordable, study)}."
+        return f"Best model at ≤ {percent(BUDGET, 0)} {cost}: {_describe_fully(affordable, study)}."
     if members:
-        return f"No model came down to ≤ {percent(BUDGET, 0)} {cost}; the cheapest: {_describe(members[0], study)}."
+        return (
+            f"No model came down to ≤ {percent(BUDGET, 0)} {cost}; the cheapest: {_describe_fully(members[0], study)}."
+        )
     if not study.outcomes:
         return "No trial has ended yet."
     if all(outcome.status == "failed" for outcome in study.outcomes):
@@ -177,31 +179,31 @@ def _headline(study: Study) -> str:
     return "No pruned model was trained to its end, so there is no front."
 
 
-def _describe(outcome: Outcome, study: Study) -> str:
+def _describe_fully(outcome: Outcome, study: Study) -> str:
     dense = facts.dense_model(study).accuracy
     accuracy = outcome.accuracy or 0.0
     against = f"dense {percent(dense)}, {points(accuracy - dense)}"
-    return f"{percent(accuracy)} accuracy ({against}) at {_costs(outcome, study)}, {_name(outcome)}"
+    return f"{percent(accuracy)} accuracy ({against}) at {_costs_text(outcome, study)}, {_trial_and_method(outcome)}"
 
 
 def _describe_briefly(outcome: Outcome, study: Study) -> str:
     accuracy = outcome.accuracy or 0.0
     against = points(accuracy - facts.dense_model(study).accuracy)
-    return f"{percent(accuracy)} ({against}) at {_costs(outcome, study)}, {_name(outcome)}"
+    return f"{percent(accuracy)} ({against}) at {_costs_text(outcome, study)}, {_trial_and_method(outcome)}"
 
 
-def _costs(outcome: Outcome, study: Study) -> str:
+def _costs_text(outcome: Outcome, study: Study) -> str:
     """`49.3 % FLOPs and 61.0 % latency (3.2 ms)`: what the study trades off."""
     return " and ".join(cost_text(name, outcome) for name in pareto.costs_of(study.objectives))
 
 
-def _name(outcome: Outcome) -> str:
+def _trial_and_method(outcome: Outcome) -> str:
     return f"trial {outcome.id}, method {outcome.recipe.method.name}"
 
 
 def _counts_fact(study: Study) -> str:
     if not study.outcomes:
-        return _waiting(study)
+        return _unfinished_fact(study)
     counts = Counter(outcome.status for outcome in study.outcomes)
     ended = f"{plural(counts['completed'], 'trial')} completed, {counts['stopped']:,} stopped early"
     elapsed = duration(max(outcome.finished for outcome in study.outcomes))
@@ -209,10 +211,10 @@ def _counts_fact(study: Study) -> str:
     among = f" ({plural(controls, 'control')} among them)" if controls else ""
     broken = sum(outcome.infeasible for outcome in study.outcomes)
     ended += f" ({broken:,} of them by a constraint)" if broken else ""
-    return " ".join(f"{ended}, {counts['failed']:,} failed in {elapsed}{among}. {_waiting(study)}".split())
+    return " ".join(f"{ended}, {counts['failed']:,} failed in {elapsed}{among}. {_unfinished_fact(study)}".split())
 
 
-def _waiting(study: Study) -> str:
+def _unfinished_fact(study: Study) -> str:
     count = len(study.unfinished())
     return f"{plural(count, 'trial')} had begun and not ended when this page was written." if count else ""
 
@@ -257,7 +259,7 @@ def _over_seeds(one: finalists.Finalist) -> str:
     return f"{percent(one.test.mean)}{std}"
 
 
-def _cascade_fact(study: Study) -> str:
+def _halving_fact(study: Study) -> str:
     """What ending recipes early saved, and how far their rungs can be trusted."""
     saved = trust.saved(study)
     if saved is None:
@@ -294,7 +296,7 @@ def _method_row(name: str, study: Study, own: Sequence[Outcome]) -> MethodRow:
     )
 
 
-def _share(worker: str, intervals: Sequence[RunInterval]) -> Share:
+def _worker_share(worker: str, intervals: Sequence[RunInterval]) -> Share:
     begin, end = min(interval.started for interval in intervals), max(interval.finished for interval in intervals)
     inside, reached = 0.0, begin
     # A worker may run trials side by side: seconds that several trials share are counted once.
@@ -304,7 +306,7 @@ def _share(worker: str, intervals: Sequence[RunInterval]) -> Share:
     return Share(worker=worker, trials=len(intervals), inside=inside, span=end - begin)
 
 
-def _failure(error: str, ended: Sequence[Outcome]) -> Failure:
+def _failure_of(error: str, ended: Sequence[Outcome]) -> Failure:
     own = [outcome for outcome in ended if (outcome.error or "no error was recorded") == error]
     methods = sorted({outcome.recipe.method.name for outcome in own})
     return Failure(error=error, ids=tuple(outcome.id for outcome in own), methods=tuple(methods))

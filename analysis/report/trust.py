@@ -47,14 +47,14 @@ def trust(study: Study) -> list[Trust]:
     """Every rung with the next; those that fewer than `FEWEST` recipes were measured at are left out."""
     searched = [outcome for outcome in study.outcomes if not outcome.control and outcome.flops_ratio is not None]
     shares = sorted({rung.share for outcome in searched for rung in outcome.rungs if rung.comparable})
-    found = (_between(searched, one, two) for one, two in pairwise(shares))
+    found = (_trust_between(searched, one, two) for one, two in pairwise(shares))
     return [known for known in found if known is not None]
 
 
 def saved(study: Study) -> Saved | None:
     """What ending early saved; None if no recipe was ended because others were better."""
     ended = [outcome for outcome in study.outcomes if outcome.status == "stopped" and outcome.error is None]
-    paces = [pace for outcome in study.outcomes for pace in _paces(outcome)]
+    paces = [pace for outcome in study.outcomes for pace in _seconds_per_image(outcome)]
     if not ended or not paces:
         return None
     images = sum(outcome.recipe.training.images - outcome.rungs[-1].images for outcome in ended)
@@ -63,37 +63,39 @@ def saved(study: Study) -> Saved | None:
     return Saved(recipes=len(ended), images=images, hours=hours, share=images / (images + used))
 
 
-def _between(outcomes: Sequence[Outcome], share: float, after: float) -> Trust | None:
+def _trust_between(outcomes: Sequence[Outcome], share: float, after: float) -> Trust | None:
     rows = [
         (one, two, outcome.flops_ratio)
         for outcome in outcomes
-        if (one := _at(outcome, share)) is not None and (two := _at(outcome, after)) is not None
+        if (one := _accuracy_at(outcome, share)) is not None and (two := _accuracy_at(outcome, after)) is not None
     ]
     if len(rows) < FEWEST:
         return None
-    return Trust(share=share, after=after, recipes=len(rows), correlation=_partial(*np.array(rows, dtype=float).T))
+    return Trust(
+        share=share, after=after, recipes=len(rows), correlation=_partial_correlation(*np.array(rows, dtype=float).T)
+    )
 
 
-def _at(outcome: Outcome, share: float) -> float | None:
+def _accuracy_at(outcome: Outcome, share: float) -> float | None:
     return next((rung.accuracy for rung in outcome.rungs if rung.share == share and rung.comparable), None)
 
 
-def _partial(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
+def _partial_correlation(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
     """Spearman's correlation of x and y with `given` held fixed; 0 where one of them does not vary beside it."""
-    ranks = [_ranks(values) - (len(values) + 1) / 2 for values in (x, y, given)]
+    ranks = [_mean_ranks(values) - (len(values) + 1) / 2 for values in (x, y, given)]
     base = ranks[2] @ ranks[2]
     left, right = (rank - (rank @ ranks[2]) / base * ranks[2] if base else rank for rank in ranks[:2])
     scale = np.sqrt((left @ left) * (right @ right))
     return float(left @ right / scale) if scale > 1e-9 else 0.0
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks from 1; equal values share the mean of theirs. As scipy's `rankdata`, which takes a second to import."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
-def _paces(outcome: Outcome) -> Iterator[float]:
+def _seconds_per_image(outcome: Outcome) -> Iterator[float]:
     """Seconds an image between neighbouring rungs."""
     before = Rung(share=0.0, images=0, accuracy=0.0, seconds=0.0)
     for rung in outcome.rungs:

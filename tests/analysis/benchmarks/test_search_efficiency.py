@@ -114,7 +114,7 @@ def test_sides_that_there_are_not_are_refused(monkeypatch: pytest.MonkeyPatch, c
 def test_a_killed_search_is_resumed_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lives, commands = [], []
     monkeypatch.setattr(search_efficiency, "_kill_after", lambda life, command, _: lives.append((life, command[3])))
-    monkeypatch.setattr(search_efficiency, "_call", lambda command, _: commands.append(command[3]))
+    monkeypatch.setattr(search_efficiency, "_run_command", lambda command, _: commands.append(command[3]))
     monkeypatch.setattr(search_efficiency, "load_study", lambda _: None)
     monkeypatch.setattr(search_efficiency, "describe", lambda _: {"busy": 0.5})
 

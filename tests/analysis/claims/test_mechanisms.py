@@ -16,7 +16,7 @@ from autoprune.analysis.claims import mechanisms_selecting as selecting
 from autoprune.analysis.claims import mechanisms_speed as speed
 from autoprune.analysis.claims.mechanisms_common import by_rank, rounded, verdict
 from autoprune.analysis.claims.mechanisms_regularised import recovered
-from autoprune.analysis.claims.methods_cifar10 import Plan, _is, label, table
+from autoprune.analysis.claims.methods_cifar10 import Plan, is_run_of, label, table
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.low_rank import decompose
 from autoprune.engine.surgery.prune import prune
@@ -75,10 +75,10 @@ def test_what_is_unusual_about_a_run_is_in_its_label() -> None:
 def test_a_run_is_not_repeated_and_another_one_is() -> None:
     plan = Plan("l1", {}, 0.5, 0)
 
-    assert _is(row("l1", 0.9), plan, TRAINING, "test")
-    assert not _is(row("l1", 0.9), plan, TRAINING, "validation")
-    assert not _is(row("l1", 0.9, weights="scratch"), plan, TRAINING, "test")
-    assert not _is(row("l1", 0.9, seed=1), plan, TRAINING, "test")
+    assert is_run_of(row("l1", 0.9), plan, TRAINING, "test")
+    assert not is_run_of(row("l1", 0.9), plan, TRAINING, "validation")
+    assert not is_run_of(row("l1", 0.9, weights="scratch"), plan, TRAINING, "test")
+    assert not is_run_of(row("l1", 0.9, seed=1), plan, TRAINING, "test")
 
 
 @pytest.mark.parametrize(

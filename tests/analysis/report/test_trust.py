@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoprune.analysis.report.summary import shares, summarise
-from autoprune.analysis.report.trust import Saved, Trust, _ranks, saved, trust
+from autoprune.analysis.report.trust import Saved, Trust, _mean_ranks, saved, trust
 from autoprune.study.outcome import Outcome, Rung, RunInterval
 
 
@@ -37,7 +37,7 @@ def test_equal_flops_make_it_the_plain_rank_correlation(make_study: Any, build: 
 def test_equal_values_share_the_mean_of_their_ranks() -> None:
     values = np.array([0.5, 0.25, 0.5, 0.75, 0.5, 0.25])
 
-    assert _ranks(values).tolist() == [4.0, 1.5, 4.0, 6.0, 4.0, 1.5]
+    assert _mean_ranks(values).tolist() == [4.0, 1.5, 4.0, 6.0, 4.0, 1.5]
 
 
 def test_what_rises_with_flops_alone_is_not_trusted(make_study: Any, build: Any) -> None:
