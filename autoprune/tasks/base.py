@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ModelError
+from autoprune.recipe import Training
 from autoprune.training.protocols import Batch, Forward, Loss, Metric
 
 
@@ -113,8 +114,12 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def loss(self, model: Forward, batch: Batch, label_smoothing: float = 0.0) -> Loss:
-        """One forward pass: the mean loss of a batch, float32, and the outputs that it comes from."""
+    def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
+        """One forward pass: the mean loss of a batch, float32, and the outputs that it comes from.
+
+        Args:
+            training: what a recipe says of the loss, such as label smoothing; None = the plain loss.
+        """
 
     @abstractmethod
     def predict(self, model: Forward, batch: Batch) -> Any:

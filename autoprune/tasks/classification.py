@@ -108,11 +108,11 @@ class Classification(Task):
             )
         return model.eval()
 
-    def loss(self, model: Forward, batch: Batch, label_smoothing: float = 0.0) -> Loss:
+    def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """Cross entropy, mean over the batch; the target is 1 - s + s / classes for the label, else s / classes."""
         inputs, labels = batch
-        logits = model(inputs)
-        return Loss(F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing), logits)
+        logits, smoothing = model(inputs), 0.0 if training is None else training.label_smoothing
+        return Loss(F.cross_entropy(logits.float(), labels, label_smoothing=smoothing), logits)
 
     def predict(self, model: Forward, batch: Batch) -> Tensor:
         """Logits (B, classes)."""

@@ -37,7 +37,7 @@ class _WideBatchNorm2d(nn.BatchNorm2d):
 @contextlib.contextmanager
 def wide_norms(model: nn.Module) -> Iterator[None]:
     """Within it the model's BatchNorm2d layers that gain from it normalise in wide rows while they train."""
-    norms = [m for m in model.modules() if type(m) is nn.BatchNorm2d and _gains(m.num_features)]
+    norms = [m for m in model.modules() if type(m) is nn.BatchNorm2d and _gains_from_wide_rows(m.num_features)]
     for norm in norms:
         norm.__class__ = _WideBatchNorm2d
     try:
@@ -47,7 +47,7 @@ def wide_norms(model: nn.Module) -> Iterator[None]:
             norm.__class__ = nn.BatchNorm2d
 
 
-def _gains(channels: int) -> bool:
+def _gains_from_wide_rows(channels: int) -> bool:
     return channels < _LANES and channels % 8 != 0
 
 
@@ -61,7 +61,7 @@ def _pixels_per_row(x: Tensor) -> int:
     return k if pixels % k == 0 and pixels > k else 0
 
 
-def _rows(x: Tensor, k: int) -> Tensor:
+def _as_wide_rows(x: Tensor, k: int) -> Tensor:
     """(N, C, H, W), channels-last -> (N H W / k, k C, 1, 1), a view."""
     return x.permute(0, 2, 3, 1).reshape(-1, k * x.shape[1], 1, 1)
 
@@ -72,16 +72,16 @@ def _scale_rows(
     """`out` (N, C, H, W) <- (x - mean) / sqrt(var + eps) * weight + bias, all per channel."""
     values = [value.repeat(k) for value in (weight, bias, mean, var)]
     unused = torch.empty(0), torch.empty(0)
-    torch.native_batch_norm(_rows(x, k), *values, False, 0.0, eps, out=(_rows(out, k), *unused))
+    torch.native_batch_norm(_as_wide_rows(x, k), *values, False, 0.0, eps, out=(_as_wide_rows(out, k), *unused))
     return out
 
 
-def _moments(x: Tensor, eps: float, k: int) -> tuple[Tensor, Tensor]:
+def _batch_moments(x: Tensor, eps: float, k: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance per channel, float32: those of the k C columns, combined."""
     channels = x.shape[1]
     # float32 weights make the statistics float32 where x is bfloat16
     ones, zeros = torch.ones(k * channels), torch.zeros(k * channels)
-    _, means, inverse_stds = torch.native_batch_norm(_rows(x, k), ones, zeros, None, None, True, 0.0, eps)
+    _, means, inverse_stds = torch.native_batch_norm(_as_wide_rows(x, k), ones, zeros, None, None, True, 0.0, eps)
     means, variances = means.view(k, channels), inverse_stds.view(k, channels).pow_(-2).sub_(eps)
     mean = means.mean(0)
     return mean, variances.mean(0).add_((means - mean).square_().mean(0)).clamp_min_(0)
@@ -92,7 +92,7 @@ class _WideNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = _moments(x, eps, k)
+        mean, var = _batch_moments(x, eps, k)
         ctx.save_for_backward(x, weight, mean, var)
         ctx.eps, ctx.k = eps, k
         ctx.mark_non_differentiable(mean, var)
@@ -107,7 +107,7 @@ class _WideNorm(torch.autograd.Function):
         count, channels = x.numel() // x.shape[1], x.shape[1]
         tiled = [value.repeat(k) for value in (weight, mean, var)]
         _, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-            _rows(grad, k), _rows(x, k), *tiled, None, None, False, eps, [False, True, True]
+            _as_wide_rows(grad, k), _as_wide_rows(x, k), *tiled, None, None, False, eps, [False, True, True]
         )
         by_weight, by_bias = by_weight.view(k, channels).sum(0), by_bias.view(k, channels).sum(0)
         slope, zeros = weight * (var + eps).rsqrt() / count, torch.zeros_like(mean)

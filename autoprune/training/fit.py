@@ -193,7 +193,7 @@ class TrainingLoop:
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """The task's loss, mixed with that of distillation if there is a teacher."""
-        loss, outputs = self.task.loss(self.forward, batch, self.training.label_smoothing)
+        loss, outputs = self.task.loss(self.forward, batch, self.training)
         if self.teacher is None:
             return loss
         taught = self.teacher.outputs_for(batch, (self.seed, self.batch, self.step), self.task, self.runtime)

@@ -70,29 +70,29 @@ def measure(
     pair = [exact.place(each).eval() for each in (dense, model)]
     with torch.inference_mode(), exact.limits():
         for _ in range(WARM_UP):
-            _seconds(pair, inputs, clock)
+            _time_each(pair, inputs, clock)
         found, end = [], clock() + seconds
         while len(found) < LEAST or (len(found) < MOST and clock() < end):
             pair.reverse()  # who comes second finds other caches than who comes first
-            turns = _seconds(pair, inputs, clock)
+            turns = _time_each(pair, inputs, clock)
             found.append(turns if len(found) % 2 else turns[::-1])
     other, own = zip(*found, strict=True)
     return Timing(ms=1000 * median(own), ratio=min(own) / min(other))
 
 
-def _seconds(pair: list[nn.Module], inputs: Tensor, clock: Clock) -> list[float]:
+def _time_each(pair: list[nn.Module], inputs: Tensor, clock: Clock) -> list[float]:
     """What one forward pass of each takes, in their order."""
     times = []
     for model in pair:
-        _wait(inputs)
+        _wait_for_device(inputs)
         began = clock()
         model(inputs)
-        _wait(inputs)
+        _wait_for_device(inputs)
         times.append(clock() - began)
     return times
 
 
-def _wait(inputs: Tensor) -> None:
+def _wait_for_device(inputs: Tensor) -> None:
     """Until the device has done what it was told."""
     if inputs.is_cuda:
         torch.cuda.synchronize(inputs.device)

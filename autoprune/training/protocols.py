@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from autoprune.recipe import Training
+
 #: What a split yields: tensors in any structure. Only its task knows what is in it.
 Batch = Any
 #: A model, or a function that calls one in the precision of a runtime.
@@ -58,8 +60,8 @@ class TrainingTask(Protocol):
     def validation(self) -> TrainingSplit:
         """The images on which rungs are measured."""
 
-    def loss(self, model: Forward, batch: Batch, label_smoothing: float = 0.0) -> Loss:
-        """One forward pass, and the loss to minimise."""
+    def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
+        """One forward pass, and the loss to minimise, as far as `training` shapes it."""
 
     def predict(self, model: Forward, batch: Batch) -> Any:
         """One forward pass: outputs for `Metric.update` and, of a teacher, for `distillation`."""

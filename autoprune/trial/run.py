@@ -137,7 +137,7 @@ def _run_stages(
         method = methods.build(recipe.method)
         found = _load_pruned(recipe, shared, progress, folder)
     if found is None:
-        found = _prune(recipe, method, shared, progress, folder, constraints, latency)
+        found = _prune_model(recipe, method, shared, progress, folder, constraints, latency)
     pruned, spent = found
     _fine_tune(pruned, spent, recipe, method, shared, progress, hear_rung, folder)
     return pruned
@@ -160,7 +160,7 @@ def _load_pruned(
     return shared.runtime.place(saved.model), record.spent
 
 
-def _prune(
+def _prune_model(
     recipe: Recipe,
     method: Method,
     shared: SharedState,
@@ -185,7 +185,7 @@ def _prune(
             context = stages.remove_channels(method, selected)
         spent += stages.stage_images(method, recipe, cut)
     pruned = shared.runtime.place(context.model)
-    _time(pruned, shared, progress, latency)
+    _time_pruned(pruned, shared, progress, latency)
     if not method.is_dense:
         stages.check_costs(constraints, progress.cut.costs)
     with progress.stage("recalibrate"):
@@ -194,7 +194,7 @@ def _prune(
     return pruned, spent
 
 
-def _time(pruned: nn.Module, shared: SharedState, progress: Progress, latency: Latency | None) -> None:
+def _time_pruned(pruned: nn.Module, shared: SharedState, progress: Progress, latency: Latency | None) -> None:
     """Note the latency of the cut model; its weights do not matter."""
     if latency is None:
         return

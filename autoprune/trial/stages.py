@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -125,16 +125,23 @@ def sparsify(
     # the model may have moved to another device, and its batches with it
     context = replace(context, model=model, batches=shared.context(model, recipe.seed).batches)
     regulariser = method.sparsify(context, stage)
-    seed = recipe.seed + cut * 2**32
+    seed = recipe.seed + cut * 2**32  # another stream at every cut
     # Stages that aim at nothing are the same for all targets; those after a first cut depend on where it aimed.
     alike = not method.stage_aims and cut == 0
-    options: dict[str, Any] = {"regulariser": regulariser, "processes": shared.processes}
-    options |= {"images": images, "seed": seed}
-    if alike:
-        with shared.cache.file(_stage_key(method, recipe, stage, shared), checkpoint) as file:
-            fit(model, shared.task, stage.training, shared.runtime, checkpoint=file, keep_last=True, **options)
-    else:
-        fit(model, shared.task, stage.training, shared.runtime, checkpoint=checkpoint, **options)
+    key = _stage_key(method, recipe, stage, shared)
+    with shared.cache.file(key, checkpoint) if alike else nullcontext(checkpoint) as file:
+        fit(
+            model,
+            shared.task,
+            stage.training,
+            shared.runtime,
+            images=images,
+            seed=seed,
+            regulariser=regulariser,
+            checkpoint=file,
+            keep_last=alike,
+            processes=shared.processes,
+        )
     return replace(context, regulariser=regulariser)
 
 

@@ -69,7 +69,7 @@ def choose_start(recipe: Recipe, method: Method, shared: SharedState) -> Startin
     starts = [_start_in_mode(traced, recipe, method, shared) for traced in modes]
     if method.is_dense:
         return starts[0]
-    possible = where_possible(lambda start: _checked(start, recipe, method, shared), starts)
+    possible = where_possible(lambda start: _check_start(start, recipe, method, shared), starts)
     if len(starts) == 1:
         return possible[0]
     return max(possible, key=lambda start: _share_of_scores_kept(start, recipe, method, shared))
@@ -100,7 +100,7 @@ def _last_target(start: StartingPoint, recipe: Recipe, method: Method, shared: S
     return target_of_cut(recipe.target, method, start.graph, last, shared.dense_cost)
 
 
-def _checked(start: StartingPoint, recipe: Recipe, method: Method, shared: SharedState) -> StartingPoint:
+def _check_start(start: StartingPoint, recipe: Recipe, method: Method, shared: SharedState) -> StartingPoint:
     check_target(start.graph, _last_target(start, recipe, method, shared), recipe.allocation)
     return start
 

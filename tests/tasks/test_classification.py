@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from autoprune.errors import InputError, ModelError
+from autoprune.recipe import Training
 from autoprune.tasks import load_task
 
 
@@ -175,7 +176,7 @@ def test_wrong_task_mappings_say_where(spec, message):
 def test_loss_is_smoothed_cross_entropy():
     task = task_with(name="digits_net")
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
-    loss, outputs = task.loss(lambda inputs: inputs, (logits, torch.tensor([0])), 0.1)
+    loss, outputs = task.loss(lambda inputs: inputs, (logits, torch.tensor([0])), Training(label_smoothing=0.1))
 
     # -(0.9 ln 0.5 + 0.1 / 3 (ln 0.5 + 2 ln 0.25))
     assert pytest.approx(0.9 * 0.693147 + 0.1 / 3 * 5 * 0.693147, abs=1e-5) == loss.item()

@@ -47,7 +47,7 @@ def test_smoothing_and_distillation_enter_the_loss(digits, small):
     small.eval()
 
     outputs, taught = small(inputs), teacher(inputs)
-    expected = 0.75 * digits.loss(small, (inputs, labels), 0.1).value + 0.25 * distillation.distillation(
+    expected = 0.75 * digits.loss(small, (inputs, labels), training).value + 0.25 * distillation.distillation(
         outputs, taught, 3.0
     )
     torch.testing.assert_close(loop.compute_loss((inputs, labels)), expected)

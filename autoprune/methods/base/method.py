@@ -55,9 +55,9 @@ class Context:
     def passes(self, images: int) -> Iterator[ForwardPass]:
         """One function per batch of `batches(images)`; each runs a model on its batch."""
         for batch in self.batches(images):
-            yield partial(self._run, batch)
+            yield partial(self._run_on, batch)
 
-    def _run(self, batch: Batch, model: nn.Module) -> Any:
+    def _run_on(self, batch: Batch, model: nn.Module) -> Any:
         return self.predict(model, batch)
 
 
