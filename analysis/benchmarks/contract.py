@@ -57,7 +57,7 @@ OUTCOMES = ("met", "refused", "broken")
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked for."""
+    """One question to the allocation: ratio, strategy and multiple of channels."""
 
     model: str
     strategy: str
@@ -72,7 +72,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it: `met`, `refused` or `broken`; the FLOPs ratio of the rebuilt model; the words of a refusal."""
+    """The answer: `met`, `refused` or `broken`; the FLOPs ratio of the rebuilt model; the words of a refusal."""
 
     case: Case
     outcome: str
@@ -105,7 +105,7 @@ class Subject:
         return smallest(self.graph, Allocation(round_to=round_to)).flops / self.dense
 
     def ask(self, case: Case) -> Result:
-        """Allocate, cut and count; `seconds` are processor time of the allocation, whoever else uses the machine."""
+        """Allocate, cut and count; `seconds` are processor time of the allocation, on a busy machine too."""
         began = process_time()
         try:
             keep = allocate(self.graph, self.scores, Target(flops=case.ratio), case.how)
@@ -129,7 +129,7 @@ class Subject:
         return result
 
     def _broken_promise(self, case: Case, keep: Keep, cut: nn.Module, flops: int) -> str:
-        """What is broken about a model that was promised, or nothing."""
+        """The way in which a promised model breaks its promise; empty if it does not."""
         if abs(flops / self.dense - case.ratio) > TOLERANCE + 1e-9:
             return f"{flops / self.dense:.4f} instead of {case.ratio}"
         if flops != cost(self.graph, keep).flops:
@@ -163,7 +163,7 @@ class Report:
     results: Sequence[Result]
 
     def count(self, outcome: str) -> int:
-        """How many cases came out like this."""
+        """How many cases had this outcome."""
         return sum(result.outcome == outcome for result in self.results)
 
     def row(self) -> str:
@@ -185,7 +185,7 @@ class Report:
 
 
 def run(name: str, seed: int) -> Report:
-    """All cases of one model; whatever goes wrong is a result."""
+    """All cases of one model; a failure is a result too."""
     subject, results = Subject(name, seed), []
     lowest = {round_to: subject.least(round_to) for round_to in ROUND_TO}
     for strategy, round_to in product(STRATEGIES, ROUND_TO):

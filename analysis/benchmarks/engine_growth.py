@@ -54,7 +54,7 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = {
 
 @dataclass(frozen=True)
 class Size:
-    """One network: its measures, and what tracing it takes."""
+    """One network: its measures, and the time and memory of tracing it."""
 
     family: str
     model: str

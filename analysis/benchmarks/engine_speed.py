@@ -75,7 +75,7 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds of everything that was measured once, in turns; theirs are None without Torch-Pruning."""
+    """Seconds of one round, every side once; theirs are None without Torch-Pruning."""
 
     trace: float
     allocate: float
@@ -106,7 +106,7 @@ class Row:
         return statistics.median(getattr(found, name) for found in self.rounds)
 
     def ratio(self, ours: str, *, copied: bool = False) -> float:
-        """Median over the rounds of their time over ours; with the copy of the model that they need, or without."""
+        """Their time over ours, median over the rounds; with the copy of the model that they need, or without."""
         return statistics.median(
             ((found.theirs or math.nan) + copied * (found.their_copy or 0)) / getattr(found, ours)
             for found in self.rounds
@@ -154,7 +154,7 @@ def theirs(model: nn.Module, image: Tensor, removed: float) -> None:
 
 
 def copier(model: nn.Module, graph: ChannelGraph, keep: Keep) -> Callable[[], list[Tensor]]:
-    """What copies the kept weights and does nothing else: all indices are ready."""
+    """A function that copies the kept weights and does nothing else: all indices are ready."""
     cuts = all_kept(graph, keep.units(graph)).cuts(graph)
     work = [
         (tensor.detach(), [(dim, torch.from_numpy(kept.copy())) for dim, kept in cuts.get(name, ())])
@@ -203,7 +203,7 @@ def measure(name: str, rounds: int) -> Row:
 
 
 def flops(model: nn.Module, image: Tensor) -> int:
-    """What torch counts in a forward pass."""
+    """FLOPs of a forward pass, as torch counts them."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)
     return counter.get_total_flops()

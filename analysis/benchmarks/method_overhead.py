@@ -50,15 +50,15 @@ from autoprune.training.runtime import Runtime, choose_runtime, pick_device
 from autoprune.trial.shared import SharedState
 
 IMAGES = 50_000
+#: Rounds that a stage lasts.
 PARTS = 10
-"""Rounds that a stage lasts."""
 PLAIN = Training(batch_size=BATCH)
+#: What a method may cost at most, as a share of a plain step; of the others nothing was asked.
 LIMITS = {
     **dict.fromkeys(("greg1", "greg2", "increg", "l0_hqs", "sfp", "asfp", "srfp", "asrfp"), 0.05),
     "orthoreg": 0.15,
     "group_fisher": 0.20,
 }
-"""What a method may cost at most, as a share of a plain step; of the others nothing was asked."""
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Subject:
 
     @property
     def runtime(self) -> Runtime:
-        """As the trials of a study have it."""
+        """The runtime that trials of a study would have."""
         return self.shared.runtime
 
     def stage(self, method: Method | None) -> TrainingLoop:
@@ -125,12 +125,12 @@ class Subject:
         return TrainingLoop(model, self.task, training, self.runtime, IMAGES, 0, regulariser, None)
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.runtime.device.startswith("cuda"):
             torch.cuda.synchronize(self.runtime.device)
 
     def seconds(self, act: Callable[[], None]) -> float:
-        """How long it takes."""
+        """Seconds of so many steps."""
         self.wait()
         began = time.perf_counter()
         act()
@@ -139,7 +139,7 @@ class Subject:
 
 
 class Side:
-    """A loop that goes on from round to round; when its stage is over, a new one begins."""
+    """A training loop that continues from round to round; a new stage begins when one is over."""
 
     def __init__(self, subject: Subject, method: Method | None) -> None:
         self.subject, self.method = subject, method
@@ -164,7 +164,7 @@ class Side:
 
 
 def _stage_batches(loop: TrainingLoop) -> Iterator[Batch]:
-    """All of its stage, pass after pass over the data, as `TrainingLoop.run` takes them."""
+    """The batches of a whole stage, pass after pass over the data, as `TrainingLoop.run` takes them."""
     while loop.step < loop.steps:
         yield from loop.batches_left()
 

@@ -119,7 +119,7 @@ def search(
 
 
 def _options_by_name(space: Space) -> dict[str, list[Any]] | None:
-    """Per parameter, what it may be; None if there are numbers among them."""
+    """The options of every parameter; None if a number is among the parameters."""
     parameters = space.parameters()
     found = {name: list(item.options) for name, item in parameters.items() if isinstance(item, Choice)}
     return found if len(found) == len(parameters) else None

@@ -48,10 +48,11 @@ from autoprune.study.space import Space
 from autoprune.tasks.zoo import build
 
 DENSE_ACCURACY, CHANCE = 0.915, 0.1
+#: Standard deviation of the logarithm of what a method takes a unit's importance for.
 BLUR = {"l1": 0.6, "l2": 0.55, "fpgm": 0.75, "taylor": 0.35}
-"""Standard deviation of the logarithm of what a method takes a unit's importance for."""
 SPLIT_NOISE = 0.004
 HARM = 2.6
+#: The parameters of the ready `cifar10_resnet20`, as far as the made-up accuracy knows what they do.
 SPACE = {
     "method": {
         "choice": {
@@ -74,12 +75,11 @@ SPACE = {
     },
     "training": {"lr": {"float": [0.01, 0.1], "log": True}},
 }
-"""The parameters of the ready `cifar10_resnet20`, as far as the made-up accuracy knows what they do."""
 SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
 COUNTS = (40, 80, 150)
 SIZES = (100, 500, 1000)
+#: Proposals that are timed at each size of a study; their median counts.
 ASKED = 3
-"""Proposals that are timed at each size of a study; their median counts."""
 
 
 # ---- the made-up network -------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class Network:
         return 1 - float(values[list(kept)].sum() / values.sum())
 
     def _method_scores(self, method: MethodChoice) -> dict[str, Floats]:
-        """What a method takes the importance for; the same for every recipe of the method."""
+        """The importance as a method sees it, through noise; the same for every recipe of the method."""
         random = np.random.default_rng(zlib.crc32(method.name.encode()))
         if method.name == RANDOM:
             return {name: random.random(len(values)) for name, values in self.importance.items()}
@@ -136,18 +136,18 @@ class Network:
 
 @lru_cache(maxsize=1)
 def network() -> Network:
-    """The one that all samplers prune."""
+    """The network that all samplers prune."""
     return Network.drawn()
 
 
 @lru_cache(maxsize=1)
 def space() -> Space:
-    """The space, bound to it."""
+    """The search space, bound to the network."""
     return Space.read(SPACE).bind([(group.id, group.stage) for group in network().graph.prunable])
 
 
 def answer(proposal: Proposal) -> tuple[Outcome, Outcome]:
-    """What the sampler is told, and the same without noise."""
+    """The outcome that the sampler is told, and its accuracy without noise."""
     recipe, fields = proposal.recipe, {"id": proposal.id, "control": proposal.control, "finished": float(proposal.id)}
     try:
         accuracy, flops = network().judged(recipe)
@@ -173,7 +173,7 @@ class Search:
 
 
 def search(sampler: Sampler, seed: int, proposals: int) -> Search:
-    """Ask and answer so many times."""
+    """Ask for `count` recipes and answer each."""
     proposer, exact, seconds = Proposer(space(), sampler=sampler, seed=seed), [], 0.0
     for number in range(proposals):
         began = time.process_time()
@@ -187,13 +187,13 @@ def search(sampler: Sampler, seed: int, proposals: int) -> Search:
 
 
 def name_of(sampler: Sampler) -> str:
-    """What the table calls it."""
+    """The sampler's name in the table."""
     return sampler.name if sampler.warm_start else f"{sampler.name}, no warm starts"
 
 
 @lru_cache(maxsize=1)
 def history() -> tuple[list[Proposal], list[Outcome]]:
-    """A study of random recipes, the longest that is asked of."""
+    """A study of random recipes, as long as the longest of `SIZES`."""
     random = Proposer(space(), sampler=Sampler(name="random", startup=15))
     proposals = [random.next(float(number)) for number in range(max(SIZES))]
     return proposals, [answer(proposal)[0] for proposal in proposals]
@@ -241,14 +241,14 @@ def sides() -> Iterator[Sampler]:
 
 
 def read_rows(file: Path) -> tuple[list[Search], dict[tuple[str, int], float]]:
-    """What was measured before."""
+    """The searches and timings that a file holds."""
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     searches = [Search(**{**row, "volumes": tuple(row["volumes"])}) for row in rows if "volumes" in row]
     return searches, {(row["sampler"], row["size"]): row["ms"] for row in rows if "ms" in row}
 
 
 def measure(file: Path, only: Sequence[str], seeds: int, proposals: int) -> None:
-    """Everything that is not among the rows: searches, then timings from small studies to large ones."""
+    """Measure what the rows lack: searches, then timings from small studies to large ones."""
     searches, times = read_rows(file)
     known = {(one.sampler, one.seed) for one in searches}
     with file.open("a") as log:

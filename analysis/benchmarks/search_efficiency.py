@@ -110,7 +110,7 @@ class Run:
 
 
 def run_ours(side: str, data: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
-    """A search by its command; what it found."""
+    """A search by its command."""
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "study")
         autoprune, environment = [sys.executable, "-m", "autoprune"], {"AUTOPRUNE_DATA": str(data)}
@@ -128,7 +128,7 @@ def run_ours(side: str, data: Path, network: str, minutes: float, seed: int) -> 
 
 
 def settings_of(side: str, network: str) -> tuple[str, ...]:
-    """What a side sets beside the ready space."""
+    """The settings of a side beside the ready space."""
     if side.startswith(ONLY):
         method = side.removeprefix(ONLY)
         return (f"space.method.choice={json.dumps({method: methods_of(network)[method]})}",)
@@ -136,7 +136,7 @@ def settings_of(side: str, network: str) -> tuple[str, ...]:
 
 
 def methods_of(network: str) -> dict[str, Any]:
-    """The methods of a ready space: name to what is searched of it."""
+    """The methods of a ready space: name -> its searched hyper-parameters."""
     plain = load_space(f"cifar10_{network}", find_method=methods.find).to_plain()
     return dict(plain["space"]["method"]["choice"])
 
@@ -154,7 +154,7 @@ def describe(study: Study) -> dict[str, Any]:
 
 
 def run_glue(glue: Path, data: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
-    """The loop by its command; what it found."""
+    """The loop by its command."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.csv"
         command = [
@@ -176,7 +176,7 @@ def run_glue(glue: Path, data: Path, network: str, minutes: float, seed: int) ->
 
 
 def _kill_after(seconds: float, command: Sequence[str], environment: dict[str, str]) -> None:
-    """Start a command and kill it, and all it has started in its process group, before it can say a word."""
+    """Start a command, and kill it with its whole process group before it can print anything."""
     process = subprocess.Popen(  # noqa: S603
         command,
         env={**os.environ, **environment},

@@ -130,20 +130,20 @@ def _seconds_by_use(found: Spans) -> dict[str, float]:
 
 
 class Clock:
-    """A view that shows nothing, and so gets to know when the study's clock was at zero."""
+    """A view that shows nothing and notes when the study's clock was at zero."""
 
     origin = 0.0
 
     def update(self, progress: StudyProgress) -> None:
-        """Look at both clocks."""
+        """Compare both clocks."""
         self.origin = time.time() - progress.seconds
 
     def close(self) -> None:
-        """Nothing."""
+        """Nothing to take down."""
 
 
 def driver_times(profile: cProfile.Profile) -> dict[str, tuple[int, float]]:
-    """Calls and seconds of the driver's functions, what they call included."""
+    """Calls and seconds of the driver's functions, their callees included."""
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     found = {(Path(file).name, name): (calls, total) for (file, _, name), (_, calls, _, total, _) in stats.items()}
     return {what: found[where] for what, where in DRIVER.items() if where in found}

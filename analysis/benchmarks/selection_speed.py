@@ -43,8 +43,8 @@ from autoprune.training.protocols import Batch
 
 YARDSTICK = "l1"
 NAMES = (YARDSTICK, "fpgm", "fuzzy", "epruner")
+#: Seconds that a choice may take; of the others nothing was asked.
 LIMITS = {("vgg16_bn", "epruner"): 10.0, ("resnet56", "epruner"): 5.0}
-"""Seconds that a choice may take; of the others nothing was asked."""
 WEIGHTS = {"resnet56": "weights/resnet56_cifar10.safetensors"}
 SHAPE = (3, 32, 32)
 GLOBAL = Allocation(name="global")
@@ -73,7 +73,7 @@ class Row:
 
     @property
     def limit(self) -> float | None:
-        """Seconds; None if nothing was asked."""
+        """The limit in seconds; None without one."""
         return LIMITS.get((self.net, self.method))
 
     @property
@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network that is known, and where its weights are from."""
+    """A traced network, and the origin of its weights."""
 
     net: str
     model: nn.Module
@@ -93,7 +93,7 @@ class Subject:
 
     @classmethod
     def of(cls, net: str, data: Path | None) -> Subject:
-        """From the zoo; pretrained if `data` is given and there are weights for it."""
+        """A network of the zoo; pretrained if `data` has weights for it."""
         torch.manual_seed(0)
         model, pretrained = zoo.build(net, SHAPE, 10, {}, "model").eval(), data is not None and net in WEIGHTS
         if data is not None and pretrained:

@@ -62,7 +62,7 @@ def open_task(data: str | None) -> Task:
 
 
 def narrow(model: nn.Module, widths: tuple[int, ...]) -> nn.Module:
-    """The ResNet with other widths inside its blocks, in turn: what pruning the inner channels leaves."""
+    """The ResNet with these widths inside its blocks, in turn: the result of pruning inner channels."""
     blocks = [module for module in model.modules() if isinstance(module, BasicBlock)]
     for i, block in enumerate(blocks):
         inner, first, second = widths[i % len(widths)], block.conv1, block.conv2
@@ -73,7 +73,7 @@ def narrow(model: nn.Module, widths: tuple[int, ...]) -> nn.Module:
 
 
 def networks(task: Task) -> dict[str, nn.Module]:
-    """What is trained: dense, pruned inside the blocks, pruned everywhere."""
+    """The networks to train: dense, pruned inside the blocks, pruned everywhere."""
     torch.manual_seed(0)
     thin = {"name": "resnet20", "arguments": {"widths": [7, 13, 29]}, "train": {"images": 0}}
     everywhere = load_task({**task.spec, "model": thin}).build()
@@ -142,7 +142,7 @@ def bare(model: nn.Module, task: Task, images: int, seed: int) -> float:
 
 
 def ours(model: nn.Module, task: Task, runtime: Runtime, images: int, seed: int) -> float:
-    """Images per second of `fit`, everything it does included."""
+    """Images per second of `fit`, with all its work."""
     log = fit(model, task, Training(batch_size=BATCH), runtime, images=images, seed=seed)
     return log.images / log.seconds
 
@@ -163,7 +163,7 @@ class Row:
 
 
 def measure(name: str, model: nn.Module, task: Task, rounds: int, images: int) -> Row:
-    """The sides in turns, after one round that is not counted."""
+    """Measure the sides in turns, after one round that is not counted."""
     runtime = choose_runtime(model, tuple(task.example().shape), BATCH, "cpu")
     speeds: dict[str, list[float]] = {"defaults": [], "bare": [], "ours": []}
     for turn in range(rounds + 1):

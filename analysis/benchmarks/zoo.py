@@ -42,7 +42,7 @@ PRELOADED = (measure.__module__, zoo_table.__name__, "torchvision", "timm", "onn
 
 @dataclass(frozen=True)
 class Limits:
-    """What one model may use: seconds for each check and for all of them, GiB of memory, threads."""
+    """Limits for one model: seconds for each check and for all of them, GiB of memory, threads."""
 
     step: int = 900
     total: int = 2400
@@ -51,7 +51,7 @@ class Limits:
 
 
 def supervise(entry: Entry, limits: Limits, *, quick: bool = False, seed: int = 0) -> Row:
-    """The row of one model, measured in a new process; whatever ends that process early is said in the row."""
+    """The row of one model, measured in a new process; the row names the cause if that process ends early."""
     context = multiprocessing.get_context("forkserver")
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=_measure_in_child, args=(entry, limits, quick, seed, there), daemon=True)
@@ -99,7 +99,7 @@ def _measure_in_child(entry: Entry, limits: Limits, quick: bool, seed: int, pipe
 
 
 def conditions() -> Row:
-    """On what a row was measured."""
+    """The machine and versions that a row was measured with."""
     packages = ("torch", "torchvision", "timm", "onnxruntime")
     versions = [f"Python {platform.python_version()}", *(f"{name} {_version_of(name)}" for name in packages)]
     return {"machine": describe_machine(), "versions": ", ".join(versions)}
@@ -113,7 +113,7 @@ def _version_of(package: str) -> str:
 
 
 def collect(found: list[Entry], limits: Limits, *, quick: bool, jobs: int, seed: int) -> Iterator[Row]:
-    """Rows in the order in which models are done."""
+    """Yield rows in the order in which models finish."""
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(supervise, entry, limits, quick=quick, seed=seed) for entry in found]
         for future in as_completed(futures):
@@ -129,7 +129,7 @@ def read(file: Path | None) -> dict[str, Row]:
 
 
 def missing(chosen: list[Entry], before: dict[str, Row], *, quick: bool) -> list[Entry]:
-    """Models without a row; a quick one does not count where everything is asked for."""
+    """Models without a row; a quick row does not count if all checks are asked for."""
     return [e for e in chosen if e.name not in before or (before[e.name]["quick"] and not quick)]
 
 

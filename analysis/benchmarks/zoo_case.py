@@ -41,11 +41,11 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 from autoprune.export import formats
 
+#: Largest difference allowed between the masked and the cut model, relative to the largest output.
 TOLERANCE = 1e-4
-"""Largest difference allowed between the masked and the cut model, relative to the largest output."""
 
+#: Least difference between the dense and the cut model: below it, equality would say nothing.
 VISIBLE = 1e-2
-"""Least difference between the dense and the cut model: below it, equality would say nothing."""
 
 Row = dict[str, Any]
 
@@ -56,7 +56,7 @@ class StepTimeoutError(Exception):
 
 @dataclass
 class Case:
-    """What the steps hand on; models go as soon as nothing needs them, the biggest fill the memory three times."""
+    """State that the steps hand on; models are dropped early, since three of the biggest fill the memory."""
 
     entry: Entry
     seed: int
@@ -79,7 +79,7 @@ def build(case: Case) -> Numbers:
 
 
 def traced(case: Case) -> Numbers:
-    """The graph; what of the FLOPs is out of reach and why."""
+    """Trace the model; report the share of the FLOPs that is out of reach, with reasons."""
     began = time.perf_counter()
     case.graph = trace(case.dense, case.inputs)
     seconds = time.perf_counter() - began
@@ -114,7 +114,7 @@ def equal(case: Case) -> Numbers:
 
 
 def costs(case: Case) -> Numbers:
-    """`cost` says what torch counts on the rebuilt model, for half of every group and for random shares."""
+    """`cost` agrees with torch's count on the rebuilt model, for half of every group and for random shares."""
     ragged = random_keep(case.graph, case.seed + 1)
     found = {"half": agreement(case.graph, case.half, case.cut, case.inputs)}
     rebuilt = prune(case.dense, case.graph, ragged, fold=False)
@@ -135,8 +135,8 @@ def backward(case: Case) -> Numbers:
     return {"mode": "eval", "not_train": why, **gradients(case.cut, case.inputs)}
 
 
+#: What a forward pass raises for shapes that do not fit.
 _BROKEN = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
-"""What a forward pass raises for shapes that do not fit."""
 
 
 def _runs_through(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
@@ -148,7 +148,7 @@ def _runs_through(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
 
 
 def attributes(case: Case) -> Numbers:
-    """The cut model prints, and what its modules say of their sizes is so."""
+    """The cut model can be printed, and its modules state their true sizes."""
     case.dense = None  # nothing needs it from here on
     text, wrong = repr(case.cut), untrue(case.cut)
     if wrong:
@@ -170,7 +170,7 @@ def again(case: Case) -> Numbers:
 
 
 def stored(case: Case) -> Numbers:
-    """Saved, loaded into what the factory builds, run: the same to the bit."""
+    """Saved and loaded into the factory's model, the cut model computes the same to the bit."""
     artifact.save(case.folder / "artefact", case.cut, case.graph, case.half)
     loaded = artifact.load(case.folder / "artefact", case.entry.build)
     found = difference(run(case.cut, case.inputs), run(loaded, case.inputs))
@@ -235,12 +235,12 @@ def measure(entry: Entry, *, quick: bool, seconds: int, seed: int, report: Calla
 
 
 def described(entry: Entry) -> Row:
-    """What a row says of its model before anything is known."""
+    """The part of a row that is known before anything is measured."""
     return {"library": entry.library, "model": entry.name, "family": entry.family, "size": entry.size}
 
 
 def attempt(step: Step, case: Case, before: dict[str, Numbers], seconds: int) -> Numbers:
-    """`ok`, the reason if not, seconds, and what the step found."""
+    """`ok`, else the reason; seconds; the findings of the step."""
     missing = [need for need in step.needs if not before[need]["ok"]]
     if missing:
         return {"ok": False, "skipped": True, "reason": f"not run: {', '.join(missing)} failed"}
@@ -272,7 +272,7 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 def _difference_in_double(case: Case, numbers: Numbers) -> float:
-    """Both models in float64: what is left then is no rounding."""
+    """The difference of both models in float64, where rounding no longer counts."""
     inputs = in_double(case.inputs)
     try:
         found = run(case.cut.double(), inputs)

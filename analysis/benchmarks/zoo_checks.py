@@ -24,12 +24,12 @@ from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 
 Numbers = dict[str, Any]
+#: Reasons for frozen groups that a row keeps, those that hold up most FLOPs first.
 REASONS = 5
-"""Reasons for frozen groups that a row keeps, those that hold up most FLOPs first."""
 
 
 class CheckError(Exception):
-    """A promise that does not hold; the message is the reason in the table, `numbers` what was found."""
+    """A promise that does not hold; the message is the reason in the table, `numbers` are the findings."""
 
     def __init__(self, reason: str, **numbers: Any) -> None:
         super().__init__(reason)
@@ -37,7 +37,7 @@ class CheckError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, short."""
+    """The first line of an error, shortened."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:240]
 
 
@@ -123,7 +123,7 @@ def gradients(model: nn.Module, inputs: tuple[Any, ...]) -> Numbers:
 
 @contextmanager
 def counted() -> Iterator[FlopCounterMode]:
-    """Counts the FLOPs of what runs inside, attention included."""
+    """Counts the FLOPs of the block, attention included."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -134,7 +134,7 @@ def counted() -> Iterator[FlopCounterMode]:
 
 
 def agreement(graph: ChannelGraph, keep: Keep, model: nn.Module, inputs: tuple[Any, ...]) -> Numbers:
-    """What `cost` says of a keep and what torch counts on the model cut to it. Raises `CheckError` if they differ."""
+    """FLOPs and parameters by `cost` and by torch on the cut model. Raises `CheckError` if they differ."""
     said = cost(graph, keep)
     with counted() as counter:
         finite(run(model, inputs))
@@ -184,7 +184,7 @@ def _frozen_shares(graph: ChannelGraph) -> list[tuple[str, float]]:
 
 
 def untrue(model: nn.Module) -> list[str]:
-    """Sizes that torch's own modules say they have, and their tensors have not."""
+    """Sizes that torch's own modules state wrongly: their tensors have others."""
     return [
         f"{name}.{attribute} = {said}, its tensors: {so}"
         for name, module in model.named_modules()
@@ -194,7 +194,7 @@ def untrue(model: nn.Module) -> list[str]:
 
 
 def _stated_sizes(module: nn.Module) -> Iterator[tuple[str, Any, Any]]:
-    """(attributes, what they say, what the tensors say)."""
+    """(attributes, stated sizes, sizes of the tensors)."""
     weight = getattr(module, "weight", None)
     shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
     if isinstance(module, nn.modules.conv._ConvNd):

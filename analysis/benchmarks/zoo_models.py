@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 BATCH = 2
+#: Classification models of the torchvision this was written for: a new one must not go unseen.
 CLASSIFIERS = 80
-"""Classification models of the torchvision this was written for: a new one must not go unseen."""
 
 LIBRARIES = ("torchvision", "timm", "dense-prediction")
 
@@ -145,16 +145,16 @@ class Entry:
 
     @property
     def big(self) -> bool:
-        """Whether a quick look leaves it out."""
+        """Whether a quick run leaves this model out."""
         return any(fnmatchcase(self.name, pattern) for pattern in BIG)
 
     @property
     def detects(self) -> bool:
-        """Takes a list of images and returns boxes."""
+        """Whether the model takes a list of images and returns boxes."""
         return self.name in DETECTION
 
     def build(self) -> nn.Module:
-        """The architecture with whatever weights its library starts from; nothing is downloaded."""
+        """The architecture with the initial weights of its library; nothing is downloaded."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)(**self.options)
 
@@ -164,7 +164,7 @@ class Entry:
         return ([image.sigmoid() for image in images],) if self.detects else (images,)
 
     def targets(self) -> tuple[Any, ...]:
-        """What a detector in train mode wants beside its inputs."""
+        """The targets that a detector in train mode takes beside its inputs."""
         if not self.detects:
             return ()
         box = torch.tensor([[self.size * 0.2, self.size * 0.2, self.size * 0.8, self.size * 0.7]])
@@ -177,14 +177,14 @@ class Entry:
 
 
 def entries(library: str) -> list[Entry]:
-    """The list of one library."""
+    """The models of one library."""
     return {"torchvision": _torchvision_classifiers, "timm": _timm_models, "dense-prediction": _dense_prediction}[
         library
     ]()
 
 
 def select(found: list[Entry], patterns: list[str]) -> list[Entry]:
-    """Those whose name matches one of the patterns; a pattern that matches nothing is an error."""
+    """The models whose name matches one of the patterns; a pattern without a match is an error."""
     for pattern in patterns:
         if not any(fnmatchcase(entry.name, pattern) for entry in found):
             raise SystemExit(f"{pattern!r} matches no model of {', '.join(entry.name for entry in found)}")

@@ -10,11 +10,11 @@ from autoprune.analysis.benchmarks.zoo_case import STEPS, TOLERANCE
 from autoprune.analysis.benchmarks.zoo_models import BATCH
 
 Row = dict[str, Any]
+#: The share of FLOPs that a model should lose when half of every group goes.
 LOSS = 0.4
-"""The share of FLOPs that a model should lose when half of every group goes."""
 
+#: What the table shows for a check that failed; the reason stands below the table.
 RAN = "**no**"
-"""What the table shows for a check that failed; the reason stands below the table."""
 
 COLUMNS = (
     "model", "pixels", "params, M", "GFLOPs", "FLOPs lost", "cannot shrink", "groups", "frozen", "trace, s", "cut, s",
@@ -40,7 +40,7 @@ def failures(row: Row) -> Iterator[str]:
 
 
 def held_up(row: Row) -> list[str]:
-    """What the frozen groups say and how many of the FLOPs are in the layers they touch, the largest share first."""
+    """Reasons of frozen groups with the share of the FLOPs in the layers they touch, the largest first."""
     return [f"{reason} ({share:.0%})" for reason, share in row["checks"].get("trace", {}).get("reasons", [])]
 
 
@@ -71,7 +71,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def table(library: str, listed: Sequence[str], measured: Mapping[str, Row]) -> str:
-    """The result as Markdown: on what and how, the tally, a line per model, and the reason of everything missing."""
+    """The result as Markdown: conditions, the tally, a line per model, and the reasons of all that is missing."""
     rows = [measured[name] for name in listed if name in measured]
     missing = [name for name in listed if name not in measured]
     parts = [

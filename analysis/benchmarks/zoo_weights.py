@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+#: Endings of the names of vectors that are added, not multiplied with.
 SHIFTS = ("bias", "beta", "token", "shift")
-"""Endings of the names of vectors that are added, not multiplied with."""
 
 
 def randomise(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> nn.Module:

@@ -49,7 +49,7 @@ PICTURES: dict[str, Callable[[Any, Found, Sequence[Row]], None]] = {
 
 
 def measure(data: Path, images: int, only: Sequence[str]) -> None:
-    """Measure what was asked for and write it beside what was measured before."""
+    """Measure the chosen mechanisms and write them beside those measured before."""
     shared = shared_state_of(data, "validation")
     for name in only:
         found = {"images": images, "machine": describe_machine(), **MEASURED[name](shared, images)}
@@ -74,12 +74,12 @@ def draw(known: Found, runs: Sequence[Row], folder: Path) -> None:
 
 
 def _drawn_names(known: Found) -> list[str]:
-    """`soft` has only runs."""
+    """Names of the measured mechanisms, and `soft`, which has only runs."""
     return [name for name in PICTURES if name in known or name == "soft"]
 
 
 def page(known: Found, runs: Sequence[Row]) -> str:
-    """What was claimed, what was measured, and whether it holds, as Markdown with the figures."""
+    """Claims, measurements and verdicts as Markdown with the figures."""
     claims = [*from_runs.claims(runs), *(row for name in CLAIMS if name in known for row in CLAIMS[name](known[name]))]
     lines = ["# What papers say happens, and what happened", "", _page_head(known, runs), ""]
     lines += [*table_head(["claim", "measured", "holds"], text=range(3)), *map(table_row, claims), ""]
@@ -101,7 +101,7 @@ def _page_head(known: Found, runs: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Measure, or draw what was measured."""
+    """Measure, or draw earlier measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--images", type=int, default=25_600)

@@ -27,7 +27,7 @@ Look = Callable[[int, nn.Module, Any], None]
 
 @dataclass
 class _Watched:
-    """A regulariser that is looked at after every step."""
+    """A regulariser with a callback after every step."""
 
     regulariser: Any
     look: Look
@@ -108,7 +108,7 @@ def by_rank(rho: float, count: int) -> str:
 
 
 def to(before: float, after: float) -> str:
-    """What it was and what it became."""
+    """A value before and after."""
     return f"{before:.3g} -> {after:.3g}"
 
 

@@ -40,7 +40,7 @@ MOMENTS = ("as cut", "re-estimated")
 
 
 def ldrf(shared: SharedState, _images: int) -> Found:
-    """Accuracy of what LDRF selects, rebuilt by LDRF, by channel pruning and by surgery alone; nothing is trained."""
+    """Accuracy of LDRF's selection, rebuilt by LDRF, by channel pruning and by surgery alone; nothing is trained."""
     context, method = shared.context(shared.model, 0), build("ldrf")
     scores = method.score(context)
     found = []

@@ -110,12 +110,12 @@ def draw_fuzzy(axes: Any, found: Found, _runs: Sequence[Row]) -> None:
 
 @dataclass
 class Counter:
-    """Stands in for `Context.batches` and notes how many images were asked for; it has none to give."""
+    """A `Context.batches` without images: it notes how many were asked for."""
 
     asked: int = 0
 
     def __call__(self, images: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Note it and refuse."""
+        """Note the request and refuse it."""
         self.asked += images
         raise LookupError(f"{images} images were asked for")
 

@@ -55,7 +55,7 @@ class Plan:
     weights: str = "trained"
 
     def recipe(self, training: Training) -> Recipe:
-        """As a recipe; the dense control has no target."""
+        """The plan as a recipe; the dense control has no target."""
         return Recipe(
             method=MethodChoice(name=self.method, params=self.params),
             weights=self.weights,
@@ -116,7 +116,7 @@ def shared_state_of(data: Path, split: str) -> SharedState:
 
 
 def label(row: Row) -> str:
-    """The method, with what of weights, hyper-parameters and training images is not the usual."""
+    """The method, with weights, hyper-parameters and training images that are not the usual ones."""
     unusual = [
         *(["from scratch"] if row.get("weights") == "scratch" else []),
         *(f"{key} {value}" for key, value in row["params"].items()),
@@ -198,7 +198,7 @@ def _note_value(value: object) -> str:
 
 
 def main() -> None:
-    """Run what is missing of the plan, and write the table."""
+    """Run the missing plans, and write the table."""
     args = _parse_arguments()
     names = args.methods or methods.names()
     split = "validation" if args.validation else "test"

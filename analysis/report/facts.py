@@ -36,7 +36,7 @@ class ChannelGroup:
 
 
 def dense_model(study: Study) -> DenseModel:
-    """What `study.yaml` says of the dense model; raises `InputError` if it does not."""
+    """The dense model as `study.yaml` describes it; raises `InputError` if it does not."""
     return DenseModel(**_wanted_entries(study, study.config.get("dense"), DenseModel, "dense"))
 
 
@@ -56,7 +56,7 @@ def prunable_groups(study: Study) -> list[ChannelGroup]:
 
 
 def kept_channels(outcome: Outcome, among: Iterable[ChannelGroup]) -> list[int]:
-    """Kept channels of each group; one that the outcome says nothing of was left whole."""
+    """Kept channels of each group; a group without an entry in the outcome was left whole."""
     return [outcome.widths.get(group.id, group.size) for group in among]
 
 
@@ -78,7 +78,7 @@ def last_accuracy(outcome: Outcome) -> float | None:
 
 
 def _wanted_entries(study: Study, data: object, cls: type, where: str) -> dict[str, Any]:
-    """The entries of `data` that `cls` has fields for; the search may write more beside them."""
+    """The entries of `data` for the fields of `cls`; the search may write more beside them."""
     names: Iterable[str] = [field.name for field in fields(cls)]
     if not isinstance(data, Mapping) or any(name not in data for name in names):
         raise InputError(f"expected {', '.join(names)}, found {data!r}", where=f"{study.folder.config}: {where}")

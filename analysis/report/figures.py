@@ -22,11 +22,8 @@ from autoprune.study.outcome import Outcome
 
 INK = "ink"
 
-
+#: Edges of the cost ratios that methods are compared in; a bin holds its upper edge, not its lower one.
 BINS = tuple(round(0.1 * i, 1) for i in range(11))
-
-"""Edges of the cost ratios that methods are compared in; a bin holds its upper edge, not its lower one."""
-
 
 _GREY = "#888888"
 
@@ -115,7 +112,7 @@ def methods_figure(study: Study) -> go.Figure:
 
 
 def time_figure(study: Study) -> go.Figure:
-    """Seconds of all workers by what they were spent on: the stages of trials, the rest of trials, between trials."""
+    """Seconds of all workers by use: the stages of trials, the rest of trials, between trials."""
     seconds = time_spent(study)
     total = sum(seconds.values()) or 1.0
     names = list(seconds)[::-1]
@@ -266,7 +263,7 @@ def _dense_line(study: Study) -> go.Scatter:
 
 
 def _front_line(members: Sequence[Outcome], cost: str) -> go.Scatter:
-    """What the front promises between its members: the accuracy of the next cheaper one."""
+    """Between two members the front promises the accuracy of the cheaper one."""
     return go.Scatter(
         x=[member.costs[cost] for member in members],
         y=[member.accuracy for member in members],

@@ -91,7 +91,6 @@ _FIXED_COLUMNS = (
     *("seed", "error"),
 )
 
-
 _CSV_COLUMNS = (
     *("id", "method", "accuracy", "flops_ratio", "params_ratio", "activations_ratio", "latency_ratio", "latency_ms"),
     *("images", "duration", "finished", "seed", "control"),

@@ -25,7 +25,7 @@ from autoprune.study.outcome import DENSE, Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of a table: what is read, and what it is sorted by."""
+    """One cell of a table: its text and its key for sorting."""
 
     text: str
     key: float | str
@@ -101,7 +101,7 @@ def _template_source(environment: Environment, name: str) -> str:
 
 
 def _script_data(study: Study, members: Sequence[Outcome]) -> dict[str, Any]:
-    """What the script draws: figures, and the widths of every trial that has some, in the order of the groups."""
+    """Data for the script: figures, and the widths of every trial that was cut, in the order of the groups."""
     drawn = {
         "front": figures.front_figure(study),
         "methods": figures.methods_figure(study),
@@ -136,7 +136,7 @@ def _with_widths(study: Study) -> list[Outcome]:
 
 
 def _first_shown(study: Study, members: Sequence[Outcome]) -> Outcome | None:
-    """Whose widths are shown first: the headline's member, else the cheapest one, else any trial that was cut."""
+    """The trial whose widths are shown first: the headline's member, else the cheapest, else any trial that was cut."""
     cut = [member for member in members if member.widths]
     affordable = summary.most_accurate(
         member for member in cut if (facts.cost_ratio(study, member) or 0.0) <= summary.BUDGET
@@ -183,7 +183,7 @@ def _outside_range(study: Study, members: Sequence[Outcome]) -> int:
 
 
 def _trial_rows(study: Study, trials: pd.DataFrame, columns: Sequence[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The trials table: per outcome the cells of `columns`, what of its recipe differs between trials, its notes."""
+    """The trials table: per outcome the cells of `columns`, the recipe values that differ between trials, its notes."""
     recipes = _varying_recipe(trials)
     for outcome, row, recipe in zip(study.outcomes, trials.itertuples(), recipes, strict=True):
         cells = [make(row) for _, make in columns[1:-1]]
@@ -239,7 +239,6 @@ def _accuracy_cell(row: Any) -> Cell:
 _NONE = "\N{EN DASH}"
 
 _TIMES = ("Latency", "ms")
-
 
 _COLUMNS = (
     ("Trial", None),

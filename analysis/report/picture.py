@@ -105,7 +105,7 @@ def _method_names(outcomes: Iterable[Outcome]) -> list[str]:
 def _trial_marks(
     frame: Frame, candidates: Sequence[Outcome], members: Sequence[Outcome], colours: dict[str, str]
 ) -> Iterable[dict[str, Any]]:
-    """Members last, so that they lie on top."""
+    """The marks, those of members last, so that they lie on top."""
     on_front = {member.id for member in members}
     for outcome in sorted(candidates, key=lambda o: o.id in on_front):
         accuracy, flops = outcome.accuracy or 0.0, outcome.flops_ratio or 0.0

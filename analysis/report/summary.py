@@ -1,4 +1,4 @@
-"""What a study found, in words and numbers: the headline of a report, its key facts, one row per method."""
+"""The findings of a study in words and numbers: the headline of a report, its key facts, one row per method."""
 
 from __future__ import annotations
 
@@ -12,19 +12,14 @@ from autoprune.study import finalists, pareto
 from autoprune.study.folder import Study
 from autoprune.study.outcome import DENSE, RANDOM, Outcome, RunInterval
 
+#: The share of the dense model's cost, of its FLOPs if nothing else was asked for, that the headline is about.
 BUDGET = 0.5
 
-"""The share of the dense model's cost, of its FLOPs if nothing else was asked for, that the headline is about."""
-
-
+#: How far below the dense accuracy still counts as near: one percentage point.
 NEAR_DENSE = 0.01
 
-"""How far below the dense accuracy still counts as near: one percentage point."""
-
-
+#: Controls that every comparison of methods shows, whether they ran or not.
 ALWAYS = (DENSE, RANDOM)
-
-"""Controls that every comparison of methods shows, whether they ran or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +46,7 @@ class MethodRow:
 class Share:
     """How one worker spent the seconds between the start of its first trial and the end of its last.
 
-    A trial that paused counts for every part of it that the worker ran.
+    A trial that paused counts once for every segment that the worker ran.
     """
 
     worker: str
@@ -193,7 +188,7 @@ def _describe_briefly(outcome: Outcome, study: Study) -> str:
 
 
 def _costs_text(outcome: Outcome, study: Study) -> str:
-    """`49.3 % FLOPs and 61.0 % latency (3.2 ms)`: what the study trades off."""
+    """The objectives of the study: `49.3 % FLOPs and 61.0 % latency (3.2 ms)`."""
     return " and ".join(cost_text(name, outcome) for name in pareto.costs_of(study.objectives))
 
 
@@ -242,7 +237,7 @@ def _near_dense_fact(study: Study) -> str:
 
 
 def _finalists_fact(study: Study) -> str:
-    """The finalist under the budget that is best on the validation split, with what it has on the test split."""
+    """The finalist under the budget that is best on the validation split, with its accuracy on the test split."""
     found = finalists.finalists(study.finalists)
     members = [one for one in found if not one.dense]
     affordable = [one for one in members if one.flops_ratio <= BUDGET] or members
@@ -260,7 +255,7 @@ def _over_seeds(one: finalists.Finalist) -> str:
 
 
 def _halving_fact(study: Study) -> str:
-    """What ending recipes early saved, and how far their rungs can be trusted."""
+    """The savings of ending recipes early, and how far their rungs can be trusted."""
     saved = trust.saved(study)
     if saved is None:
         return ""

@@ -1,4 +1,4 @@
-"""What ending recipes early has saved, and whether it could be trusted: whether rungs rank as the next one does."""
+"""The savings of ending recipes early, and its reliability: whether a rung ranks recipes as the next one does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Trust:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """What recipes that were ended early did not use: training images, and hours of a worker at the study's pace."""
+    """Training that recipes ended early did not use: images, and hours of a worker at the study's speed."""
 
     recipes: int
     images: int
@@ -44,7 +44,7 @@ class Saved:
 
 
 def trust(study: Study) -> list[Trust]:
-    """Every rung with the next; those that fewer than `FEWEST` recipes were measured at are left out."""
+    """Every rung with the next; pairs with fewer than `FEWEST` recipes measured at both are left out."""
     searched = [outcome for outcome in study.outcomes if not outcome.control and outcome.flops_ratio is not None]
     shares = sorted({rung.share for outcome in searched for rung in outcome.rungs if rung.comparable})
     found = (_trust_between(searched, one, two) for one, two in pairwise(shares))
@@ -52,7 +52,7 @@ def trust(study: Study) -> list[Trust]:
 
 
 def saved(study: Study) -> Saved | None:
-    """What ending early saved; None if no recipe was ended because others were better."""
+    """The savings of ending early; None if no recipe was ended because others were better."""
     ended = [outcome for outcome in study.outcomes if outcome.status == "stopped" and outcome.error is None]
     paces = [pace for outcome in study.outcomes for pace in _seconds_per_image(outcome)]
     if not ended or not paces:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-
 #: Columns that names of coupled layers get at least.
 LEAST = 12
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 #: Members of the front that the live picture shows, evenly spread; the summary at the end shows all.
 ROWS = 12
 
-
 _HEADINGS = {"flops": "FLOPs"}
 
 

@@ -20,10 +20,8 @@ from autoprune.study.outcome import DENSE, Outcome, Proposal
 
 T = TypeVar("T")
 
-
 #: The number of the dense control where the search had none.
 CONTROL = -1
-
 
 #: A finalist has so many times the images of the longest recipe among the members, unless the study says otherwise.
 FULL = 5
