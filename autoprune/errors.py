@@ -27,7 +27,7 @@ class AutopruneError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Ray pickles exceptions by calling type(self)(*args); keyword-only fields need their own way back.
-        return _rebuild, (type(self), self.what, self.where, self.allowed)
+        return _rebuild_error, (type(self), self.what, self.where, self.allowed)
 
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
@@ -65,7 +65,7 @@ class ExportError(AutopruneError):
     """An exported file does not compute what the model computes."""
 
 
-def _rebuild(cls: type[AutopruneError], what: str, where: str, allowed: str) -> AutopruneError:
+def _rebuild_error(cls: type[AutopruneError], what: str, where: str, allowed: str) -> AutopruneError:
     return cls(what, where=where, allowed=allowed)
 
 

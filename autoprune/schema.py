@@ -75,7 +75,7 @@ def read_field(cls: type, name: str, value: object, where: str) -> Any:
 
 def read_value(kind: Any, value: object, where: str, limits: Mapping[str, Any]) -> Any:
     """Return `value` as `kind` (a scalar, `X | None`, a tuple, a mapping, a dataclass), within `limits`."""
-    return _reader(kind, limits).convert(value, where)
+    return _reader_of(kind, limits).convert(value, where)
 
 
 def expect_mapping(data: object, where: str) -> Mapping[str, Any]:
@@ -113,7 +113,7 @@ def _fields_of(cls: type) -> tuple[Mapping[str, _Reader], AbstractSet[str]]:
     Worked out once per class: a study of 5,000 trials reads 100,000 dataclasses, but a dozen classes.
     """
     kinds, fields = typing.get_type_hints(cls), dataclasses.fields(cls)
-    readers = {field.name: _reader(kinds[field.name], field.metadata) for field in fields}
+    readers = {field.name: _reader_of(kinds[field.name], field.metadata) for field in fields}
     return readers, {field.name for field in fields if _is_required(field)}
 
 
@@ -129,22 +129,22 @@ def _refuse_keys(mapping: Mapping[str, Any], known: Mapping[str, Any], required:
     raise InputError(f"missing key {missing!r}", where=where, allowed=", ".join(known))
 
 
-def _reader(kind: Any, limits: Mapping[str, Any]) -> _Reader:
+def _reader_of(kind: Any, limits: Mapping[str, Any]) -> _Reader:
     """What reads values of a kind within limits."""
     if isinstance(kind, types.UnionType):
         return _union_reader(typing.get_args(kind), limits)
     if dataclasses.is_dataclass(kind):
         return _Reader(frozenset(), functools.partial(_read_dataclass, typing.cast("type", kind)))
     if typing.get_origin(kind) is tuple:
-        return _Reader(frozenset(), functools.partial(_read_tuple, _reader(typing.get_args(kind)[0], limits)))
+        return _Reader(frozenset(), functools.partial(_read_tuple, _reader_of(typing.get_args(kind)[0], limits)))
     if typing.get_origin(kind) is not None:
-        return _Reader(frozenset(), functools.partial(_read_mapping, _reader(typing.get_args(kind)[1], limits)))
+        return _Reader(frozenset(), functools.partial(_read_mapping, _reader_of(typing.get_args(kind)[1], limits)))
     return _scalar_reader(kind, limits)
 
 
 def _union_reader(options: tuple[Any, ...], limits: Mapping[str, Any]) -> _Reader:
     """A union has one kind, and None beside it or not."""
-    one = _reader(next(option for option in options if option is not type(None)), limits)
+    one = _reader_of(next(option for option in options if option is not type(None)), limits)
     if type(None) not in options:
         return one
     return _Reader(one.as_is | {type(None)}, lambda value, where: None if value is None else one.convert(value, where))

@@ -22,7 +22,6 @@ from autoprune.analysis.benchmarks.zoo_checks import (
     agreement,
     difference,
     finite,
-    first_line,
     gradients,
     half,
     in_double,
@@ -39,10 +38,14 @@ from autoprune.engine.surgery import artifact
 from autoprune.engine.surgery.masking import mask
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
+from autoprune.errors import first_line
 from autoprune.export import formats
 
 #: Largest difference allowed between the masked and the cut model, relative to the largest output.
 TOLERANCE = 1e-4
+
+#: Characters of a reason in a row.
+REASON_LENGTH = 240
 
 #: Least difference between the dense and the cut model: below it, equality would say nothing.
 VISIBLE = 1e-2
@@ -127,7 +130,7 @@ def backward(case: Case) -> Numbers:
     try:
         return {"mode": "train", **gradients(case.cut.train(), inputs)}
     except _BROKEN as error:
-        why = first_line(error)
+        why = first_line(error, REASON_LENGTH)
     finally:
         case.cut.eval()
     if _runs_through(case.dense.train(), inputs):
@@ -251,7 +254,8 @@ def attempt(step: Step, case: Case, before: dict[str, Numbers], seconds: int) ->
     except CheckError as error:
         outcome = {"ok": False, "reason": str(error), **error.numbers}
     except Exception as error:  # noqa: BLE001 - whatever a model runs into is a row of the table
-        outcome = {"ok": False, "reason": f"{type(error).__name__}: {first_line(error)}", "where": _last_frame(error)}
+        reason = f"{type(error).__name__}: {first_line(error, REASON_LENGTH)}"
+        outcome = {"ok": False, "reason": reason, "where": _last_frame(error)}
     return {**outcome, "seconds": round(time.perf_counter() - began, 3)}
 
 
@@ -278,7 +282,8 @@ def _difference_in_double(case: Case, numbers: Numbers) -> float:
         found = run(case.cut.double(), inputs)
         return difference(run(mask(case.dense, case.graph, case.half).double(), inputs), found)
     except RuntimeError as error:
-        reason = f"masked and cut differ by {numbers['difference']:.1e}; float64 fails: {first_line(error)}"
+        why = first_line(error, REASON_LENGTH)
+        reason = f"masked and cut differ by {numbers['difference']:.1e}; float64 fails: {why}"
         raise CheckError(reason, **numbers) from error
     finally:
         case.cut.float()

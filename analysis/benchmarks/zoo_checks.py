@@ -36,11 +36,6 @@ class CheckError(Exception):
         self.numbers = numbers
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error, shortened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:240]
-
-
 # ---- keeps -----------------------------------------------------------------------------------------------------------
 
 

@@ -238,7 +238,7 @@ def _near_dense_fact(study: Study) -> str:
 
 def _finalists_fact(study: Study) -> str:
     """The finalist under the budget that is best on the validation split, with its accuracy on the test split."""
-    found = finalists.finalists(study.finalists)
+    found = finalists.by_member(study.finalists)
     members = [one for one in found if not one.dense]
     affordable = [one for one in members if one.flops_ratio <= BUDGET] or members
     if not affordable:

@@ -106,7 +106,7 @@ def _chosen_outcome(study: Study, args: Namespace) -> Outcome:
 
 def _best_finalists(study: Study) -> dict[int, Outcome]:
     """Trial -> its finalist, under the trial's number; the best of its seeds on the validation split."""
-    found = finalists.finalists(study.finalists)
+    found = finalists.by_member(study.finalists)
     return {one.member: dataclasses.replace(one.best, id=one.member) for one in found}
 
 
@@ -122,7 +122,7 @@ def _given_limits(args: Namespace) -> dict[str, float]:
 
 def _stored_model(study: Study, outcome: Outcome) -> Path:
     if outcome.member is not None:
-        found = finalists.finalists(study.finalists)
+        found = finalists.by_member(study.finalists)
         return study.folder.final_models / str(next(one.best.id for one in found if one.member == outcome.member))
     folder = study.folder.models / str(outcome.id)
     if not folder.is_dir():

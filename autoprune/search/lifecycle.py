@@ -21,7 +21,7 @@ from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.study_lock import lock
 from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
 from autoprune.study.config import Budget
-from autoprune.study.finalists import Entry, to_train
+from autoprune.study.finalists import MissingTraining, to_train
 from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.space_file import load_space
 
@@ -118,7 +118,7 @@ def _retrain_front(
     executor: Executor,
     prepared: Prepared,
     study: Study,
-    entries: Sequence[Entry],
+    entries: Sequence[MissingTraining],
     *,
     clock: StudyClock,
     limits: Limits,

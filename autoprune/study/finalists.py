@@ -24,7 +24,7 @@ T = TypeVar("T")
 CONTROL = -1
 
 #: A finalist has so many times the images of the longest recipe among the members, unless the study says otherwise.
-FULL = 5
+TIMES_LONGER = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class Finalist:
         return max(self.runs, key=lambda run: (run.accuracy or 0.0, -run.id))
 
 
-def finalists(outcomes: Sequence[Outcome]) -> list[Finalist]:
+def by_member(outcomes: Sequence[Outcome]) -> list[Finalist]:
     """The lines of `finalists.jsonl` that completed, by member: by rising FLOPs, so that the control comes last."""
     done = [run for run in outcomes if run.completed and run.member is not None]
     done.sort(key=lambda run: run.recipe.seed)
@@ -111,7 +111,7 @@ def against_dense(found: Sequence[Finalist]) -> dict[int, float | None]:
 
 def rows(study: Study) -> list[dict[str, Any]]:
     """One row in plain data per member, for tables and JSON; accuracies in [0, 1]."""
-    found = finalists(study.finalists)
+    found = by_member(study.finalists)
     above = against_dense(found)
     return [
         {
@@ -138,15 +138,15 @@ def evenly_spread(members: Sequence[T], most: int) -> list[T]:
     return [members[round(i * (len(members) - 1) / (most - 1))] for i in range(most)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
+@dataclass(frozen=True)
+class MissingTraining:
     """One training that is still to be done: a member's recipe at full length with one of the seeds."""
 
     member: int
     proposal: Proposal
 
 
-def to_train(study: Study, wanted: Finalists) -> list[Entry]:
+def to_train(study: Study, wanted: Finalists) -> list[MissingTraining]:
     """The missing trainings: every seed of the dense control and of the chosen members, seed after seed.
 
     Trainings that completed earlier are not repeated; those that failed or were cut short are. The first seed is the
@@ -164,7 +164,7 @@ def to_train(study: Study, wanted: Finalists) -> list[Entry]:
     jobs = [(member, _at_full_length(recipe, images, turn)) for turn in turns for member, recipe in members]
     missing = [(member, recipe) for member, recipe in jobs if (member, recipe.seed) not in done]
     return [
-        Entry(member=member, proposal=Proposal(id=number, recipe=recipe, control=recipe.method.name == DENSE))
+        MissingTraining(member, Proposal(id=number, recipe=recipe, control=recipe.method.name == DENSE))
         for number, (member, recipe) in enumerate(missing, first)
     ]
 
@@ -201,7 +201,7 @@ def _training_images(study: Study, wanted: int | None, recipes: Sequence[Recipe]
             where=str(study.folder.finalists),
             allowed=f"{known}, or another folder",
         )
-    return wanted or known or FULL * max(recipe.training.images for recipe in recipes)
+    return wanted or known or TIMES_LONGER * max(recipe.training.images for recipe in recipes)
 
 
 def _at_full_length(recipe: Recipe, images: int, turn: int) -> Recipe:

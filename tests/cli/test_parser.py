@@ -12,7 +12,7 @@ from commands import OUTCOMES, Capture, fails, write_space, write_study
 
 from autoprune.cli import lookup, parser
 from autoprune.study.config import Finalists
-from autoprune.study.finalists import FULL
+from autoprune.study.finalists import TIMES_LONGER
 
 
 def test_no_study(capsys: Capture) -> None:
@@ -55,7 +55,7 @@ def test_the_help_of_finish_names_the_defaults() -> None:
     assert "train the front again" in words
     assert f"else {Finalists().seeds})" in text
     assert f"else {Finalists().most})" in text
-    assert f"else {FULL} times those of the longest recipe)" in text
+    assert f"else {TIMES_LONGER} times those of the longest recipe)" in text
 
 
 def test_a_bug_is_one_line_and_a_file(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from autoprune.errors import InputError
 from autoprune.study.config import Finalists
-from autoprune.study.finalists import FULL, against_dense, evenly_spread, finalists, rows, to_train
+from autoprune.study.finalists import TIMES_LONGER, against_dense, by_member, evenly_spread, rows, to_train
 from autoprune.study.folder import load_study
 from autoprune.study.pareto import front
 
@@ -48,7 +48,7 @@ def test_every_seed_of_the_front_and_of_the_dense_control_at_full_length(study):
 
 
 def test_the_length_is_a_multiple_of_the_searched_one_if_nobody_says(study):
-    assert {entry.proposal.recipe.training.images for entry in to_train(study, Finalists())} == {FULL * IMAGES}
+    assert {entry.proposal.recipe.training.images for entry in to_train(study, Finalists())} == {TIMES_LONGER * IMAGES}
 
 
 def test_of_a_long_front_so_many_as_wanted(study):
@@ -67,7 +67,7 @@ def test_spread(most, found):
 def test_means_deviations_and_the_distance_to_dense(study):
     fakes.retrain(study, Finalists(seeds=3))
     after = again(study)
-    found = {one.member: one for one in finalists(after.finalists)}
+    found = {one.member: one for one in by_member(after.finalists)}
     members = [member.id for member in front(study.outcomes)]
 
     assert list(found) == [*members, 0]
@@ -76,7 +76,7 @@ def test_means_deviations_and_the_distance_to_dense(study):
         assert one.test.mean == pytest.approx(fmean([0.5, 0.49, 0.48]))
         assert one.test.std == pytest.approx(stdev([0.5, 0.49, 0.48]))
         assert one.validation.mean == pytest.approx(one.flops_ratio**0.5 + 0.001)
-        assert one.images == FULL * IMAGES
+        assert one.images == TIMES_LONGER * IMAGES
     assert set(against_dense(list(found.values())).values()) == {0}
     assert [row["trial"] for row in rows(after)] == [*members, 0]
     assert after.outcomes == study.outcomes
@@ -86,8 +86,8 @@ def test_without_a_control_there_is_no_distance(study):
     fakes.retrain(study, Finalists(seeds=1))
     members = [run for run in again(study).finalists if not run.control]
 
-    assert set(against_dense(finalists(members)).values()) == {None}
-    assert {one.test.std for one in finalists(members)} == {None}
+    assert set(against_dense(by_member(members)).values()) == {None}
+    assert {one.test.std for one in by_member(members)} == {None}
 
 
 def test_more_seeds_are_added_and_fewer_change_nothing(study):

@@ -20,13 +20,13 @@ from autoprune.search.running.progress import FrontPoint, SearchInterrupted, Stu
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.config import StudyConfig
-from autoprune.study.finalists import Entry, finalists
+from autoprune.study.finalists import MissingTraining, by_member
 from autoprune.study.folder import Study
 from autoprune.study.log import append_line, repair_tail
 from autoprune.study.outcome import Outcome, Proposal
 
 
-def with_longer_timeout(config: StudyConfig, study: Study, entries: Sequence[Entry]) -> StudyConfig:
+def with_longer_timeout(config: StudyConfig, study: Study, entries: Sequence[MissingTraining]) -> StudyConfig:
     """The configuration for these trainings: a trial may take as many times longer as it has more images."""
     longest = max(proposal.recipe.training.images for proposal in study.proposals)
     times = max((entry.proposal.recipe.training.images / max(longest, 1) for entry in entries), default=1.0)
@@ -56,7 +56,7 @@ class FinalRetraining(Dispatcher):
         self,
         config: StudyConfig,
         study: Study,
-        entries: Sequence[Entry],
+        entries: Sequence[MissingTraining],
         *,
         clock: StudyClock,
         limits: Limits | None = None,
@@ -116,7 +116,7 @@ class FinalRetraining(Dispatcher):
 
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:
         """The retraining at this moment; test accuracies are not among what is shown on the way."""
-        found = finalists(self.outcomes)
+        found = by_member(self.outcomes)
         points = [
             _front_point(one.best, one.member, one.validation.mean, self.config.objectives)
             for one in found
@@ -162,7 +162,7 @@ class FinalRetraining(Dispatcher):
 
     def _remove_unwanted_models(self) -> None:
         """Keep one model per member; what runs now may have left one whose outcome is not noted yet."""
-        wanted = {one.best.id for one in finalists(self.outcomes)}
+        wanted = {one.best.id for one in by_member(self.outcomes)}
         self.models.remove(self.models.numbers() - wanted - set(self.running))
 
 

@@ -16,7 +16,7 @@ from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
 from autoprune.search.running.progress import SearchInterrupted
 from autoprune.study.config import Finalists, Resources
-from autoprune.study.finalists import finalists
+from autoprune.study.finalists import by_member
 from autoprune.study.folder import load_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_see_fakes")]
@@ -210,5 +210,5 @@ def test_final_retraining_after_a_search_on_the_same_ray(tmp_path):
     assert len(after.finalists) == retraining.planned
     assert {run.id for run in after.finalists if not run.completed} == {3}
     assert {path.name for path in study.folder.final_models.iterdir()} == {
-        str(one.best.id) for one in finalists(after.finalists)
+        str(one.best.id) for one in by_member(after.finalists)
     }

@@ -9,7 +9,7 @@ from autoprune.search.running.final_retraining import continued_clock, with_long
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.progress import SearchInterrupted
 from autoprune.study.config import Finalists
-from autoprune.study.finalists import CONTROL, against_dense, finalists, to_train
+from autoprune.study.finalists import CONTROL, against_dense, by_member, to_train
 from autoprune.study.folder import load_study
 from autoprune.study.pareto import front
 
@@ -44,12 +44,12 @@ def test_a_search_without_controls_has_a_dense_control_in_its_retraining(tmp_pat
     study = fakes.finished_study(tmp_path, controls=False)
     fakes.retrain(study, Finalists(seeds=2, images=7000))
     after = load_study(tmp_path)
-    control = next(one for one in finalists(after.finalists) if one.dense)
+    control = next(one for one in by_member(after.finalists) if one.dense)
 
     assert not any(proposal.control for proposal in study.proposals)
     assert (control.member, len(control.runs), control.images) == (CONTROL, 2, 7000)
     assert control.runs[0].recipe.training.lr == study.proposals[0].recipe.training.lr
-    assert None not in against_dense(finalists(after.finalists)).values()
+    assert None not in against_dense(by_member(after.finalists)).values()
     assert to_train(after, Finalists(seeds=2, images=7000)) == []
     assert (after.folder.final_models / str(control.best.id)).is_dir()
 
@@ -106,7 +106,7 @@ def test_what_failed_is_tried_again_and_says_nothing_of_its_member(study):
     assert after.finalists[1].error == "ValueError: a bad"
     assert [entry.member for entry in entries] == [after.finalists[1].member]
     assert entries[0].proposal.id == len(after.finalists)
-    assert after.finalists[1].member not in {one.member for one in finalists(after.finalists)}
+    assert after.finalists[1].member not in {one.member for one in by_member(after.finalists)}
 
 
 def test_a_retraining_in_which_everything_fails_says_why(study):
