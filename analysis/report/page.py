@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ def _varying_recipe(table: pd.DataFrame) -> list[str]:
     varying = [name for name in named if table[name].nunique(dropna=False) > 1 and name != f"{frames.RECIPE}seed"]
     records = table[varying].to_dict("records") if varying else [{} for _ in range(len(table))]
     return [
-        ", ".join(_setting_text(name, value) for name, value in record.items() if not pd.isna(value))
+        ", ".join(_setting_text(name, value) for name, value in record.items() if not _is_missing(value))
         for record in records
     ]
 
@@ -218,7 +219,7 @@ def _number_column(name: str, show: Any) -> Any:
 
     def make(row: Any) -> Cell:
         value = getattr(row, name)
-        return Cell(text=_NONE, key=-1.0) if pd.isna(value) else Cell(text=show(value), key=float(value))
+        return Cell(text=_NONE, key=-1.0) if _is_missing(value) else Cell(text=show(value), key=float(value))
 
     return make
 
@@ -230,10 +231,15 @@ def _status_cell(row: Any) -> Cell:
 
 
 def _accuracy_cell(row: Any) -> Cell:
-    if pd.isna(row.last_accuracy):
+    if _is_missing(row.last_accuracy):
         return Cell(text=_NONE, key=-1.0)
     partial = "" if row.status == "completed" else " so far"
     return Cell(text=f"{summary.percent(row.last_accuracy, 2)}{partial}", key=float(row.last_accuracy))
+
+
+def _is_missing(value: Any) -> bool:
+    """None, or the NaN that a table has in its place; pandas' own check takes ten times as long for a single value."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 _NONE = "\N{EN DASH}"

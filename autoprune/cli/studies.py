@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autoprune.cli.common import member_facts
+from autoprune.cli.common import member_facts, without_collector
 from autoprune.cli.view import finalists_table, front_table, open_view, print_json, show
 from autoprune.schema import read
 from autoprune.study.folder import Study, load_study
@@ -46,18 +46,19 @@ def finish(args: Namespace) -> None:
 
 def status(args: Namespace) -> None:
     """Print how a study stands and its front."""
-    study = load_study(args.folder)
-    if args.json:
-        print_json(study_facts(study))
-    else:
-        _print_study(study)
+    with without_collector():
+        study = load_study(args.folder)
+        if args.json:
+            print_json(study_facts(study))
+        else:
+            _print_study(study)
 
 
 def report(args: Namespace) -> None:
     """Write the report and the front as a table."""
-    study = load_study(args.folder)
-    for path in _write_report(study):
-        print(path)
+    with without_collector():
+        for path in _write_report(load_study(args.folder)):
+            print(path)
 
 
 def study_facts(study: Study) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,14 +31,14 @@ class RecipeReader:
     """`Recipe.from_dict` that reads each recipe once: a study has a trial's recipe in three or four of its lines."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Recipe] = {}
+        self._known: dict[bytes, Recipe] = {}
 
-    def __call__(self, data: object, where: str) -> Recipe:
+    def __call__(self, data: Any, where: str) -> Recipe:
         """The recipe; an error names `where`."""
-        text = json.dumps(data)  # unlike the data themselves, text tells 1, 1.0 and true apart
-        if text not in self._known:
-            self._known[text] = Recipe.from_dict(data, where)
-        return self._known[text]
+        key = marshal.dumps(data, 2)  # unlike the data themselves, bytes tell 1, 1.0 and true apart
+        if key not in self._known:
+            self._known[key] = Recipe.from_dict(data, where)
+        return self._known[key]
 
 
 @dataclass(frozen=True, kw_only=True)

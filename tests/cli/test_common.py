@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from pathlib import Path
 
 import pytest
 from commands import OUTCOMES, Capture, fails, works, write_study
+
+from autoprune.cli.common import without_collector
 
 
 @pytest.mark.parametrize("command", [["replay"], ["export", "--to", "out"]])
@@ -31,3 +35,12 @@ def test_inspect_of_a_model_of_ones_own(capsys: Capture, here: Path) -> None:
     assert "returns a str" in fails(capsys, "inspect", "net_of_seven:wrong")
     assert "cannot be imported" in fails(capsys, "inspect", "net_of_seven:absent")
     assert "unknown model 'resnet2'" in fails(capsys, "inspect", "resnet2")
+
+
+def test_the_collector_is_as_it_was_after_the_block() -> None:
+    for enabled in (False, True):
+        (gc.enable if enabled else gc.disable)()
+        with contextlib.suppress(KeyError), without_collector():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == enabled
