@@ -54,12 +54,12 @@ def trust(study: Study) -> list[Trust]:
 def saved(study: Study) -> Saved | None:
     """The savings of ending early; None if no recipe was ended because others were better."""
     ended = [outcome for outcome in study.outcomes if outcome.status == "stopped" and outcome.error is None]
-    paces = [pace for outcome in study.outcomes for pace in _seconds_per_image(outcome)]
-    if not ended or not paces:
+    speeds = [seconds for outcome in study.outcomes for seconds in _seconds_per_image(outcome)]
+    if not ended or not speeds:
         return None
     images = sum(outcome.recipe.training.images - outcome.rungs[-1].images for outcome in ended)
     used = sum(outcome.rungs[-1].images for outcome in study.outcomes if outcome.rungs)
-    hours = images * statistics.median(paces) / 3600
+    hours = images * statistics.median(speeds) / 3600
     return Saved(recipes=len(ended), images=images, hours=hours, share=images / (images + used))
 
 

@@ -26,7 +26,7 @@ def export(args: Namespace) -> None:
     study = load_study(args.folder)
     outcome = _chosen_outcome(study, args)
     source = _stored_model(study, outcome)
-    finals = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
+    trained_again = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
     formats.require_onnx()
     files.check_new_folder(args.to)
     task = load_task(study.config["task"])
@@ -37,7 +37,7 @@ def export(args: Namespace) -> None:
         "groups": study.config.get("groups"),
         "timed": _latency_setup(study, outcome),
         "outcome": json.loads(outcome.to_json()),
-        "finalists": finals if outcome.member is not None else [],
+        "finalists": trained_again if outcome.member is not None else [],
     }
     written = formats.export(source, task.build, task.example(), args.to, info=info)
     time = "" if outcome.latency_ms is None else f", {outcome.latency_ms:.3g} ms"
@@ -96,10 +96,10 @@ def _chosen_outcome(study: Study, args: Namespace) -> Outcome:
             "--trial, --knee, or any of --min-accuracy, --max-flops, --max-params, --max-activations, --max-latency"
         )
         raise InputError("more than one choice", where="export", allowed=allowed)
-    finals = {} if args.searched else _best_finalists(study)
+    again = {} if args.searched else _best_finalists(study)
     if args.trial is not None:
-        return finals.get(args.trial) or find_outcome(study, args.trial)
-    members = [finals.get(member.id, member) for member in study.front]
+        return again.get(args.trial) or find_outcome(study, args.trial)
+    members = [again.get(member.id, member) for member in study.front]
     members = pareto.front(members, study.objectives)
     return pareto.pick(members, limits, study.objectives) if limits else pareto.knee(members, study.objectives)
 

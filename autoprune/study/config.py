@@ -81,7 +81,7 @@ class Sampler:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cascade:
+class Halving:
     """Asynchronous successive halving: trials pause at every rung of their training (`training.rungs`), the best go on.
 
     Fields:
@@ -135,7 +135,7 @@ class StudyConfig:
     budget: Budget = field(default_factory=Budget)
     resources: Resources = field(default_factory=Resources)
     sampler: Sampler = field(default_factory=Sampler)
-    cascade: Cascade = field(default_factory=Cascade)
+    cascade: Halving = field(default_factory=Halving)
     finalists: Finalists = field(default_factory=Finalists)
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
     controls: bool = True

@@ -12,7 +12,7 @@ from autoprune.search.running.evaluator import Evaluation
 from autoprune.search.running.final_retraining import FinalRetraining, continued_clock
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.session import Session
-from autoprune.study.config import Budget, Cascade, Resources, Sampler, StudyConfig
+from autoprune.study.config import Budget, Halving, Resources, Sampler, StudyConfig
 from autoprune.study.finalists import to_train
 from autoprune.study.folder import StudyFolder, load_study
 from autoprune.study.outcome import Outcome, Proposal, Rung
@@ -195,7 +195,7 @@ def study_config(*, trials=6, workers=2, timeout=10.0, startup=4, rungs=(0.0, 1.
     return StudyConfig(
         task={},
         space=Space.read({**SPACE, "training": training}),
-        cascade=Cascade(keep=keep),
+        cascade=Halving(keep=keep),
         budget=Budget(trials=trials),
         resources=Resources(workers=workers, trial_timeout_minutes=timeout, gpus_per_trial=gpus),
         sampler=Sampler(startup=startup),
