@@ -19,7 +19,7 @@ ORDER = (
     "errors",
     "files schema",
     "recipe",
-    "engine cluster search_spaces",
+    "engine analysis cluster search_spaces",
     "engine/allocation engine/labels",
     "engine/rules engine/surgery",
     "engine/tracing study",
@@ -103,7 +103,7 @@ def home(imported: str) -> str:
 
 
 def test_every_module_has_its_place() -> None:
-    unknown = {entry(name) for name in ALL} - set(PLACE) - {"analysis"}
+    unknown = {entry(name) for name in ALL} - set(PLACE)
 
     assert unknown == set()
 
@@ -198,8 +198,9 @@ def test_the_checks_see_what_they_are_for(tmp_path: Path) -> None:
 
 
 def test_the_root_is_small_and_no_file_is_long() -> None:
+    tests = {str(file.relative_to(ROOT)): file for file in TESTS.rglob("*.py")}
     root = [path for path in (ROOT / "autoprune").iterdir() if path.name != "__pycache__"]
-    lines = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in ALL.items()}
+    lines = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in (ALL | tests).items()}
 
     assert sum(path.is_file() for path in root) <= 7
     assert sum(path.is_dir() for path in root) <= 9
@@ -214,4 +215,4 @@ def test_each_test_file_has_its_module(file: Path) -> None:
     subject = (ROOT / ("autoprune" if folder != "analysis" else "")).joinpath(folder, *rest)
     subject = subject.with_name(subject.name.removeprefix("test_"))
 
-    assert subject.is_file() or subject.with_suffix("").is_dir()
+    assert subject.is_file() or subject.with_suffix("").is_dir() or subject.parent.with_suffix(".py").is_file()
