@@ -27,7 +27,7 @@ from pathlib import Path
 
 import autoprune
 from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
-from autoprune.search.running.progress import StudyProgress
+from autoprune.search.running.study_progress import StudyProgress
 from autoprune.study.outcome import Outcome
 
 SPACE = "cifar10_resnet20"

@@ -38,7 +38,7 @@ from autoprune.engine.tracing.trace import trace
 from autoprune.methods import METHODS, Context, Method
 from autoprune.recipe import Allocation
 from autoprune.tasks import zoo
-from autoprune.tasks.checkpoints import load_weights
+from autoprune.tasks.weight_files import load_weights
 from autoprune.training.protocols import Batch
 
 YARDSTICK = "l1"

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from autoprune.search.running.progress import StudyProgress, View
+    from autoprune.search.running.study_progress import StudyProgress, View
     from autoprune.study.folder import Study
     from autoprune.study.outcome import Outcome
 

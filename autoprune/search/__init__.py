@@ -11,7 +11,7 @@ from autoprune.search.placement import Placement
 from autoprune.study.folder import Study, StudyFolder
 
 if TYPE_CHECKING:
-    from autoprune.search.running.progress import View
+    from autoprune.search.running.study_progress import View
 
 # Workers import this package too, so what only the driver needs, such as Optuna (0.2 s), is imported by the functions.
 

@@ -16,8 +16,8 @@ from autoprune.search.running.dispatcher import Dispatcher, last_time
 from autoprune.search.running.executor import Executor
 from autoprune.search.running.final_retraining import FinalRetraining, continued_clock, with_longer_timeout
 from autoprune.search.running.limits import Limits
-from autoprune.search.running.progress import View
 from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.study_progress import View
 from autoprune.search.study_lock import lock
 from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
 from autoprune.study.config import Budget

@@ -12,7 +12,7 @@ from autoprune.recipe import Allocation, Recipe
 from autoprune.schema import to_plain
 from autoprune.search.placement import Placement
 from autoprune.search.proposing import first_recipes
-from autoprune.search.running.halving import pausing_shares
+from autoprune.search.running.early_stopping import pausing_shares
 from autoprune.search.running.task_evaluator import OpenLoaded, OpenTask
 from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints

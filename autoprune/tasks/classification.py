@@ -16,10 +16,10 @@ from autoprune.recipe import Training, stable_hash
 from autoprune.schema import expect_mapping, read, to_plain
 from autoprune.tasks import zoo
 from autoprune.tasks.base import LabelledImages, Task, check_outputs
-from autoprune.tasks.checkpoints import check_writable, find, load_weights, save_weights
 from autoprune.tasks.data import load_splits
 from autoprune.tasks.data_spec import DataSpec
 from autoprune.tasks.user_code import data_folder, load_function
+from autoprune.tasks.weight_files import check_writable, find, load_weights, save_weights
 from autoprune.training.distillation import distillation
 from autoprune.training.fit import fit
 from autoprune.training.protocols import Batch, Forward, Loss

@@ -9,7 +9,7 @@ from typing import Any
 from commands import OUTCOMES
 
 from autoprune.cli import view
-from autoprune.search.running.progress import FrontPoint, StudyProgress
+from autoprune.search.running.study_progress import FrontPoint, StudyProgress
 from autoprune.study.outcome import Outcome
 
 

@@ -1,6 +1,13 @@
 """How labels go through torch's operations: one rule per operation, found by name.
 
-Add a rule for an operation of your own with `register("mine::name")`; an operation without a rule freezes the channels
+A rule is a function `(flow, call)` under `@register("name")` (`registry.py`), in the file of its kind:
+
+* `shapes.py`: the same entries in another shape, place or company (`permute`, `cat`);
+* `elementwise.py`: entry by entry, and new tensors (`where`, `zeros`); operations tagged pointwise need no rule;
+* `cross_channel.py`: entries act on each other (`softmax`, norms, means over channels);
+* `matrix_products.py`: what costs FLOPs (convolutions, matrix products, attention).
+
+Users add rules for their own operations by `autoprune.rules.register`. An operation without a rule freezes the channels
 that reach it, and the graph says so.
 """
 
@@ -10,8 +17,8 @@ from functools import cache
 from typing import Any
 
 from autoprune.engine.labels.flow import Call, Flow
-from autoprune.engine.rules import mixing, products, shapes  # noqa: F401 - to register their rules
-from autoprune.engine.rules.entries import pointwise
+from autoprune.engine.rules import cross_channel, matrix_products, shapes  # noqa: F401 - to register their rules
+from autoprune.engine.rules.elementwise import pointwise
 from autoprune.engine.rules.provenance import follow, forget_uniform, is_pointwise
 from autoprune.engine.rules.registry import RULES, register, unknown
 

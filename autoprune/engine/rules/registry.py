@@ -1,4 +1,4 @@
-"""Rules by the name of the operation."""
+"""Rules by the name of the operation; which file has the rules of which kind says `__init__.py`."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from autoprune.search.proposing.proposer import Proposer
 from autoprune.search.running.budget_meter import BudgetMeter
+from autoprune.search.running.front_plateau import PlateauCheck
 from autoprune.search.running.paused_trials import PausedTrials
-from autoprune.search.running.plateau import PlateauCheck
 
 
 class Admission:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoprune.search.running.budget_meter import BudgetMeter
-from autoprune.search.running.progress import StudyProgress, View
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.study_progress import StudyProgress, View
 from autoprune.search.running.trial_folders import TrialFolders
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder

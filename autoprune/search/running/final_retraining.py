@@ -16,9 +16,9 @@ from autoprune.search.running.budget_meter import BudgetMeter
 from autoprune.search.running.dispatcher import Dispatcher, last_time
 from autoprune.search.running.evaluator import failed_outcome
 from autoprune.search.running.limits import Limits
-from autoprune.search.running.progress import FrontPoint, SearchInterrupted, StudyProgress, View, count_ended
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.study_progress import FrontPoint, SearchInterrupted, StudyProgress, View, count_ended
 from autoprune.study.config import StudyConfig
 from autoprune.study.finalists import MissingTraining, by_member
 from autoprune.study.folder import Study

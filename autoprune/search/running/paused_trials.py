@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoprune.recipe import Recipe
-from autoprune.search.running.halving import SuccessiveHalving
+from autoprune.search.running.early_stopping import SuccessiveHalving
 from autoprune.study.outcome import Outcome
 from autoprune.study.pareto import costs_of
 

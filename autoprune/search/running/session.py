@@ -12,14 +12,14 @@ from autoprune.search.proposing.proposer import Proposer
 from autoprune.search.running.admission import Admission
 from autoprune.search.running.budget_meter import BudgetMeter
 from autoprune.search.running.dispatcher import Dispatcher, last_time
+from autoprune.search.running.early_stopping import SuccessiveHalving, pausing_shares
 from autoprune.search.running.evaluator import failed_outcome
-from autoprune.search.running.halving import SuccessiveHalving, pausing_shares
+from autoprune.search.running.front_plateau import PlateauCheck
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.paused_trials import PausedTrials
-from autoprune.search.running.plateau import PlateauCheck
-from autoprune.search.running.progress import FrontPoint, SearchInterrupted, StudyProgress, View, count_ended
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.study_progress import FrontPoint, SearchInterrupted, StudyProgress, View, count_ended
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.log import append_line, repair_tail

@@ -14,7 +14,7 @@ import pytest
 from autoprune.errors import InputError, StudyError
 from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
-from autoprune.search.running.progress import SearchInterrupted
+from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.config import Finalists, Resources
 from autoprune.study.finalists import by_member
 from autoprune.study.folder import load_study
@@ -115,7 +115,7 @@ import sys
 import fakes
 from pathlib import Path
 from autoprune.search.on_ray.executor import RayExecutor
-from autoprune.search.running.progress import SearchInterrupted
+from autoprune.search.running.study_progress import SearchInterrupted
 
 def main(folder):
     session = fakes.open_session(folder / "study", fakes.study_config(trials=14))

@@ -8,8 +8,8 @@ import pytest
 
 from autoprune.search.running import in_process
 from autoprune.search.running.limits import Limits
-from autoprune.search.running.progress import SearchInterrupted
 from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.folder import load_study
 
 

@@ -5,7 +5,7 @@ import shutil
 import fakes
 import pytest
 
-from autoprune.search.running.progress import SearchInterrupted
+from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.folder import load_study
 from autoprune.study.pareto import front
 

@@ -12,7 +12,7 @@ from autoprune.engine.graph import Ints
 from autoprune.engine.labels.blocks import project, spread
 from autoprune.engine.labels.evidence import LabelledOp
 from autoprune.engine.labels.flow import Call, Flow
-from autoprune.engine.rules.entries import combine
+from autoprune.engine.rules.elementwise import combine
 from autoprune.engine.rules.registry import register
 
 OVER_FIXED = "convolution over fixed entries"

@@ -1,4 +1,4 @@
-"""Plateau: whether the front of a study has stopped to grow."""
+"""Plateau: whether the front of a whole study has stopped to grow, which ends its search."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Multi-objective asynchronous successive halving: which paused trial goes on. Without clock, disk or Ray.
 
+The session asks here at which rung a trial pauses and which goes on; `segments.py` ends the segment of a trial there;
+`admission.py` adds what fits the budget; `limits.py` and `front_plateau.py` end the search as a whole.
+
 Every rung below the end is a place where trials pause. Of those measured at a rung so far, the best `keep` may go on;
 asynchronous, as in ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"): whenever a worker is
 free the best trial that may go on does, from the highest rung down, and if there is none a new one starts. As the cost

@@ -3,7 +3,7 @@
 import pytest
 
 from autoprune.errors import InputError
-from autoprune.search.running.halving import SuccessiveHalving, pausing_shares
+from autoprune.search.running.early_stopping import SuccessiveHalving, pausing_shares
 from autoprune.study.space import Space
 
 

@@ -2,9 +2,9 @@
 
 import fakes
 
-from autoprune.search.running import plateau
+from autoprune.search.running import front_plateau
+from autoprune.search.running.front_plateau import PlateauCheck, on_plateau
 from autoprune.search.running.limits import Limits
-from autoprune.search.running.plateau import PlateauCheck, on_plateau
 
 
 def test_a_plateau_is_a_front_that_has_stopped_to_grow():
@@ -21,7 +21,9 @@ def test_a_plateau_is_a_front_that_has_stopped_to_grow():
 
 def test_a_plateau_is_looked_for_when_something_has_ended(monkeypatch):
     looked = []
-    monkeypatch.setattr(plateau, "on_plateau", lambda outcomes, *_: looked.append(len(outcomes)) or len(outcomes) == 2)
+    monkeypatch.setattr(
+        front_plateau, "on_plateau", lambda outcomes, *_: looked.append(len(outcomes)) or len(outcomes) == 2
+    )
     outcomes = []
     check, found = PlateauCheck(outcomes, ("accuracy", "flops")), []
     for number in range(3):

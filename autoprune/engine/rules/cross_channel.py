@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autoprune.engine.labels.blocks import Block, renumber
 from autoprune.engine.labels.flow import Call, Flow
-from autoprune.engine.rules.entries import pointwise
+from autoprune.engine.rules.elementwise import pointwise
 from autoprune.engine.rules.registry import register
 
 
