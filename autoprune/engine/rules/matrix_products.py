@@ -161,7 +161,7 @@ def matmul(flow: Flow, call: Call) -> None:
         if isinstance(tensor, Tensor):
             _note_matmul_bias(flow, tensor, w_factor)
             combine(flow, call.out, [call.out, tensor], "bias of fixed size")
-    _record_matmul(flow, call, x, w, (x_factor, k_w if k_w is not None else k_x, w_factor))
+    _record_matmul(flow, x, w, (x_factor, k_w if k_w is not None else k_x, w_factor))
 
 
 def _note_matmul_bias(flow: Flow, bias: Tensor, filters: Ints | None) -> None:
@@ -205,7 +205,7 @@ def _mark_linear(flow: Flow, inputs: Ints | None, outputs: Ints | None) -> None:
             flow.note_role(labels, role)
 
 
-def _record_matmul(flow: Flow, call: Call, x: Tensor, w: Tensor, factors: tuple[Ints | None, ...]) -> None:
+def _record_matmul(flow: Flow, x: Tensor, w: Tensor, factors: tuple[Ints | None, ...]) -> None:
     m, k, n = x.shape[-2], x.shape[-1], w.shape[-1]
     batch = prod(x.shape[:-2])
     fixed = prod(size for size, labels in zip((m, k, n), factors, strict=True) if labels is None)
