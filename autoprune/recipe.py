@@ -61,7 +61,7 @@ class Allocation:
         round_to: channels of a pruned group are a multiple of this (4, 8, 16, ... for hardware that likes them). The
             dense width is always allowed, so a group that is narrower than `round_to` is not pruned.
         grouped: what grouped convolutions and norms lose: `offsets`, the same in every group, whole `groups`, or
-            `either`, whichever lets more of the scores stay.
+            `either`, whichever lets more of the scores stay. A recipe that goes on from another cuts as that did.
 
     Channels are filters of one layer. Where groups of a convolution lose channels together, a unit holds several of
     them: with 32 groups, a `round_to` of 8 asks for nothing that does not hold anyway.
@@ -112,15 +112,26 @@ class Training:
 class Recipe:
     """Everything that decides what a trial does; two equal recipes on one task are the same experiment.
 
-    `weights` says where training begins: with the `trained` weights, or from `scratch`, as for Early-Bird tickets.
+    `weights` says where training begins: with the `trained` weights, from `scratch`, as for Early-Bird tickets, or with
+    the final model of another recipe, a member of the `front`: then `parent` is the number of its trial. The target is
+    relative to the dense model all the same; one that the parent meets already lets it train on without a cut.
     """
 
     method: MethodChoice
-    weights: str = field(default="trained", metadata=choices("trained", "scratch"))
+    weights: str = field(default="trained", metadata=choices("trained", "scratch", "front"))
+    parent: int | None = field(default=None, metadata=within(0, 2**53))
     target: Target = field(default_factory=Target)
     allocation: Allocation = field(default_factory=Allocation)
     training: Training = field(default_factory=Training)
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
+
+    def __post_init__(self) -> None:
+        if self.parent is not None and self.weights != "front":
+            raise InputError(
+                f"a parent with weights {self.weights!r}",
+                where="recipe.parent",
+                allowed="weights 'front', or no parent",
+            )
 
     @classmethod
     def from_dict(cls, data: object, where: str = "recipe") -> Recipe:
@@ -143,6 +154,8 @@ class Recipe:
         """Plain data; `Recipe.from_dict(recipe.to_dict()) == recipe`."""
         plain: dict[str, Any] = to_plain(self)
         plain["method"] = {"name": self.method.name, **plain["method"]["params"]}
+        if self.parent is None:
+            del plain["parent"]
         return plain
 
     def key(self) -> str:

@@ -7,37 +7,34 @@ checkpoint of the training that runs (`training.fit`); the three together are al
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from autoprune.engine.graph import ChannelGraph
-from autoprune.engine.keep import Keep
-from autoprune.engine.surgery import artifact
 from autoprune.files import written_whole
 from autoprune.schema import read, to_plain
 from autoprune.study.outcome import Rung
+from autoprune.trial.pruned_model import PrunedModel, load_pruned, save_pruned
+from autoprune.trial.remains import Remains
+from autoprune.trial.shared import SharedState
 
 CUT, PROGRESS = "cut", "progress.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutRecord:
-    """What is known of the cut.
+    """What is known of the cut, or of a start that needed none.
 
     Fields:
-        spent: training images seen before it.
-        grouped: what grouped convolutions lost, see `Allocation.grouped`; never `either`.
+        spent: training images that the trial has seen before it.
         ratios: costs relative to the dense model.
         latency_ms: of a forward pass, if it was measured.
         notes: of the method.
     """
 
     spent: int
-    grouped: str
     ratios: dict[str, float]
     notes: dict[str, Any]
     latency_ms: float | None = None
@@ -51,16 +48,6 @@ class ProgressRecord:
     elapsed: float
     seconds: dict[str, float]
     rungs: tuple[Rung, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SavedCut:
-    """A pruned model that was saved, and what is known of it; `ranks` names the layers that are decomposed."""
-
-    model: nn.Module
-    keep: Keep
-    ranks: Mapping[str, int]
-    record: CutRecord
 
 
 @dataclass(frozen=True)
@@ -91,24 +78,17 @@ class TrialFolder:
         file = self.path / PROGRESS
         return read(ProgressRecord, json.loads(file.read_text()), str(file))
 
-    def save_cut(self, model: nn.Module, graph: ChannelGraph, keep: Keep, record: CutRecord) -> None:
+    def save_cut(self, model: nn.Module, remains: Remains, record: CutRecord) -> None:
         """Save the pruned model; what stages before the cut left to resume from is needed no more."""
         if self.path is None or not self.writes:
             return
-        artifact.save(self.path / CUT, model, graph, keep, info=to_plain(record))
+        save_pruned(self.path / CUT, model, remains, to_plain(record))
         for checkpoint in self.path.glob("sparsify-*.pt"):
             checkpoint.unlink()
 
-    def load_cut(self, dense: Callable[[], nn.Module]) -> SavedCut | None:
-        """What `save_cut` saved; None before the cut.
-
-        Args:
-            dense: builds the model that was cut, see `artifact.load`.
-        """
+    def load_cut(self, shared: SharedState) -> tuple[PrunedModel, CutRecord] | None:
+        """What `save_cut` saved; None before the cut."""
         if self.path is None or not (self.path / CUT).exists():
             return None
-        folder = self.path / CUT
-        described = artifact.describe(folder)
-        record = read(CutRecord, described["info"], str(folder))
-        keep, model = Keep.of(described["keep"]), artifact.load(folder, dense)
-        return SavedCut(model=model, keep=keep, ranks=described["decomposed"], record=record)
+        pruned = load_pruned(self.path / CUT, shared)
+        return pruned, read(CutRecord, pruned.info, str(self.path / CUT))

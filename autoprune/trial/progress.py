@@ -13,8 +13,8 @@ from autoprune.methods import Note
 from autoprune.recipe import Recipe
 from autoprune.study.outcome import Outcome, Rung
 from autoprune.trial.checkpoint import ProgressRecord
+from autoprune.trial.remains import Remains
 from autoprune.trial.stages import Selected
-from autoprune.trial.start import Remains, StartingPoint
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,11 +26,14 @@ class CutSoFar:
     latency_ms: float | None = None
     notes: Mapping[str, Note] = field(default_factory=dict)
 
-    def after(self, selected: Selected, start: StartingPoint, dense: Cost) -> CutSoFar:
-        """After one more cut. The first is counted on the graph that it was selected on: layers may be single again."""
-        before = self.remains or Remains(selected.context.graph, start.remains.keep)
-        remains = before.after(selected.keep)
-        return replace(self, remains=remains, ratios=remains.ratios(dense), notes={**self.notes, **selected.notes})
+    def of(self, remains: Remains, dense: Cost) -> CutSoFar:
+        """The same with what is left now."""
+        return replace(self, remains=remains, ratios=remains.ratios(dense))
+
+    def after(self, selected: Selected, dense: Cost) -> CutSoFar:
+        """After one more cut."""
+        left = self.of(selected.remains.after(selected.keep), dense)
+        return replace(left, notes={**self.notes, **selected.notes})
 
     @property
     def costs(self) -> dict[str, float | None]:

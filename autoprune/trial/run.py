@@ -26,8 +26,9 @@ from autoprune.training.evaluate import evaluate, recalibrate
 from autoprune.trial import stages
 from autoprune.trial.checkpoint import CutRecord, TrialFolder
 from autoprune.trial.progress import CutSoFar, Progress
+from autoprune.trial.remains import Remains
 from autoprune.trial.shared import SharedState
-from autoprune.trial.start import Remains, choose_start, first_model
+from autoprune.trial.start import StartingPoint, choose_start, meets_already
 
 #: Called after every rung with the rung and the cost ratios; False ends the trial with status `stopped`.
 Report = Callable[[Rung, dict[str, float]], bool]
@@ -68,6 +69,7 @@ def run(
     control: bool = False,
     clock: Callable[[], float] | None = None,
     scratch: Path | None = None,
+    parent: Path | None = None,
     final: bool = False,
     constraints: Constraints | None = None,
     latency: Latency | None = None,
@@ -83,6 +85,7 @@ def run(
         clock: seconds since the study began; default: since the trial began.
         scratch: folder for the trial's checkpoint; with it, a trial that is run again, on this or another machine, goes
             on where it was interrupted or stopped. Rungs before that are not reported again.
+        parent: folder with the model of the recipe's parent, for a recipe that goes on from the front.
         final: once it has ended, the model is also measured on the test split.
         constraints: what the pruned model may not exceed; if it does, the trial ends right after the cut with status
             `stopped`, and the error says by which constraint. The dense model may exceed them all.
@@ -96,7 +99,7 @@ def run(
     hear_rung = _rung_listener(progress, folder, report, started)
     model, error = None, None
     try:
-        model = _run_stages(recipe, shared, progress, hear_rung, folder, constraints or Constraints(), latency)
+        model = _run_stages(recipe, shared, progress, hear_rung, folder, parent, constraints or Constraints(), latency)
         if final and not progress.stopped:
             with progress.stage("test"):  # nothing is decided any more
                 progress.tested = evaluate(model, shared.task.test, shared.task, shared.exact)
@@ -129,35 +132,34 @@ def _run_stages(
     progress: Progress,
     hear_rung: HearRung,
     folder: TrialFolder,
+    parent: Path | None,
     constraints: Constraints,
     latency: Latency | None,
 ) -> nn.Module:
     """All stages but those that an earlier process has behind it; the model that is left in the end."""
     with progress.stage("prepare"):
         method = methods.build(recipe.method)
-        found = _load_pruned(recipe, shared, progress, folder)
+        found = _load_pruned(shared, progress, folder)
     if found is None:
-        found = _prune_model(recipe, method, shared, progress, folder, constraints, latency)
+        found = _prune_model(recipe, method, shared, progress, folder, parent, constraints, latency)
     pruned, spent = found
     _fine_tune(pruned, spent, recipe, method, shared, progress, hear_rung, folder)
     return pruned
 
 
-def _load_pruned(
-    recipe: Recipe, shared: SharedState, progress: Progress, folder: TrialFolder
-) -> tuple[nn.Module, int] | None:
+def _load_pruned(shared: SharedState, progress: Progress, folder: TrialFolder) -> tuple[nn.Module, int] | None:
     """The pruned model that an earlier process left, and the training images spent on it."""
-    saved = folder.load_cut(lambda: first_model(recipe, shared))
+    saved = folder.load_cut(shared)
     if saved is None:
         return None
-    record = saved.record
+    pruned, record = saved
     progress.cut = CutSoFar(
-        remains=stages.remains_of_saved(saved, recipe, shared),
+        remains=pruned.remains,
         ratios=dict(record.ratios),
         latency_ms=record.latency_ms,
         notes=dict(record.notes),
     )
-    return shared.runtime.place(saved.model), record.spent
+    return shared.runtime.place(pruned.model), record.spent
 
 
 def _prune_model(
@@ -166,32 +168,51 @@ def _prune_model(
     shared: SharedState,
     progress: Progress,
     folder: TrialFolder,
+    parent: Path | None,
     constraints: Constraints,
     latency: Latency | None,
 ) -> tuple[nn.Module, int]:
-    """The cut and recalibrated model, and the training images spent on the way."""
+    """The cut and recalibrated model, and the training images that the trial has spent on the way."""
     with progress.stage("prepare"):
         stages.check_constraints(constraints, recipe.target)
-        start = choose_start(recipe, method, shared)
-    context, traced, spent = shared.context(start.model, recipe.seed, start.graph), start.traced, start.images
-    for cut in range(len(method.stage_shares)):
-        with progress.stage("sparsify"):
-            checkpoint = folder.of_stage(f"sparsify-{cut}")
-            context = stages.sparsify(context, method, recipe, shared, traced, cut=cut, checkpoint=checkpoint)
-        with progress.stage("score"):
-            selected = stages.select_channels(context, method, recipe, shared, traced, cut=cut)
-            progress.cut = progress.cut.after(selected, start, shared.dense_cost)
-        with progress.stage("cut"):
-            context = stages.remove_channels(method, selected)
-        spent += stages.stage_images(method, recipe, cut)
-    pruned = shared.runtime.place(context.model)
+        start = choose_start(recipe, method, shared, parent)
+    if meets_already(start, recipe, shared.dense_cost):
+        progress.cut = progress.cut.of(start.remains, shared.dense_cost)
+        model, spent = start.model, 0
+    else:
+        model, spent = _cut_model(start, recipe, method, shared, progress, folder)
+    pruned = shared.runtime.place(model)
     _time_pruned(pruned, shared, progress, latency)
     if not method.is_dense:
         stages.check_costs(constraints, progress.cut.costs)
     with progress.stage("recalibrate"):
         recalibrate(pruned, shared.task, shared.runtime, seed=recipe.seed)
-    _save_pruned(pruned, spent, traced.grouped, progress.cut, folder)
+    _save_cut(pruned, spent, progress.cut, folder)
     return pruned, spent
+
+
+def _cut_model(
+    start: StartingPoint,
+    recipe: Recipe,
+    method: Method,
+    shared: SharedState,
+    progress: Progress,
+    folder: TrialFolder,
+) -> tuple[nn.Module, int]:
+    """What all cuts of the method leave, each after its stage, and the training images spent on the way."""
+    context, remains, spent = shared.context(start.model, recipe.seed, start.graph), start.remains, 0
+    for cut in range(len(method.stage_shares)):
+        with progress.stage("sparsify"):
+            checkpoint = folder.of_stage(f"sparsify-{cut}")
+            context = stages.sparsify(context, method, recipe, shared, start, cut=cut, checkpoint=checkpoint)
+        with progress.stage("score"):
+            selected = stages.select_channels(context, method, recipe, shared, start, remains, cut=cut)
+            progress.cut = progress.cut.after(selected, shared.dense_cost)
+            remains = selected.remains.after(selected.keep)
+        with progress.stage("cut"):
+            context = stages.remove_channels(method, selected)
+        spent += stages.stage_images(method, recipe, cut)
+    return context.model, spent
 
 
 def _time_pruned(pruned: nn.Module, shared: SharedState, progress: Progress, latency: Latency | None) -> None:
@@ -204,13 +225,11 @@ def _time_pruned(pruned: nn.Module, shared: SharedState, progress: Progress, lat
     progress.cut = replace(progress.cut, latency_ms=timing.ms, ratios=ratios)
 
 
-def _save_pruned(pruned: nn.Module, spent: int, grouped: str, cut: CutSoFar, folder: TrialFolder) -> None:
+def _save_cut(pruned: nn.Module, spent: int, cut: CutSoFar, folder: TrialFolder) -> None:
     if cut.remains is None:
         return
-    record = CutRecord(
-        spent=spent, grouped=grouped, ratios=dict(cut.ratios), latency_ms=cut.latency_ms, notes=dict(cut.notes)
-    )
-    folder.save_cut(pruned, cut.remains.graph, cut.remains.keep, record)
+    record = CutRecord(spent=spent, ratios=dict(cut.ratios), latency_ms=cut.latency_ms, notes=dict(cut.notes))
+    folder.save_cut(pruned, cut.remains, record)
 
 
 def _fine_tune(

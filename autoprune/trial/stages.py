@@ -16,17 +16,18 @@ from pathlib import Path
 from torch import nn
 
 from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.cost import cost
 from autoprune.engine.keep import Keep
 from autoprune.engine.shrunk_graph import shrink
-from autoprune.engine.surgery.low_rank import decompose, decomposed, recompose, unprofitable
+from autoprune.engine.surgery.low_rank import recompose, unprofitable
 from autoprune.errors import AutopruneError
 from autoprune.methods import Context, Method, Note, Stage
 from autoprune.recipe import Allocation, Recipe, Target, Training, stable_hash
 from autoprune.study.constraints import Constraints
 from autoprune.training.fit import FitLog, fit, steps_of
-from autoprune.trial.checkpoint import SavedCut
-from autoprune.trial.shared import SharedState, TracedModel
-from autoprune.trial.start import Remains, first_model, target_of_cut
+from autoprune.trial.remains import Remains
+from autoprune.trial.shared import SharedState
+from autoprune.trial.start import StartingPoint, target_of_cut
 
 
 class ConstraintError(AutopruneError):
@@ -39,11 +40,13 @@ class Selected:
 
     Fields:
         context: what it selected from; layers that it had decomposed for nothing are single again.
+        remains: what was left of the dense network before the cut, as the context's model is.
         keep: of the context's graph.
         notes: of the method.
     """
 
     context: Context
+    remains: Remains
     keep: Keep
     notes: Mapping[str, Note]
 
@@ -107,7 +110,7 @@ def sparsify(
     method: Method,
     recipe: Recipe,
     shared: SharedState,
-    traced: TracedModel,
+    start: StartingPoint,
     *,
     cut: int,
     checkpoint: Path | None,
@@ -121,13 +124,13 @@ def sparsify(
     if images == 0:
         return context
     model = shared.runtime.place(copy.deepcopy(context.model))
-    stage = _describe_stage(context, method, recipe, shared, traced, cut)
+    stage = _describe_stage(context, method, recipe, shared, start, cut)
     # the model may have moved to another device, and its batches with it
     context = replace(context, model=model, batches=shared.context(model, recipe.seed).batches)
     regulariser = method.sparsify(context, stage)
     seed = recipe.seed + cut * 2**32  # another stream at every cut
     # Stages that aim at nothing are the same for all targets; those after a first cut depend on where it aimed.
-    alike = not method.stage_aims and cut == 0
+    alike = not method.stage_aims and cut == 0 and recipe.weights != "front"
     key = _stage_key(method, recipe, stage, shared)
     with shared.cache.file(key, checkpoint) if alike else nullcontext(checkpoint) as file:
         fit(
@@ -151,20 +154,32 @@ def stage_images(method: Method, recipe: Recipe, cut: int) -> int:
 
 
 def select_channels(
-    context: Context, method: Method, recipe: Recipe, shared: SharedState, traced: TracedModel, *, cut: int
+    context: Context,
+    method: Method,
+    recipe: Recipe,
+    shared: SharedState,
+    start: StartingPoint,
+    remains: Remains,
+    *,
+    cut: int,
 ) -> Selected:
-    """What the method keeps. Layers that it has decomposed for nothing are single again, and it selects anew."""
-    split = set(decomposed(context.model)) - set(decomposed(shared.model))
+    """What the method keeps. Layers that it has decomposed for nothing are single again, and it selects anew.
+
+    Args:
+        remains: what is left of the dense network in the context's model.
+    """
+    traced, split = remains.traced, set(remains.ranks)
     while True:
         scores = shared.scores(method, context, traced)
-        target = target_of_cut(recipe.target, method, context.graph, cut, shared.dense_cost)
+        target = _target_of_cut(context, method, recipe, shared, start, cut)
         allocation = shared.allocation(recipe.allocation, traced, context.graph)
         selection = method.select(context, scores, target, allocation)
         wasted = split & set(unprofitable(context.model, context.graph, selection.keep))
         if not wasted:
-            return Selected(context=context, keep=selection.keep, notes=selection.notes)
+            return Selected(context=context, remains=remains, keep=selection.keep, notes=selection.notes)
         model = recompose(context.model, wasted)
-        context, split = replace(context, model=model, graph=traced.graph_of(model)), split - wasted
+        remains, split = remains.of(model), split - wasted
+        context = replace(context, model=model, graph=remains.left)
 
 
 def remove_channels(method: Method, selected: Selected) -> Context:
@@ -202,24 +217,24 @@ def fine_tune(
     )
 
 
-def remains_of_saved(saved: SavedCut, recipe: Recipe, shared: SharedState) -> Remains:
-    """What a cut that another process made has left, on the graph that it was made on."""
-    first = first_model(recipe, shared)
-    traced = shared.offsets if saved.record.grouped == shared.offsets.grouped else shared.whole_groups
-    split = [layer for layer in saved.ranks if layer not in decomposed(first)]
-    return Remains(traced.graph_of(decompose(first, split)) if split else traced.graph, saved.keep)
-
-
 def _describe_stage(
-    context: Context, method: Method, recipe: Recipe, shared: SharedState, traced: TracedModel, cut: int
+    context: Context, method: Method, recipe: Recipe, shared: SharedState, start: StartingPoint, cut: int
 ) -> Stage:
     training = method.stage_training(recipe.training)
     steps = steps_of(training, stage_images(method, recipe, cut), len(shared.task.train))
     stage = Stage(Target(), Allocation(), training, steps, cut, recipe.training.weight_decay)
     if not method.stage_aims:
         return stage
-    target = target_of_cut(recipe.target, method, context.graph, cut, shared.dense_cost)
-    return replace(stage, target=target, allocation=shared.allocation(recipe.allocation, traced, context.graph))
+    target = _target_of_cut(context, method, recipe, shared, start, cut)
+    allocation = shared.allocation(recipe.allocation, start.remains.traced, context.graph)
+    return replace(stage, target=target, allocation=allocation)
+
+
+def _target_of_cut(
+    context: Context, method: Method, recipe: Recipe, shared: SharedState, start: StartingPoint, cut: int
+) -> Target:
+    first = cost(start.graph, Keep.all())
+    return target_of_cut(recipe.target, method, context.graph, cut, first, shared.dense_cost)
 
 
 def _stage_key(method: Method, recipe: Recipe, stage: Stage, shared: SharedState) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -19,6 +20,21 @@ from autoprune.engine.surgery.tensors import (
     named_tensors,
     zeroed,
 )
+
+
+def with_added_biases(graph: ChannelGraph, model: nn.Module) -> ChannelGraph:
+    """The graph with the biases that earlier cuts added to layers of the model to hold constants, see below.
+
+    A graph of a model that has been cut comes from the graph that it had before, where these biases were not there.
+    """
+    added = {name: len(tensor) for name, tensor in model.named_parameters() if name not in graph.tensors}
+    biases = []
+    for slot in graph.slots:
+        name = f"{slot.layer}.bias"
+        if slot.role == "out" and name in added:
+            units = np.tile(slot.units, added[name] // len(slot.units))  # of a transposed one: the same in every group
+            biases.append(Slot(name, 0, "bias", units))
+    return replace(graph, slots=(*graph.slots, *biases)) if biases else graph
 
 
 class _DeltaRecorder(TorchDispatchMode):
@@ -128,7 +144,8 @@ def _choose_target(
 ) -> tuple[str, Tensor]:
     for slot in graph.slots_by_tensor[name]:
         if slot.role == "out":
-            delta = delta[torch.from_numpy(kept_entries(slot.units, stays)).to(delta.device)]
+            kept = torch.from_numpy(kept_entries(slot.units, stays)).to(delta.device)
+            delta = delta.reshape(-1, len(slot.units))[:, kept].flatten()  # of a transposed one: in every group
     norm = recorder.norm_of.get(name)
     return ("bias", delta) if norm is None or name in recorder.has_bias else (norm, delta)
 

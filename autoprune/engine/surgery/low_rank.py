@@ -6,11 +6,12 @@ import copy
 from collections.abc import Iterable, Mapping
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.graph import ChannelGraph, Slot, with_fixed
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.tensors import kept_mask
 from autoprune.errors import InputError
@@ -45,6 +46,11 @@ def decomposable(model: nn.Module) -> tuple[str, ...]:
 def decomposed(model: nn.Module) -> tuple[str, ...]:
     """Names of the layers that are decomposed."""
     return tuple(path for path, module in model.named_modules() if isinstance(module, Decomposed))
+
+
+def inner_channels(model: nn.Module) -> dict[str, int]:
+    """The decomposed layers and their inner channels."""
+    return {path: len(model.get_parameter(f"{path}.basis.weight")) for path in decomposed(model)}
 
 
 def decompose(model: nn.Module, layers: Iterable[str], init: str = "svd") -> nn.Module:
@@ -92,6 +98,32 @@ def recompose(model: nn.Module, layers: Iterable[str]) -> nn.Module:
         weight = weight.reshape(len(weight), *basis.weight.shape[1:])  # type: ignore[union-attr,operator,arg-type]
         _replace_layer(result, path, _layer_like(basis, weight, _joint_bias(basis, mix)))
     return result
+
+
+def with_other_layers(keep: Keep, graph: ChannelGraph, other: ChannelGraph) -> Keep:
+    """What `keep` keeps of one graph, said of another one of the same network with other layers decomposed.
+
+    Inner channels that only the other graph has are all kept.
+    """
+    before, after = with_fixed(keep.units(graph), True), np.ones(other.unit_count + 1, dtype=bool)
+    for slot in other.slots:
+        found = [graph.slot(name, slot.dim) for name in _possible_names(slot)]
+        same = next((place for place in found if place is not None), None)
+        if same is not None:
+            after[slot.units] &= before[same.units]
+    stays = {group.id: np.flatnonzero(after[group.units]).tolist() for group in other.prunable}
+    return Keep.of({group: kept for group, kept in stays.items() if len(kept) < other.by_id[group].size})
+
+
+def _possible_names(slot: Slot) -> tuple[str, ...]:
+    """The names that a slot's tensor has if its layer is as it is, is decomposed, or is single.
+
+    A basis has the layer's inputs (dimension 1), a mix its filters and their biases (dimension 0).
+    """
+    layer, _, leaf = slot.tensor.rpartition(".")
+    half = ".basis" if slot.dim == 1 else ".mix"
+    single = (f"{layer.removesuffix(half)}.{leaf}",) if layer.endswith(half) else ()
+    return (slot.tensor, f"{layer}{half}.{leaf}", *single)
 
 
 def unprofitable(model: nn.Module, graph: ChannelGraph, keep: Keep) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoprune.engine.graph import ChannelGraph, CrossChannelCall
 from autoprune.engine.keep import Keep
 from autoprune.engine.operations import operation_name
+from autoprune.engine.surgery.folding import with_added_biases
 from autoprune.engine.surgery.tensors import copy_with, kept_mask, zeroed
 
 
@@ -23,7 +24,7 @@ def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     Norms and means over channels see only those that stay; this holds for forward passes, not for gradients.
     """
     stays = keep.units(graph)
-    slots = graph.slots_by_tensor
+    slots = with_added_biases(graph, model).slots_by_tensor
     masked = copy_with(model, lambda name, tensor: zeroed(tensor, slots.get(name, ()), stays))
     if calls := {(call.name, call.index): call for call in graph.cross_channel if _loses_entries(call, stays)}:
         _run_within(masked, lambda: KeptOnly(calls, stays))
@@ -36,7 +37,7 @@ def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     In eval mode and away from zero-padded borders it computes what `prune(model, graph, keep)` computes.
     """
     stays = keep.units(graph)
-    slots = graph.slots_by_tensor
+    slots = with_added_biases(graph, model).slots_by_tensor
     return copy_with(
         model, lambda name, t: zeroed(t, [s for s in slots.get(name, ()) if s.role in ("out", "bias")], stays)
     )

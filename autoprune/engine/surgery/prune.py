@@ -10,7 +10,7 @@ from torch import nn
 
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
-from autoprune.engine.surgery.folding import apply_correction, find_corrections
+from autoprune.engine.surgery.folding import apply_correction, find_corrections, with_added_biases
 from autoprune.engine.surgery.tensors import all_kept, copy_with, cut_tensor, kept_entries, named_tensors
 from autoprune.errors import InputError
 
@@ -28,6 +28,7 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
         InputError: `keep` does not fit the graph, or the graph does not fit the model.
     """
     stays = keep.units(graph)
+    graph = with_added_biases(graph, model)
     _check_model(model, graph)
     corrections = find_corrections(model, graph, stays) if fold and not stays.all() else {}
     cuts = all_kept(graph, stays).cuts(graph)
