@@ -83,6 +83,27 @@ def hypervolume(points: ArrayLike, reference: Sequence[float] = REFERENCE) -> fl
     return _dominated_volume(rows[(rows < limit).all(axis=1)], limit)
 
 
+def mean_height(points: ArrayLike, low: float = 0.1) -> float:
+    """The best accuracy at or below a cost, averaged over the costs from `low` to 1; exact.
+
+    The mean of a step function: 0 as long as no point is that cheap, then the highest accuracy so far. Unlike the
+    hypervolume it gives nothing for points below `low`, beyond what they are worth at `low`. A row with a NaN, and one
+    of cost 1 or more, adds nothing.
+
+    Args:
+        points: (n, 2) of (cost ratio, -accuracy), without the dense model.
+        low: where the range of costs begins, in [0, 1).
+
+    Raises:
+        InputError: `low` is out of its range.
+    """
+    if not 0 <= low < 1:
+        raise InputError(f"{low!r} is out of range", where="low", allowed="[0, 1)")
+    rows = _as_rows(points, columns=2)
+    clipped = np.column_stack([np.maximum(rows[:, 0], low), rows[:, 1]])  # a NaN stays one
+    return hypervolume(clipped) / (1 - low)
+
+
 def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
     """The objectives but for accuracy, in their order."""
     return tuple(name for name in objectives if name != "accuracy")

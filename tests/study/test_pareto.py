@@ -90,6 +90,39 @@ class TestNondominated:
         assert pareto.nondominated(points).tolist() == expected
 
 
+class TestMeanHeight:
+    def test_by_hand(self) -> None:
+        # From 0.1 to 0.3 nothing is that small, from 0.3 to 0.7 the best is 0.5, from there on 0.8.
+        assert pareto.mean_height([(0.7, -0.8), (0.3, -0.5)]) == pytest.approx((0.4 * 0.5 + 0.3 * 0.8) / 0.9)
+
+    def test_what_is_smaller_than_the_range_counts_from_its_beginning_on(self) -> None:
+        assert pareto.mean_height([(0.05, -0.3), (0.07, -0.4), (0.55, -0.8)]) == pytest.approx(0.5 * (0.4 + 0.8))
+
+    def test_from_another_beginning(self) -> None:
+        assert pareto.mean_height([(0.25, -0.5)], low=0.0) == pytest.approx(0.75 * 0.5)
+        assert pareto.mean_height([(0.25, -0.5)], low=0.5) == 0.5
+
+    def test_a_larger_model_that_is_worse_adds_nothing(self) -> None:
+        assert pareto.mean_height([(0.1, -0.7), (0.3, -0.5)]) == pytest.approx(0.7)
+
+    def test_what_is_as_large_as_the_dense_model_adds_nothing(self) -> None:
+        assert pareto.mean_height([(1.0, -0.9), (1.3, -0.9), (NAN, -0.9), (0.5, NAN)]) == 0.0
+        assert pareto.mean_height([]) == 0.0
+
+    @pytest.mark.parametrize("low", [-0.1, 1.0])
+    def test_refuses_a_range_that_is_none(self, low: float) -> None:
+        with pytest.raises(InputError, match=r"low.*allowed: \[0, 1\)"):
+            pareto.mean_height([(0.5, -0.5)], low=low)
+
+    @given(POINTS_2D)
+    def test_agrees_with_the_mean_over_a_grid(self, points: list[tuple[float, float]]) -> None:
+        # Costs are multiples of 1/7, so that the step function is constant between two of them.
+        rows = [(cost, -accuracy) for cost, accuracy in points]
+        heights = [max((a for c, a in points if c <= k / 7), default=0.0) for k in range(1, 7)]
+
+        assert pareto.mean_height(rows, low=1 / 7) == pytest.approx(sum(heights) / 6, abs=1e-12)
+
+
 class TestHypervolume:
     def test_by_hand(self) -> None:
         # (0.25, 0.5): 0.75 wide, 0.5 high; (0.5, 0.75) adds 0.5 wide, 0.25 high.
