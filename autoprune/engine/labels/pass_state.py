@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
+
+from autoprune.engine.labels.blocks import Block
 
 
 @dataclass
@@ -13,7 +16,11 @@ class PassState:
     Fields:
         model_tensors: the model's parameters and buffers, and views of them.
         layer_outputs: tensors that come straight out of a layer, views included.
-        uniform: tensors whose entries are all alike, fresh from `zeros` and the like.
+        uniform: tensors whose entries are all alike, or random, fresh from `zeros` and the like.
+        positions: tensors that hold positions of labelled entries: which these are, and why they stay if it is read.
+        made_in: uniform tensors and the modules whose code made them.
+        crops: parts of labelled tensors, and the labels of these of which the parts have only some.
+        parts: views of uniform tensors, and these themselves, with the place that they have there.
         views: tensors that are parts of others: what is written into them is written into those.
         whole_groups: grouped convolutions and norms lose whole groups; else the same offset goes out of every group.
         by_offset: modules whose convolutions have lost offsets. One that a cut leaves with a single input per group
@@ -26,6 +33,10 @@ class PassState:
     model_tensors: set[int]
     layer_outputs: set[int] = field(default_factory=set)
     uniform: set[int] = field(default_factory=set)
+    positions: dict[int, tuple[list[Block], str]] = field(default_factory=dict)
+    made_in: dict[int, str] = field(default_factory=dict)
+    crops: dict[int, list[Block]] = field(default_factory=dict)
+    parts: dict[int, Any] = field(default_factory=dict)
     views: set[int] = field(default_factory=set)
     whole_groups: bool = False
     by_offset: set[str] = field(default_factory=set)

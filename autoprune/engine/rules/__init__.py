@@ -4,6 +4,8 @@ A rule is a function `(flow, call)` under `@register("name")` (`registry.py`), i
 
 * `shapes.py`: the same entries in another shape, place or company (`permute`, `cat`);
 * `elementwise.py`: entry by entry, and new tensors (`where`, `zeros`); operations tagged pointwise need no rule;
+* `sampling.py`: channel by channel, other pixels (pooling, padding, resizing);
+* `along_dimensions.py`: by place or order along some dimensions (`fft`, `cummax`, `tril`);
 * `cross_channel.py`: entries act on each other (`softmax`, norms, means over channels);
 * `matrix_products.py`: what costs FLOPs (convolutions, matrix products, attention).
 
@@ -17,9 +19,10 @@ from functools import cache
 from typing import Any
 
 from autoprune.engine.labels.flow import Call, Flow
-from autoprune.engine.rules import cross_channel, matrix_products, shapes  # noqa: F401 - to register their rules
+from autoprune.engine.rules import along_dimensions, cross_channel, matrix_products, sampling, shapes  # noqa: F401 - register rules
 from autoprune.engine.rules.elementwise import pointwise
-from autoprune.engine.rules.provenance import follow, forget_uniform, is_pointwise
+from autoprune.engine.rules.new_tensors import note_written
+from autoprune.engine.rules.provenance import follow, is_pointwise
 from autoprune.engine.rules.registry import RULES, register, unknown
 
 __all__ = ["Call", "Flow", "apply", "register"]
@@ -30,6 +33,7 @@ def apply(flow: Flow, call: Call) -> None:
     calls = flow.state.calls
     key = (call.name, calls[call.name])
     calls[call.name] += 1
+    _hold_positions_read(flow, call)
     rule = RULES.get(call.name)
     if rule is not None:
         rule(flow, call)
@@ -38,8 +42,15 @@ def apply(flow: Flow, call: Call) -> None:
     else:
         unknown(flow, call)
     follow(flow, call, key)
-    if _writes_in_place(call.func) and call.name not in ("zero", "fill"):
-        forget_uniform(flow, call.args[0])
+    if _writes_in_place(call.func):
+        note_written(flow, call)
+
+
+def _hold_positions_read(flow: Flow, call: Call) -> None:
+    positions = flow.state.positions
+    if positions:
+        for tensor in call.tensors():
+            flow.freeze_all(*positions.get(id(tensor), ((), "")))
 
 
 @cache

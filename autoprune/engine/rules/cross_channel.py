@@ -8,6 +8,7 @@ from torch import Tensor
 
 from autoprune.engine.labels.blocks import Block, renumber
 from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.rules.along_dimensions import listed_dims
 from autoprune.engine.rules.elementwise import pointwise
 from autoprune.engine.rules.registry import register
 
@@ -23,7 +24,7 @@ def softmax(flow: Flow, call: Call) -> None:
 def mix_or_reorder(flow: Flow, call: Call) -> None:
     """Mixes or reorders entries along a dimension: channels there must stay, others follow."""
     source = call.args[0]
-    dims = _listed_dims(
+    dims = listed_dims(
         call.arg({"topk": 2, "roll": 2}.get(call.name, 1), "dims" if call.name in ("flip", "roll") else "dim", -1),
         source,
     )
@@ -33,33 +34,35 @@ def mix_or_reorder(flow: Flow, call: Call) -> None:
         flow.set(out, [b for b in blocks if not set(b[0]) & dims] if out.dim() == source.dim() else [])
 
 
-def _listed_dims(given: int | Sequence[int] | None, tensor: Tensor) -> set[int]:
-    """Dimension numbers as arguments give them -> non-negative; nothing given means all."""
-    listed = [given] if isinstance(given, int) else given or range(tensor.dim())
-    return {d % max(tensor.dim(), 1) for d in listed}
-
-
 @register(
     "mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "linalg_vector_norm", "norm", "var_mean",
-    "any", "all",
+    "any", "all", "std_mean", "nansum", "aminmax", "count_nonzero",
 )  # fmt: skip
 def reduce(flow: Flow, call: Call) -> None:
     """Channels along the reduced dimensions are mixed; labels on the other dimensions stay."""
     source = call.args[0]
-    dims = _listed_dims(call.arg(2 if call.name in ("linalg_vector_norm", "norm") else 1, "dim"), source)
+    place = {"linalg_vector_norm": 2, "norm": 2, "aminmax": 9}.get(call.name, 1)
+    dims = listed_dims(call.arg(place, "dim"), source)
     flow.mix(call.name, source, dims)
     _set_reduced_labels(flow, call, dims)
 
 
-@register("max", "min")
+@register("max", "min", "median", "nanmedian", "mode")
 def extremum(flow: Flow, call: Call) -> None:
-    """Of two tensors: entry by entry. Over a dimension they also return positions, so channels there must stay."""
+    """Of two tensors: entry by entry. Over a dimension: a reduction, with the positions of what was taken beside it.
+
+    Positions of channels mean others once some are gone, so who reads them holds the channels fast.
+    """
+    source = call.args[0]
     if len(call.args) > 1 and isinstance(call.args[1], Tensor):
         pointwise(flow, call)
         return
-    dims = _listed_dims(call.arg(1, "dim"), call.args[0])
-    flow.freeze_all([b for b in flow.get(call.args[0]) if set(b[0]) & dims], f"{call.name} over the channels")
+    dims = listed_dims(call.arg(1, "dim", -1 if call.name == "mode" else None), source)
+    flow.mix(call.name, source, dims)
     _set_reduced_labels(flow, call, dims)
+    if isinstance(call.out, (tuple, list)):
+        over = [block for block in flow.get(source) if set(block[0]) & dims]
+        flow.state.positions[id(call.out[1])] = (over, f"{call.name} over the channels, whose positions are used")
 
 
 def _set_reduced_labels(flow: Flow, call: Call, dims: set[int]) -> None:

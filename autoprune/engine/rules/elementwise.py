@@ -9,12 +9,13 @@ from torch import Tensor
 
 from autoprune.engine.labels.blocks import Block
 from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.rules.new_tensors import is_uniform, label_written, mark_uniform
 from autoprune.engine.rules.registry import register
 
 
 @register(
     "hardswish", "prelu", "_prelu_kernel", "log_sigmoid_forward", "fill", "zero", "dropout", "feature_dropout",
-    "alpha_dropout", "floor_divide",
+    "alpha_dropout", "floor_divide", "rrelu_with_noise", "bucketize", "isin",
 )  # fmt: skip
 def pointwise(flow: Flow, call: Call) -> None:
     """Entry by entry with broadcasting: channels that meet are tied; a full-size unlabelled partner freezes."""
@@ -39,15 +40,15 @@ def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:
                 blocks.append((moved, labels))
     blocks = flow.merge(blocks, out.shape, why)
     for tensor in tensors:
-        unmatched = _blocks_met_unlabelled(flow, tensor, out, blocks)
+        unmatched = blocks_met_unlabelled(flow, tensor, out, blocks)
         flow.freeze_all(unmatched, why)  # these stay: from here on they are fixed like what they met
         blocks = [block for block in blocks if not any(block[1] is labels for _, labels in unmatched)]
     flow.set(out, blocks)
 
 
-def _blocks_met_unlabelled(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> list[Block]:
+def blocks_met_unlabelled(flow: Flow, tensor: Tensor, out: Tensor, blocks: list[Block]) -> list[Block]:
     """The blocks of the output to which this tensor brings entries that differ, but no labels."""
-    if id(tensor) in flow.state.uniform:
+    if is_uniform(flow, tensor):
         return []
     offset = out.dim() - tensor.dim()
     own = {d + offset for dims, _ in flow.get(tensor) for d in dims}
@@ -59,30 +60,12 @@ def _blocks_met_unlabelled(flow: Flow, tensor: Tensor, out: Tensor, blocks: list
     ]
 
 
-@register(
-    "clone", "contiguous", "_to_copy", "alias", "detach", "lift_fresh", "native_dropout", "max_pool2d_with_indices",
-    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "avg_pool2d", "avg_pool3d", "avg_pool1d",
-    "max_pool3d_with_indices", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
-    "_upsample_nearest_exact2d",
-    "upsample_nearest1d", "upsample_linear1d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_bicubic2d_aa",
-    "max_unpool2d", "grid_sampler_2d", "grid_sampler", "torchvision::roi_align", "torchvision::roi_pool",
-    "reflection_pad1d",
-    "replication_pad1d", "reflection_pad2d", "replication_pad2d", "_upsample_bilinear2d_aa",
-    "adaptive_avg_pool2d", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli",
-)  # fmt: skip
-def keep_channels(flow: Flow, call: Call) -> None:
-    """Channel by channel, shape of the channels unchanged; spatial sizes may change, so labels there are frozen."""
-    source, out = call.args[0], call.first_out
-    kept = [block for block in flow.get(source) if all(source.shape[d] == out.shape[d] for d in block[0])]
-    flow.freeze_all([b for b in flow.get(source) if not any(b is k for k in kept)], f"resized by {call.name!r}")
-    flow.set(out, kept)
-
-
 @register("copy")
 def copy_into(flow: Flow, call: Call) -> None:
     """`a.copy_(b)`: a has the entries of b. If a is part of another tensor, these must fit into their place there."""
     target, source = call.args[:2]
     part = id(target) in flow.state.views
+    label_written(flow, target, source)
     combine(flow, call.out, [target, source] if part else [source], "copied into a tensor of fixed size")
     if part and not flow.get(target):
         flow.freeze_all(flow.get(source), "copied into a tensor of fixed size")
@@ -104,15 +87,26 @@ def expand(flow: Flow, call: Call) -> None:
     ]
     flow.freeze_all([b for b in flow.get(source) if {d + new for d in b[0]} & set(spread_out)], "expanded")
     flow.set(out, [*blocks, *(((d,), flow.fresh(out.shape[d])) for d in spread_out)])
+    if source.dim() == 0:  # one number everywhere
+        mark_uniform(flow, out)
 
 
-@register("arange", "empty_strided", "rand", "randn", "linspace", "eye", "sym_size", "sym_numel", "is_same_size")
+@register("arange", "empty_strided", "linspace", "eye", "sym_size", "sym_numel", "is_same_size", "_linalg_check_errors")
 def new_tensor(_flow: Flow, _call: Call) -> None:
     """A new tensor without labels: what meets it at full size is frozen there."""
 
 
-@register("empty", "zeros", "ones", "full", "scalar_tensor", "new_zeros", "new_full", "new_ones", "new_empty")
+@register(
+    "empty", "zeros", "ones", "full", "scalar_tensor", "new_zeros", "new_full", "new_ones", "new_empty", "rand",
+    "randn", "randint",
+)  # fmt: skip
 def uniform(flow: Flow, call: Call) -> None:
     """A new tensor whose entries are all alike: it fits whichever channels it meets, if the code follows the widths."""
-    flow.set(call.out, [])
-    flow.state.uniform.add(id(call.out))
+    mark_uniform(flow, call.out)
+
+
+@register("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like")
+def uniform_like(flow: Flow, call: Call) -> None:
+    """A new tensor of the shape of another, whose entries are all alike."""
+    mark_uniform(flow, call.out)
+    flow.set(call.out, flow.get(call.args[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -9,10 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from autoprune.engine.graph import Ints
-from autoprune.engine.labels.blocks import project, spread
+from autoprune.engine.labels.blocks import Block, project, spread
 from autoprune.engine.labels.evidence import LabelledOp
 from autoprune.engine.labels.flow import Call, Flow
 from autoprune.engine.rules.elementwise import combine
+from autoprune.engine.rules.new_tensors import label_uniform
 from autoprune.engine.rules.registry import register
 
 OVER_FIXED = "convolution over fixed entries"
@@ -46,13 +48,28 @@ def convolution(flow: Flow, call: Call) -> None:
     """Inputs meet weight dim 1, filters are weight dim 0 (the other way round when transposed); `groups` split both."""
     x, weight, bias = call.args[:3]
     kernel = _labelled_kernel(flow, weight, groups=call.args[8], transposed=call.args[6])
+    label_uniform(flow, x, 1)
     labels = flow.along(x, 1, "convolution over a labelled dimension")
     out = _grouped_outputs(flow, labels, kernel) if kernel.groups > 1 else _plain_outputs(flow, labels, kernel)
-    if out is not None:
-        flow.note_role(out, "out")
-        _tie_bias(flow, bias, out)
-        flow.set(call.out, [((1,), out)])
+    _set_filters(flow, call, bias, out)
     _record_convolution(flow, call, kernel, out)
+
+
+@register("torchvision::deform_conv2d")
+def deformed_convolution(flow: Flow, call: Call) -> None:
+    """A convolution at places that the tensors `offset` and `mask` give; torch counts no FLOPs for it."""
+    x, weight, *places, bias = call.args[:5]
+    groups, offset_groups = call.args[11:13]
+    for tensor in places:
+        flow.freeze_all(flow.get(tensor), "places of a deformable convolution")
+    kernel = _labelled_kernel(flow, weight, groups=groups, transposed=False)
+    labels = flow.along(x, 1, "convolution over a labelled dimension")
+    if labels is not None and offset_groups > 1:
+        parts = labels.reshape(offset_groups, -1)
+        flow.tie(parts, parts[:1], OVER_FIXED)
+    out = _grouped_outputs(flow, labels, kernel) if groups > 1 else _plain_outputs(flow, labels, kernel)
+    _set_filters(flow, call, bias, out)
+    _append_convolution(flow, call, kernel, out, 0)
 
 
 def _labelled_kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: bool) -> _Kernel:
@@ -131,17 +148,34 @@ def _tie_bias(flow: Flow, bias: Tensor | None, filters: Ints) -> None:
         flow.tie(labels, filters, "bias of fixed size")
 
 
+def _set_filters(flow: Flow, call: Call, bias: Tensor | None, out: Ints | None) -> None:
+    if out is not None:
+        flow.note_role(out, "out")
+        _tie_bias(flow, bias, out)
+        flow.set(call.out, [((1,), out)])
+
+
 def _record_convolution(flow: Flow, call: Call, kernel: _Kernel, channels: Ints | None) -> None:
-    x, weight, out = call.args[0], call.args[1], call.out
-    positions = (x if kernel.transposed else out).shape[2:]
-    labelled = [labels for labels in (kernel.filters, kernel.inputs) if labels is not None]
-    fixed = weight.shape[0] * weight.shape[1] // prod(len(labels) for labels in labelled)
+    x, weight = call.args[:2]
+    positions = (x if kernel.transposed else call.out).shape[2:]
+    fixed = weight.shape[0] * weight.shape[1] // prod(len(labels) for labels in _labelled(kernel))
     flops = 2 * x.shape[0] * prod(positions) * prod(weight.shape[2:]) * fixed
+    _append_convolution(flow, call, kernel, channels, flops)
+
+
+def _labelled(kernel: _Kernel) -> list[Ints]:
+    return [labels for labels in (kernel.filters, kernel.inputs) if labels is not None]
+
+
+def _append_convolution(flow: Flow, call: Call, kernel: _Kernel, channels: Ints | None, flops: int) -> None:
+    out = call.out
     out_dims = () if channels is None else (channels,)
     activations = out.numel() // prod(len(labels) for labels in out_dims)
     resolution = prod(out.shape[2:])
     flow.evidence.ops.append(
-        LabelledOp(flow.path, "convolution", flops, tuple(labelled), activations, out_dims, resolution, kernel.inputs)
+        LabelledOp(
+            flow.path, "convolution", flops, tuple(_labelled(kernel)), activations, out_dims, resolution, kernel.inputs
+        )
     )
 
 
@@ -150,6 +184,7 @@ def matmul(flow: Flow, call: Call) -> None:
     """(…, m, k) @ (…, k, n) [+ bias]: the k of both meet; m and n go on."""
     *bias, x, w = call.args[: 3 if call.name.startswith(("addm", "badd")) else 2]
     last = x.dim() - 1
+    label_uniform(flow, x, last)
     x_factor, k_x, k_w, w_factor = (
         _labels_of_factor(flow, t, d) for t, d in ((x, last - 1), (x, last), (w, last - 1), (w, last))
     )
@@ -161,7 +196,21 @@ def matmul(flow: Flow, call: Call) -> None:
         if isinstance(tensor, Tensor):
             _note_matmul_bias(flow, tensor, w_factor)
             combine(flow, call.out, [call.out, tensor], "bias of fixed size")
-    _record_matmul(flow, x, w, (x_factor, k_w if k_w is not None else k_x, w_factor))
+    _record_matmul(flow, call.out, x, w, (x_factor, k_w if k_w is not None else k_x, w_factor))
+
+
+@register("_cdist_forward", "_euclidean_dist")
+def distances(flow: Flow, call: Call) -> None:
+    """(…, m, k) and (…, n, k) -> (…, m, n): the k of both meet, and add nothing where they are zero; m and n go on."""
+    x, y = call.args[:2]
+    last = x.dim() - 1
+    left, right = ([block for block in flow.get(tensor) if last in block[0]] for tensor in (x, y))
+    _tie_or_freeze_blocks(flow, left, right, x.shape, "distance from fixed entries")
+    carried = [block for block in flow.get(x) if last not in block[0]]
+    carried += [
+        (tuple(last if d == last - 1 else d for d in dims), labels) for dims, labels in flow.get(y) if last not in dims
+    ]
+    flow.set(call.out, flow.merge(carried, call.out.shape, "meets fixed entries in distances"))
 
 
 def _note_matmul_bias(flow: Flow, bias: Tensor, filters: Ints | None) -> None:
@@ -188,14 +237,18 @@ def _tie_reduced(flow: Flow, x: Tensor, w: Tensor) -> None:
     last, why = x.dim() - 1, "matrix product over fixed entries"
     left = [b for b in flow.get(x) if last in b[0]]
     right = [(tuple(last if d == last - 1 else d for d in dims), a) for dims, a in flow.get(w) if last - 1 in dims]
+    _tie_or_freeze_blocks(flow, left, right, x.shape, why)
+
+
+def _tie_or_freeze_blocks(flow: Flow, left: list[Block], right: list[Block], shape: Sequence[int], why: str) -> None:
+    """Tie the labels of two tensors of that shape along its last dimension, which is summed over."""
     if not left or not right:
         flow.freeze_all([*left, *right], why)
         return
     dims = tuple(sorted(set(left[0][0]) | set(right[0][0])))
-    if any(d == last - 1 for d in dims):
+    if any(d == len(shape) - 2 for d in dims):
         flow.freeze_all([*left, *right], "matrix product over a joint dimension")
         return
-    shape = list(x.shape)
     flow.tie(spread(left[0], dims, shape), spread(right[0], dims, shape), why)
 
 
@@ -205,14 +258,15 @@ def _mark_linear(flow: Flow, inputs: Ints | None, outputs: Ints | None) -> None:
             flow.note_role(labels, role)
 
 
-def _record_matmul(flow: Flow, x: Tensor, w: Tensor, factors: tuple[Ints | None, ...]) -> None:
+def _record_matmul(flow: Flow, out: Tensor, x: Tensor, w: Tensor, factors: tuple[Ints | None, ...]) -> None:
     m, k, n = x.shape[-2], x.shape[-1], w.shape[-1]
-    batch = prod(x.shape[:-2])
+    many = [labels.ravel() for dims, labels in flow.get(out) if max(dims) < out.dim() - 2]  # one product per channel
+    batch = prod(x.shape[:-2]) // prod(len(labels) for labels in many)
     fixed = prod(size for size, labels in zip((m, k, n), factors, strict=True) if labels is None)
-    dims = tuple(labels for labels in factors if labels is not None)
+    dims = (*many, *(labels for labels in factors if labels is not None))
     outer = (factors[0], factors[2])
     activations = batch * prod(size for size, labels in zip((m, n), outer, strict=True) if labels is None)
-    out_dims = tuple(labels for labels in outer if labels is not None)
+    out_dims = (*many, *(labels for labels in outer if labels is not None))
     flow.evidence.ops.append(
         LabelledOp(flow.path, "matmul", 2 * batch * fixed, dims, activations, out_dims, 1, factors[1])
     )

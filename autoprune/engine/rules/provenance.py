@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.operations import operation_name
+from autoprune.engine.rules.new_tensors import follow_uniform, follow_views
 
 _VIEWS = frozenset(
     [
@@ -23,16 +25,30 @@ _VIEWS = frozenset(
     ]
 )
 
-#: Views that hold all entries of what they are taken from.
-_WHOLE_VIEWS = frozenset(["detach", "alias", "clone", "contiguous", "view", "unsqueeze", "reshape"])
-
 _LAYERS = frozenset(["convolution", "addmm", "mm", "native_layer_norm", "native_group_norm", "native_batch_norm"])
+
+
+#: Operations entry by entry that some version of torch does not tag as such (2.11: `hardtanh`, which ReLU6 calls).
+_POINTWISE = frozenset(
+    [
+        *("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid"),
+        *("mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softshrink", "tanh", "threshold"),
+        *("abs", "clamp", "clamp_max", "clamp_min", "clip", "complex", "copysign", "dequantize", "heaviside", "polar"),
+        *("masked_fill", "rsub", "where", "xlogy", "eq", "ne", "ge", "gt", "le", "lt", "_conj", "_neg_view"),
+        *("fmod", "remainder", "lerp", "maximum", "minimum", "nan_to_num", "pow", "real", "imag", "angle", "sgn"),
+    ]
+)
 
 
 @cache
 def is_pointwise(func: Any) -> bool:
-    """Whether torch tags the operation as one that works entry by entry."""
-    return torch.Tag.pointwise in func.tags
+    """Whether the operation works entry by entry: torch tags it, or another overload of it, so."""
+    packet = getattr(torch.ops, func.namespace, None)
+    overloads = getattr(packet, func._schema.name.partition("::")[2], None)
+    tagged = torch.Tag.pointwise in func.tags or any(
+        torch.Tag.pointwise in getattr(overloads, name).tags for name in (overloads.overloads() if overloads else ())
+    )
+    return tagged or operation_name(func) in _POINTWISE
 
 
 def follow(flow: Flow, call: Call, key: CallKey) -> None:
@@ -53,22 +69,14 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
         listed = call.args and isinstance(call.args[0], (list, tuple))
         _note_uses(flow, key, call.args[0] if listed else call.args)
         if is_pointwise(call.func):
+            follow_uniform(flow, call)
             _note_numbers(flow, call, key)
-
-
-def forget_uniform(flow: Flow, written: object) -> None:
-    """Something was written into that tensor: its entries, and if it is a view those of any other, may differ now."""
-    if id(written) in flow.state.views:
-        flow.state.uniform.clear()
-    else:
-        flow.state.uniform.discard(id(written))
 
 
 def _follow_view(flow: Flow, call: Call) -> None:
     state, source = flow.state, id(call.args[0])
     state.views |= {id(out) for out in tree_leaves(call.out) if out is not call.args[0]}
-    if source in state.uniform and call.name in _WHOLE_VIEWS:
-        state.uniform.add(id(call.out))
+    follow_views(flow, call)
     if source in state.layer_outputs:
         state.layer_outputs |= _labelled_ids(flow, call.out)
     if source in state.model_tensors:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from math import prod
 
 import numpy as np
+from torch import Tensor
 
 from autoprune.engine.graph import Ints
 from autoprune.engine.labels.blocks import FIXED, Block, renumber, reshape
 from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.rules.elementwise import blocks_met_unlabelled
+from autoprune.engine.rules.new_tensors import is_uniform, label_uniform
 from autoprune.engine.rules.registry import register
 
 
@@ -133,17 +136,41 @@ def unfold(flow: Flow, call: Call) -> None:
     flow.set(call.out, [b for b in flow.get(source) if dim not in b[0]])
 
 
-@register("index_select", "gather", "take_along_dim", "scatter", "scatter_add", "index_add", "index_copy")
-def pick_by_number(flow: Flow, call: Call) -> None:
-    """Entries picked by number along one dimension: channels there must stay."""
+@register("index_select")
+def select_by_number(flow: Flow, call: Call) -> None:
+    """Whole rows picked by number along one dimension: channels there must stay."""
     source = call.args[0]
     dim = call.args[1] % source.dim()
     blocks = flow.get(source)
-    gone = [b for b in blocks if dim in b[0] or any(call.out.shape[d] != source.shape[d] for d in b[0])]
-    flow.freeze_all(gone, f"channels are picked by number in {call.name!r}")
-    for tensor in call.tensors()[1:]:
-        flow.freeze_all(flow.get(tensor), f"no rule for the second tensor of {call.name!r}")
-    flow.set(call.out, [b for b in blocks if not any(b is other for other in gone)])
+    flow.freeze_all([b for b in blocks if dim in b[0]], f"channels are picked by number in {call.name!r}")
+    flow.freeze_all(flow.get(call.args[2]), f"numbers in {call.name!r}")
+    flow.set(call.out, [b for b in blocks if dim not in b[0]])
+
+
+@register(
+    "gather", "take_along_dim", "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_reduce"
+)
+def pick_by_number(flow: Flow, call: Call) -> None:
+    """Entries picked, or written, by number along one dimension: channels there must stay; others meet at their places.
+
+    Of `gather` and `scatter` the numbers too have the shape of what they pick, of `index_add` and the like they are a
+    list.
+    """
+    why, out = f"channels are picked by number in {call.name!r}", call.out
+    dim = call.args[1] % max(call.args[0].dim(), 1)
+    meeting = [tensor for tensor in call.tensors() if tensor.dim() == out.dim()]
+    blocks: list[Block] = []
+    for tensor in call.tensors():
+        for block in flow.get(tensor):
+            fits = any(tensor is other for other in meeting) and dim not in block[0]
+            if fits and all(out.shape[d] == tensor.shape[d] for d in block[0]):
+                blocks.append(block)
+            else:
+                flow.freeze(block[1], why)
+    blocks = flow.merge(blocks, out.shape, why)
+    unmatched = [b for tensor in meeting for b in blocks_met_unlabelled(flow, tensor, out, blocks)]
+    flow.freeze_all(unmatched, why)
+    flow.set(out, [block for block in blocks if not any(block is other for other in unmatched)])
 
 
 @register("index", "_unsafe_index")
@@ -167,11 +194,7 @@ def index_put(flow: Flow, call: Call) -> None:
     target, indices, values = call.args[:3]
     blocks = flow.get(target)
     rows = [d for d, i in enumerate(indices) if i is not None] == [0] and values.dim() == target.dim()
-    if (
-        rows
-        and (blocks or id(target) in flow.state.uniform)
-        and not any(0 in b[0] for b in (*blocks, *flow.get(values)))
-    ):
+    if rows and (blocks or is_uniform(flow, target)) and not any(0 in b[0] for b in (*blocks, *flow.get(values))):
         flow.set(call.out, flow.merge([*blocks, *flow.get(values)], target.shape, "written over fixed entries"))
         return
     for tensor in call.tensors():
@@ -188,10 +211,11 @@ def embedding(flow: Flow, call: Call) -> None:
 
 @register("cat", "concat")
 def cat(flow: Flow, call: Call) -> None:
-    """Labels are concatenated as the tensors are; unlabelled parts are FIXED."""
+    """Labels are concatenated as the tensors are; unlabelled parts are FIXED, but uniform ones fit what they meet."""
     parts = [t for t in call.args[0] if t.numel()] or call.args[0]
     dim = call.arg(1, "dim", 0) % call.out.dim()
     pieces, blocks = [], []
+    _label_uniform_parts(flow, parts, dim)
     for part in parts:
         along = [labels for dims, labels in flow.get(part) if dims == (dim,)]
         pieces.append(along[0] if along else np.full(part.shape[dim], FIXED, dtype=np.int64))
@@ -200,7 +224,7 @@ def cat(flow: Flow, call: Call) -> None:
         )
         blocks += [b for b in flow.get(part) if dim not in b[0]]
     blocks = flow.merge(blocks, call.out.shape, "concatenated with a tensor of fixed size")
-    for part in parts:
+    for part in (part for part in parts if not is_uniform(flow, part)):
         own = {d for dims, _ in flow.get(part) for d in dims}
         unmatched = [b for b in blocks if not own & set(b[0])]
         flow.freeze_all(unmatched, "concatenated with a tensor of fixed size")
@@ -208,6 +232,16 @@ def cat(flow: Flow, call: Call) -> None:
     labels = np.concatenate(pieces)
     flow.note_lengths(labels)
     flow.set(call.out, [*blocks, ((dim,), labels)] if labels.any() else blocks)
+
+
+def _label_uniform_parts(flow: Flow, parts: Sequence[Tensor], dim: int) -> None:
+    """New tensors get labels along the dimension of a concatenation, if it is one of channels as far as that shows."""
+    labelled = [dims for part in parts for dims, _ in flow.get(part)]
+    new = [part for part in parts if is_uniform(flow, part)]
+    if len(new) < len(parts) and (not labelled or any(dim in dims for dims in labelled)):
+        for part in new:
+            flow.evidence.takes_by_number = True  # how many zeros there are is written in the model's code
+            label_uniform(flow, part, dim)
 
 
 @register("glu")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,9 @@ _NORMS = ("native_layer_norm", "_fused_rms_norm", "rms_norm")
 _SHAPE_KEEPING = (*_NORMS, "native_group_norm", "_softmax", "_log_softmax", "_safe_softmax", "native_batch_norm")
 
 
+_POOLS = ("avg_pool2d", "avg_pool3d")
+
+
 class KeptOnly(TorchDispatchMode):
     """Lets cross-channel operations see only the entries that stay; the others come out as zeros.
 
@@ -91,6 +95,8 @@ class KeptOnly(TorchDispatchMode):
         first = out[0] if isinstance(out, tuple) else out
         if name in _SHAPE_KEEPING:
             first = _scatter_entries(first, x, kept)
+        elif name in _POOLS:
+            first = _scatter_middles(first, args, kept)
         return (first, *out[1:]) if isinstance(out, tuple) else first
 
 
@@ -134,3 +140,13 @@ def _scatter_entries(part: Tensor, like: Tensor, kept: Mapping[int, Tensor]) -> 
         shape[dim] = like.shape[dim]
         part = part.new_zeros(shape).index_copy(dim, index, part)
     return part
+
+
+def _scatter_middles(part: Tensor, args: Sequence[Any], kept: Mapping[int, Tensor]) -> Tensor:
+    """Windows over the channels that stay, each in the place of the channel in its middle; see `average_pool`."""
+    ((dim, index),) = kept.items()
+    size = args[1][dim - part.dim()]
+    shape = list(part.shape)
+    shape[dim] = args[0].shape[dim] - size + 1
+    middles = index[size // 2 : size // 2 + part.shape[dim]] - size // 2
+    return part.new_zeros(shape).index_copy(dim, middles, part)

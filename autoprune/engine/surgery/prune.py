@@ -100,4 +100,17 @@ def _counted_by_weights(module: nn.Module) -> dict[str, int]:
     if isinstance(module, nn.modules.batchnorm._NormBase):
         vector = module.weight if module.running_mean is None else module.running_mean
         return {} if vector is None else {"num_features": len(vector)}
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return _counted_by_gates(module)
     return {"num_parameters": len(module.weight)} if isinstance(module, nn.PReLU) else {}
+
+
+_GATES = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3}
+
+
+def _counted_by_gates(module: nn.Module) -> dict[str, int]:
+    """Sizes of a recurrent module: its first weight has as many rows as all gates have hidden units."""
+    first = module.weight_ih_l0 if isinstance(module, nn.RNNBase) else module.weight_ih
+    gates = next((count for kind, count in _GATES.items() if isinstance(module, kind)), 1)
+    sizes = {"input_size": first.shape[1], "hidden_size": first.shape[0] // gates}
+    return sizes | ({"proj_size": len(module.weight_hr_l0)} if getattr(module, "proj_size", 0) else {})

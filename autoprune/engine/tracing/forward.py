@@ -124,6 +124,7 @@ def _run_forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...
     flow.state.path = ""
     for leaf in tree_leaves(out):
         flow.freeze_all(flow.get(leaf), OUTPUT)
+        flow.freeze_all(*flow.state.positions.get(id(leaf), ((), "")))
     return labelling.read
 
 
