@@ -1,237 +1,70 @@
-"""A search of ours beside a loop of Torch-Pruning and Optuna, and beside itself with parts left out.
+"""A search of ours beside loops of other tools, beside a chain of cuts without a search, and with parts left out.
 
-    python -m autoprune.analysis.benchmarks.search_efficiency DATA --glue GLUE.py --out RUNS.jsonl
-        [--network resnet20] [--minutes 10] [--seeds 0 1 2] [--sides ours "glue --fast" ...] [--table FILE.md]
+    python -m autoprune.analysis.benchmarks.search_efficiency DATA --out RUNS.jsonl [--baselines FOLDER]
+        [--network resnet20] [--minutes 10] [--seeds 0 1 2] [--sides ours iterative ...] [--cuts 7] [--factor 0.87]
+        [--images 32000] [--python PYTHON] [--table FILE.md]
 
-DATA is a folder with cifar10.npz and weights/NETWORK_cifar10.safetensors; GLUE.py is the loop, which takes `--arch`,
-`--weights`, `--minutes`, `--seed`, `--fast` and `--out` and writes seconds, accuracy and cost ratio of every trial.
-Both sides start from the same weights, train on the same images, are scored on the same 5,000 test images, and run
-as processes of their own on the same machine, one after the other, seed by seed. Both clocks start when data and model
-are loaded and the dense model is scored; ours runs while Ray and its workers start. A run is a line of RUNS.jsonl as
-soon as it has ended, and is not made again.
+DATA is a folder with cifar10.npz and weights/NETWORK_cifar10.safetensors. FOLDER has `glue.py`, `expert.py` and
+`iterative.py`, loops of Torch-Pruning with and without Optuna, which PYTHON runs; each takes `--arch`, `--weights`,
+`--minutes`, `--seed` and `--out` and writes seconds, accuracy and cost ratio of every model. `--cuts` are those of a
+chain of `iterative`, to be chosen so that one ends in the time given; `--factor` and `--images` are settings of the
+plain chain (`plain_chain.py`).
 
-Further sides of ours: parts left out (`SIDES`), one method of the space alone (`only l1`), and a search that is killed
+Sides run as processes of their own on the same machine, one after the other, seed by seed. A run is a line of
+RUNS.jsonl as soon as it has ended, and is not made again. Further sides of ours: variants by their settings, parts left
+out (`SIDES` of `search_efficiency_runs.py`), one method of the space alone (`only l1`), and a search that is killed
 without warning at random moments and resumed (`killed`).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import random
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autoprune import methods
-from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
-from autoprune.study.folder import Study, load_study
-from autoprune.study.log import append_line, read_lines
-from autoprune.study.pareto import hypervolume
-from autoprune.study.space_file import load_space
+from autoprune.analysis.benchmarks import plain_chain
+from autoprune.analysis.benchmarks.markdown import table_head, table_row, write_measured
+from autoprune.analysis.benchmarks.search_efficiency_runs import (
+    BASELINES,
+    EXPERT,
+    ITERATIVE,
+    KILLED,
+    ONLY,
+    OPPONENTS,
+    PLAIN_CHAIN,
+    SIDES,
+    Plan,
+    Run,
+    measure,
+    methods_of,
+    read_runs,
+)
+from autoprune.study.log import append_line
+from autoprune.study.pareto import hypervolume, mean_height
 
-GLUE = "glue --fast"
-#: Our side, whole and with parts left out: what is set on the command line beside the ready space.
-SIDES: dict[str, tuple[str, ...]] = {
-    "ours": (),
-    "without cascade": ("cascade.keep=1",),
-    "without warm start": ("sampler.warm_start=false",),
-    "random sampler": ("sampler.name=random",),
-    "without sharing": ("share=false",),
-}
-ONLY = "only "
-KILLED = "killed"
-#: How often a search is killed, and the seconds after which, drawn between these, from the start of each process. The
-#: least is long enough for the study folder to be there.
-KILLS, SHORTEST, LONGEST = 3, 60.0, 240.0
+OURS = "ours"
 LIMITS = (0.5, 0.3)
 #: How far below the least end of ours the second panel of a figure begins.
 CLOSER = 0.04
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One process.
-
-    Fields:
-        points: (seconds, cost ratio, accuracy) of every trial that ran to its end, in that order.
-        wall: seconds of the whole process.
-        busy: share of the workers' time spent inside trials, from the first start to the last end; None for the loop
-            and for a search that was killed.
-        counts: trials by how they ended.
-        load: of the machine in the minute before.
-    """
-
-    side: str
-    network: str
-    minutes: float
-    seed: int
-    points: tuple[tuple[float, float, float], ...]
-    wall: float
-    busy: float | None
-    counts: dict[str, int]
-    machine: str
-    date: str
-    load: float
-
-    @property
-    def curve(self) -> list[tuple[float, float]]:
-        """(seconds, hypervolume so far) after every trial."""
-        rows = [(flops, -accuracy) for _, flops, accuracy in self.points]
-        return [(second, hypervolume(rows[: n + 1])) for n, (second, _, _) in enumerate(self.points)]
-
-    @property
-    def volume(self) -> float:
-        """Hypervolume at the end, against cost ratio 1 and accuracy 0."""
-        return self.curve[-1][1] if self.points else 0.0
-
-    def best(self, limit: float) -> float:
-        """The highest accuracy at most at this cost ratio."""
-        return max((accuracy for _, flops, accuracy in self.points if flops <= limit), default=0.0)
-
-    def reaches(self, volume: float) -> float | None:
-        """Seconds until the hypervolume is that large; None = never."""
-        return next((second for second, now in self.curve if now >= volume), None)
-
-
-# ---- running ---------------------------------------------------------------------------------------------------------
-
-
-def run_ours(side: str, data: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
-    """A search by its command."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = str(Path(folder) / "study")
-        autoprune, environment = [sys.executable, "-m", "autoprune"], {"AUTOPRUNE_DATA": str(data)}
-        settings = [f"seed={seed}", *settings_of(side, network)]
-        command = [*autoprune, "search", f"cifar10_{network}", "--minutes", str(minutes), "--out", out]
-        command += [word for setting in settings for word in ("--set", setting)]
-        if side == KILLED:
-            draw = random.Random(seed)
-            for _ in range(KILLS):
-                _kill_after(draw.uniform(SHORTEST, LONGEST), command, environment)
-                command = [*autoprune, "resume", out]
-        _run_command(command, environment)
-        found = describe(load_study(out))
-        return {**found, "busy": None} if side == KILLED else found  # in it the time of the dead would count
-
-
-def settings_of(side: str, network: str) -> tuple[str, ...]:
-    """The settings of a side beside the ready space."""
-    if side.startswith(ONLY):
-        method = side.removeprefix(ONLY)
-        return (f"space.method.choice={json.dumps({method: methods_of(network)[method]})}",)
-    return SIDES.get(side, ())
-
-
-def methods_of(network: str) -> dict[str, Any]:
-    """The methods of a ready space: name -> its searched hyper-parameters."""
-    plain = load_space(f"cifar10_{network}", find_method=methods.find).to_plain()
-    return dict(plain["space"]["method"]["choice"])
-
-
-def describe(study: Study) -> dict[str, Any]:
-    """Points, counts and the share of busy time of a study."""
-    searched = [outcome for outcome in study.outcomes if outcome.recipe.method.name != "dense"]
-    ended = sorted((outcome for outcome in searched if outcome.completed), key=lambda outcome: outcome.finished)
-    points = [(outcome.finished, outcome.flops_ratio, outcome.accuracy) for outcome in ended]
-    counts = {status: sum(o.status == status for o in study.outcomes) for status in ("completed", "stopped", "failed")}
-    workers = {outcome.worker for outcome in study.outcomes if outcome.worker}
-    span = max(o.finished for o in study.outcomes if o.completed) - min(o.started for o in study.outcomes)
-    inside = sum(sum(outcome.seconds.values()) for outcome in study.outcomes)
-    return {"points": points, "counts": counts, "busy": inside / (span * max(1, len(workers)))}
-
-
-def run_glue(glue: Path, data: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
-    """The loop by its command."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "rows.csv"
-        command = [
-            sys.executable,
-            str(glue),
-            "--arch",
-            network,
-            "--minutes",
-            str(minutes),
-            "--seed",
-            str(seed),
-            "--fast",
-        ]
-        command += ["--weights", str(data / "weights" / f"{network}_cifar10.safetensors"), "--out", str(out)]
-        _run_command(command, {})
-        with out.open() as file:
-            rows = [(float(r["seconds"]), float(r["macs_ratio"]), float(r["accuracy"])) for r in csv.DictReader(file)]
-    return {"points": rows, "counts": {"completed": len(rows)}, "busy": None}
-
-
-def _kill_after(seconds: float, command: Sequence[str], environment: dict[str, str]) -> None:
-    """Start a command, and kill it with its whole process group before it can print anything."""
-    process = subprocess.Popen(  # noqa: S603
-        command,
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    else:
-        raise SystemExit(f"{' '.join(command)}\nended with {process.returncode} before it was to be killed")
-
-
-def _run_command(command: Sequence[str], environment: dict[str, str]) -> None:
-    result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)  # noqa: S603
-    if result.returncode:
-        raise SystemExit(f"{' '.join(command)}\nfailed with {result.returncode}:\n{result.stderr[-2000:]}")
-
-
-def measure(side: str, options: argparse.Namespace, seed: int) -> Run:
-    """One run of one side."""
-    load, began = os.getloadavg()[0], time.monotonic()
-    where = (options.data, options.network, options.minutes, seed)
-    found = run_glue(options.glue, *where) if side == GLUE else run_ours(side, *where)
-    return Run(
-        side=side,
-        network=options.network,
-        minutes=options.minutes,
-        seed=seed,
-        wall=time.monotonic() - began,
-        machine=describe_machine(),
-        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
-        load=load,
-        **found,
-    )
-
-
-def read_runs(file: Path) -> list[Run]:
-    """The runs that a file holds."""
-    plain = [json.loads(line) for _, line in read_lines(file)]
-    return [Run(**{**row, "points": tuple(map(tuple, row["points"]))}) for row in plain]
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
 def page(runs: Sequence[Run]) -> str:
-    """All runs as Markdown: per network what every side reached, and how long it took to reach the loop's end."""
-    lines = ["# A search beside an evening's loop, and beside itself with parts left out", "", _page_head(runs)]
+    """All runs as Markdown: per network what every side found, how soon, and ours beside every opponent."""
+    lines = ["# A search beside loops of other tools, and beside itself with parts left out", "", _page_head(runs)]
     for network in dict.fromkeys(run.network for run in runs):
         of_network = [run for run in runs if run.network == network]
-        lines += ["", f"## {network}, {of_network[0].minutes:g} minutes a run", "", *_network_table(of_network)]
+        lines += ["", f"## {network}, {of_network[0].minutes:g} minutes a run", "", *_table_of_fronts(of_network)]
+        lines += ["", *_table_of_times(of_network), "", *_table_of_opponents(of_network)]
         lines += ["", f"![hypervolume over time, {network}](search_efficiency_{network}.svg)"]
     return "\n".join(lines)
 
@@ -241,45 +74,109 @@ def _page_head(runs: Sequence[Run]) -> str:
     return (
         f"`python -m autoprune.analysis.benchmarks.search_efficiency`; {runs[0].machine};\n"
         f"{min(run.date for run in runs)} to {max(run.date for run in runs)} UTC; load before a run "
-        f"{min(loads):.1f} to {max(loads):.1f}.\nAccuracy on the 5,000 images that recipes are selected by; "
-        "hypervolume against FLOPs ratio 1 and accuracy 0.\nMean and range over seeds. Reached: seconds until the "
-        "hypervolume was what the loop of the same seed had at its\nend, and as a share of the loop's own time for it. "
-        "Busy: share of workers' time inside trials, from the first start to\n"
-        "the last end. Command: seconds from the start of the process to its end."
+        f"{min(loads):.1f} to {max(loads):.1f}.\nAccuracy on the 5,000 images that models are selected by; "
+        "hypervolume against FLOPs ratio 1 and accuracy 0; mean height: the\nbest accuracy at or below a cost, "
+        "averaged over costs from 10 to 100 %. Mean and range over seeds. Unseen: of the front's\nmodels on 5,000 "
+        "other images; loops of other tools keep no models, so that they have none. Reached: seconds until the\n"
+        "hypervolume was what the opponent had at its end with the same seed, and as a share of its minutes. Busy: "
+        "share of\nworkers' time inside trials, from the first start to the last end. Command: seconds from the "
+        "start of the process to its end."
     )
 
 
-def _network_table(runs: Sequence[Run]) -> list[str]:
-    glue = {run.seed: run for run in runs if run.side == GLUE}
+def _table_of_fronts(runs: Sequence[Run]) -> list[str]:
+    """What every side found."""
     limits = (f"at <= {limit:.0%} FLOPs" for limit in LIMITS)
-    ends = ("reached", "of the loop's time", "busy", "command")
-    lines = table_head(["side", "seeds", "completed", "stopped", "hypervolume", *limits, *ends])
-    for side in dict.fromkeys(run.side for run in runs):
-        lines.append(_side_row(side, [run for run in runs if run.side == side], glue))
-    return lines
+    unseen = ("unseen hypervolume", "unseen height")
+    heads = ["side", "seeds", "completed", "stopped", "hypervolume", "mean height", *limits, *unseen]
+    return [*table_head(heads), *(_front_row(of_side) for of_side in _by_side(runs))]
 
 
-def _side_row(side: str, runs: Sequence[Run], glue: dict[int, Run]) -> str:
-    pairs = [(run, glue[run.seed]) for run in runs if run.seed in glue]
-    times = [(run.reaches(loop.volume), loop.reaches(loop.volume)) for run, loop in pairs]
-    reached = [(ours, ours / theirs) for ours, theirs in times if ours is not None and theirs]
-    missed = f", {len(times) - len(reached)} never" if len(times) > len(reached) else ""
+def _front_row(runs: Sequence[Run]) -> str:
+    unseen = [rows for run in runs if (rows := run.unseen_rows) is not None]
     cells = [
-        side,
+        _side_and_settings(runs[0]),
         ", ".join(str(run.seed) for run in runs),
         _mean_and_range([run.counts.get("completed", 0) for run in runs], "{:.0f}"),
         _mean_and_range([run.counts.get("stopped", 0) for run in runs], "{:.0f}"),
         _mean_and_range([run.volume for run in runs], "{:.4f}"),
+        _mean_and_range([run.height for run in runs], "{:.4f}"),
         *(
             _mean_and_range([100 * best for run in runs if (best := run.best(limit))], "{:.2f} %") or "none"
             for limit in LIMITS
         ),
-        (_mean_and_range([seconds for seconds, _ in reached], "{:.0f} s") + missed) if times else "",
-        _mean_and_range([share for _, share in reached], "{:.0%}") if times else "",
-        _mean_and_range([run.busy for run in runs if run.busy is not None], "{:.1%}"),
-        _mean_and_range([run.wall for run in runs], "{:.0f} s"),
+        _mean_and_range([hypervolume(rows) for rows in unseen], "{:.4f}"),
+        _mean_and_range([mean_height(rows) for rows in unseen], "{:.4f}"),
     ]
     return table_row(cells)
+
+
+def _side_and_settings(run: Run) -> str:
+    return ", ".join([run.side, *(f"{name} {value:g}" for name, value in run.settings.items())])
+
+
+def _table_of_times(runs: Sequence[Run]) -> list[str]:
+    """How long every side took to reach what opponents had at their ends."""
+    rivals = _rivals(runs)
+    heads = [head for side in rivals for head in (f"reached {side}", f"of {side}'s time")]
+    lines = table_head(["side", *heads, "busy", "command"])
+    for of_side in _by_side(runs):
+        times = [cell for side in rivals for cell in _reached(of_side, [run for run in runs if run.side == side])]
+        busy = _mean_and_range([run.busy for run in of_side if run.busy is not None], "{:.1%}")
+        wall = _mean_and_range([run.wall for run in of_side], "{:.0f} s")
+        lines.append(table_row([_side_and_settings(of_side[0]), *times, busy, wall]))
+    return lines
+
+
+def _reached(runs: Sequence[Run], rivals: Sequence[Run]) -> tuple[str, str]:
+    """Seconds until the hypervolume of a rival of the same seed was reached, and their share of the rival's minutes."""
+    of_seed = {rival.seed: rival for rival in rivals}
+    times = [
+        (run.reaches(of_seed[run.seed].volume), 60 * of_seed[run.seed].minutes) for run in runs if run.seed in of_seed
+    ]
+    reached = [(seconds, seconds / given) for seconds, given in times if seconds is not None]
+    missed = f"{len(times) - len(reached)} never" if len(times) > len(reached) else ""
+    seconds = _mean_and_range([seconds for seconds, _ in reached], "{:.0f} s")
+    return ", ".join(filter(None, (seconds, missed))), _mean_and_range([share for _, share in reached], "{:.0%}")
+
+
+def _rivals(runs: Sequence[Run]) -> list[str]:
+    """The opponents that times are compared with: the strongest by mean hypervolume, then `iterative` and `expert`."""
+    there = {run.side for run in runs}
+    return [side for side in dict.fromkeys([*_by_strength(runs)[:1], ITERATIVE, EXPERT]) if side in there]
+
+
+def _by_strength(runs: Sequence[Run]) -> list[str]:
+    """The opponents that there are runs of, the highest mean hypervolume first."""
+    volumes = {side: [run.volume for run in runs if run.side == side] for side in OPPONENTS}
+    there = {side: statistics.mean(found) for side, found in volumes.items() if found}
+    return sorted(there, key=lambda side: -there[side])
+
+
+def _table_of_opponents(runs: Sequence[Run]) -> list[str]:
+    """Ours minus every opponent, seed by seed, the strongest opponent first."""
+    heads = ["ours above", "seeds", "hypervolume", "on seeds", "mean height", "on seeds"]
+    lines = table_head(heads)
+    for side in _by_strength(runs):
+        of_seed = {run.seed: run for run in runs if run.side == side}
+        pairs = [(run, of_seed[run.seed]) for run in runs if run.side == OURS and run.seed in of_seed]
+        if pairs:
+            volumes = [ours.volume - theirs.volume for ours, theirs in pairs]
+            heights = [ours.height - theirs.height for ours, theirs in pairs]
+            lines.append(table_row([side, len(pairs), *_difference(volumes), *_difference(heights)]))
+    return lines
+
+
+def _difference(values: Sequence[float]) -> tuple[str, str]:
+    return _mean_and_range(values, "{:+.4f}"), f"{sum(value > 0 for value in values)} of {len(values)}"
+
+
+def _by_side(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one side with the same settings together, in the order that they were made in."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(_side_and_settings(run), []).append(run)
+    return list(found.values())
 
 
 def _mean_and_range(values: Sequence[float], form: str) -> str:
@@ -290,20 +187,20 @@ def _mean_and_range(values: Sequence[float], form: str) -> str:
 
 
 def draw(runs: Sequence[Run], folder: Path) -> None:
-    """A figure per network: hypervolume over time, a line per run of ours, whole or without a part, and of the loop."""
+    """A figure per network: hypervolume over time, a line per run of ours, whole or changed, and of the opponents."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
     mpl.use("svg")
     plt.rcParams.update({"svg.hashsalt": "autoprune", "svg.fonttype": "none", "figure.figsize": (11, 4.2)})
-    drawn = [run for run in runs if run.side in (*SIDES, GLUE)]
+    drawn = [run for run in runs if run.side in (*SIDES, *OPPONENTS)]
     for network in dict.fromkeys(run.network for run in drawn):
         of_network = [run for run in drawn if run.network == network]
         figure, (whole, end) = plt.subplots(1, 2, layout="constrained")
         for axis in (whole, end):
             _draw_curves(axis, of_network)
         whole.set(ylabel="hypervolume", title=f"{network}, CIFAR-10")
-        ours = [run.volume for run in of_network if run.side != GLUE]
+        ours = [run.volume for run in of_network if run.side not in OPPONENTS]
         if ours:
             end.set(ylim=(min(ours) - CLOSER, max(ours) + CLOSER / 10), title="the same, closer")
         whole.legend()
@@ -312,11 +209,11 @@ def draw(runs: Sequence[Run], folder: Path) -> None:
 
 
 def _draw_curves(axis: Any, runs: Sequence[Run]) -> None:
-    for number, side in enumerate(dict.fromkeys(run.side for run in runs)):
-        for turn, run in enumerate(run for run in runs if run.side == side):
+    for number, of_side in enumerate(_by_side(runs)):
+        for turn, run in enumerate(of_side):
             seconds, volumes = np.array([(0.0, 0.0), *run.curve]).T
-            style = {"color": f"C{number}", "linestyle": "--" if side == GLUE else "-", "where": "post"}
-            axis.step(seconds / 60, volumes, label=side if turn == 0 else None, **style)
+            style = {"color": f"C{number}", "linestyle": "--" if run.side in OPPONENTS else "-", "where": "post"}
+            axis.step(seconds / 60, volumes, label=_side_and_settings(run) if turn == 0 else None, **style)
     axis.set(xlabel="minutes")
 
 
@@ -328,35 +225,54 @@ def main() -> None:
     options = _parse_arguments()
     for seed in options.seeds:
         for side in options.sides:
-            wanted = (side, options.network, options.minutes, seed)
+            plan = _plan_of(options, side, seed)
             known = read_runs(options.out) if options.out.exists() else []
-            if wanted in [(run.side, run.network, run.minutes, run.seed) for run in known]:
+            if any(plan.is_of(run) for run in known):
                 continue
-            run = measure(side, options, seed)
+            run = measure(plan)
             append_line(options.out, json.dumps(asdict(run)))
-            print(f"{side}, seed {seed}: hypervolume {run.volume:.4f}, {run.counts}, busy {run.busy}", flush=True)
+            found = f"hypervolume {run.volume:.4f}, mean height {run.height:.4f}, {run.counts}, busy {run.busy}"
+            print(f"{_side_and_settings(run)}, seed {seed}: {found}", flush=True)
     if options.table is not None:
         runs = read_runs(options.out)
         write_measured(options.table, page(runs))
         draw(runs, options.table.parent)
 
 
+def _plan_of(options: argparse.Namespace, side: str, seed: int) -> Plan:
+    return Plan(
+        side=side,
+        network=options.network,
+        minutes=options.minutes,
+        seed=seed,
+        data=options.data,
+        baselines=options.baselines,
+        python=options.python,
+        cuts=options.cuts,
+        chain={"factor": options.factor, "images": options.images},
+    )
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--glue", type=Path)
+    parser.add_argument("--baselines", type=Path)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--cuts", type=int, default=7)
+    parser.add_argument("--factor", type=float, default=plain_chain.FACTOR)
+    parser.add_argument("--images", type=int, default=plain_chain.IMAGES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--network", default="resnet20", choices=("resnet20", "resnet56"))
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--sides", nargs="+", default=["ours", GLUE])
+    parser.add_argument("--sides", nargs="+", default=[OURS, PLAIN_CHAIN])
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
-    sides = (*SIDES, GLUE, KILLED, *(f"{ONLY}{method}" for method in methods_of(options.network)))
+    sides = (*SIDES, *OPPONENTS, KILLED, *(f"{ONLY}{method}" for method in methods_of(options.network)))
     if unknown := [side for side in options.sides if side not in sides]:
         parser.error(f"--sides {unknown[0]!r}: allowed are {', '.join(sides)}")
-    if GLUE in options.sides and options.glue is None:
-        parser.error("the loop needs --glue GLUE.py")
+    if options.baselines is None and (missing := [side for side in options.sides if side in BASELINES]):
+        parser.error(f"{missing[0]!r} needs --baselines FOLDER with {BASELINES[missing[0]][0]}")
     return options
 
 

@@ -1,133 +1,143 @@
-"""The benchmark of whole searches: its arithmetic and its page, by hand."""
+"""The benchmark of whole searches: its page by hand, and its command."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autoprune import methods
 from autoprune.analysis.benchmarks import search_efficiency
-from autoprune.analysis.benchmarks.search_efficiency import GLUE, Run, describe, page, read_runs, settings_of
-from autoprune.study.log import append_line
-from autoprune.study.space_file import load_space
+from autoprune.analysis.benchmarks.search_efficiency import page
+from autoprune.analysis.benchmarks.search_efficiency_runs import EXPERT, GLUE, ITERATIVE, PLAIN_CHAIN, Plan, Run
+from autoprune.study.log import append_line, read_lines
+from tests.helpers.efficiency_runs import made
 
 
-def made(side: str, *points: tuple[float, float, float], seed: int = 0, **rest: Any) -> Run:
-    plain: dict[str, Any] = {
-        "network": "resnet20",
-        "minutes": 10.0,
-        "wall": 611.0,
-        "busy": None if side == GLUE else 0.97,
-        "counts": {"completed": len(points)},
-        "machine": "a machine",
-        "date": "2026-11-21 10:00",
-        "load": 0.3,
-    }
-    return Run(side=side, points=points, seed=seed, **{**plain, **rest})
+def tables(runs: list[Run]) -> list[dict[str, dict[str, str]]]:
+    """The tables of a page: first cell -> column -> cell."""
+    found: list[dict[str, dict[str, str]]] = []
+    heads: list[str] = []
+    for line in page(runs).splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            heads = []
+        elif not heads:
+            heads = cells
+            found.append({})
+        elif not cells[0].startswith("---"):
+            found[-1][cells[0]] = dict(zip(heads, cells, strict=True))
+    return found
 
 
-def test_volumes_times_and_bests_by_hand() -> None:
-    run = made("ours", (11.0, 0.5, 0.8), (23.0, 0.25, 0.4), (37.0, 0.5, 0.7))
-
-    assert [volume for _, volume in run.curve] == pytest.approx([0.4, 0.5, 0.5])
-    assert (run.volume, run.best(0.5), run.best(0.3), run.best(0.2)) == (pytest.approx(0.5), 0.8, 0.4, 0.0)
-    assert (run.reaches(0.4), run.reaches(0.45), run.reaches(0.6)) == (11.0, 23.0, None)
-    assert made("ours").volume == 0.0
-
-
-def test_the_page_compares_runs_of_the_same_seed() -> None:
-    runs = [
-        made("ours", (11.0, 0.5, 0.8), (23.0, 0.25, 0.4)),
-        made(GLUE, (70.0, 0.5, 0.3), (100.0, 0.5, 0.7)),
-        made("ours", (13.0, 0.5, 0.6), seed=1),
-        made(GLUE, (90.0, 0.5, 0.62), seed=1),
-    ]
-    text = page(runs)
-
-    ours = next(line for line in text.splitlines() if line.startswith("| ours"))
-    assert "| 0, 1 |" in ours
-    assert "11 s, 1 never | 11% |" in ours
-    assert "0.4000 (0.3000 to 0.5000)" in ours
-    assert "97.0% (97.0% to 97.0%) | 611 s (611 s to 611 s) |" in ours
-    assert "resnet20, 10 minutes a run" in text
+RUNS = [
+    made("ours", (11.0, 0.5, 0.8), (23.0, 0.25, 0.4), unseen=((0.25, 0.3), (0.5, 0.7))),
+    made(ITERATIVE, (70.0, 0.5, 0.3), (100.0, 0.5, 0.7), settings={"cuts": 7}),
+    made(EXPERT, (80.0, 0.5, 0.2)),
+    made(GLUE, (80.0, 0.5, 0.1)),
+    made("ours", (13.0, 0.5, 0.6), seed=1, unseen=((0.5, 0.5),)),
+    made(ITERATIVE, (90.0, 0.5, 0.62), seed=1, settings={"cuts": 7}),
+]
 
 
-def test_a_run_is_read_as_it_was_written_and_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = made("ours", (11.0, 0.5, 0.8))
-    append_line(tmp_path / "runs.jsonl", json.dumps(asdict(run)))
-    assert read_runs(tmp_path / "runs.jsonl") == [run]
+def test_fronts_by_hand() -> None:
+    fronts, _, _ = tables(RUNS)
+    ours = fronts["ours"]
 
-    monkeypatch.setattr(search_efficiency, "measure", lambda *_: pytest.fail("made again"))
-    words = [
-        "bench",
-        "data",
-        "--out",
-        str(tmp_path / "runs.jsonl"),
-        "--sides",
-        "ours",
-        "--table",
-        str(tmp_path / "t.md"),
-    ]
-    monkeypatch.setattr(sys, "argv", words)
+    assert ours["seeds"] == "0, 1"
+    # 0.4 * 0.25 + 0.8 * 0.5, and 0.6 * 0.5; over 0.9 of the costs
+    assert ours["hypervolume"] == "0.4000 (0.3000 to 0.5000)"
+    assert ours["mean height"] == f"{0.4 / 0.9:.4f} ({0.3 / 0.9:.4f} to {0.5 / 0.9:.4f})"
+    assert ours["at <= 30% FLOPs"] == "40.00 %"
+    assert ours["unseen hypervolume"] == "0.3375 (0.2500 to 0.4250)"
+    assert ours["unseen height"] == f"{0.3375 / 0.9:.4f} ({0.25 / 0.9:.4f} to {0.425 / 0.9:.4f})"
+    assert fronts["iterative, cuts 7"]["unseen hypervolume"] == ""
+    assert fronts["expert"]["at <= 30% FLOPs"] == "none"
+
+
+def test_times_are_compared_with_the_strong_opponents_of_the_same_seed() -> None:
+    _, times, _ = tables(RUNS)
+    ours = times["ours"]
+
+    assert list(ours)[1:5] == ["reached iterative", "of iterative's time", "reached expert", "of expert's time"]
+    # 11 of 600 s; 0.31 with seed 1 is never reached; of expert there is one seed
+    assert (ours["reached iterative"], ours["of iterative's time"]) == ("11 s, 1 never", "2%")
+    assert (ours["reached expert"], ours["of expert's time"]) == ("11 s", "2%")
+    assert times["expert"]["reached iterative"] == "1 never"
+    assert (ours["busy"], ours["command"]) == ("97.0% (97.0% to 97.0%)", "611 s (611 s to 611 s)")
+
+
+def test_the_strongest_opponent_is_among_those_that_times_are_compared_with() -> None:
+    _, times, _ = tables([*RUNS, made(PLAIN_CHAIN, (230.0, 0.5, 0.75), settings={"factor": 0.87})])
+
+    assert list(times["ours"])[1:6:2] == ["reached plain chain", "reached iterative", "reached expert"]
+    _, times, _ = tables([made("ours", (11.0, 0.5, 0.8)), made(GLUE, (70.0, 0.5, 0.3))])
+    assert list(times["ours"])[1] == f"reached {GLUE}"
+
+
+def test_ours_is_set_beside_every_opponent_the_strongest_first() -> None:
+    _, _, opponents = tables(RUNS)
+
+    assert list(opponents) == [ITERATIVE, EXPERT, GLUE]
+    iterative = opponents[ITERATIVE]
+    assert iterative["seeds"] == "2"
+    # 0.5 - 0.35 and 0.3 - 0.31
+    assert iterative["hypervolume"] == "+0.0700 (-0.0100 to +0.1500)"
+    assert iterative["mean height"] == f"+{0.07 / 0.9:.4f} (-{0.01 / 0.9:.4f} to +{0.15 / 0.9:.4f})"
+    assert opponents[GLUE]["hypervolume"] == "+0.4500"
+    assert page(RUNS).count("1 of 2") == 2
+    assert "resnet20, 10 minutes a run" in page(RUNS)
+
+
+def test_runs_of_other_settings_have_a_row_of_their_own() -> None:
+    fronts, _, _ = tables([*RUNS, made(ITERATIVE, (70.0, 0.5, 0.9), settings={"cuts": 15})])
+
+    assert [name for name in fronts if name.startswith(ITERATIVE)] == ["iterative, cuts 7", "iterative, cuts 15"]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "data", "--out", str(tmp_path / "runs.jsonl"), *words])
     search_efficiency.main()
-    assert (tmp_path / "t.md").read_text() == page([run]) + "\n"
+
+
+def test_what_is_missing_is_run_and_the_page_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+
+    def measured(plan: Plan) -> Run:
+        plans.append(plan)
+        return made(plan.side, (11.0, 0.5, 0.8), seed=plan.seed, settings=plan.settings)
+
+    monkeypatch.setattr(search_efficiency, "measure", measured)
+    append_line(tmp_path / "runs.jsonl", json.dumps(asdict(made("ours", (11.0, 0.5, 0.8)))))
+    words = ["--sides", "ours", ITERATIVE, PLAIN_CHAIN, "--seeds", "0", "1", "--table", str(tmp_path / "t.md")]
+    words += ["--baselines", "rivals", "--cuts", "5", "--factor", "0.75", "--images", "1700"]
+    command(monkeypatch, tmp_path, *words)
+    made_now = [(plan.side, plan.seed) for plan in plans]
+    command(monkeypatch, tmp_path, *words)
+
+    assert made_now == [(ITERATIVE, 0), (PLAIN_CHAIN, 0), ("ours", 1), (ITERATIVE, 1), (PLAIN_CHAIN, 1)]
+    assert [(plan.side, plan.seed) for plan in plans] == made_now  # nothing was made again
+    assert plans[0].settings == {"cuts": 5}
+    assert plans[1].settings == {"factor": 0.75, "images": 1700}
+    assert (plans[0].baselines, plans[0].minutes) == (Path("rivals"), 10.0)
+    assert len(list(read_lines(tmp_path / "runs.jsonl"))) == 6
+    assert "| iterative, cuts 5 | 0, 1 |" in (tmp_path / "t.md").read_text()
     assert (tmp_path / "search_efficiency_resnet20.svg").is_file()
 
 
-def test_a_study_becomes_points_in_the_order_they_ended(make_study: Any, build: Any) -> None:
-    study = make_study([build.completed(2, 0.5, 0.75), build.completed(1, 0.25, 0.5), build.stopped(7, 0.5, 0.61)])
-    found = describe(study)
-
-    assert [flops for _, flops, _ in found["points"]] == [0.25, 0.5]
-    assert found["counts"] == {"completed": 2, "stopped": 1, "failed": 0}
-    assert found["busy"] is not None
-
-
-def test_a_side_with_one_method_has_it_as_the_space_has_it() -> None:
-    words = settings_of("only fuzzy", "resnet20")
-    alone, whole = (
-        load_space("cifar10_resnet20", overrides=these, find_method=methods.find).to_plain()["space"]
-        for these in (words, ())
-    )
-
-    assert alone["method"]["choice"] == {"fuzzy": alone["method"]["choice"]["fuzzy"]}
-    assert alone["method"]["choice"]["fuzzy"]["rounds"] == whole["method"]["choice"]["fuzzy"]["rounds"]
-    assert {**alone, "method": None} == {**whole, "method": None}
-    assert settings_of("killed", "resnet20") == ()
-
-
-def test_sides_that_there_are_not_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["bench", "data", "--out", "runs.jsonl", "--sides", "only magic"])
+def test_sides_that_there_are_not_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     with pytest.raises(SystemExit):
-        search_efficiency.main()
+        command(monkeypatch, tmp_path, "--sides", "only magic")
     assert "only magic" in (said := capsys.readouterr().err)
-    assert "only l1" in said
-    assert "killed" in said
+    assert all(side in said for side in ("only l1", "killed", EXPERT, PLAIN_CHAIN))
 
 
-def test_a_killed_search_is_resumed_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lives, commands = [], []
-    monkeypatch.setattr(search_efficiency, "_kill_after", lambda life, command, _: lives.append((life, command[3])))
-    monkeypatch.setattr(search_efficiency, "_run_command", lambda command, _: commands.append(command[3]))
-    monkeypatch.setattr(search_efficiency, "load_study", lambda _: None)
-    monkeypatch.setattr(search_efficiency, "describe", lambda _: {"busy": 0.5})
-
-    assert search_efficiency.run_ours("killed", tmp_path, "resnet20", 10, 0) == {"busy": None}
-    assert [command for _, command in lives] == ["search", "resume", "resume"]
-    assert all(search_efficiency.SHORTEST <= life <= search_efficiency.LONGEST for life, _ in lives)
-    assert commands == ["resume"]
-
-
-def test_a_process_is_killed_and_one_that_ended_before_is_said(tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    search_efficiency._kill_after(0.5, ["sh", "-c", f"sleep 1.5; touch {mark}"], {})
-    time.sleep(1.5)
-    assert not mark.exists()
-    with pytest.raises(SystemExit, match="ended with 3"):
-        search_efficiency._kill_after(5.0, ["sh", "-c", "exit 3"], {})
+def test_opponents_of_other_tools_need_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit):
+        command(monkeypatch, tmp_path, "--sides", "ours", EXPERT)
+    assert "'expert' needs --baselines FOLDER with expert.py" in capsys.readouterr().err
