@@ -1,4 +1,4 @@
-"""Cut one unit of every group at once, run again, and freeze the groups that the model's code does not let go."""
+"""Cut a few units of every group at once, run again, and freeze the groups that the model's code does not let go."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from autoprune.engine.tracing.build_graph import build_graph
 from autoprune.engine.tracing.forward import run_labelled
 from autoprune.engine.tracing.head_links import head_links
 from autoprune.engine.tracing.labelled_run import LabelledRun
+from autoprune.engine.tracing.probe_masks import first_masks, further_masks
 from autoprune.engine.tracing.width_scales import ScaleError, changed_scales
 from autoprune.errors import first_line
 
@@ -78,11 +79,11 @@ class Probe:
         return self.try_groups(graph, groups).failure
 
     def _cut_masks(self, graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
-        """Which units stay: all but one of each group; more cuts if channels turn out to be taken by number."""
+        """Which units stay: all but a few of each group; more cuts if channels turn out to be taken by number."""
         if groups:
-            yield _mask_without(graph, _end_units(groups, 0))
+            yield from first_masks(graph, groups)
         if groups and self.takes_by_number:
-            yield from _further_masks(graph, groups)
+            yield from further_masks(graph, groups)
 
 
 def probed_graph(probe: Probe) -> ChannelGraph:
@@ -162,7 +163,7 @@ def _try_cut(probe: Probe, graph: ChannelGraph, stays: np.ndarray) -> Verdict:
     try:
         run = probe.run(small)
         by_number = run.evidence.takes_by_number
-        failure = misalignment(graph, stays, kept, run)
+        failure = misalignment(graph, stays, kept, probe.dense, run)
         scales = () if failure else changed_scales(probe.dense, run, lambda: dense_units(graph, probe.dense))
         return Verdict(failure, scales, by_number)
     except ScaleError as error:
@@ -178,37 +179,3 @@ def _cut_copy(model: nn.Module, graph: ChannelGraph, kept: AllKept, stays: np.nd
     small = copy_with(model, lambda name, tensor: cut_tensor(tensor, cuts.get(name, ())))
     sync_sizes(small, sizes_after(graph, stays))
     return small
-
-
-# ---- which units to cut ----------------------------------------------------------------------------------------------
-
-
-def _mask_without(graph: ChannelGraph, gone: Iterable[Ints]) -> np.ndarray:
-    """Which units stay, bool (units,), if these go."""
-    stays = np.ones(graph.unit_count, dtype=bool)
-    stays[np.concatenate([*gone])] = False
-    return stays
-
-
-def _end_units(groups: Sequence[Group], first: int) -> Iterator[Ints]:
-    """The first unit of every other group, beginning with group number `first`, and the last of those between.
-
-    A shift between two groups shows.
-    """
-    return (group.units[:1] if i % 2 == first else group.units[-1:] for i, group in enumerate(groups))
-
-
-def _further_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
-    """The other ends, random halves of every other group, and random shares of all.
-
-    Code that takes channels by number can be right by luck, when all groups lose equally or only their ends.
-    """
-    yield _mask_without(graph, _end_units(groups, 1))
-    random = np.random.default_rng(0)
-    for half in (groups[0::2], groups[1::2]):
-        if half:
-            yield _mask_without(graph, (random.permutation(g.units)[(g.size + 1) // 2 :] for g in half))
-    yield _mask_without(
-        graph,
-        (random.permutation(g.units)[random.integers((g.size + 1) // 2, g.size, endpoint=True) :] for g in groups),
-    )

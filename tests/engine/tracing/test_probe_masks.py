@@ -1,0 +1,52 @@
+"""Groups of equal width lose different numbers of units, so that code that takes one width for the other shows."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import pytest
+from cuts import frozen, lawful_graph, prunable
+from nets import image, randomised
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoprune.engine.tracing.probe_masks import first_masks
+from autoprune.engine.tracing.trace import trace
+
+
+def chain(widths: list[int]) -> nn.Sequential:
+    return nn.Sequential(*(nn.Conv2d(a, b, 1) for a, b in pairwise([3, *widths, 5])))
+
+
+@pytest.mark.parametrize("width", [2, 3, 7, 64])
+def test_no_two_groups_of_equal_width_lose_equally_in_every_pass(width: int) -> None:
+    graph = trace(chain([width] * 4), image())
+    masks = list(first_masks(graph, graph.prunable))
+
+    lost = [[int((~stays[group.units]).sum()) for stays in masks] for group in graph.prunable]
+    assert all(a != b for a, b in combinations(lost, 2))
+    assert all(0 < sum(own) for own in lost)
+    assert len(masks) == {2: 3, 3: 3, 7: 2, 64: 1}[width]
+
+
+class Mixed(nn.Module):
+    """A block whose code reads a width off another tensor that happens to be as wide (`of`), or off the right one."""
+
+    def __init__(self, swap: bool) -> None:
+        super().__init__()
+        self.stem, self.inner, self.head = nn.Conv2d(3, 11, 1), nn.Conv2d(11, 11, 1), nn.Conv2d(11, 5, 1)
+        self.swap = swap
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        inner = F.relu(self.inner(x))
+        width = (x if self.swap else inner).shape[1]
+        return self.head(inner.reshape(len(x), width, -1).unflatten(2, x.shape[2:]))
+
+
+def test_a_width_that_is_taken_for_another_freezes_both() -> None:
+    graph = lawful_graph(randomised(Mixed(swap=True)), image())
+
+    assert prunable(graph) == {}
+    assert all("fixes its size" in frozen(graph)[name] for name in ("stem", "inner"))
+    assert prunable(lawful_graph(randomised(Mixed(swap=False)), image())) == {"stem": 11, "inner": 11}
