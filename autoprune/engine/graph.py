@@ -118,6 +118,20 @@ class CrossChannelCall:
 
 
 @dataclass(frozen=True, eq=False)
+class ComputedWeight:
+    """A layer's weight that the model computes from parameters, in weight norm for example.
+
+    It is argument number `argument` of the `index`-th call of the operation `name` in a forward pass. `blocks` are
+    pairs of dimensions and the units along them, as in `CrossChannelCall`.
+    """
+
+    name: str
+    index: int
+    argument: int
+    blocks: tuple[tuple[tuple[int, ...], Ints], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class SizeAttribute:
     """An attribute of a module that holds numbers of channels: number i counts the entries of `parts[i]` that stay.
 
@@ -181,6 +195,7 @@ class ChannelGraph:
         cross_channel: calls after which a channel depends on others of its kind, in the order of the forward pass.
         attributes: sizes that modules hold beside their weights, such as `groups` and `head_dim`.
         scales: where the model's code multiplies by a power of a width.
+        computed_weights: weights of layers that are computed from parameters.
         inputs: what the model was traced with; FLOPs and activations count for this batch.
     """
 
@@ -194,6 +209,7 @@ class ChannelGraph:
     inputs: tuple[InputSpec, ...]
     unit_count: int
     scales: tuple[Scale, ...] = ()
+    computed_weights: tuple[ComputedWeight, ...] = ()
 
     @cached_property
     def prunable(self) -> tuple[Group, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from autoprune.engine.graph import ChannelGraph, CrossChannelCall, Ints, Scale, Slot, with_fixed
+from autoprune.engine.graph import ChannelGraph, ComputedWeight, CrossChannelCall, Ints, Scale, Slot, with_fixed
 from autoprune.engine.keep import Keep
 
 
@@ -24,6 +25,7 @@ def shrink(graph: ChannelGraph, keep: Keep) -> ChannelGraph:
         groups=tuple(replace(group, units=number[group.units[stays[group.units]]]) for group in graph.groups),
         slots=tuple(renumbered.slot(slot) for slot in graph.slots),
         cross_channel=tuple(renumbered.call(call) for call in graph.cross_channel),
+        computed_weights=tuple(renumbered.call(call) for call in graph.computed_weights),
         attributes=tuple(replace(a, parts=tuple(renumbered.units(part) for part in a.parts)) for a in graph.attributes),
         scales=tuple(renumbered.scale(scale) for scale in graph.scales),
         unit_count=int(stays.sum()),
@@ -38,6 +40,9 @@ def compose(graph: ChannelGraph, first: Keep, second: Keep) -> Keep:
         for group, positions in second.kept
     }
     return Keep.of({**before, **after})
+
+
+_Call = TypeVar("_Call", CrossChannelCall, ComputedWeight)
 
 
 class _Renumbered:
@@ -59,7 +64,7 @@ class _Renumbered:
     def slot(self, slot: Slot) -> Slot:
         return replace(slot, units=self.units(slot.units))
 
-    def call(self, call: CrossChannelCall) -> CrossChannelCall:
+    def call(self, call: _Call) -> _Call:
         return replace(call, blocks=tuple((dims, self.units(units)) for dims, units in call.blocks))
 
     def scale(self, scale: Scale) -> Scale:

@@ -17,8 +17,8 @@ from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.masking import mask, silence
+from autoprune.engine.surgery.plain_attention import plain_attention
 from autoprune.engine.surgery.prune import prune
-from autoprune.engine.tracing.forward import plain_attention
 from autoprune.engine.tracing.trace import trace
 
 pytestmark = pytest.mark.timeout(900)  # a failure shrinks for minutes before it is told

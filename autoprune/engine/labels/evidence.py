@@ -11,6 +11,10 @@ from autoprune.engine.labels.blocks import Block
 CallKey = tuple[str, int]
 
 
+#: Such a call, and which of its outputs.
+PartKey = tuple[str, int, int]
+
+
 @dataclass(frozen=True)
 class LabelledOp:
     """A matrix-multiply-like operation as it was met; dims are label arrays, constants hold everything unlabelled.
@@ -38,6 +42,16 @@ class LabelledCrossChannelCall:
     blocks: tuple[Block, ...]
 
 
+@dataclass(frozen=True)
+class LabelledComputedWeight:
+    """A layer's weight that the model computes from its parameters: an argument of the `index`-th call of `name`."""
+
+    name: str
+    index: int
+    argument: int
+    blocks: tuple[Block, ...]
+
+
 @dataclass
 class Evidence:
     """What the rules note while the pass runs; nothing is added once it has ended.
@@ -45,6 +59,7 @@ class Evidence:
     Fields:
         ops: operations that cost FLOPs, in the order of the pass.
         cross_channel: calls in which labelled entries act on each other.
+        computed_weights: the weights of layers that are computed from parameters.
         roles: labels and the part that the tensor they lie on plays for them (see `graph.Slot`).
         attributes: (module, attribute, labels): the module's attribute of that name counts these entries.
         lengths: (module, labels of parts): the module's code made tensors, or parts, of these lengths.
@@ -52,11 +67,13 @@ class Evidence:
         numbers: the Python numbers among the arguments of every pointwise call that has some.
         layer_uses: which calls work with what comes straight out of a layer, and its labels: those of the filters.
         bias_pairs: labels of filters (or of a norm's scales) and those of the biases that are added to them.
+        parts: the entries that slices and splits have taken along a labelled dimension.
         takes_by_number: whether channels were taken by number somewhere: by slices, splits, padding.
     """
 
     ops: list[LabelledOp] = field(default_factory=list)
     cross_channel: list[LabelledCrossChannelCall] = field(default_factory=list)
+    computed_weights: list[LabelledComputedWeight] = field(default_factory=list)
     roles: list[tuple[Ints, str]] = field(default_factory=list)
     attributes: list[tuple[str, str, Ints]] = field(default_factory=list)
     lengths: list[tuple[str, tuple[Ints, ...]]] = field(default_factory=list)
@@ -64,6 +81,7 @@ class Evidence:
     numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
     layer_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
     bias_pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
+    parts: list[tuple[PartKey, Ints]] = field(default_factory=list)
     takes_by_number: bool = False
 
     def joined(self, training: Evidence) -> Evidence:

@@ -15,10 +15,15 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.graph import Ints
 from autoprune.engine.labels.blocks import Block, drop_constant, spread
-from autoprune.engine.labels.evidence import Evidence, LabelledCrossChannelCall
+from autoprune.engine.labels.evidence import Evidence, LabelledComputedWeight, LabelledCrossChannelCall
 from autoprune.engine.labels.pass_state import PassState
 from autoprune.engine.labels.tensor_labels import TensorLabels
 from autoprune.engine.labels.ties import Ties
+
+
+def _drop(block: Block, dim: int) -> Block:
+    dims, labels = block
+    return tuple(d for d in dims if d != dim), np.take(labels, 0, dims.index(dim))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +75,10 @@ class Flow:
                 self.freeze(labels, why)
         return found
 
+    def is_weight(self, tensor: object) -> bool:
+        """Whether the tensor is a parameter or buffer of the model, or is computed from such alone, not from inputs."""
+        return id(tensor) in self.state.weights
+
     # ---- what labels mean to each other ------------------------------------------------------------------------------
 
     def tie(self, a: Ints, b: Ints, why: str) -> None:
@@ -100,13 +109,31 @@ class Flow:
             if not hits:
                 result.append(block)
                 continue
-            dims = tuple(sorted({d for own, _ in [*hits, block] for d in own}))
-            first, *others = (spread(own, dims, shape) for own in [*hits, block])
+            result = [other for other in result if not any(other is hit for hit in hits)]
+            met = self._told_apart([*hits, block])
+            if len({d for own, _ in met for d in own}) == sum(len(own) for own, _ in met):
+                result += met
+                continue
+            dims = tuple(sorted({d for own, _ in met for d in own}))
+            first, *others = (spread(own, dims, shape) for own in met)
             for other in others:
                 self.tie(first, other, why)
-            result = [other for other in result if not any(other is hit for hit in hits)]
             result.append(drop_constant(dims, np.asarray(first)))
         return result
+
+    def _told_apart(self, blocks: list[Block]) -> list[Block]:
+        """The blocks without dimensions that several share and along which the labels of all those only repeat.
+
+        Attention over channels, (heads, C, 1) against (heads, 1, C): both lose the same offsets in every head, but
+        their offsets have nothing to do with each other.
+        """
+        if len({own for own, _ in blocks}) == 1:
+            return blocks
+        for dim in sorted({d for own, _ in blocks for d in own}):
+            sharing = [block for block in blocks if dim in block[0]]
+            if len(sharing) > 1 and all(len(own) > 1 and self.repeats(a, [own.index(dim)]) for own, a in sharing):
+                blocks = [(_drop(block, dim) if dim in block[0] else block) for block in blocks]
+        return blocks
 
     # ---- what the call shows of the model ----------------------------------------------------------------------------
 
@@ -124,6 +151,13 @@ class Flow:
             index = self.state.calls[name] - 1
             self.evidence.cross_channel.append(LabelledCrossChannelCall(name, index, tuple(sorted(over)), blocks))
 
+    def note_weight(self, call: Call, argument: int) -> None:
+        """If this argument of the call, a weight, is computed from parameters, masks have to zero it there."""
+        weight = call.args[argument]
+        if self.is_weight(weight) and id(weight) not in self.state.plain_weights and (blocks := self.get(weight)):
+            index = self.state.calls[call.name] - 1
+            self.evidence.computed_weights.append(LabelledComputedWeight(call.name, index, argument, tuple(blocks)))
+
     def note_role(self, labels: Ints, role: str) -> None:
         """The tensor these labels lie on plays that part for them (see `graph.Slot`)."""
         self.evidence.roles.append((labels, role))
@@ -140,9 +174,12 @@ class Flow:
         """The running module's code made a tensor, or parts of one, as long as these labels."""
         self.evidence.lengths.append((self.path, parts))
 
-    def note_taken_by_number(self, blocks: Iterable[Block], dim: int) -> None:
-        """Some of the entries along a dimension are taken by their numbers, channels among them if it is labelled."""
-        self.evidence.takes_by_number |= any(dim in dims for dims, _ in blocks)
+    def note_part(self, name: str, number: int, blocks: Iterable[Block], dim: int) -> None:
+        """Output `number` of the running call has these of the entries along a dimension, taken by their numbers."""
+        for dims, labels in blocks:
+            if dim in dims:
+                self.evidence.takes_by_number = True
+                self.evidence.parts.append(((name, self.state.calls[name] - 1, number), labels.ravel()))
 
 
 class Call(NamedTuple):

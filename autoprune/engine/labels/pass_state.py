@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from autoprune.engine.labels.blocks import Block
 
 
@@ -14,7 +16,9 @@ class PassState:
     """What rules must know of the calls before theirs; of no use once the pass has ended. Tensors go by their id.
 
     Fields:
-        model_tensors: the model's parameters and buffers, and views of them.
+        weights: the model's parameters and buffers, and what is computed from them alone, by id; held, so that no other
+            tensor gets the same id.
+        plain_weights: those among them that hold entries of the model's own tensors as they are.
         layer_outputs: tensors that come straight out of a layer, views included.
         uniform: tensors whose entries are all alike, or random, fresh from `zeros` and the like.
         positions: tensors that hold positions of labelled entries: which these are, and why they stay if it is read.
@@ -30,7 +34,8 @@ class PassState:
         path: the module whose forward is running.
     """
 
-    model_tensors: set[int]
+    weights: dict[int, Tensor]
+    plain_weights: set[int] = field(init=False)
     layer_outputs: set[int] = field(default_factory=set)
     uniform: set[int] = field(default_factory=set)
     positions: dict[int, tuple[list[Block], str]] = field(default_factory=dict)
@@ -42,3 +47,6 @@ class PassState:
     by_offset: set[str] = field(default_factory=set)
     calls: Counter[str] = field(default_factory=Counter)
     path: str = ""
+
+    def __post_init__(self) -> None:
+        self.plain_weights = set(self.weights)

@@ -25,12 +25,14 @@ class _Kernel:
     """Labels of a convolution's weight: of dimension 0 and 1, and of the channels that come out.
 
     None where there is nothing to prune. The weight is (out, in / groups, …), or (in, out / groups, …) if transposed.
+    `from_model` says that it is the model's own, no filters that are computed from the inputs.
     """
 
     rows: Ints | None
     columns: Ints | None
     groups: int
     transposed: bool
+    from_model: bool
 
     @property
     def inputs(self) -> Ints | None:
@@ -47,11 +49,12 @@ class _Kernel:
 def convolution(flow: Flow, call: Call) -> None:
     """Inputs meet weight dim 1, filters are weight dim 0 (the other way round when transposed); `groups` split both."""
     x, weight, bias = call.args[:3]
+    flow.note_weight(call, 1)
     kernel = _labelled_kernel(flow, weight, groups=call.args[8], transposed=call.args[6])
     label_uniform(flow, x, 1)
     labels = flow.along(x, 1, "convolution over a labelled dimension")
     out = _grouped_outputs(flow, labels, kernel) if kernel.groups > 1 else _plain_outputs(flow, labels, kernel)
-    _set_filters(flow, call, bias, out)
+    _set_filters(flow, call, kernel, bias, out)
     _record_convolution(flow, call, kernel, out)
 
 
@@ -59,6 +62,7 @@ def convolution(flow: Flow, call: Call) -> None:
 def deformed_convolution(flow: Flow, call: Call) -> None:
     """A convolution at places that the tensors `offset` and `mask` give; torch counts no FLOPs for it."""
     x, weight, *places, bias = call.args[:5]
+    flow.note_weight(call, 1)
     groups, offset_groups = call.args[11:13]
     for tensor in places:
         flow.freeze_all(flow.get(tensor), "places of a deformable convolution")
@@ -68,7 +72,7 @@ def deformed_convolution(flow: Flow, call: Call) -> None:
         parts = labels.reshape(offset_groups, -1)
         flow.tie(parts, parts[:1], OVER_FIXED)
     out = _grouped_outputs(flow, labels, kernel) if groups > 1 else _plain_outputs(flow, labels, kernel)
-    _set_filters(flow, call, bias, out)
+    _set_filters(flow, call, kernel, bias, out)
     _append_convolution(flow, call, kernel, out, 0)
 
 
@@ -76,13 +80,18 @@ def _labelled_kernel(flow: Flow, weight: Tensor, *, groups: int, transposed: boo
     blocks = flow.get(weight)
     flow.freeze_all([block for block in blocks if len(block[0]) > 1], "weight with joint dimensions")
     single = {dims[0]: labels for dims, labels in blocks if len(dims) == 1}
-    return _Kernel(single.get(0), single.get(1), groups, transposed)
+    return _Kernel(single.get(0), single.get(1), groups, transposed, flow.is_weight(weight))
+
+
+def _mark(flow: Flow, kernel: _Kernel, labels: Ints, role: str) -> None:
+    if kernel.from_model:
+        flow.note_role(labels, role)
 
 
 def _plain_outputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
     """The labels of the output of a plain convolution."""
     if kernel.inputs is not None:
-        flow.note_role(kernel.inputs, "in")
+        _mark(flow, kernel, kernel.inputs, "in")
     _tie_or_freeze(flow, x, kernel.inputs, OVER_FIXED)
     return kernel.filters
 
@@ -104,11 +113,11 @@ def _grouped_outputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None
     flow.state.by_offset.add(flow.path)
     flow.tie(rows, rows[:1], OVER_FIXED)
     if kernel.transposed:
-        flow.note_role(kernel.rows, "in")
+        _mark(flow, kernel, kernel.rows, "in")
         _tie_or_freeze(flow, offsets, rows, OVER_FIXED)
         return np.tile(kernel.columns, kernel.groups)
     if kernel.columns is not None:
-        flow.note_role(kernel.columns, "in")
+        _mark(flow, kernel, kernel.columns, "in")
         _tie_or_freeze(flow, offsets, kernel.columns[None], OVER_FIXED)
     elif offsets is not None:  # cut to one input a group
         flow.tie(offsets, offsets[:1], OVER_FIXED)
@@ -148,9 +157,9 @@ def _tie_bias(flow: Flow, bias: Tensor | None, filters: Ints) -> None:
         flow.tie(labels, filters, "bias of fixed size")
 
 
-def _set_filters(flow: Flow, call: Call, bias: Tensor | None, out: Ints | None) -> None:
+def _set_filters(flow: Flow, call: Call, kernel: _Kernel, bias: Tensor | None, out: Ints | None) -> None:
     if out is not None:
-        flow.note_role(out, "out")
+        _mark(flow, kernel, out, "out")
         _tie_bias(flow, bias, out)
         flow.set(call.out, [((1,), out)])
 
@@ -189,7 +198,12 @@ def matmul(flow: Flow, call: Call) -> None:
         _labels_of_factor(flow, t, d) for t, d in ((x, last - 1), (x, last), (w, last - 1), (w, last))
     )
     _tie_reduced(flow, x, w)
-    _mark_linear(flow, k_w, w_factor)
+    for argument in (len(bias), len(bias) + 1):
+        flow.note_weight(call, argument)
+    if flow.is_weight(w):
+        _mark_linear(flow, k_w, w_factor)
+    elif flow.is_weight(x):  # filters from the left
+        _mark_linear(flow, k_x, x_factor)
     carried = [b for b in flow.get(x) if last not in b[0]] + [b for b in flow.get(w) if last - 1 not in b[0]]
     flow.set(call.out, flow.merge(carried, call.out.shape, "meets fixed entries in a matrix product"))
     for tensor in bias:

@@ -57,12 +57,13 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
     `key` is the call's own.
     """
     state, name = flow.state, call.name
+    _follow_weights(flow, call)
     if name in _VIEWS:
         _follow_view(flow, call)
-    elif name in _LAYERS or (name == "bmm" and id(call.args[1]) in state.model_tensors):
+    elif name in _LAYERS or (name == "bmm" and flow.is_weight(call.args[1])):
         state.layer_outputs |= _labelled_ids(flow, call.first_out)
         _note_uses(flow, key, call.args[1:2] if name == "addmm" else call.args[:1])
-    elif name == "add" and id(call.args[0]) in state.layer_outputs and id(call.args[1]) in state.model_tensors:
+    elif name == "add" and id(call.args[0]) in state.layer_outputs and flow.is_weight(call.args[1]):
         state.layer_outputs |= _labelled_ids(flow, call.out)
         _note_added_bias(flow, *call.args[:2])
     else:
@@ -73,14 +74,25 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
             _note_numbers(flow, call, key)
 
 
+def _follow_weights(flow: Flow, call: Call) -> None:
+    """What is made of weights alone is a weight; a weight into which something else is written is none any more."""
+    state, tensors = flow.state, call.tensors()
+    from_weights = bool(tensors) and all(id(tensor) in state.weights for tensor in tensors)
+    plain = from_weights and call.name in _VIEWS and id(call.args[0]) in state.plain_weights
+    for out in call.out if isinstance(call.out, (tuple, list)) else [call.out]:
+        (state.plain_weights.add if plain else state.plain_weights.discard)(id(out))
+        if from_weights and isinstance(out, Tensor):
+            state.weights[id(out)] = out
+        else:
+            state.weights.pop(id(out), None)
+
+
 def _follow_view(flow: Flow, call: Call) -> None:
     state, source = flow.state, id(call.args[0])
     state.views |= {id(out) for out in tree_leaves(call.out) if out is not call.args[0]}
     follow_views(flow, call)
     if source in state.layer_outputs:
         state.layer_outputs |= _labelled_ids(flow, call.out)
-    if source in state.model_tensors:
-        state.model_tensors |= _labelled_ids(flow, call.out)
 
 
 def _labelled_ids(flow: Flow, out: Any) -> set[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -297,9 +296,9 @@ def split(flow: Flow, call: Call) -> None:
             parts = tuple(np.split(labels, np.cumsum([part.shape[dim] for part in call.out])[:-1]))
             for lengths in ((labels,), parts, *((part,) for part in parts)):
                 flow.note_lengths(*lengths)
-    for part in call.out:
+    for number, part in enumerate(call.out):
         stop = start + part.shape[dim]
-        flow.set(part, _take_entries(flow, flow.get(source), dim, np.arange(start, stop)))
+        flow.set(part, _take_entries(flow, call, number, dim, np.arange(start, stop)))
         start = stop
 
 
@@ -313,7 +312,7 @@ def slice_(flow: Flow, call: Call) -> None:
         if dims == (dim,):
             for part in (labels, labels[: index[0]], labels[: index[1]]):
                 flow.note_lengths(part)
-    flow.set(call.out, _take_entries(flow, flow.get(source), dim, np.arange(*index)))
+    flow.set(call.out, _take_entries(flow, call, 0, dim, np.arange(*index)))
 
 
 @register("select")
@@ -335,6 +334,8 @@ def unbind(flow: Flow, call: Call) -> None:
         select(flow, Call(call.name, call.func, (call.args[0], call.arg(1, "dim", 0), i), {}, part))
 
 
-def _take_entries(flow: Flow, blocks: Sequence[Block], dim: int, index: Ints) -> list[Block]:
-    flow.note_taken_by_number(blocks, dim)
-    return [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]
+def _take_entries(flow: Flow, call: Call, part: int, dim: int, index: Ints) -> list[Block]:
+    blocks = flow.get(call.args[0])
+    taken = [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]
+    flow.note_part(call.name, part, taken, dim)
+    return taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoprune.engine.graph import ChannelGraph, CrossChannelCall
+from autoprune.engine.graph import ChannelGraph, ComputedWeight, CrossChannelCall
 from autoprune.engine.keep import Keep
 from autoprune.engine.operations import operation_name
 from autoprune.engine.surgery.folding import with_added_biases
+from autoprune.engine.surgery.plain_attention import plain_attention
 from autoprune.engine.surgery.tensors import copy_with, kept_mask, zeroed
 
 
@@ -22,13 +24,18 @@ def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     """A new model of the same shape in which every entry that the pruned units own is zero.
 
     In eval mode it computes what `prune(model, graph, keep, fold=False)` computes: the law the engine is tested on.
-    Norms and means over channels see only those that stay; this holds for forward passes, not for gradients.
+    Norms and means over channels see only those that stay, and weights that are computed from parameters are zeroed
+    where they are used; this holds for forward passes, not for gradients.
     """
     stays = keep.units(graph)
     slots = with_added_biases(graph, model).slots_by_tensor
     masked = copy_with(model, lambda name, tensor: zeroed(tensor, slots.get(name, ()), stays))
-    if calls := {(call.name, call.index): call for call in graph.cross_channel if _loses_entries(call, stays)}:
-        _run_within(masked, lambda: KeptOnly(calls, stays))
+    across, weights = (
+        {(call.name, call.index): call for call in calls if _loses_entries(call, stays)}
+        for calls in (graph.cross_channel, graph.computed_weights)
+    )
+    if across or weights:
+        _run_within(masked, lambda: KeptOnly(across, weights, stays))
     return masked
 
 
@@ -44,20 +51,21 @@ def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     )
 
 
-def _loses_entries(call: CrossChannelCall, stays: np.ndarray) -> bool:
+def _loses_entries(call: CrossChannelCall | ComputedWeight, stays: np.ndarray) -> bool:
     return any(not kept_mask(units, stays).all() for _, units in call.blocks)
 
 
 def _run_within(model: nn.Module, context: Callable[[], TorchDispatchMode]) -> None:
-    """Every forward pass of the model runs in a context of its own."""
-    entered: list[TorchDispatchMode] = []
+    """Every forward pass of the model runs in a context of its own, with attention as the trace has seen it."""
+    entered: list[ExitStack] = []
 
     def enter(_module: nn.Module, _args: object) -> None:
-        entered.append(context())
-        entered[-1].__enter__()
+        entered.append(ExitStack())
+        entered[-1].enter_context(plain_attention())
+        entered[-1].enter_context(context())
 
     def leave(_module: nn.Module, _args: object, _out: object) -> None:
-        entered.pop().__exit__(None, None, None)
+        entered.pop().close()
 
     model.register_forward_pre_hook(enter)
     model.register_forward_hook(leave, always_call=True)
@@ -72,20 +80,28 @@ _POOLS = ("avg_pool2d", "avg_pool3d")
 
 
 class KeptOnly(TorchDispatchMode):
-    """Lets cross-channel operations see only the entries that stay; the others come out as zeros.
+    """Lets cross-channel operations see only the entries that stay, the others come out as zeros; and zeroes weights.
 
-    `calls` maps (operation, number of its call) to the call; a forward pass counts the calls anew.
+    `across` and `weights` map (operation, number of its call) to the call; a forward pass counts the calls anew.
     """
 
-    def __init__(self, calls: Mapping[tuple[str, int], CrossChannelCall], stays: np.ndarray) -> None:
+    def __init__(
+        self,
+        across: Mapping[tuple[str, int], CrossChannelCall],
+        weights: Mapping[tuple[str, int], ComputedWeight],
+        stays: np.ndarray,
+    ) -> None:
         super().__init__()
-        self.calls, self.stays = calls, stays
+        self.across, self.weights, self.stays = across, weights, stays
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = operation_name(func)
-        call = self.calls.get((name, self.counts[name]))
+        key = (name, self.counts[name])
         self.counts[name] += 1
+        if (weight := self.weights.get(key)) is not None:
+            args = _with_zeroed_weight(args, weight, self.stays)
+        call = self.across.get(key)
         if call is None:
             return func(*args, **(kwargs or {}))
         x = args[0]
@@ -98,6 +114,16 @@ class KeptOnly(TorchDispatchMode):
         elif name in _POOLS:
             first = _scatter_middles(first, args, kept)
         return (first, *out[1:]) if isinstance(out, tuple) else first
+
+
+def _with_zeroed_weight(args, weight: ComputedWeight, stays: np.ndarray):  # type: ignore[no-untyped-def]
+    """The arguments of a layer's call with its weight zero where pruned units own an entry."""
+    tensor = args[weight.argument]
+    for dims, units in weight.blocks:
+        shape = [tensor.shape[d] if d in dims else 1 for d in range(tensor.dim())]
+        gone = torch.from_numpy(~kept_mask(units, stays).transpose(np.argsort(dims))).reshape(shape)
+        tensor = tensor.masked_fill(gone.to(tensor.device), 0)
+    return (*args[: weight.argument], tensor, *args[weight.argument + 1 :])
 
 
 def _kept_along(call: CrossChannelCall, stays: np.ndarray) -> dict[int, np.ndarray]:

@@ -6,19 +6,22 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from autoprune.engine.graph import ChannelGraph, Ints
+from autoprune.engine.graph import ChannelGraph, Ints, with_fixed
 from autoprune.engine.surgery.tensors import AllKept, all_kept
 from autoprune.engine.tracing.components import components
 from autoprune.engine.tracing.labelled_run import LabelledRun
 
 
-def misalignment(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: LabelledRun) -> str | None:
+def misalignment(
+    graph: ChannelGraph, stays: np.ndarray, kept: AllKept, dense: LabelledRun, run: LabelledRun
+) -> str | None:
     """Why units of the dense graph meet otherwise in the cut model, an index in its code that did not move; or None.
 
     Args:
         graph: of the dense model.
         stays: which units the cut model has, bool (units,).
         kept: the entries that these own.
+        dense: the run of the dense model.
         run: of the cut model.
     """
     origin = units_of_labels(graph, run, kept)
@@ -32,6 +35,8 @@ def misalignment(graph: ChannelGraph, stays: np.ndarray, kept: AllKept, run: Lab
         return "after a cut channels that belong together would part: the model's code fixes an index"
     if not _mixes_the_same(graph, stays & ~alone, run, origin):
         return "after a cut other channels would be mixed: the model's code fixes an index"
+    if not _takes_the_same(graph, stays & ~alone, (dense, run), origin):
+        return "after a cut other channels would be in a slice: the model's code takes them by number"
     return None
 
 
@@ -76,6 +81,23 @@ def _mixes_the_same(graph: ChannelGraph, seen: np.ndarray, run: LabelledRun, ori
     return all(
         _distinct_units((units for _, units in call.blocks), seen) == after.get((call.name, call.index), set())
         for call in graph.cross_channel
+    )
+
+
+def _takes_the_same(graph: ChannelGraph, seen: np.ndarray, runs: tuple[LabelledRun, LabelledRun], origin: Ints) -> bool:
+    """Whether slices and splits of the cut model hold the same units in the same order; only `seen` ones count.
+
+    What becomes of a slice, a shift to the next frame for example, leaves no trace in the labels.
+    """
+    dense, run = runs
+    if not dense.evidence.parts:
+        return True
+    before = dense_units(graph, dense)
+    after = {key: origin[labels] for key, labels in run.evidence.parts}
+    none = np.zeros(0, dtype=np.int64)
+    return all(
+        np.array_equal(*(units[with_fixed(seen, False)[units]] for units in (before[labels], after.get(key, none))))
+        for key, labels in dense.evidence.parts
     )
 
 

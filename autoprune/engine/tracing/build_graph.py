@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.engine.graph import ChannelGraph, CrossChannelCall, Group, Ints, Op, Slot, Widths, unit_table
+from autoprune.engine.graph import (
+    ChannelGraph,
+    ComputedWeight,
+    CrossChannelCall,
+    Group,
+    Ints,
+    Op,
+    Slot,
+    Widths,
+    unit_table,
+)
 from autoprune.engine.labels.blocks import FIXED
 from autoprune.engine.labels.evidence import LabelledOp
 from autoprune.engine.labels.ties import Ties
@@ -83,6 +93,7 @@ def build_graph(run: LabelledRun, culprits: Mapping[int, str]) -> ChannelGraph:
         size_attributes(run.attributes(), run.evidence, units.of_label),
         run.specs,
         units.count,
+        computed_weights=_computed_weights(run, units),
     )
 
 
@@ -142,11 +153,23 @@ def _cross_channel_calls(run: LabelledRun, units: _Units) -> tuple[CrossChannelC
     )
 
 
+def _computed_weights(run: LabelledRun, units: _Units) -> tuple[ComputedWeight, ...]:
+    return tuple(
+        ComputedWeight(
+            weight.name, weight.index, weight.argument, tuple((dims, units.of_label[a]) for dims, a in weight.blocks)
+        )
+        for weight in run.evidence.computed_weights
+    )
+
+
+_ROLES = ("out", "bias", "in", "stat", "scale", "shift")
+
+
 def _slot_roles(run: LabelledRun) -> list[str]:
-    """The role of every slot; where rules name several, the last."""
-    found = ["other"] * len(run.slots)
+    """The role of every slot; where rules name several (weights that two layers share), the first of `_ROLES`."""
+    found = [len(_ROLES)] * len(run.slots)
     if not run.evidence.roles:
-        return found
+        return ["other"] * len(run.slots)
     labels, _ = _joined_arrays([a for a, _ in run.evidence.roles], np.zeros(len(run.evidence.roles), dtype=np.int64))
     begins = np.cumsum([0, *(a.size for a, _ in run.evidence.roles)])[:-1]
     starts = np.array([slot.first for slot in run.slots])
@@ -154,11 +177,11 @@ def _slot_roles(run: LabelledRun) -> list[str]:
     ends = np.searchsorted(starts, np.stack([lowest, highest]), side="right").T - 1
     for (labels, role), (low, high) in zip(run.evidence.roles, ends.tolist(), strict=True):
         if low == high >= 0:
-            found[high] = role
+            found[high] = min(found[high], _ROLES.index(role))
             continue
         for place in np.unique(np.searchsorted(starts, labels[labels != FIXED], side="right") - 1):
-            found[place] = role  # several slots, or FIXED entries among them
-    return found
+            found[place] = min(found[place], _ROLES.index(role))  # several slots, or FIXED entries among them
+    return [(*_ROLES, "other")[place] for place in found]
 
 
 def _op_of_units(op: LabelledOp, rows: _Rows) -> Op:

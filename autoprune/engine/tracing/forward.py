@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,6 +23,7 @@ from autoprune.engine.labels.tensor_labels import TensorLabels
 from autoprune.engine.operations import operation_name
 from autoprune.engine.rules import apply
 from autoprune.engine.surgery.copying import copy_module
+from autoprune.engine.surgery.plain_attention import plain_attention
 from autoprune.engine.surgery.tensors import example_inputs, tensors_of
 from autoprune.engine.tracing.labelled_run import GroupingMode, LabelledRun, LabelSlot
 from autoprune.engine.tracing.meta_kernels import meta_call
@@ -104,7 +104,7 @@ def _new_flow(
     representative: Ints, slots: Iterable[LabelSlot], tensors: Mapping[str, Tensor], mode: GroupingMode
 ) -> Flow:
     """A flow in which the model's tensors have their labels; `representative` of the labels known so far, (labels,)."""
-    own = {id(tensor) for tensor in tensors.values()}
+    own = {id(tensor): tensor for tensor in tensors.values()}
     state = PassState(own, whole_groups=mode.whole_groups, by_offset=set(mode.by_offset))
     flow = Flow(TensorLabels(representative), state)
     blocks: dict[str, list[Any]] = {}
@@ -150,18 +150,6 @@ def _with_training(run: LabelledRun, model: nn.Module, modules: Modules, trainin
         evidence=run.evidence.joined(training.evidence),
         mode=replace(run.mode, by_offset=frozenset(training.state.by_offset), trains=True),
     )
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Within it attention is computed by matrix products and softmax, not by fused kernels or fast paths."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class _Labelling(TorchDispatchMode):

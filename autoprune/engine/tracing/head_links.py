@@ -16,7 +16,8 @@ from autoprune.engine.labels.evidence import Evidence
 
 def head_links(evidence: Evidence) -> list[Ints]:
     """Pairs of labels, shape (2, n): stream and heads of every layer whose outputs are split into heads."""
-    source = {int(op.out_dims[0].flat[0]): op.inputs for op in evidence.ops if op.out_dims and op.inputs is not None}
+    makers = [op for op in evidence.ops if op.out_dims and op.inputs is not None]
+    source = {int(op.out_dims[0].flat[0]): op.inputs for op in reversed(makers)}  # the first to put these labels out
     links = []
     for _, rows in evidence.splits:
         stream, width = source.get(int(rows.flat[0])), rows.shape[-1]

@@ -54,9 +54,10 @@ def _scaled_block(key: CallKey, before: LabelledRun, after: LabelledRun) -> tupl
     if key[0] not in ("mul", "div") or len(old) != 1 or len(new) != 1 or not all((*old, *new)):
         raise ScaleError(f"{CHANGED} in {key[0]!r}")
     factor = new[0] / old[0] if key[0] == "mul" else old[0] / new[0]
-    for block, cut in zip(blocks, cut_blocks, strict=False):
+    for block in blocks:
+        left = next((labels.shape for dims, labels in cut_blocks if dims == block[0]), (1,) * len(block[0]))
         for axis, dim in enumerate(block[0]):
-            power = _power_of_ratio(factor, cut[1].shape[axis] / block[1].shape[axis]) if cut[0] == block[0] else None
+            power = _power_of_ratio(factor, left[axis] / block[1].shape[axis])  # a lone channel has no label
             if power is not None:
                 return block, power, project(block, dim)
     raise ScaleError(f"{CHANGED} in {key[0]!r}")

@@ -11,7 +11,7 @@ from autoprune.engine.labels.tensor_labels import TensorLabels
 
 
 def new_flow(path: str = "block.conv") -> Flow:
-    return Flow(TensorLabels(np.arange(20)), PassState(set(), path=path))
+    return Flow(TensorLabels(np.arange(20)), PassState({}, path=path))
 
 
 def test_a_reason_names_the_running_module_and_at_the_root_none() -> None:
