@@ -11,6 +11,7 @@ from torch import nn
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.folding import apply_correction, find_corrections, with_added_biases
+from autoprune.engine.surgery.refusals import check_can_be_cut
 from autoprune.engine.surgery.tensors import all_kept, copy_with, cut_tensor, kept_entries, named_tensors
 from autoprune.errors import InputError
 
@@ -25,8 +26,9 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
     linear module; batch-norm statistics and fine-tuning have to make up for those.
 
     Raises:
-        InputError: `keep` does not fit the graph, or the graph does not fit the model.
+        InputError: `keep` does not fit the graph, the graph does not fit the model, or the model cannot be cut.
     """
+    check_can_be_cut(model)
     stays = keep.units(graph)
     graph = with_added_biases(graph, model)
     _check_model(model, graph)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.graph import InputSpec, Ints
 from autoprune.engine.labels.blocks import FIXED
@@ -27,6 +26,7 @@ from autoprune.engine.surgery.plain_attention import plain_attention
 from autoprune.engine.surgery.tensors import example_inputs, tensors_of
 from autoprune.engine.tracing.labelled_run import GroupingMode, LabelledRun, LabelSlot
 from autoprune.engine.tracing.meta_kernels import meta_call
+from autoprune.engine.tracing.outputs import output_tensors
 from autoprune.errors import ModelError
 
 Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]
@@ -122,9 +122,9 @@ def _run_forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...
     with torch.no_grad(), plain_attention(), _paths_followed(modules, flow.state), _Labelling(flow) as labelling:
         out = model(*args, **kwargs)
     flow.state.path = ""
-    for leaf in tree_leaves(out):
-        flow.freeze_all(flow.get(leaf), OUTPUT)
-        flow.freeze_all(*flow.state.positions.get(id(leaf), ((), "")))
+    for tensor in output_tensors(out):
+        flow.freeze_all(flow.get(tensor), OUTPUT)
+        flow.freeze_all(*flow.state.positions.get(id(tensor), ((), "")))
     return labelling.read
 
 

@@ -12,6 +12,7 @@ import copy
 from torch import nn
 
 from autoprune.engine.graph import ChannelGraph, InputSpec
+from autoprune.engine.surgery.refusals import check_can_be_cut
 from autoprune.engine.tracing.forward import Inputs, input_specs, meta_copy, run_labelled
 from autoprune.engine.tracing.labelled_run import GroupingMode
 from autoprune.engine.tracing.probe import Probe, probed_graph
@@ -34,8 +35,9 @@ def trace(model: nn.Module, inputs: Inputs, *, grouped: str = "offsets") -> Chan
 
     Raises:
         InputError: unknown `grouped`.
-        ModelError: the forward pass fails on these inputs.
+        ModelError: the forward pass fails on these inputs, or the model cannot be cut at all, a script for example.
     """
+    check_can_be_cut(model)
     check_name(grouped, GROUPED, kind="grouping mode", where="grouped")
     mode = GroupingMode(whole_groups=grouped == "groups")
     return probed_graph(_dense_probe(model, tuple(input_specs(inputs)), mode))
@@ -45,6 +47,8 @@ def _dense_probe(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
     on_meta = meta_copy(model)
     try:
         return Probe(on_meta, run_labelled(on_meta, specs, mode))
+    except ModelError:
+        raise
     except Exception as failed:  # noqa: BLE001 - whatever stops it, running with data decides
         real = copy.deepcopy(model).eval().requires_grad_(False)
         try:
