@@ -6,6 +6,7 @@ A rule is a function `(flow, call)` under `@register("name")` (`registry.py`), i
 * `elementwise.py`: entry by entry, and new tensors (`where`, `zeros`); operations tagged pointwise need no rule;
 * `sampling.py`: channel by channel, other pixels (pooling, padding, resizing);
 * `along_dimensions.py`: by place or order along some dimensions (`fft`, `cummax`, `tril`);
+* `picking.py`: picked or written by numbers that tensors hold (`gather`, `index`, `embedding`);
 * `cross_channel.py`: entries act on each other (`softmax`, norms, means over channels);
 * `matrix_products.py`: what costs FLOPs (convolutions, matrix products, attention).
 
@@ -19,7 +20,14 @@ from functools import cache
 from typing import Any
 
 from autoprune.engine.labels.flow import Call, Flow
-from autoprune.engine.rules import along_dimensions, cross_channel, matrix_products, sampling, shapes  # noqa: F401 - register rules
+from autoprune.engine.rules import (  # noqa: F401 - to register their rules
+    along_dimensions,
+    cross_channel,
+    matrix_products,
+    picking,
+    sampling,
+    shapes,
+)
 from autoprune.engine.rules.elementwise import pointwise
 from autoprune.engine.rules.new_tensors import note_written
 from autoprune.engine.rules.provenance import follow, is_pointwise

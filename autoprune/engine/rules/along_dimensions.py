@@ -26,7 +26,7 @@ def _fixed(*dims: int) -> _FromCall:
 
 #: Operation -> the dimensions along which it works, as a number, several, or None for all.
 _ALONG: dict[str, _FromCall] = {
-    **dict.fromkeys(["cummax", "cummin", "_logcumsumexp", "logcumsumexp", "argmin", "index_fill"], _given(1)),
+    **dict.fromkeys(["cummax", "cummin", "_logcumsumexp", "logcumsumexp", "argmax", "argmin", "index_fill"], _given(1)),
     **dict.fromkeys(["_fft_r2c", "_fft_c2r", "_fft_c2c"], _given(1)),
     "kthvalue": _given(2, "dim", -1),
     "rot90": _given(2, "dims", (0, 1)),

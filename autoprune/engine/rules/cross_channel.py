@@ -20,7 +20,7 @@ def softmax(flow: Flow, call: Call) -> None:
     flow.set(call.out, flow.get(call.args[0]))
 
 
-@register("cumsum", "sort", "topk", "flip", "argmax", "argsort", "cumprod", "roll")
+@register("cumsum", "sort", "topk", "flip", "argsort", "cumprod", "roll")
 def mix_or_reorder(flow: Flow, call: Call) -> None:
     """Mixes or reorders entries along a dimension: channels there must stay, others follow."""
     source = call.args[0]

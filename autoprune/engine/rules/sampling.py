@@ -8,6 +8,7 @@ from torch import Tensor
 
 from autoprune.engine.labels.blocks import Block
 from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.rules.elementwise import blocks_met_unlabelled
 from autoprune.engine.rules.new_tensors import is_uniform, mark_uniform
 from autoprune.engine.rules.registry import register
 
@@ -17,7 +18,7 @@ from autoprune.engine.rules.registry import register
     "native_dropout", "_fused_dropout", "bernoulli", "poisson",
     "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d",
     "avg_pool1d", "max_pool2d_with_indices", "max_pool3d_with_indices", "fractional_max_pool2d",
-    "fractional_max_pool3d", "max_unpool2d", "max_unpool3d",
+    "fractional_max_pool3d",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
     "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d",
     "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
@@ -26,13 +27,29 @@ from autoprune.engine.rules.registry import register
     "replication_pad3d",
 )  # fmt: skip
 def keep_channels(flow: Flow, call: Call) -> None:
-    """Channel by channel, shape of the channels unchanged; spatial sizes may change, so labels there are frozen."""
+    """Channel by channel, shape of the channels unchanged; spatial sizes may change, so labels there are frozen.
+
+    A second output (the places of maxima inside a channel, the mask of a dropout) has the channels of the first.
+    """
     source, out = call.args[0], call.first_out
     kept = [block for block in flow.get(source) if all(source.shape[d] == out.shape[d] for d in block[0])]
     flow.freeze_all([b for b in flow.get(source) if not any(b is k for k in kept)], f"resized by {call.name!r}")
     if is_uniform(flow, source):
         mark_uniform(flow, out)
-    flow.set(out, kept)
+    for tensor in call.out if isinstance(call.out, (tuple, list)) else [out]:
+        flow.set(tensor, kept if tensor.shape == out.shape else [])
+
+
+@register("max_unpool2d", "max_unpool3d")
+def unpool(flow: Flow, call: Call) -> None:
+    """Values go to the places that the second tensor says: channel by channel, so both must have the same channels."""
+    values, places = call.args[:2]
+    why = "unpooled by places of fixed channels"
+    blocks = flow.merge([*flow.get(values), *flow.get(places)], values.shape, why)
+    resized = [block for block in blocks if any(values.shape[d] != call.out.shape[d] for d in block[0])]
+    unmatched = [b for tensor in (values, places) for b in blocks_met_unlabelled(flow, tensor, values, blocks)]
+    flow.freeze_all([*resized, *unmatched], why)
+    flow.set(call.out, [b for b in blocks if not any(b is other for other in (*resized, *unmatched))])
 
 
 @register("avg_pool2d", "avg_pool3d")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -10,7 +11,6 @@ from torch import Tensor
 from autoprune.engine.graph import Ints
 from autoprune.engine.labels.blocks import FIXED, Block, renumber, reshape
 from autoprune.engine.labels.flow import Call, Flow
-from autoprune.engine.rules.elementwise import blocks_met_unlabelled
 from autoprune.engine.rules.new_tensors import is_uniform, label_uniform
 from autoprune.engine.rules.registry import register
 
@@ -133,79 +133,6 @@ def unfold(flow: Flow, call: Call) -> None:
     dim = call.args[1] % source.dim()
     flow.freeze_all([b for b in flow.get(source) if dim in b[0]], "windows over the channels")
     flow.set(call.out, [b for b in flow.get(source) if dim not in b[0]])
-
-
-@register("index_select")
-def select_by_number(flow: Flow, call: Call) -> None:
-    """Whole rows picked by number along one dimension: channels there must stay."""
-    source = call.args[0]
-    dim = call.args[1] % source.dim()
-    blocks = flow.get(source)
-    flow.freeze_all([b for b in blocks if dim in b[0]], f"channels are picked by number in {call.name!r}")
-    flow.freeze_all(flow.get(call.args[2]), f"numbers in {call.name!r}")
-    flow.set(call.out, [b for b in blocks if dim not in b[0]])
-
-
-@register(
-    "gather", "take_along_dim", "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_reduce"
-)
-def pick_by_number(flow: Flow, call: Call) -> None:
-    """Entries picked, or written, by number along one dimension: channels there must stay; others meet at their places.
-
-    Of `gather` and `scatter` the numbers too have the shape of what they pick, of `index_add` and the like they are a
-    list.
-    """
-    why, out = f"channels are picked by number in {call.name!r}", call.out
-    dim = call.args[1] % max(call.args[0].dim(), 1)
-    meeting = [tensor for tensor in call.tensors() if tensor.dim() == out.dim()]
-    blocks: list[Block] = []
-    for tensor in call.tensors():
-        for block in flow.get(tensor):
-            fits = any(tensor is other for other in meeting) and dim not in block[0]
-            if fits and all(out.shape[d] == tensor.shape[d] for d in block[0]):
-                blocks.append(block)
-            else:
-                flow.freeze(block[1], why)
-    blocks = flow.merge(blocks, out.shape, why)
-    unmatched = [b for tensor in meeting for b in blocks_met_unlabelled(flow, tensor, out, blocks)]
-    flow.freeze_all(unmatched, why)
-    flow.set(out, [block for block in blocks if not any(block is other for other in unmatched)])
-
-
-@register("index", "_unsafe_index")
-def index(flow: Flow, call: Call) -> None:
-    """Advanced indexing: indexed dimensions become those of the index tensors; labels on the others follow."""
-    source, indices = call.args[0], call.args[1]
-    indexed = [d for d, i in enumerate(indices) if i is not None]
-    joined = indexed == list(range(indexed[0], indexed[-1] + 1))
-    width = call.out.dim() - (source.dim() - len(indexed))
-    rest = [d for d in range(source.dim()) if d not in indexed]
-    start = indexed[0] if joined else 0
-    places = [i if i < start else i + width for i in range(len(rest))]
-    blocks = flow.get(source)
-    flow.freeze_all([b for b in blocks if set(b[0]) & set(indexed)], "channels are picked by number in 'index'")
-    flow.set(call.out, renumber(blocks, dict(zip(rest, places, strict=True))))
-
-
-@register("index_put")
-def index_put(flow: Flow, call: Call) -> None:
-    """`a[i] = b`, whole rows: b's labels meet a's, if a has any or its entries are all alike; else they must stay."""
-    target, indices, values = call.args[:3]
-    blocks = flow.get(target)
-    rows = [d for d, i in enumerate(indices) if i is not None] == [0] and values.dim() == target.dim()
-    if rows and (blocks or is_uniform(flow, target)) and not any(0 in b[0] for b in (*blocks, *flow.get(values))):
-        flow.set(call.out, flow.merge([*blocks, *flow.get(values)], target.shape, "written over fixed entries"))
-        return
-    for tensor in call.tensors():
-        flow.freeze_all(flow.get(tensor), "written by number in 'index_put'")
-
-
-@register("embedding")
-def embedding(flow: Flow, call: Call) -> None:
-    """Rows of the weight (V, D) by number: the D go on."""
-    weight, out = call.args[0], call.out
-    flow.freeze_all([b for b in flow.get(weight) if 0 in b[0]], "rows are picked by number in 'embedding'")
-    flow.set(out, renumber(flow.get(weight), {1: out.dim() - 1}))
 
 
 @register("cat", "concat")
