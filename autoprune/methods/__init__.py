@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from autoprune.errors import InputError, check_name
 from autoprune.methods.base.method import Context, Method, Note, Scores, Selection, Stage
+from autoprune.methods.blend import Blend
 from autoprune.methods.bn_scale import BNScale
 from autoprune.methods.dense import Dense
 from autoprune.methods.epruner import EPruner
@@ -38,6 +39,7 @@ METHODS: dict[str, type[Method]] = {
         *(Dense, Random, L1, L2, FPGM, BNScale, Taylor),
         *(SVD, Hinge),
         *(EPruner, Fuzzy),
+        Blend,
         GroupFisher,
         *(L0HQS, GReg1, GReg2, OrthoReg, IncReg, SFP, ASFP, SRFP, ASRFP),
         *(LDRF, ChannelPruning),

@@ -78,7 +78,7 @@ class Fuzzy(Method):
 
     def score(self, context: Context) -> Scores:
         """s(u) = x, the base score as a multiple of its group's mean; 1 where all base scores are 0."""
-        return {group: normalised(values) for group, values in BASES[self.base]().score(context).items()}
+        return {group: normalised(values) for group, values in context.scores_by(BASES[self.base]()).items()}
 
     def select(self, context: Context, scores: Scores, target: Target, allocation: Allocation) -> Selection:
         """What the alpha-cuts that meet the target leave.

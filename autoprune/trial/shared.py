@@ -168,12 +168,16 @@ class SharedState:
         )
 
     def scores(self, method: Method, context: Context, traced: TracedModel | None = None) -> Scores:
-        """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed)."""
+        """The method's scores; those of the dense model are computed once per (method, hyper-parameters, seed).
+
+        So are those of other methods that it builds on, whatever its own hyper-parameters.
+        """
         traced = traced or self.offsets
+        asking = replace(context, find_scores=lambda other: self.scores(other, context, traced))
         if context.model is not traced.model or context.graph is not traced.graph:
-            return method.score(context)
+            return method.score(asking)
         key = stable_hash(["scores", method.name, method, context.seed, traced.grouped])
-        return self._find_once(key, traced, lambda: method.score(context))
+        return self._find_once(key, traced, lambda: method.score(asking))
 
     def allocation(self, allocation: Allocation, traced: TracedModel, graph: ChannelGraph) -> Allocation:
         """What a method sees of an allocation: for `features`, the weights of this graph's groups as `ratios`.

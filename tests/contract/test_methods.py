@@ -37,6 +37,7 @@ CASES = {
     "taylor": {"images": 6},
     "epruner": {},
     "fuzzy": {},
+    "blend": {"l1": 0.7, "fpgm": 0.3, "group_fisher": 0.5, "taylor": 0.0},
     "group_fisher": {"images": 6},
     "greg1": {},
     "greg2": {},

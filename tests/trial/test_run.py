@@ -18,6 +18,7 @@ from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.errors import TargetError
 from autoprune.methods.bn_scale import ScaleRegulariser
+from autoprune.methods.taylor import Taylor
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.outcome import Outcome, Rung
@@ -336,6 +337,29 @@ def test_scores_of_the_dense_model_are_computed_once(shared: SharedState) -> Non
 
     assert shared.scores(method, three) is shared.scores(method, three)
     assert shared.scores(method, three) is not shared.scores(method, four)
+
+
+def test_criteria_that_methods_build_on_are_computed_once(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, calls, score = SharedState.of(task, Runtime(threads=1)), [], Taylor.score
+    monkeypatch.setattr(Taylor, "score", lambda self, context: calls.append(self) or score(self, context))
+    context = shared.context(shared.model, 7)
+    for params in ({"l1": 0.3}, {"l1": 0.7}):
+        shared.scores(methods.build(MethodChoice(name="blend", params=params)), context)
+    shared.scores(methods.build(MethodChoice(name="fuzzy", params={"base": "taylor"})), context)
+    shared.scores(Taylor(), context)
+
+    assert len(calls) == 1
+
+
+def test_of_another_model_they_are_computed_for_it(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, seen, score = SharedState.of(task, Runtime(threads=1)), [], Taylor.score
+    monkeypatch.setattr(Taylor, "score", lambda self, context: seen.append(context.model) or score(self, context))
+    other = task.build(seed=3)
+    blend = methods.build(MethodChoice(name="blend"))
+    for model in (shared.model, other, other):
+        shared.scores(blend, shared.context(model, 7))
+
+    assert [model is other for model in seen] == [False, True, True]
 
 
 # --- latency and constraints ------------------------------------------------------------------------------------------

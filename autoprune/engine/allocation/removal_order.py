@@ -85,23 +85,23 @@ def removal_order(ranked: RankedUnits, widths: WidthGrid, rule: RemovalRule) -> 
         keys = middle / (dense * rule.weights[column])
     else:
         unit = ranked.start[column] + middle.astype(np.int64)
-        keys = ranked.score[unit] / _scale_by_group(ranked, widths, rule.normalise)[column]
+        keys = ranked.score[unit] / scale_by_group(ranked, rule.normalise)[column]
     by_key = np.argsort(keys, kind="stable")
     return RemovalOrder(column[by_key], units[by_key])
 
 
-def _scale_by_group(ranked: RankedUnits, widths: WidthGrid, normalise: str) -> Floats:
-    """What the scores of each group are divided by, shape (prunable groups,)."""
-    size = np.abs(ranked.score)
+def scale_by_group(ranked: RankedUnits, normalise: str) -> Floats:
+    """What the scores of each group are divided by, shape (prunable groups,); see `Allocation.normalise`."""
+    size, count = np.abs(ranked.score), np.diff(ranked.start, append=len(ranked.score))
     match normalise:
         case "mean":
-            scales = np.add.reduceat(size, ranked.start) / widths.dense
+            scales = np.add.reduceat(size, ranked.start) / count
         case "max":
             scales = np.maximum.reduceat(size, ranked.start)
         case "std":
-            mean = np.add.reduceat(ranked.score, ranked.start) / widths.dense
+            mean = np.add.reduceat(ranked.score, ranked.start) / count
             squares = (ranked.score - mean[ranked.column]) ** 2
-            scales = np.sqrt(np.add.reduceat(squares, ranked.start) / widths.dense)
+            scales = np.sqrt(np.add.reduceat(squares, ranked.start) / count)
         case _:
-            scales = np.ones(len(widths.dense))
+            scales = np.ones(len(count))
     return np.where(scales > 0, scales, 1.0)

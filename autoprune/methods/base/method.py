@@ -42,6 +42,7 @@ class Context:
         predict: (model, batch) -> outputs of one forward pass.
         seed: of the recipe.
         regulariser: of the sparsify stage that has just ended, with what it found out; None without such a stage.
+        find_scores: what another method scores here, if somebody keeps that; see `scores_by`.
     """
 
     model: nn.Module
@@ -51,6 +52,11 @@ class Context:
     predict: Callable[[nn.Module, Batch], Any]
     seed: int
     regulariser: Regulariser | None = None
+    find_scores: Callable[[Method], Scores] | None = None
+
+    def scores_by(self, method: Method) -> Scores:
+        """What another method scores here, for methods that build on others; in a study it is computed once."""
+        return method.score(self) if self.find_scores is None else self.find_scores(method)
 
     def passes(self, images: int) -> Iterator[ForwardPass]:
         """One function per batch of `batches(images)`; each runs a model on its batch."""
