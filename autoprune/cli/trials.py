@@ -47,17 +47,19 @@ def prune(args: Namespace) -> None:
 
 
 def _run_again(study: Study, before: Outcome) -> Outcome:
+    from autoprune.study.lineages import lineage, recipes_by_number
     from autoprune.tasks import load_task
-    from autoprune.trial.run import run
+    from autoprune.trial.lineage import run_lineage
     from autoprune.trial.shared import SharedState
 
+    ancestors = [recipe for _, recipe in lineage(before.recipe, recipes_by_number(study.proposals))]
     shared = SharedState.of(load_task(study.config["task"]), _recorded_runtime(study))
     # A trial that completed has kept all constraints; times differ a little, and are not to end it now.
     where = f"{study.folder.config}: constraints"
     limits = read(Constraints, study.config.get("constraints", {}), where) if before.infeasible else None
     latency = Latency(**study.config.get("latency", {})) if before.latency_ms is not None else None
     options = {"id": before.id, "control": before.control}
-    return run(before.recipe, shared, constraints=limits, latency=latency, **options).outcome
+    return run_lineage(ancestors, before.recipe, shared, constraints=limits, latency=latency, **options).outcome
 
 
 def _recorded_runtime(study: Study) -> Any:

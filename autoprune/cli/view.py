@@ -152,6 +152,7 @@ def finalists_table(study: Study) -> list[dict[str, Any]]:
     from autoprune.study import finalists
 
     names = {"flops_ratio": "flops", "validation_std": "+-", "test_std": "+- ", "against_dense": "against dense"}
+    names |= {"reproduced": "over searched"}
     return [{names.get(key, key): value for key, value in row.items()} for row in finalists.rows(study)]
 
 

@@ -2,7 +2,8 @@
 
 A finalist is an `Outcome` with a `member`, the trial whose recipe it trains. The recipe runs as a whole once more, from
 the dense weights on, so the longer recipe chooses its own widths: they meet the same target, and may differ from those
-of the trial. The dense control is a member like the others, which are compared with it.
+of the trial. A recipe that went on from others runs after these, with all their cuts and trainings in order, and they
+share the images. The dense control is a member like the others, which are compared with it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from autoprune.errors import InputError
 from autoprune.recipe import MethodChoice, Recipe, Target
 from autoprune.study.config import Finalists
 from autoprune.study.folder import Study
+from autoprune.study.lineages import lineage, recipes_by_number
 from autoprune.study.outcome import DENSE, Outcome, Proposal
 
 T = TypeVar("T")
@@ -64,8 +66,8 @@ class Finalist:
 
     @property
     def images(self) -> int:
-        """Training images of each run."""
-        return self.runs[0].recipe.training.images
+        """Training images of each run, those of its ancestors included."""
+        return _planned_images([*self.runs[0].ancestors, self.runs[0].recipe])
 
     @property
     def flops_ratio(self) -> float:
@@ -110,8 +112,13 @@ def against_dense(found: Sequence[Finalist]) -> dict[int, float | None]:
 
 
 def rows(study: Study) -> list[dict[str, Any]]:
-    """One row in plain data per member, for tables and JSON; accuracies in [0, 1]."""
+    """One row in plain data per member, for tables and JSON; accuracies in [0, 1].
+
+    `searched` is what the search had found on the validation split, and `reproduced` how far the mean of the runs lies
+    above that.
+    """
     found = by_member(study.finalists)
+    searched = {outcome.id: outcome.accuracy for outcome in study.outcomes}
     above = against_dense(found)
     return [
         {
@@ -119,6 +126,8 @@ def rows(study: Study) -> list[dict[str, Any]]:
             "method": one.method,
             "seeds": len(one.runs),
             "flops_ratio": one.flops_ratio,
+            "searched": searched.get(one.member),
+            "reproduced": _difference(one.validation.mean, searched.get(one.member)),
             "validation": one.validation.mean,
             "validation_std": one.validation.std,
             "test": one.test.mean,
@@ -127,6 +136,10 @@ def rows(study: Study) -> list[dict[str, Any]]:
         }
         for one in found
     ]
+
+
+def _difference(value: float, other: float | None) -> float | None:
+    return None if other is None else value - other
 
 
 def evenly_spread(members: Sequence[T], most: int) -> list[T]:
@@ -145,6 +158,36 @@ class MissingTraining:
     member: int
     proposal: Proposal
 
+    @property
+    def images(self) -> int:
+        """Training images of the recipe and of those that it goes on from."""
+        return _planned_images([*self.proposal.ancestors, self.proposal.recipe])
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trial that is trained again: its recipe, and those that it goes on from, from the dense model on."""
+
+    number: int
+    recipe: Recipe
+    ancestors: tuple[Recipe, ...] = ()
+
+    @property
+    def images(self) -> int:
+        """Training images of all of them."""
+        return _planned_images([*self.ancestors, self.recipe])
+
+    def at_full_length(self, images: int, turn: int, number: int) -> Proposal:
+        """Its training number `turn`, in which all recipes together have so many images, each its share."""
+        seen = [images * recipe.training.images // max(self.images, 1) for recipe in self.ancestors]
+        ancestors = [_with_images(recipe, own, turn) for recipe, own in zip(self.ancestors, seen, strict=True)]
+        return Proposal(
+            id=number,
+            recipe=_with_images(self.recipe, images - sum(seen), turn),
+            control=self.recipe.method.name == DENSE,
+            ancestors=tuple(ancestors),
+        )
+
 
 def to_train(study: Study, wanted: Finalists) -> list[MissingTraining]:
     """The missing trainings: every seed of the dense control and of the chosen members, seed after seed.
@@ -155,28 +198,28 @@ def to_train(study: Study, wanted: Finalists) -> list[MissingTraining]:
     Raises:
         InputError: the front is empty, or there are finalists of another length.
     """
-    chosen = _chosen_members(study, wanted.most)
-    members = [_dense_control(study), *chosen]
-    images = _training_images(study, wanted.images, [recipe for _, recipe in members])
+    members = [_dense_control(study), *_chosen_members(study, wanted.most)]
+    images = _training_images(study, wanted.images, members)
     done = {(run.member, run.recipe.seed) for run in study.finalists if run.completed}
     first = max((run.id for run in study.finalists), default=-1) + 1
-    turns = range(wanted.seeds)
-    jobs = [(member, _at_full_length(recipe, images, turn)) for turn in turns for member, recipe in members]
-    missing = [(member, recipe) for member, recipe in jobs if (member, recipe.seed) not in done]
+    jobs = [(member, turn) for turn in range(wanted.seeds) for member in members]
+    missing = [(member, turn) for member, turn in jobs if (member.number, _seed(member.recipe, turn)) not in done]
     return [
-        MissingTraining(member, Proposal(id=number, recipe=recipe, control=recipe.method.name == DENSE))
-        for number, (member, recipe) in enumerate(missing, first)
+        MissingTraining(member.number, member.at_full_length(images, turn, number))
+        for number, (member, turn) in enumerate(missing, first)
     ]
 
 
-def _chosen_members(study: Study, most: int) -> list[tuple[int, Recipe]]:
+def _chosen_members(study: Study, most: int) -> list[Member]:
     if not study.front:
         allowed = "a study in which something that was pruned has completed"
         raise InputError("the front is empty: nothing to train again", where=str(study.folder.path), allowed=allowed)
-    return [(member.id, member.recipe) for member in evenly_spread(study.front, most)]
+    recipes = recipes_by_number(study.proposals)
+    chosen = evenly_spread(study.front, most)
+    return [Member(one.id, one.recipe, tuple(r for _, r in lineage(one.recipe, recipes))) for one in chosen]
 
 
-def _dense_control(study: Study) -> tuple[int, Recipe]:
+def _dense_control(study: Study) -> Member:
     """The number and recipe of the dense control.
 
     It is the search's own control, trained with the middle of every range. A search without controls
@@ -184,26 +227,38 @@ def _dense_control(study: Study) -> tuple[int, Recipe]:
     """
     for proposal in study.proposals:
         if proposal.control and proposal.recipe.method.name == DENSE:
-            return proposal.id, proposal.recipe
+            return Member(proposal.id, proposal.recipe)
     if not study.proposals:
         what = "there is no recipe whose training a dense control could have"
         raise InputError(what, where=str(study.folder.proposals))
     first = min(study.proposals, key=lambda proposal: proposal.id).recipe
-    return CONTROL, replace(first, method=MethodChoice(name=DENSE), target=Target())
+    return Member(CONTROL, replace(first, method=MethodChoice(name=DENSE), target=Target()))
 
 
-def _training_images(study: Study, wanted: int | None, recipes: Sequence[Recipe]) -> int:
-    """Training images of a finalist: as many as wanted, else as the finalists so far had, else the default."""
-    known = next((run.recipe.training.images for run in study.finalists if run.completed), None)
+def _training_images(study: Study, wanted: int | None, members: Sequence[Member]) -> int:
+    """Training images of a finalist: as many as wanted, else as the finalists so far had, else the default.
+
+    A member that has had more images than the default along its lineage gets them here too, and so do all others.
+    """
+    known = next((_planned_images([*run.ancestors, run.recipe]) for run in study.finalists if run.completed), None)
     if wanted is not None and known not in (None, wanted):
         raise InputError(
             f"{wanted} training images: the finalists of this study have {known}, and the test split is read once",
             where=str(study.folder.finalists),
             allowed=f"{known}, or another folder",
         )
-    return wanted or known or TIMES_LONGER * max(recipe.training.images for recipe in recipes)
+    longest = max(member.recipe.training.images for member in members)
+    return wanted or known or max(TIMES_LONGER * longest, *(member.images for member in members))
 
 
-def _at_full_length(recipe: Recipe, images: int, turn: int) -> Recipe:
+def _planned_images(recipes: Sequence[Recipe]) -> int:
+    return sum(recipe.training.images for recipe in recipes)
+
+
+def _with_images(recipe: Recipe, images: int, turn: int) -> Recipe:
     training = replace(recipe.training, images=images, rungs=(1.0,))
-    return replace(recipe, training=training, seed=(recipe.seed + turn) % 2**32)
+    return replace(recipe, training=training, seed=_seed(recipe, turn))
+
+
+def _seed(recipe: Recipe, turn: int) -> int:
+    return (recipe.seed + turn) % 2**32

@@ -94,8 +94,10 @@ class Outcome:
         legs: the run intervals of its segments; several if it paused.
         notes: what the method had to tell about its cuts, such as `gap_violated`.
         control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).
+        ancestor_images: training images of all trials that it goes on from, see `Recipe.parent`.
         member: of a finalist, the number of the trial whose recipe it trains again (-1: a dense control that the search
             had none of); None for trials of a search.
+        ancestors: of a finalist, the recipes of its member's lineage, which it has run before its own.
         test_accuracy: of a finalist, on the test split, in [0, 1]; no trial of a search looks at that.
     """
 
@@ -119,13 +121,25 @@ class Outcome:
     worker: str = ""
     legs: tuple[RunInterval, ...] = ()
     error: str | None = None
+    ancestor_images: int = 0
     member: int | None = None
+    ancestors: tuple[Recipe, ...] = ()
     test_accuracy: float | None = None
 
     @property
     def completed(self) -> bool:
         """Whether the outcome may enter a front: it ran to the end of its recipe."""
         return self.status == "completed"
+
+    @property
+    def own_images(self) -> int:
+        """Training images that the trial has seen by its last rung, without those of its ancestors."""
+        return self.rungs[-1].images if self.rungs else 0
+
+    @property
+    def lineage_images(self) -> int:
+        """Training images of the trial and of all that it goes on from."""
+        return self.ancestor_images + self.own_images
 
     @property
     def infeasible(self) -> bool:
@@ -155,20 +169,25 @@ class Outcome:
 
     def to_json(self) -> str:
         """One line of JSON, without the newline; NaN and infinity are refused."""
-        return json.dumps({**to_plain(self), "recipe": self.recipe.to_dict()}, allow_nan=False)
+        return json.dumps({**to_plain(self), **_recipes_to_plain(self)}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str, where: str = "outcome", read_recipe: ReadRecipe = Recipe.from_dict) -> Outcome:
         """The inverse of `to_json`; raises `InputError` on anything else."""
         data = parse_line(line, where)
-        return read(cls, {**data, "recipe": read_recipe(data.get("recipe"), f"{where}.recipe")}, where)
+        return read(cls, {**data, **_read_recipes(data, where, read_recipe)}, where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
     """A recipe that was handed out; one JSON line of `proposals.jsonl`.
 
-    `params` and `distributions` are the sampler's own words for the recipe, so that a resumed search can replay it.
+    Fields:
+        params, distributions: the sampler's own words for the recipe, so that a resumed search can replay it.
+        proposed: seconds since the study began.
+        expected: of a search along lineages, the accuracy that was expected of the recipe when it was handed out.
+        ancestors: recipes that are run before it, each from what the one before has left; empty where the recipe
+            starts from the dense model, or its parent's model is there to go on from.
     """
 
     id: int
@@ -177,13 +196,27 @@ class Proposal:
     distributions: Mapping[str, Any] = field(default_factory=dict)
     proposed: float = 0.0
     control: bool = False
+    expected: float | None = None
+    ancestors: tuple[Recipe, ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON, without the newline."""
-        return json.dumps({**to_plain(self), "recipe": self.recipe.to_dict()}, allow_nan=False)
+        return json.dumps({**to_plain(self), **_recipes_to_plain(self)}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str, where: str = "proposal", read_recipe: ReadRecipe = Recipe.from_dict) -> Proposal:
         """The inverse of `to_json`; raises `InputError` on anything else."""
         data = parse_line(line, where)
-        return read(cls, {**data, "recipe": read_recipe(data.get("recipe"), f"{where}.recipe")}, where)
+        return read(cls, {**data, **_read_recipes(data, where, read_recipe)}, where)
+
+
+def _recipes_to_plain(line: Outcome | Proposal) -> dict[str, Any]:
+    return {"recipe": line.recipe.to_dict(), "ancestors": [recipe.to_dict() for recipe in line.ancestors]}
+
+
+def _read_recipes(data: Mapping[str, Any], where: str, read_recipe: ReadRecipe) -> dict[str, Any]:
+    ancestors = data.get("ancestors", ())
+    return {
+        "recipe": read_recipe(data.get("recipe"), f"{where}.recipe"),
+        "ancestors": tuple(read_recipe(recipe, f"{where}.ancestors") for recipe in ancestors),
+    }

@@ -78,7 +78,7 @@ class Fake:
     rungs: tuple[float, ...] = (0.0,)
     final: bool = False
 
-    def run(self, proposal, report, scratch):
+    def run(self, proposal, report, scratch, parent):
         started = self.clock.now()
         if self.ran is not None:
             with self.ran.open("a") as file:

@@ -53,6 +53,10 @@ class StudyActor:
         """Write a model into the study folder."""
         self.models.write(number, files)
 
+    def load_model(self, number: int) -> dict[str, bytes]:
+        """The model of a trial that another one goes on from."""
+        return self.models.read(number)
+
     def store_state(self, number: int, files: Mapping[str, bytes]) -> None:
         """Write what a paused trial goes on from into the study folder."""
         self.states.write(number, files)

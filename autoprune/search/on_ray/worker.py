@@ -76,14 +76,25 @@ class TrialWorker(tune.Trainable):
         with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
             if segment.resumed:
                 fill(Path(folder), ray.get(self.study_actor.load_state.remote(number)))
-            evaluation = run_segment(
-                evaluator, segment, self._may_go_on, self.clock, Path(folder), _name_of_this_process()
-            )
+            with self._model_of(segment.parent) as parent:
+                evaluation = run_segment(
+                    evaluator, segment, self._may_go_on, self.clock, Path(folder), parent, _name_of_this_process()
+                )
             if evaluation.outcome.status == "paused":
                 ray.get(self.study_actor.store_state.remote(number, read_files(Path(folder))))
         if evaluation.files:
             ray.get(self.study_actor.store_model.remote(number, dict(evaluation.files)))
         return evaluation
+
+    @contextmanager
+    def _model_of(self, number: int | None) -> Iterator[Path | None]:
+        """A folder with the model of a trial, as the study folder has it."""
+        if number is None:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix="autoprune-parent-") as folder:
+            fill(Path(folder), ray.get(self.study_actor.load_model.remote(number)))
+            yield Path(folder)
 
     def _may_go_on(self, _rung: Rung, _ratios: Mapping[str, float]) -> bool:
         """Whether there is time left at a rung; the driver has sent the moment when running trials stop."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler
 from optuna.trial import TrialState, create_trial
 
+from autoprune.errors import InputError
 from autoprune.recipe import Recipe
 from autoprune.search.proposing.first_recipes import Middle, Params, first_recipes
+from autoprune.search.proposing.lineage_planner import TRAINED, LineagePlanner, offers_lineages, without_steps
 from autoprune.search.proposing.samplers import SAMPLERS
 from autoprune.study.config import Sampler
 from autoprune.study.constraints import Constraints
@@ -45,6 +48,10 @@ class Proposer:
     The order: recipes that were handed out before a crash and have no outcome; the controls (`dense` and `random`);
     the plan (`first_recipes.first_recipes`); then the sampler's own.
 
+    In a space with `weights: front` the lineage policy says where a recipe starts and what it may cost, plan or not,
+    and the sampler how it prunes; what it is told then is how far the accuracy lay above what was expected, since
+    accuracy itself is the parent's more than the recipe's.
+
     Args:
         space: bound to the model.
         objectives: accuracy and the cost ratios to trade off.
@@ -52,6 +59,7 @@ class Proposer:
         sampler: its name, after how many recipes it takes over, and what comes before.
         seed: of the sampler and of recipes whose space has no seed.
         controls: whether the controls come first.
+        dense_accuracy: of the model as it was handed in; needed where recipes go on from the front.
         proposals, outcomes: the logs of an earlier run, in the order they were written.
     """
 
@@ -64,14 +72,17 @@ class Proposer:
         sampler: Sampler | None = None,
         seed: int = 0,
         controls: bool = True,
+        dense_accuracy: float | None = None,
         proposals: Iterable[Proposal] = (),
         outcomes: Iterable[Outcome] = (),
     ) -> None:
         self.space, self.objectives, self.seed = space, tuple(objectives), seed
         self._constraints, self._sampler = constraints or Constraints(), sampler or Sampler()
         self._controls = CONTROLS if controls else 0
-        self._plan = first_recipes(space, self._sampler, seed)
-        self._study = _create_study(self.objectives)
+        self._planner = _open_planner(space, dense_accuracy)
+        plan = first_recipes(space, self._sampler, seed)
+        self._plan = without_steps(self._planner, plan) if self._planner else plan
+        self._study = _create_study(("accuracy",) if self._planner else self.objectives)
         self._numbers: dict[int, int] = {}
         self._repeats: dict[str, int] = {}
         self._again: deque[Proposal] = deque()
@@ -102,13 +113,39 @@ class Proposer:
         if self._again:
             return self._again.popleft()
         number, self._count = self._count, self._count + 1
+        proposal = self._propose(number, now)
+        if self._planner is not None:
+            self._planner.record_proposal(proposal)
+        return proposal
+
+    def parents(self) -> set[int]:
+        """The trials that a recipe may go on from, and whose models are therefore needed."""
+        return set() if self._planner is None else self._planner.parents()
+
+    def _propose(self, number: int, now: float) -> Proposal:
         if number < self._controls:
             return self._propose_control(number, now)
         planned = number - self._controls
-        return self._ask_sampler(number, now, self._plan[planned] if planned < len(self._plan) else None)
+        plan = self._plan[planned] if planned < len(self._plan) else None
+        if self._planner is None:
+            return self._ask_sampler(number, now, plan)
+        return self._propose_step(self._planner, number, now, plan or {})
+
+    def _propose_step(self, planner: LineagePlanner, number: int, now: float, plan: Params) -> Proposal:
+        """A recipe along a lineage; one that trains on without a cut leaves the sampler nothing to choose."""
+        step = planner.next_step()
+        if not planner.is_cut(step):
+            recipe = planner.train_on(step, self.seed)
+            return Proposal(id=number, recipe=recipe, proposed=now, expected=step.expected)
+        asked = self._ask_sampler(
+            number, now, planner.settle(step, plan), recipe_of=lambda plain: planner.descend(step, plain, self.seed)
+        )
+        return replace(asked, expected=step.expected)
 
     def tell(self, outcome: Outcome) -> None:
         """Learn from an outcome; that of a recipe outside the space, such as a control, is left alone."""
+        if self._planner is not None:
+            self._planner.record_outcome(outcome)
         number = self._numbers.pop(outcome.id, None)
         if number is not None:
             self._tell_constraints(number, outcome)
@@ -140,6 +177,9 @@ class Proposer:
 
     def _objective_values(self, outcome: Outcome) -> list[float] | None:
         """The objectives in order; None unless the recipe ran to its end and every one is a number."""
+        if self._planner is not None:
+            surprise = self._planner.surprise(outcome) if outcome.completed else None
+            return None if surprise is None or not math.isfinite(surprise) else [surprise]
         ratios = {"accuracy": outcome.accuracy} | outcome.costs
         values = [ratios[name] for name in self.objectives]
         if not outcome.completed or any(value is None or not math.isfinite(value) for value in values):
@@ -153,18 +193,32 @@ class Proposer:
         plain = self.space.walk(middle)
         if number == 1 and plain["method"]["name"] == RANDOM:
             return self._ask_sampler(number, now, middle.params, control=True)
+        if self._planner is not None:
+            plain |= {"weights": TRAINED}
         plain |= {"method": {"name": RANDOM}} if number == 1 else {"method": {"name": DENSE}, "target": {}}
         return Proposal(id=number, recipe=self._with_own_seed(plain), proposed=now, control=True)
 
-    def _ask_sampler(self, number: int, now: float, planned: Params | None, *, control: bool = False) -> Proposal:
-        """A recipe that the sampler knows of; what `planned` leaves open is the sampler's choice."""
+    def _ask_sampler(
+        self,
+        number: int,
+        now: float,
+        planned: Params | None,
+        *,
+        control: bool = False,
+        recipe_of: Callable[[dict[str, Any]], Recipe] | None = None,
+    ) -> Proposal:
+        """A recipe that the sampler knows of; what `planned` leaves open is the sampler's choice.
+
+        Args:
+            recipe_of: makes the recipe of the space's plain data; by default the recipe that they say.
+        """
         if planned is not None:
             self._study.enqueue_trial(dict(planned))
         sampler = self._study.sampler = self._make_sampler(number)
         trial = self._study.ask()
         self._numbers[number] = trial.number
         self._enrol_in_generation(number, sampler)
-        recipe = self._with_own_seed(self.space.walk(trial))
+        recipe = (recipe_of or self._with_own_seed)(self.space.walk(trial))
         words = {name: json.loads(distribution_to_json(kind)) for name, kind in trial.distributions.items()}
         return Proposal(
             id=number, recipe=recipe, params=trial.params, distributions=words, proposed=now, control=control
@@ -205,8 +259,10 @@ class Proposer:
     def _restore_proposal(self, proposal: Proposal) -> None:
         """Put a proposal into the study as it was when it had been asked for."""
         self._count = max(self._count, proposal.id + 1)
+        if self._planner is not None:
+            self._planner.record_proposal(proposal)
         self._count_repeats(proposal.recipe)
-        if proposal.control and not proposal.distributions:
+        if not proposal.distributions and (proposal.control or self._planner is not None):
             return
         kinds = {name: json_to_distribution(json.dumps(kind)) for name, kind in proposal.distributions.items()}
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=dict(proposal.params), distributions=kinds))
@@ -222,6 +278,14 @@ class Proposer:
         if isinstance(sampler, NSGAIISampler | NSGAIIISampler):
             trial = self._study.get_trials(deepcopy=False)[self._numbers[number]]
             sampler.get_parent_population(self._study, sampler.get_trial_generation(self._study, trial))
+
+
+def _open_planner(space: Space, dense_accuracy: float | None) -> LineagePlanner | None:
+    if not offers_lineages(space):
+        return None
+    if dense_accuracy is None:
+        raise InputError("recipes that go on from the front need the dense model's accuracy", where="space.weights")
+    return LineagePlanner(space, dense_accuracy)
 
 
 def _create_study(objectives: Sequence[str]) -> optuna.Study:

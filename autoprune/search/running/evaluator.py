@@ -27,7 +27,7 @@ class Evaluation:
 class Evaluator(Protocol):
     """Runs trials, one after the other, in one process."""
 
-    def run(self, proposal: Proposal, report: Report, scratch: Path | None) -> Evaluation:
+    def run(self, proposal: Proposal, report: Report, scratch: Path | None, parent: Path | None) -> Evaluation:
         """Run one recipe until its end or until `report` says no; a failure is an outcome with status `failed`.
 
         Args:
@@ -35,6 +35,7 @@ class Evaluator(Protocol):
             report: hears of every rung.
             scratch: holds what the trial goes on from, if it paused before, and what it leaves to go on from; None =
                 the trial does not pause.
+            parent: folder with the model that the recipe goes on from; None = it starts from the dense model.
         """
 
 
@@ -43,12 +44,17 @@ OpenEvaluator = Callable[[StudyClock, Store], Evaluator]
 
 
 def run_safely(
-    evaluator: Evaluator, proposal: Proposal, report: Report, clock: StudyClock, scratch: Path | None = None
+    evaluator: Evaluator,
+    proposal: Proposal,
+    report: Report,
+    clock: StudyClock,
+    scratch: Path | None = None,
+    parent: Path | None = None,
 ) -> Evaluation:
     """Run one trial; whatever goes wrong becomes an outcome, and so does an accuracy that is NaN."""
     started = clock.now()
     try:
-        evaluation = evaluator.run(proposal, report, scratch)
+        evaluation = evaluator.run(proposal, report, scratch, parent)
     except Exception as error:  # noqa: BLE001 - the search goes on whatever a method does
         reason = describe_error(error)
     else:

@@ -29,7 +29,7 @@ from autoprune.study.outcome import Outcome, Proposal
 def with_longer_timeout(config: StudyConfig, study: Study, entries: Sequence[MissingTraining]) -> StudyConfig:
     """The configuration for these trainings: a trial may take as many times longer as it has more images."""
     longest = max(proposal.recipe.training.images for proposal in study.proposals)
-    times = max((entry.proposal.recipe.training.images / max(longest, 1) for entry in entries), default=1.0)
+    times = max((entry.images / max(longest, 1) for entry in entries), default=1.0)
     minutes = config.resources.trial_timeout_minutes * max(times, 1.0)
     return replace(config, resources=replace(config.resources, trial_timeout_minutes=minutes))
 
@@ -152,7 +152,7 @@ class FinalRetraining(Dispatcher):
 
     def _affords_next(self) -> bool:
         """Whether the next training would end before the deadline."""
-        images, estimates = self._queue[0].proposal.recipe.training.images, self.budget.estimates
+        images, estimates = self._queue[0].images, self.budget.estimates
         seconds = estimates.until_training() + estimates.training(images)
         return self.budget.affords(seconds, images, self.clock.now())
 

@@ -63,7 +63,8 @@ def _run_segment(dispatcher: Dispatcher, evaluator: Evaluator, segment: TrialSeg
     with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
         if segment.resumed:
             fill(Path(folder), dispatcher.states.read(number))
-        evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder))
+        parent = None if segment.parent is None else dispatcher.models.path / str(segment.parent)
+        evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder), parent)
         if evaluation.outcome.status == "paused":
             dispatcher.states.write(number, read_files(Path(folder)))
     if evaluation.files:

@@ -25,6 +25,11 @@ class TrialSegment:
     until: float = 1.0
     resumed: bool = False
 
+    @property
+    def parent(self) -> int | None:
+        """The trial whose model the worker needs."""
+        return None if self.proposal.ancestors else self.proposal.recipe.parent
+
     def to_plain(self) -> dict[str, Any]:
         """What a worker is sent; `TrialSegment.from_plain(segment.to_plain()) == segment`."""
         return {"proposal": self.proposal.to_json(), "pause": self.until, "resumed": self.resumed}
@@ -37,13 +42,20 @@ class TrialSegment:
 
 
 def run_segment(
-    evaluator: Evaluator, segment: TrialSegment, report: Report, clock: StudyClock, scratch: Path, worker: str = ""
+    evaluator: Evaluator,
+    segment: TrialSegment,
+    report: Report,
+    clock: StudyClock,
+    scratch: Path,
+    parent: Path | None = None,
+    worker: str = "",
 ) -> Evaluation:
     """Run one segment; a trial that comes as far as the rung where its segment ends has the status `paused`.
 
     Args:
         report: hears of every rung; False = stop for good, as the time is over.
         scratch: holds the files of `states/<id>` if the segment is resumed, else nothing.
+        parent: folder with the model of `segment.parent`, if it has one.
         worker: name of the process that runs it.
     """
     paused = False
@@ -55,7 +67,8 @@ def run_segment(
         return goes_on and not paused
 
     may_pause, began = segment.resumed or segment.until < 1, clock.now()
-    evaluation = run_safely(evaluator, segment.proposal, report_or_pause, clock, scratch if may_pause else None)
+    kept = scratch if may_pause else None
+    evaluation = run_safely(evaluator, segment.proposal, report_or_pause, clock, kept, parent)
     interval = RunInterval(worker=worker, started=began, finished=clock.now())
     outcome = replace(evaluation.outcome, worker=worker, legs=(interval,))
     if outcome.status == "stopped" and paused:

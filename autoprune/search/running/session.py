@@ -22,6 +22,7 @@ from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.running.study_progress import FrontPoint, SearchInterrupted, StudyProgress, View, count_ended
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder, load_study
+from autoprune.study.lineages import lineage, needed_parents, recipes_by_number
 from autoprune.study.log import append_line, repair_tail
 from autoprune.study.outcome import Outcome, Proposal
 from autoprune.study.pareto import candidates, front
@@ -62,7 +63,7 @@ class Session(Dispatcher):
         study = study or load_study(folder.path)
         self.outcomes = list(study.outcomes)
         self.dense_accuracy = (study.config.get("dense") or {}).get("accuracy")
-        self.proposer = _open_proposer(config, space, study)
+        self.proposer = _open_proposer(config, space, study, self.dense_accuracy)
         halving = SuccessiveHalving(pausing_shares(space) if config.cascade.keep < 1 else (), config.cascade.keep)
         self.paused = PausedTrials(halving, config.objectives)
         self._proposals = {proposal.id: proposal for proposal in study.proposals}
@@ -111,7 +112,11 @@ class Session(Dispatcher):
         if self.running.pop(outcome.id, None) is None:
             return
         before = self.paused.at_last_pause(outcome.id)
-        outcome = replace(outcome, legs=(*(before.legs if before else ()), *outcome.legs))
+        outcome = replace(
+            outcome,
+            legs=(*(before.legs if before else ()), *outcome.legs),
+            ancestor_images=self._images_of_ancestors(outcome),
+        )
         self.budget.end(outcome)
         if outcome.status == "paused":
             append_line(self.folder.paused, outcome.to_json())
@@ -190,6 +195,12 @@ class Session(Dispatcher):
         until = self._admission.next_pause(outcome.rungs[-1].share, self.clock.now())
         return TrialSegment(proposal=self._proposals[number], until=until, resumed=True)
 
+    def _images_of_ancestors(self, outcome: Outcome) -> int:
+        """Training images of all trials that this one goes on from."""
+        recipes = recipes_by_number(self._proposals.values())
+        numbers = {number for number, _ in lineage(outcome.recipe, recipes)}
+        return sum(past.own_images for past in self.outcomes if past.id in numbers)
+
     def _is_hopeless(self) -> bool:
         """Whether so many trials failed, and nothing else happened, that the search is given up."""
         return len(self.outcomes) >= HOPELESS and all(outcome.status == "failed" for outcome in self.outcomes)
@@ -206,7 +217,7 @@ class Session(Dispatcher):
         self.refresh()
 
     def _remove_unwanted_models(self) -> None:
-        """Keep the models of the front and of the controls; the disk stays bounded.
+        """Keep the models of the front and of the controls, and those that trials go on from; the disk stays bounded.
 
         A model whose outcome is not noted yet was written a moment ago by a worker, or a crash came in between: then
         the trial runs again and writes it anew.
@@ -214,6 +225,7 @@ class Session(Dispatcher):
         wanted = {member.id for member in front(self.outcomes, self.config.objectives)}
         wanted |= {outcome.id for outcome in self.outcomes if outcome.control and outcome.completed}
         ended = {outcome.id for outcome in self.outcomes}
+        wanted |= self.proposer.parents() | needed_parents(self._proposals.values(), ended)
         self.models.remove(self.models.numbers() & ended - wanted)
 
     def _replay_logs(self, study: Study) -> None:
@@ -240,7 +252,7 @@ class Session(Dispatcher):
         return (left + len(self.running) / 2) * per_trial / at_once
 
 
-def _open_proposer(config: StudyConfig, space: Space, study: Study) -> Proposer:
+def _open_proposer(config: StudyConfig, space: Space, study: Study, dense_accuracy: float | None) -> Proposer:
     return Proposer(
         space,
         objectives=config.objectives,
@@ -248,6 +260,7 @@ def _open_proposer(config: StudyConfig, space: Space, study: Study) -> Proposer:
         sampler=config.sampler,
         seed=config.seed,
         controls=config.controls,
+        dense_accuracy=dense_accuracy,
         proposals=study.proposals,
         outcomes=study.outcomes,
     )

@@ -107,11 +107,12 @@ class TaskEvaluator:
         self.shared, self.clock, self.final = shared, clock, final
         self.constraints, self.latency = constraints, latency
 
-    def run(self, proposal: Proposal, report: Report, scratch: Path | None) -> Evaluation:
+    def run(self, proposal: Proposal, report: Report, scratch: Path | None, parent: Path | None) -> Evaluation:
         """Run one recipe until its end or until `report` says no."""
-        from autoprune.trial import run
+        from autoprune.trial.lineage import run_lineage
 
-        done = run.run(
+        done = run_lineage(
+            proposal.ancestors,
             proposal.recipe,
             self.shared,
             report,
@@ -119,22 +120,23 @@ class TaskEvaluator:
             control=proposal.control,
             clock=self.clock.now,
             scratch=scratch,
+            parent=parent,
             final=self.final,
             constraints=None if self.final else self.constraints,  # a finalist has kept them already
             latency=self.latency,
         )
-        if done.model is None or done.keep is None or not done.outcome.completed:
+        if done.model is None or done.remains is None or not done.outcome.completed:
             return Evaluation(outcome=done.outcome)
         return Evaluation(outcome=done.outcome, files=self._write_artefact(done))
 
     def _write_artefact(self, done: Any) -> dict[str, bytes]:
         """The artefact as `artifact.save` writes it, without a folder that driver and worker would have to share."""
-        from autoprune.engine.surgery import artifact
+        from autoprune.trial.pruned_model import save_pruned
 
         folder = Path(tempfile.mkdtemp(prefix="autoprune-model-"))
         try:
             info = {"outcome": json.loads(done.outcome.to_json()), "task": dict(self.shared.task.spec)}
-            artifact.save(folder / "model", done.model, done.graph, done.keep, info=info)
+            save_pruned(folder / "model", done.model, done.remains, info)
             return {path.name: path.read_bytes() for path in sorted((folder / "model").iterdir())}
         finally:
             shutil.rmtree(folder)

@@ -118,10 +118,10 @@ def test_a_retraining_in_which_everything_fails_says_why(study):
 
 def test_an_interrupted_retraining_says_how_to_go_on(study):
     class Interrupting(fakes.Fake):
-        def run(self, proposal, report, scratch):
+        def run(self, proposal, report, scratch, parent):
             if proposal.id == 2:
                 raise KeyboardInterrupt
-            return super().run(proposal, report, scratch)
+            return super().run(proposal, report, scratch, parent)
 
     retraining = fakes.open_retraining(study, Finalists(seeds=1))
     in_process.run(retraining, Interrupting(retraining.clock, 0.0, None, final=True), trial_timeout=60.0)

@@ -22,12 +22,12 @@ def test_the_deadline_ends_handing_out_and_the_grace_stops_what_runs(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=9), limits=limits)
 
     class Slow(fakes.Fake):
-        def run(self, proposal, report, scratch):
+        def run(self, proposal, report, scratch, parent):
             if proposal.id == 2:
                 session.clock = StudyClock(session.clock.origin - 1050)
             if proposal.id == 3:
                 session.clock = StudyClock(session.clock.origin - 1050)
-            return super().run(proposal, report, scratch)
+            return super().run(proposal, report, scratch, parent)
 
     in_process.run(session, Slow(session.clock, 0.0, None), trial_timeout=1e4)
 
@@ -57,10 +57,10 @@ def ctrl_c_interrupts():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_what_it_has_and_says_how_to_go_on(tmp_path, number):
     class Interrupting(fakes.Fake):
-        def run(self, proposal, report, scratch):
+        def run(self, proposal, report, scratch, parent):
             if proposal.id == 3:
                 os.kill(os.getpid(), number)
-            return super().run(proposal, report, scratch)
+            return super().run(proposal, report, scratch, parent)
 
     session = fakes.open_session(tmp_path, fakes.study_config(trials=9))
     in_process.run(session, Interrupting(session.clock, 0.0, None), trial_timeout=60.0)

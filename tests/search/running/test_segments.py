@@ -21,7 +21,7 @@ def run(segment, scratch, *, goes_on=lambda rung: True, **options):
         return goes_on(rung)
 
     evaluator = fakes.OpenFake(rungs=RUNGS, **options)(CLOCK)
-    return run_segment(evaluator, segment, report, CLOCK, Path(scratch), "here:7").outcome, reported
+    return run_segment(evaluator, segment, report, CLOCK, Path(scratch), worker="here:7").outcome, reported
 
 
 @pytest.mark.parametrize("more", [{}, {"until": 0.25, "resumed": True}])

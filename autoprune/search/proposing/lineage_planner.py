@@ -1,0 +1,143 @@
+"""Lineage planner: keeps what the lineage policy chooses from, as proposals and outcomes come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from autoprune.errors import InputError
+from autoprune.recipe import Recipe, Target
+from autoprune.search.proposing.first_recipes import Params, target_parameters
+from autoprune.search.proposing.lineage_policy import Child, Lineages, Model, Step, front_of, next_step
+from autoprune.study.lineages import lineage
+from autoprune.study.outcome import DENSE, Outcome, Proposal
+from autoprune.study.parameters import Float
+from autoprune.study.space import Space
+
+FRONT, TRAINED = "front", "trained"
+
+
+def offers_lineages(space: Space) -> bool:
+    """Whether recipes of the space may go on from members of the front."""
+    return any(recipe.weights == FRONT for recipe in space.corners())
+
+
+def target_range(space: Space) -> tuple[str, Float]:
+    """The name of the one target that lineages go down, and its range.
+
+    Raises:
+        InputError: there is no such target, or there are two.
+    """
+    found = [(name, kind) for name, kind in target_parameters(space).items() if isinstance(kind, Float)]
+    targets = {name for recipe in space.corners() for name in recipe.target.ratios()}
+    if len(found) != 1 or len(targets) != 1:
+        allowed = "one target with a range, for instance {flops: {float: [0.05, 0.8]}}"
+        raise InputError(
+            "recipes that go on from the front need somewhere to go", where="space.target", allowed=allowed
+        )
+    return found[0]
+
+
+class LineagePlanner:
+    """Knows every model that a recipe may go on from, and every step that was taken.
+
+    Args:
+        space: bound to the model.
+        dense_accuracy: of the model as it was handed in.
+    """
+
+    def __init__(self, space: Space, dense_accuracy: float) -> None:
+        self.target, self.range = target_range(space)
+        self.cost = self.target.removeprefix("target.")
+        self._dense = Model(number=None, accuracy=dense_accuracy, cost=1.0)
+        self._recipes: dict[int, Recipe] = {}
+        self._steps: dict[int, Step] = {}
+        self._running: dict[int, Step] = {}
+        self._models: dict[int | None, Model] = {None: self._dense}
+        self._children: list[Child] = []
+
+    def next_step(self) -> Step:
+        """What the next recipe is to do."""
+        return next_step(
+            Lineages(
+                dense=self._dense,
+                models=self._front(),
+                children=self._children,
+                tried=list(self._steps.values()),
+                running=list(self._running.values()),
+                low=self.range.low,
+                high=self.range.high,
+            )
+        )
+
+    def parents(self) -> set[int]:
+        """The trials that a recipe may go on from."""
+        return {model.number for model in self._front() if model.number is not None}
+
+    def is_cut(self, step: Step) -> bool:
+        """Whether the step makes its parent smaller."""
+        return step.target < self._models[step.parent].cost
+
+    def settle(self, step: Step, params: Params) -> Params:
+        """The sampler's parameters of a recipe that takes the step; what else is in `params` stays."""
+        return {**params, "weights": FRONT if step.parent is not None else TRAINED, self.target: step.target}
+
+    def descend(self, step: Step, plain: dict[str, Any], seed: int) -> Recipe:
+        """The recipe that takes the step.
+
+        Each trial of a lineage sees other batches than those before it, and siblings the same.
+
+        Args:
+            plain: of a recipe that says how.
+            seed: of the study, if `plain` has none.
+        """
+        origin = {"weights": TRAINED} if step.parent is None else {"weights": FRONT, "parent": step.parent}
+        recipe = Recipe.from_dict({"seed": seed, **plain, **origin}, "space")
+        return replace(recipe, seed=(recipe.seed + len(lineage(recipe, self._recipes))) % 2**32)
+
+    def train_on(self, step: Step, seed: int) -> Recipe:
+        """The recipe that trains the parent on as it was trained, without a cut."""
+        assert step.parent is not None
+        parent = self._recipes[step.parent]
+        recipe = replace(parent, weights=FRONT, parent=step.parent, target=Target(**{self.cost: step.target}))
+        return replace(recipe, seed=(seed + len(lineage(recipe, self._recipes))) % 2**32)
+
+    def record_proposal(self, proposal: Proposal) -> None:
+        """Note what was handed out."""
+        self._recipes[proposal.id] = proposal.recipe
+        if proposal.expected is not None:
+            target = proposal.recipe.target.ratios()[self.cost]
+            step = Step(parent=proposal.recipe.parent, target=target, expected=proposal.expected)
+            self._steps[proposal.id] = self._running[proposal.id] = step
+
+    def record_outcome(self, outcome: Outcome) -> None:
+        """Note what came of it."""
+        step = self._running.pop(outcome.id, None)
+        cost = outcome.costs[self.cost]
+        if not outcome.completed or outcome.accuracy is None or cost is None or outcome.recipe.method.name == DENSE:
+            return
+        model = Model(number=outcome.id, accuracy=outcome.accuracy, cost=cost)
+        if step is not None:
+            parent = self._models[step.parent]
+            model = replace(model, rounds=0 if self.is_cut(step) else parent.rounds + 1)
+            self._children.append(Child(step=step, parent=parent, model=model))
+        self._models[outcome.id] = model
+
+    def surprise(self, outcome: Outcome) -> float | None:
+        """By how much the accuracy lies above what was expected; None if nothing was."""
+        step = self._steps.get(outcome.id)
+        return None if step is None or outcome.accuracy is None else outcome.accuracy - step.expected
+
+    def _front(self) -> list[Model]:
+        return front_of(model for number, model in self._models.items() if number is not None)
+
+
+def without_steps(planner: LineagePlanner, plans: Iterable[Params]) -> list[Params]:
+    """How recipes of a plan prune, without where they start and end: that is the policy's to say; none twice."""
+    found: list[Params] = []
+    for params in plans:
+        how = {name: value for name, value in params.items() if name not in ("weights", planner.target)}
+        if how not in found:
+            found.append(how)
+    return found

@@ -1,0 +1,220 @@
+"""Lineage policy: which model the next recipe goes on from, and what it may cost; without logs, clock or sampler.
+
+Members of the front descend from each other: training that went into one is not lost if the next, smaller one is cut
+out of it (Elsken et al. 2019, "Efficient Multi-Objective Neural Architecture Search via Lamarckian Evolution"). What is
+trained next is what the front is expected to gain most from, per second of training.
+
+The expected accuracy of a child follows from its parent's and from how the front falls between the two costs. What
+earlier children had above or below that is added: of all parents together, and of this parent as far as it is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+#: Targets lie on a grid, each this share of the one before.
+GRID = 0.9
+#: A cut leaves at most so much of its parent, and at least so much: deeper cuts lose more than the time they save.
+SHALLOWEST, DEEPEST = 0.95, 0.5
+#: Two trainings at a time do not aim closer to each other than this, as a difference of logarithms.
+APART = 0.03
+#: Share of the time of the dense model's training that a training takes however small its model is, on two CPU cores.
+FIXED_TIME = 0.25
+#: What a training gains beyond the curve until there are children to tell: after a cut, and without one.
+FIRST_GAIN_CUT, FIRST_GAIN_ON = 0.004, 0.006
+#: How many of the last children tell it.
+MEMORY_CUT, MEMORY_ON = 8, 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model that recipes may go on from.
+
+    Fields:
+        number: of its trial; None = the dense model.
+        cost: relative to the dense model.
+        rounds: trainings without a cut since its last cut.
+    """
+
+    number: int | None
+    accuracy: float
+    cost: float
+    rounds: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a recipe is to do.
+
+    Fields:
+        parent: what it goes on from; None = the dense model.
+        target: relative to the dense model; the cost of the parent = train on without a cut.
+        expected: accuracy.
+    """
+
+    parent: int | None
+    target: float
+    expected: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Child:
+    """A step that has ended, and the model that it gave."""
+
+    step: Step
+    parent: Model
+    model: Model
+
+    @property
+    def cut(self) -> bool:
+        """Whether it was smaller than its parent."""
+        return self.step.target < self.parent.cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineages:
+    """What the next step is chosen from.
+
+    Fields:
+        dense: the dense model.
+        models: the front so far, by rising cost.
+        children: steps that have ended, in the order in which they did.
+        tried: all steps ever handed out.
+        running: those of them that are under way.
+        low, high: the range of targets.
+    """
+
+    dense: Model
+    models: Sequence[Model]
+    children: Sequence[Child]
+    tried: Sequence[Step]
+    running: Sequence[Step]
+    low: float
+    high: float
+
+    @cached_property
+    def curve(self) -> Curve:
+        """How accuracy falls with cost along the front."""
+        return Curve.through(self.dense, self.models)
+
+    @cached_property
+    def gain_of_cuts(self) -> float:
+        """By how much the last children that were cut lay above the curve."""
+        found = [
+            child.model.accuracy - child.parent.accuracy + self.curve.fall(child.parent.cost, child.model.cost)
+            for child in self.children
+            if child.cut
+        ]
+        return float(np.mean(found[-MEMORY_CUT:])) if found else FIRST_GAIN_CUT
+
+    @cached_property
+    def gain_on(self) -> float:
+        """By how much trainings without a cut raised a model that was just cut."""
+        found = [
+            (child.model.accuracy - child.parent.accuracy) * (1 + child.parent.rounds)
+            for child in self.children
+            if not child.cut
+        ]
+        return float(np.mean(found[-MEMORY_ON:])) if found else FIRST_GAIN_ON
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy as a polynomial in the logarithm of the cost; before there are enough models, a guess."""
+
+    coefficients: tuple[float, ...]
+
+    @classmethod
+    def through(cls, dense: Model, front: Sequence[Model]) -> Curve:
+        """The least squares fit through the dense model and a front."""
+        points = [(math.log(model.cost), model.accuracy) for model in (*front, dense)]
+        if len(points) < 4:  # ResNet-20, CIFAR-10: 3 points lost at half of the FLOPs, 12 at a fifth
+            points += [(math.log(cost), dense.accuracy - loss) for cost, loss in ((0.5, 0.03), (0.2, 0.12))]
+        costs, accuracies = zip(*points, strict=True)
+        return cls(tuple(np.polyfit(costs, accuracies, 3 if len(points) > 6 else 2)))
+
+    def at(self, cost: float) -> float:
+        """The accuracy at a cost."""
+        return float(np.polyval(self.coefficients, math.log(cost)))
+
+    def fall(self, start: float, end: float) -> float:
+        """How much is lost from one cost to a lower one; never less than nothing."""
+        return max(0.0, self.at(start) - self.at(end))
+
+
+def front_of(models: Iterable[Model]) -> list[Model]:
+    """The models that no other one beats, by rising cost."""
+    found: list[Model] = []
+    for model in sorted(models, key=lambda model: (model.cost, -model.accuracy)):
+        if not found or model.accuracy > found[-1].accuracy:
+            found.append(model)
+    return found
+
+
+def area(points: Iterable[tuple[float, float]]) -> float:
+    """The area below a front of (cost, accuracy), up to the cost 1."""
+    total, best, last = 0.0, 0.0, 0.0
+    for cost, accuracy in sorted(points):
+        if cost >= 1:
+            break
+        total += best * (cost - last)
+        best, last = max(best, accuracy), cost
+    return total + best * (1 - last)
+
+
+def next_step(lineages: Lineages) -> Step:
+    """The step that the front is expected to gain most from per second."""
+    expected = [(model.cost, model.accuracy) for model in lineages.models]
+    expected += [(step.target, step.expected) for step in lineages.running]
+    now = area(expected)
+
+    def gain(step: Step) -> float:
+        seconds = FIXED_TIME + (1 - FIXED_TIME) * step.target
+        return (area([*expected, (step.target, step.expected)]) - now) / seconds
+
+    return max(possible_steps(lineages), key=gain)
+
+
+def possible_steps(lineages: Lineages) -> list[Step]:
+    """Steps that are not under way, and were not made before; never none.
+
+    With more workers than there are such steps cuts may be deeper, then targets closer to each other.
+    """
+    fineness = 1
+    while True:
+        for deepest in (DEEPEST, 0.0):
+            if found := list(_steps_on_grid(lineages, deepest, fineness)):
+                return found
+        fineness *= 2
+
+
+def _steps_on_grid(lineages: Lineages, deepest: float, fineness: int) -> Iterator[Step]:
+    tried = {(step.parent, round(math.log(step.target), 6)) for step in lineages.tried}
+    under_way = [math.log(step.target) for step in lineages.running]
+    for parent in (lineages.dense, *lineages.models):
+        for target in _targets_below(parent, lineages, deepest, fineness):
+            place = math.log(target)
+            near = any(abs(place - other) < APART / fineness for other in under_way)
+            if not near and (parent.number, round(place, 6)) not in tried:
+                yield Step(parent=parent.number, target=target, expected=_expected(parent, target, lineages))
+
+
+def _targets_below(parent: Model, lineages: Lineages, deepest: float, fineness: int) -> Iterator[float]:
+    factor = GRID ** (1 / fineness)
+    for power in range(math.ceil(math.log(lineages.low / lineages.high) / math.log(factor)) + 1):
+        target = max(lineages.high * factor**power, lineages.low)
+        if deepest * parent.cost <= target <= SHALLOWEST * parent.cost:
+            yield target
+    if parent.number is not None:
+        yield parent.cost
+
+
+def _expected(parent: Model, target: float, lineages: Lineages) -> float:
+    if target == parent.cost:
+        return parent.accuracy + lineages.gain_on / (1 + parent.rounds)
+    return parent.accuracy - lineages.curve.fall(parent.cost, target) + lineages.gain_of_cuts

@@ -1,0 +1,170 @@
+"""The lineage policy: what every policy owes, and what this one prefers."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from autoprune.search.proposing.lineage_policy import (
+    DEEPEST,
+    FIXED_TIME,
+    SHALLOWEST,
+    Child,
+    Curve,
+    Lineages,
+    Model,
+    Step,
+    area,
+    front_of,
+    next_step,
+    possible_steps,
+)
+from autoprune.study.pareto import hypervolume
+
+DENSE = Model(number=None, accuracy=0.9, cost=1.0)
+
+
+def empty(**fields):
+    known = {"dense": DENSE, "models": (), "children": (), "tried": (), "running": (), "low": 0.05, "high": 0.8}
+    return Lineages(**{**known, **fields})
+
+
+def true_accuracy(cost, luck=0.0):
+    return 0.9 - 0.03 * math.log(cost) ** 2 + luck
+
+
+class Search:
+    """A search whose children lie on a known curve, a little off it as their number says."""
+
+    def __init__(self, workers=1, **fields):
+        self.lineages, self.models, self.waiting, self.workers = empty(**fields), {None: DENSE}, [], workers
+
+    def hand_out(self):
+        step = next_step(self.lineages)
+        self.lineages = replace(
+            self.lineages, tried=(*self.lineages.tried, step), running=(*self.lineages.running, step)
+        )
+        self.waiting.append(step)
+        return step
+
+    def end(self):
+        step, number = self.waiting.pop(0), len(self.models)
+        parent = self.models[step.parent]
+        cut = step.target < parent.cost
+        accuracy = true_accuracy(step.target, 0.002 * (number % 3)) if cut else parent.accuracy + 0.001
+        model = Model(number=number, accuracy=accuracy, cost=step.target, rounds=0 if cut else parent.rounds + 1)
+        self.models[number] = model
+        children = (*self.lineages.children, Child(step=step, parent=parent, model=model))
+        running = tuple(self.waiting)
+        front = front_of(known for known in self.models.values() if known.number is not None)
+        self.lineages = replace(self.lineages, children=children, running=running, models=front)
+
+    def run(self, count):
+        steps = []
+        for _ in range(count):
+            while len(self.waiting) < self.workers:
+                steps.append(self.hand_out())
+            self.end()
+        return steps
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+class TestContract:
+    def test_no_experiment_comes_twice(self, workers):
+        steps = Search(workers).run(90)
+        assert len({(step.parent, round(step.target, 9)) for step in steps}) == len(steps)
+
+    def test_targets_lie_in_the_range_and_not_above_the_parent(self, workers):
+        search = Search(workers, low=0.1, high=0.7)
+        for step in search.run(60):
+            assert 0.1 - 1e-12 <= step.target <= 0.7 + 1e-12
+            assert step.target <= search.models[step.parent].cost
+
+    def test_the_same_past_gives_the_same_step(self, workers):
+        assert Search(workers).run(40) == Search(workers).run(40)
+
+    def test_the_whole_range_is_reached(self, workers):
+        search = Search(workers)
+        search.run(60)
+        costs = [math.log(model.cost) for model in search.lineages.models]
+        assert min(costs) <= math.log(0.06)
+        assert max(costs) >= math.log(0.6)
+        assert all(after - before < math.log(1.6) for before, after in pairwise(costs))
+
+    def test_a_parent_has_ended_and_is_on_the_front(self, workers):
+        search = Search(workers)
+        for _ in range(50):
+            while len(search.waiting) < workers:
+                front = {None, *(model.number for model in search.lineages.models)}
+                assert search.hand_out().parent in front
+            search.end()
+
+
+def test_the_first_wave_of_many_workers_covers_the_range_from_the_dense_model():
+    targets = sorted(step.target for step in Search(64).run(1)[:64])
+    assert targets[0] <= 0.06
+    assert targets[-1] == pytest.approx(0.8)
+    assert len(targets) == 64
+
+
+def test_an_area_is_the_sum_of_its_steps():
+    # 0.5 from 0.2 to 0.4, 0.7 from 0.4 to 0.7, 0.8 from 0.7 to 1; (0.5, 0.6) is beaten, cost 1 adds nothing
+    points = [(0.4, 0.7), (0.2, 0.5), (0.7, 0.8), (0.5, 0.6), (1.0, 0.9)]
+    assert area(points) == pytest.approx(0.5 * 0.2 + 0.7 * 0.3 + 0.8 * 0.3)
+    assert area([]) == 0.0
+
+
+def test_a_front_rises_with_cost():
+    models = [Model(number=n, accuracy=a, cost=c) for n, (a, c) in enumerate([(0.5, 0.3), (0.4, 0.5), (0.6, 0.5)])]
+    assert [model.number for model in front_of(models)] == [0, 2]
+
+
+def test_a_curve_goes_through_what_is_known():
+    models = [Model(number=n, accuracy=true_accuracy(c), cost=c) for n, c in enumerate((0.1, 0.2, 0.3, 0.5, 0.7))]
+    curve = Curve.through(DENSE, models)
+    assert curve.at(0.4) == pytest.approx(true_accuracy(0.4), abs=1e-9)
+    assert curve.fall(0.5, 0.25) == pytest.approx(true_accuracy(0.5) - true_accuracy(0.25), abs=1e-9)
+    assert curve.fall(0.25, 0.5) == 0.0
+
+
+def test_children_are_cut_within_reach_of_their_parent():
+    search = Search()
+    search.run(20)
+    for step in possible_steps(search.lineages):
+        cost = search.models[step.parent].cost
+        assert step.target == cost or DEEPEST * cost <= step.target <= SHALLOWEST * cost
+
+
+def test_what_is_trained_next_gains_most_hypervolume_per_second():
+    search = Search(workers=3)
+    search.run(17)
+    known = [(model.cost, -model.accuracy) for model in search.lineages.models]
+    known += [(step.target, -step.expected) for step in search.lineages.running]
+
+    def gain(step):
+        more = hypervolume([*known, (step.target, -step.expected)]) - hypervolume(known)
+        return more / (FIXED_TIME + (1 - FIXED_TIME) * step.target)
+
+    best = next_step(search.lineages)
+    assert gain(best) == pytest.approx(max(gain(step) for step in possible_steps(search.lineages)), rel=1e-9)
+    assert len({gain(step) for step in possible_steps(search.lineages)}) > 5
+
+
+def test_training_on_is_expected_to_gain_less_each_time():
+    models = [Model(number=n, accuracy=true_accuracy(0.3), cost=0.3, rounds=n) for n in (0, 3)]
+    fresh, tired = (next(s for s in possible_steps(empty(models=[m])) if s.target == m.cost) for m in models)
+    assert fresh.expected - models[0].accuracy == pytest.approx(4 * (tired.expected - models[1].accuracy))
+
+
+def test_children_that_surprise_raise_what_is_expected_of_others():
+    parent = Model(number=0, accuracy=true_accuracy(0.5), cost=0.5)
+    step = Step(parent=0, target=0.405, expected=0.8)
+    lineages = empty(models=[parent])
+
+    def expected(luck):
+        model = Model(number=1, accuracy=parent.accuracy - lineages.curve.fall(0.5, 0.405) + luck, cost=0.405)
+        known = replace(lineages, children=[Child(step=step, parent=parent, model=model)])
+        return next(s.expected for s in possible_steps(known) if s.parent == 0 and s.target < 0.3)
+
+    assert expected(0.02) - expected(-0.01) == pytest.approx(0.03)
