@@ -49,6 +49,8 @@ class Allocation:
             `global` ranks the units of all groups together by normalised score; `features` is `ratios` with weights
             that follow from a few coefficients, so that a search has the same numbers for every network.
         normalise: `global` only: what a group's scores are divided by before they are compared with other groups'.
+            `isomorphic` divides by the mean and compares groups of equal structure alone, such as the insides of all
+            blocks; every class of them loses the same share of its units (`engine/allocation/isomorphism.py`).
         ratios: `ratios` only: weight per group id, `stageN` or glob pattern; the target scales them all by one scalar.
             The most specific key wins (id, stage, then the first pattern that fits); unlisted groups are not pruned.
         depth, flops, stream, sensitivity: `features` only: coefficients (`allocation/features.py`), all 0 = uniform.
@@ -68,7 +70,7 @@ class Allocation:
     """
 
     name: str = field(default="global", metadata=choices("uniform", "ratios", "global", "features"))
-    normalise: str = field(default="mean", metadata=choices("none", "mean", "max", "std"))
+    normalise: str = field(default="mean", metadata=choices("none", "mean", "max", "std", "isomorphic"))
     ratios: Mapping[str, float] = field(default_factory=dict, metadata=within(0, 1))
     depth: float = field(default=0.0, metadata=within(-5, 5))
     flops: float = field(default=0.0, metadata=within(-5, 5))

@@ -86,8 +86,27 @@ def removal_order(ranked: RankedUnits, widths: WidthGrid, rule: RemovalRule) -> 
     else:
         unit = ranked.start[column] + middle.astype(np.int64)
         keys = ranked.score[unit] / scale_by_group(ranked, rule.normalise)[column]
+    if rule.classes is not None:
+        sizes = np.bincount(rule.classes, widths.dense * (rule.weights > 0)).astype(np.int64)
+        keys = _shares_of_classes(keys, units, rule.classes[column], sizes)
     by_key = np.argsort(keys, kind="stable")
     return RemovalOrder(column[by_key], units[by_key])
+
+
+def _shares_of_classes(keys: Floats, units: Ints, classes: Ints, sizes: Ints) -> Floats:
+    """The share of its class that is gone when the middle of each block is, in the order of keys inside the class.
+
+    Args:
+        keys, units, classes: of each block, all of shape (blocks,).
+        sizes: units of every class, shape (classes,).
+    """
+    order = np.lexsort((keys, classes))
+    gone = np.cumsum(units[order])
+    before = np.searchsorted(classes[order], classes[order])  # the first block of the class
+    start = np.concatenate([[0], gone])[before]
+    shares = np.empty(len(keys))
+    shares[order] = (gone - start - units[order] / 2) / sizes[classes[order]]
+    return shares
 
 
 def scale_by_group(ranked: RankedUnits, normalise: str) -> Floats:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.engine.allocation.features import feature_weights
+from autoprune.engine.allocation.isomorphism import isomorphic_classes
 from autoprune.engine.allocation.ratio_keys import weights_by_key
 from autoprune.engine.allocation.strategies import Features, Global, Ratios, Strategy, Uniform
-from autoprune.engine.graph import ChannelGraph, Floats
+from autoprune.engine.graph import ChannelGraph, Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +23,13 @@ class RemovalRule:
         weights: shape (prunable groups,); a group of weight 0 stays whole.
         normalise: units go by their scores, divided by this figure of their group (see `Allocation.normalise`). None:
             units go by the share of their group that is gone by then, over the group's weight.
+        classes: number of each group's class, shape (prunable groups,): units are put in order inside a class, and go
+            by the share of their class that is gone by then. None: all groups are of one class.
     """
 
     weights: Floats
     normalise: str | None = None
+    classes: Ints | None = None
 
 
 def rule_of(graph: ChannelGraph, strategy: Strategy, scored: Container[str]) -> RemovalRule:
@@ -41,6 +45,9 @@ def rule_of(graph: ChannelGraph, strategy: Strategy, scored: Container[str]) -> 
             return RemovalRule(_per_group(graph, weights_by_key(graph, ratios), scored))
         case Features():
             return RemovalRule(_per_group(graph, feature_weights(graph, strategy), scored))
+        case Global(normalise="isomorphic"):
+            weights = _per_group(graph, dict.fromkeys(graph.by_id, 1.0), scored)
+            return RemovalRule(weights, "mean", isomorphic_classes(graph))
         case Global(normalise=normalise):
             return RemovalRule(_per_group(graph, dict.fromkeys(graph.by_id, 1.0), scored), normalise)
 

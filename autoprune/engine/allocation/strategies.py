@@ -37,7 +37,10 @@ class Ratios:
 
 @dataclass(frozen=True, kw_only=True)
 class Global:
-    """The units of all groups together go by their scores, lowest first, each divided by what `normalise` says."""
+    """The units of all groups together go by their scores, lowest first, each divided by what `normalise` says.
+
+    `isomorphic`: those of each class of groups of equal structure together, and of every class the same share.
+    """
 
     normalise: str
 

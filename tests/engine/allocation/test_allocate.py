@@ -30,6 +30,7 @@ STRATEGIES = (
     Allocation(name="uniform"),
     Allocation(name="global", normalise="mean"),
     Allocation(name="global", normalise="none"),
+    Allocation(name="global", normalise="isomorphic"),
     Allocation(name="ratios", ratios={"stage0": 0.3, "*": 1.0}),
     Allocation(name="features", depth=1.0, flops=-0.5, stream=0.7),
 )

@@ -33,6 +33,16 @@ def test_a_group_without_scores_stays_whole_whatever_the_strategy(
     assert rule.normalise == normalise
 
 
+def test_isomorphic_ranking_is_by_the_mean_inside_classes() -> None:
+    rule = rule_of(GRAPH, Global(normalise="isomorphic"), {"stem.0", "b1.0"})
+
+    assert rule.weights.tolist() == [1, 0, 1]
+    assert rule.normalise == "mean"
+    assert rule.classes is not None
+    assert rule.classes.tolist() == [0, 1, 1]
+    assert rule_of(GRAPH, Global(normalise="mean"), {"stem.0"}).classes is None
+
+
 def test_only_ratios_leave_groups_out() -> None:
     measured = Features(depth=0.0, flops=0.0, stream=0.0, sensitivity=2.0)
     scored = {"stem.0", "b1.0"}
