@@ -64,6 +64,7 @@ class Evidence:
         attributes: (module, attribute, labels): the module's attribute of that name counts these entries.
         lengths: (module, labels of parts): the module's code made tensors, or parts, of these lengths.
         splits: (module, labels of shape (rows, offsets)): a dimension was split, all rows lose the same offsets.
+        split_calls: the calls that split a dimension, and its labels, shape (rows, offsets).
         numbers: the Python numbers among the arguments of every pointwise call that has some.
         layer_uses: which calls work with what comes straight out of a layer, and its labels: those of the filters.
         bias_pairs: labels of filters (or of a norm's scales) and those of the biases that are added to them.
@@ -78,6 +79,7 @@ class Evidence:
     attributes: list[tuple[str, str, Ints]] = field(default_factory=list)
     lengths: list[tuple[str, tuple[Ints, ...]]] = field(default_factory=list)
     splits: list[tuple[str, Ints]] = field(default_factory=list)
+    split_calls: dict[CallKey, Ints] = field(default_factory=dict)
     numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
     layer_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
     bias_pairs: list[tuple[Ints, Ints]] = field(default_factory=list)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.graph import Ints
-from autoprune.engine.labels.blocks import Block, drop_constant, spread
+from autoprune.engine.labels.blocks import Block, drop_constant, project, spread
 from autoprune.engine.labels.evidence import Evidence, LabelledComputedWeight, LabelledCrossChannelCall
 from autoprune.engine.labels.pass_state import PassState
 from autoprune.engine.labels.tensor_labels import TensorLabels
@@ -71,6 +71,8 @@ class Flow:
         for dims, labels in self.get(tensor):
             if dims == (dim,):
                 found = labels
+            elif dim in dims and self.repeats(labels, [axis for axis, d in enumerate(dims) if d != dim]):
+                found = project((dims, labels), dim)
             else:
                 self.freeze(labels, why)
         return found

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from autoprune.engine.labels.blocks import Block
+from autoprune.engine.labels.evidence import CallKey
 
 
 @dataclass
@@ -30,6 +31,10 @@ class PassState:
         by_offset: modules whose convolutions have lost offsets. One that a cut leaves with a single input per group
             looks depthwise; a pass over the cut model starts with the names of the dense one's, and knows that it is
             not.
+        by_row: calls that split a dimension whose parts go as a whole: see `GroupingMode`.
+        uneven: calls that split into parts of different sizes.
+        key: the running call.
+        arguments: of the running call, or the last one.
         calls: how often each operation has been called so far.
         path: the module whose forward is running.
     """
@@ -45,6 +50,10 @@ class PassState:
     views: set[int] = field(default_factory=set)
     whole_groups: bool = False
     by_offset: set[str] = field(default_factory=set)
+    by_row: frozenset[CallKey] = frozenset()
+    uneven: set[CallKey] = field(default_factory=set)
+    key: CallKey = ("", 0)
+    arguments: Any = ()
     calls: Counter[str] = field(default_factory=Counter)
     path: str = ""
 

@@ -41,6 +41,7 @@ def apply(flow: Flow, call: Call) -> None:
     calls = flow.state.calls
     key = (call.name, calls[call.name])
     calls[call.name] += 1
+    flow.state.key = key
     _hold_positions_read(flow, call)
     rule = RULES.get(call.name)
     if rule is not None:

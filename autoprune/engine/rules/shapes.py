@@ -21,21 +21,36 @@ def view(flow: Flow, call: Call) -> None:
     source, out, blocks = call.args[0], call.out, []
     for block in flow.get(source):
         moved, ties = reshape(block, source.shape, out.shape)
-        for a, b in ties:
-            flow.tie(a, b, "split")
-            flow.labels.unify(a, b)
-        if ties and moved is not None:
-            rows = moved[1].reshape(-1, moved[1].shape[-1])
-            flow.evidence.splits.append((flow.path, rows))
-            flow.note_lengths(rows[0])
         if moved is None:
             flow.freeze(block[1], f"{call.name!r} that labels cannot follow")
-        else:
-            blocks.append(moved)
+            continue
+        if ties:
+            flow.evidence.split_calls[flow.state.key] = moved[1].reshape(-1, moved[1].shape[-1])
+            moved = _split_by_row(flow, moved) if flow.state.key in flow.state.by_row else _split(flow, moved, ties)
+        blocks.append(moved)
     for dims, labels in blocks:
         if len(dims) == 1:
             flow.note_lengths(labels)
     flow.set(out, _without_collisions(flow, blocks))
+
+
+def _split(flow: Flow, moved: Block, ties: Sequence[tuple[Ints, Ints]]) -> Block:
+    """Every row loses the same offsets."""
+    for a, b in ties:
+        flow.tie(a, b, "split")
+        flow.labels.unify(a, b)
+    rows = moved[1].reshape(-1, moved[1].shape[-1])
+    flow.evidence.splits.append((flow.path, rows))
+    flow.note_lengths(rows[0])
+    return moved
+
+
+def _split_by_row(flow: Flow, moved: Block) -> Block:
+    """Whole rows go: all entries of a row have its label from here on."""
+    dims, labels = moved
+    rows = labels.reshape(len(labels), -1)
+    flow.tie(rows, rows[:, :1], "split")
+    return dims[:1], rows[:, 0].copy()
 
 
 def _without_collisions(flow: Flow, blocks: list[Block]) -> list[Block]:
@@ -214,7 +229,9 @@ def split(flow: Flow, call: Call) -> None:
     """Equal parts are tied, so that a model that computes the part size from the width stays right."""
     source, start = call.args[0], 0
     dim = call.arg(2, "dim", 0) % source.dim()
-    equal = len({part.shape[dim] for part in call.out}) == 1
+    equal = len({part.shape[dim] for part in call.out}) == 1 and flow.state.key not in flow.state.uneven
+    if not equal:
+        flow.state.uneven.add(flow.state.key)
     for dims, labels in flow.get(source):
         if equal and dim in dims:
             parts = np.stack(np.split(labels, len(call.out), dims.index(dim)))

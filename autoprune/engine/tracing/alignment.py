@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,10 +13,17 @@ from autoprune.engine.tracing.components import components
 from autoprune.engine.tracing.labelled_run import LabelledRun
 
 
+class Misalignment(NamedTuple):
+    """Why units of the dense graph meet otherwise in a cut model, and which these are."""
+
+    reason: str
+    units: Ints
+
+
 def misalignment(
     graph: ChannelGraph, stays: np.ndarray, kept: AllKept, dense: LabelledRun, run: LabelledRun
-) -> str | None:
-    """Why units of the dense graph meet otherwise in the cut model, an index in its code that did not move; or None.
+) -> Misalignment | None:
+    """What units of the dense graph meet otherwise in the cut model, an index in its code that did not move; or None.
 
     Args:
         graph: of the dense model.
@@ -27,16 +35,25 @@ def misalignment(
     origin = units_of_labels(graph, run, kept)
     known = origin >= 0
     component, unit = components(run)[known], origin[known]
-    if not _determines_partner(component, unit):
-        return "after a cut other channels would meet: the model's code fixes an index or a padding"
+    met = _with_several_partners(component, unit)
+    if met.any():
+        reason = "after a cut other channels would meet: the model's code fixes an index or a padding"
+        return Misalignment(reason, unit[met])
     alone = _units_alone(graph, kept)
     whole = ~alone[unit]
-    if not _determines_partner(unit[whole], component[whole]):
-        return "after a cut channels that belong together would part: the model's code fixes an index"
-    if not _mixes_the_same(graph, stays & ~alone, run, origin):
-        return "after a cut other channels would be mixed: the model's code fixes an index"
-    if not _takes_the_same(graph, stays & ~alone, (dense, run), origin):
-        return "after a cut other channels would be in a slice: the model's code takes them by number"
+    parted = _with_several_partners(unit[whole], component[whole])
+    if parted.any():
+        reason = "after a cut channels that belong together would part: the model's code fixes an index"
+        return Misalignment(reason, unit[whole][parted])
+    mixed = _mixed_otherwise(graph, stays & ~alone, run, origin)
+    if mixed:
+        return Misalignment(
+            "after a cut other channels would be mixed: the model's code fixes an index", np.array(sorted(mixed))
+        )
+    taken = _taken_otherwise(graph, stays & ~alone, (dense, run), origin)
+    if taken:
+        reason = "after a cut other channels would be in a slice: the model's code takes them by number"
+        return Misalignment(reason, np.array(sorted(taken)))
     return None
 
 
@@ -65,40 +82,47 @@ def _units_alone(graph: ChannelGraph, kept: AllKept) -> np.ndarray:
     return alone[:-1]
 
 
-def _determines_partner(a: Ints, b: Ints) -> bool:
-    """Whether equal entries of `a` have equal partners in `b`; sorting the pairs took a third of the probe."""
+def _with_several_partners(a: Ints, b: Ints) -> np.ndarray:
+    """Where equal entries of `a` have different partners in `b`; sorting the pairs took a third of the probe."""
     partner = np.zeros(a.max(initial=-1) + 1, dtype=np.int64)
     partner[a] = b
-    return bool((partner[a] == b).all())
+    several = np.zeros(len(partner), dtype=bool)
+    several[a[partner[a] != b]] = True
+    return several[a]
 
 
-def _mixes_the_same(graph: ChannelGraph, seen: np.ndarray, run: LabelledRun, origin: Ints) -> bool:
-    """Whether every cross-channel call of the cut model works with the same units as before; only `seen` ones count."""
+def _mixed_otherwise(graph: ChannelGraph, seen: np.ndarray, run: LabelledRun, origin: Ints) -> set[int]:
+    """The units of cross-channel calls of the cut model that work with others than before; only `seen` ones count."""
     after = {
         (call.name, call.index): _distinct_units((origin[labels] for _, labels in call.blocks), seen)
         for call in run.evidence.cross_channel
     }
-    return all(
-        _distinct_units((units for _, units in call.blocks), seen) == after.get((call.name, call.index), set())
-        for call in graph.cross_channel
-    )
+    found: set[int] = set()
+    for call in graph.cross_channel:
+        before = _distinct_units((units for _, units in call.blocks), seen)
+        found |= before ^ after.get((call.name, call.index), set())
+    return found
 
 
-def _takes_the_same(graph: ChannelGraph, seen: np.ndarray, runs: tuple[LabelledRun, LabelledRun], origin: Ints) -> bool:
-    """Whether slices and splits of the cut model hold the same units in the same order; only `seen` ones count.
+def _taken_otherwise(
+    graph: ChannelGraph, seen: np.ndarray, runs: tuple[LabelledRun, LabelledRun], origin: Ints
+) -> set[int]:
+    """The units of slices and splits that hold others in the cut model, or in another order; only `seen` ones count.
 
     What becomes of a slice, a shift to the next frame for example, leaves no trace in the labels.
     """
     dense, run = runs
+    found: set[int] = set()
     if not dense.evidence.parts:
-        return True
+        return found
     before = dense_units(graph, dense)
     after = {key: origin[labels] for key, labels in run.evidence.parts}
     none = np.zeros(0, dtype=np.int64)
-    return all(
-        np.array_equal(*(units[with_fixed(seen, False)[units]] for units in (before[labels], after.get(key, none))))
-        for key, labels in dense.evidence.parts
-    )
+    for key, labels in dense.evidence.parts:
+        was, now = (units[with_fixed(seen, False)[units]] for units in (before[labels], after.get(key, none)))
+        if not np.array_equal(was, now):
+            found |= {*was.tolist(), *now.tolist()}
+    return found
 
 
 def _distinct_units(arrays: Iterable[Ints], wanted: np.ndarray) -> set[int]:

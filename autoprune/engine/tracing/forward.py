@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.graph import InputSpec, Ints
 from autoprune.engine.labels.blocks import FIXED
@@ -30,6 +31,22 @@ from autoprune.engine.tracing.outputs import output_tensors
 from autoprune.errors import ModelError
 
 Inputs = Tensor | Sequence[Tensor | Sequence[Tensor]] | Mapping[str, Tensor]
+
+
+class BrokenPassError(Exception):
+    """A forward pass that stopped.
+
+    Fields:
+        error: what stopped it.
+        path: the module whose forward was running.
+        labels: of what the operation worked with that failed, or, where the model's own code did, the one before it.
+        run: what the pass had found until then.
+    """
+
+    def __init__(self, error: Exception, path: str, labels: Ints, run: LabelledRun) -> None:
+        super().__init__(str(error))
+        self.error, self.path, self.labels, self.run = error, path, labels, run
+
 
 Modules = Mapping[str, nn.Module]
 
@@ -88,16 +105,30 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
     slots = tuple(_label_slots(tensors, _kernel_names(modules)))
     labels = np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1)
     flow = _new_flow(labels, slots, tensors, mode)
-    read = _run_forward(model, modules, specs, flow)
     sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
-    settled = replace(mode, by_offset=frozenset(flow.state.by_offset))
-    run = LabelledRun(
-        specs, slots, flow.labels.count, flow.ties, flow.evidence, settled, sizes, partial(_numbers_held, modules)
-    )
+
+    def found() -> LabelledRun:
+        state = flow.state
+        settled = replace(mode, by_offset=frozenset(state.by_offset), uneven=frozenset(state.uneven))
+        held = partial(_numbers_held, modules)
+        return LabelledRun(specs, slots, flow.labels.count, flow.ties, flow.evidence, settled, sizes, held)
+
+    try:
+        read = _run_forward(model, modules, specs, flow)
+    except Exception as error:
+        raise BrokenPassError(
+            error, flow.state.path, _labels_of(flow, tree_leaves(flow.state.arguments)), found()
+        ) from error
+    run = found()
     if all(id(tensors[name]) in read for name in sizes) or any(not tensor.is_meta for tensor in tensors.values()):
         return run
-    training = _new_flow(flow.labels.representative.copy(), slots, tensors, settled)
+    training = _new_flow(flow.labels.representative.copy(), slots, tensors, run.mode)
     return _with_training(run, model, modules, training)
+
+
+def _labels_of(flow: Flow, tensors: Iterable[object]) -> Ints:
+    found = [labels.ravel() for tensor in tensors for _, labels in flow.get(tensor)]
+    return np.unique(np.concatenate([*found, np.zeros(0, np.int64)]))
 
 
 def _new_flow(
@@ -105,7 +136,13 @@ def _new_flow(
 ) -> Flow:
     """A flow in which the model's tensors have their labels; `representative` of the labels known so far, (labels,)."""
     own = {id(tensor): tensor for tensor in tensors.values()}
-    state = PassState(own, whole_groups=mode.whole_groups, by_offset=set(mode.by_offset))
+    state = PassState(
+        own,
+        whole_groups=mode.whole_groups,
+        by_offset=set(mode.by_offset),
+        by_row=mode.by_row,
+        uneven=set(mode.uneven),
+    )
     flow = Flow(TensorLabels(representative), state)
     blocks: dict[str, list[Any]] = {}
     for slot in slots:
@@ -119,8 +156,10 @@ def _run_forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...
     """One pass; returns the ids of the tensors that some operation has read."""
     device = next((tensor.device for tensor, _ in flow.labels.blocks.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
-    with torch.no_grad(), plain_attention(), _paths_followed(modules, flow.state), _Labelling(flow) as labelling:
-        out = model(*args, **kwargs)
+    with torch.no_grad(), plain_attention(), _left_as_it_was(modules), _paths_followed(modules, flow.state):
+        labelling = _Labelling(flow)
+        with labelling:
+            out = model(*args, **kwargs)
     flow.state.path = ""
     for tensor in output_tensors(out):
         flow.freeze_all(flow.get(tensor), OUTPUT)
@@ -162,6 +201,7 @@ class _Labelling(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         self.read.update(map(id, args))
+        self.flow.state.arguments = args
         out = meta_call(func, args, kwargs or {})
         if func is _EMPTY and not out.numel():
             return out  # what batch norms leave for a backward pass, one each
@@ -200,6 +240,26 @@ def _numbers_held(modules: Modules) -> dict[str, dict[str, tuple[int, ...]]]:
             if counts and not (repeated and name.startswith(("in_", "out_"))):
                 found.setdefault(path, {})[name] = numbers
     return found
+
+
+@contextmanager
+def _left_as_it_was(modules: Modules) -> Iterator[None]:
+    """What the model's code keeps in its modules is gone afterwards: anchors of a detector, made in the first pass."""
+    before = [(vars(module), dict(vars(module)), dict(module._buffers)) for module in modules.values()]
+    try:
+        yield
+    finally:
+        for own, held, buffers in before:
+            if _changed(own, held):
+                own.clear()
+                own.update(held)
+            if _changed(own["_buffers"], buffers):
+                own["_buffers"].clear()
+                own["_buffers"].update(buffers)
+
+
+def _changed(now: Mapping[str, object], before: Mapping[str, object]) -> bool:
+    return len(now) != len(before) or any(now.get(name) is not value for name, value in before.items())
 
 
 @contextmanager

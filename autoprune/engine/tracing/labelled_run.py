@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from autoprune.engine.graph import InputSpec
-from autoprune.engine.labels.evidence import Evidence
+from autoprune.engine.labels.evidence import CallKey, Evidence
 from autoprune.engine.labels.ties import Ties
 from autoprune.engine.tracing.size_attributes import Attributes
 
@@ -28,11 +28,16 @@ class GroupingMode:
     Fields:
         whole_groups: grouped convolutions and norms lose whole groups; else the same offset goes out of every group.
         by_offset: modules whose convolutions were found to lose offsets.
+        by_row: calls that split a dimension, (name, number of its call), of which the first of the new dimensions stays
+            one of channels: maps made from the outputs of a linear layer. Else it is the last one, as in heads.
+        uneven: calls that split into parts of different sizes. Those of a cut copy may be equal by chance.
         trains: the model has parts, auxiliary heads, that are idle in `eval`, and was run in `train` mode as well.
     """
 
     whole_groups: bool = False
     by_offset: frozenset[str] = frozenset()
+    by_row: frozenset[CallKey] = frozenset()
+    uneven: frozenset[CallKey] = frozenset()
     trains: bool = False
 
 

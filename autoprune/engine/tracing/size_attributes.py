@@ -30,7 +30,7 @@ def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: I
     """Attributes that follow the channels.
 
     First those that rules have noted, then those that equal a length to which the module's own code splits or reshapes,
-    then those whose name says that they are a width and that can mean one width only.
+    or the code of the module around it; then those whose name says that they are a width and that can mean one only.
 
     Args:
         attributes: all numbers that modules hold.
@@ -43,7 +43,12 @@ def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: I
         if value and not more and len(labels) % value == 0 and (labels.reshape(-1, value) == labels[:value]).all():
             found.setdefault((path, name), (labels[:value],))  # instance norm lines up the images' channels
     wanted = {(path, value) for path, own in attributes.items() for value in own.values()}
-    for lengths, names in ((evidence.lengths, _not_other), (_working_widths(evidence), _says_size)):
+    sources = (
+        (evidence.lengths, _not_other),
+        (_lengths_around(evidence, attributes), _says_size),
+        (_working_widths(evidence), _says_size),
+    )
+    for lengths, names in sources:
         places = _by_place(lengths, wanted, unit_of_label)
         for path, own in attributes.items():
             for name, value in own.items():
@@ -51,6 +56,20 @@ def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: I
                     found.setdefault((path, name), parts)
     units = {key: tuple(unit_of_label[labels] for labels in parts) for key, parts in found.items()}
     return tuple(SizeAttribute(*key, parts) for key, parts in units.items() if any((part >= 0).any() for part in parts))
+
+
+def lengths_by_attribute(attributes: Attributes, evidence: Evidence) -> dict[tuple[str, str], list[Ints]]:
+    """(module, attribute) -> the label arrays of its length with which the module's own code works, if several."""
+    found: dict[tuple[str, int], dict[bytes, Ints]] = {}
+    for path, parts in evidence.lengths:
+        if len(parts) == 1:
+            found.setdefault((path, parts[0].size), {})[parts[0].tobytes()] = parts[0]
+    return {
+        (path, name): list(found[path, value[0]].values())
+        for path, own in attributes.items()
+        for name, value in own.items()
+        if len(value) == 1 and _not_other(name) and len(found.get((path, value[0]), ())) > 1
+    }
 
 
 def _says_size(name: str) -> bool:
@@ -79,6 +98,16 @@ def _lose_alike(some: Parts, others: Parts, unit_of_label: Ints) -> bool:
         a is b or np.array_equal(*(np.sort(unit_of_label[part.ravel()]) for part in (a, b)))
         for a, b in zip(some, others, strict=True)
     )
+
+
+def _lengths_around(evidence: Evidence, attributes: Attributes) -> Iterator[tuple[str, Parts]]:
+    """Lengths that a module's code works with, for the modules right inside it: it may ask these for the number."""
+    inside: dict[str, list[str]] = {}
+    for path in attributes:
+        if path:
+            inside.setdefault(path.rpartition(".")[0], []).append(path)
+    for path, parts in evidence.lengths:
+        yield from ((child, parts) for child in inside.get(path, ()))
 
 
 def _working_widths(evidence: Evidence) -> Iterator[tuple[str, Parts]]:

@@ -8,14 +8,20 @@ probe) finds what the first cannot see, sizes and indices written in the model's
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 from torch import nn
 
 from autoprune.engine.graph import ChannelGraph, InputSpec
+from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.surgery.refusals import check_can_be_cut
-from autoprune.engine.tracing.forward import Inputs, input_specs, meta_copy, run_labelled
-from autoprune.engine.tracing.labelled_run import GroupingMode
-from autoprune.engine.tracing.probe import Probe, probed_graph
+from autoprune.engine.tracing.build_graph import build_graph
+from autoprune.engine.tracing.components import components
+from autoprune.engine.tracing.culprits import probed_graph
+from autoprune.engine.tracing.forward import OUTPUT, BrokenPassError, Inputs, input_specs, meta_copy, run_labelled
+from autoprune.engine.tracing.labelled_run import GroupingMode, LabelledRun
+from autoprune.engine.tracing.probe import Probe
 from autoprune.errors import ModelError, check_name, first_line
 
 GROUPED = ("offsets", "groups")
@@ -46,13 +52,45 @@ def trace(model: nn.Module, inputs: Inputs, *, grouped: str = "offsets") -> Chan
 def _dense_probe(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingMode) -> Probe:
     on_meta = meta_copy(model)
     try:
-        return Probe(on_meta, run_labelled(on_meta, specs, mode))
+        return Probe(on_meta, _run_by_rows_where_needed(on_meta, specs, mode))
     except ModelError:
         raise
     except Exception as failed:  # noqa: BLE001 - whatever stops it, running with data decides
         real = copy.deepcopy(model).eval().requires_grad_(False)
         try:
-            return Probe(real, run_labelled(real, specs, mode))
-        except Exception as error:  # noqa: BLE001 - as many ways to fail as there are models
+            return Probe(real, _run_by_rows_where_needed(real, specs, mode))
+        except Exception as broken:  # noqa: BLE001 - as many ways to fail as there are models
+            error = broken.error if isinstance(broken, BrokenPassError) else broken
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ModelError(f"the forward pass fails: {reason}", where=type(model).__name__) from failed
+
+
+def _run_by_rows_where_needed(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingMode) -> LabelledRun:
+    """The dense model's run; what was split as for heads is split as for maps instead, where more can be pruned so."""
+    run = run_labelled(model, specs, mode)
+    calls = _calls_split_wrongly(run) if run.evidence.split_calls else frozenset()
+    if not calls:
+        return run
+    other = run_labelled(model, specs, replace(mode, by_row=calls))
+    return min(run, other, key=_entries_and_units_held)
+
+
+def _calls_split_wrongly(run: LabelledRun) -> frozenset[CallKey]:
+    """Calls that split a dimension into rows and offsets, of which the offsets must stay or are tied to each other."""
+    frozen = [labels for labels, reason in run.ties.freezes if not reason.startswith(OUTPUT)]
+    stuck = np.zeros(run.label_count, dtype=bool)
+    stuck[np.concatenate([*frozen, np.zeros(0, np.int64)])] = True
+    component = components(run)
+    stuck = np.bincount(component, stuck) > 0
+    return frozenset(
+        key
+        for key, rows in run.evidence.split_calls.items()
+        if stuck[component[rows]].any() or len(np.unique(component[rows])) < rows.shape[-1]
+    )
+
+
+def _entries_and_units_held(run: LabelledRun) -> tuple[int, int]:
+    """How many entries of tensors must stay, and how few units there are to prune."""
+    graph = build_graph(run, {})
+    units, _, _ = graph.entries
+    return int((graph.column_of_unit[units] < 0).sum()), -int(graph.sizes.sum())

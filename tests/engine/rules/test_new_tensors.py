@@ -77,7 +77,7 @@ def test_rows_that_are_overwritten_hold_no_channels() -> None:
     assert trace(Between(without_edge), image()).by_id["a"].size == 7
 
 
-# ---- states of recurrent layers ---------------------------------------------------------------------------------------
+# ---- states of recurrent layers --------------------------------------------------------------------------------------
 
 
 class OverColumns(nn.Module):

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.engine.graph import ChannelGraph
+from autoprune.engine.tracing.culprits import probed_graph
 from autoprune.engine.tracing.forward import input_specs, meta_copy, run_labelled
 from autoprune.engine.tracing.labelled_run import GroupingMode
-from autoprune.engine.tracing.probe import Probe, probed_graph
+from autoprune.engine.tracing.probe import Probe
 from autoprune.engine.tracing.trace import trace
 
 
