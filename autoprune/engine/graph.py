@@ -55,8 +55,8 @@ class Slot:
 
     @property
     def layer(self) -> str:
-        """Path of the module that holds the tensor; empty for the root."""
-        return self.tensor.rpartition(".")[0]
+        """Path of the module that holds the tensor, or what its weight is computed from; empty for the root."""
+        return self.tensor.rpartition(".")[0].partition(".parametrizations.")[0].removeprefix("parametrizations.")
 
     @property
     def owned(self) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.masking import mask
-from autoprune.engine.surgery.plain_attention import plain_attention
+from autoprune.engine.surgery.plain_operations import plain_operations
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 
@@ -35,12 +35,13 @@ def lawful_graph(net: nn.Module, images: Tensor, seeds: int = 4) -> ChannelGraph
 
     Cuts with folding have been run, too.
     """
-    net = copy.deepcopy(net).double().eval()
-    images = images.double()
+    with torch.no_grad():
+        net.eval()(images)  # weight norm's hook leaves a weight that Python copies only without a graph
+    net, images = copy.deepcopy(net).double(), images.double()
     graph = trace(net, images)
     for seed in range(seeds):
         keep = random_keep(graph, seed)
-        with torch.no_grad(), plain_attention():
+        with torch.no_grad(), plain_operations():
             masked, cut = mask(net, graph, keep)(images), prune(net, graph, keep, fold=False)(images)
             torch.testing.assert_close(masked, cut, rtol=1e-6, atol=1e-6 * masked.abs().max().item())
             assert prune(net, graph, keep)(images).shape == cut.shape

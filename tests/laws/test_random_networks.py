@@ -17,7 +17,7 @@ from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.masking import mask, silence
-from autoprune.engine.surgery.plain_attention import plain_attention
+from autoprune.engine.surgery.plain_operations import plain_operations
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 
@@ -37,7 +37,7 @@ LINKED = {"multihead_attention", "own_attention", "transformer"}
 
 
 def forward(net: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad(), plain_attention():
+    with torch.no_grad(), plain_operations():
         return net(images)
 
 

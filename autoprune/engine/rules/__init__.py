@@ -7,6 +7,7 @@ A rule is a function `(flow, call)` under `@register("name")` (`registry.py`), i
 * `sampling.py`: channel by channel, other pixels (pooling, padding, resizing);
 * `along_dimensions.py`: by place or order along some dimensions (`fft`, `cummax`, `tril`);
 * `picking.py`: picked or written by numbers that tensors hold (`gather`, `index`, `embedding`);
+* `quantisation.py`: rounded as they will be (`fake_quantize`);
 * `cross_channel.py`: entries act on each other (`softmax`, norms, means over channels);
 * `matrix_products.py`: what costs FLOPs (convolutions, matrix products, attention).
 
@@ -25,6 +26,7 @@ from autoprune.engine.rules import (  # noqa: F401 - to register their rules
     cross_channel,
     matrix_products,
     picking,
+    quantisation,
     sampling,
     shapes,
 )

@@ -227,6 +227,20 @@ def distances(flow: Flow, call: Call) -> None:
     flow.set(call.out, flow.merge(carried, call.out.shape, "meets fixed entries in distances"))
 
 
+@register("mv", "dot", "vdot")
+def product_with_vector(flow: Flow, call: Call) -> None:
+    """(m, k) @ (k) or (k) @ (k): the k of both meet, m goes on; torch counts no FLOPs for it."""
+    x, vector = call.args[:2]
+    last, why = x.dim() - 1, "product with a fixed vector"
+    left = [(dims, labels) for dims, labels in flow.get(x) if last in dims]
+    right = [((last,), labels) for _, labels in flow.get(vector)]
+    if left and right:
+        flow.tie(spread(left[0], left[0][0], x.shape), spread(right[0], left[0][0], x.shape), why)
+    else:
+        flow.freeze_all([*left, *right], why)
+    flow.set(call.out, [block for block in flow.get(x) if last not in block[0]])
+
+
 def _note_matmul_bias(flow: Flow, bias: Tensor, filters: Ints | None) -> None:
     for _, labels in flow.get(bias):
         flow.note_role(labels, "bias")

@@ -40,6 +40,8 @@ def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
         return done
     if kind in _CONTAINERS:
         return _CONTAINERS[kind](value, memo)
+    if isinstance(value, Tensor) and not value.is_leaf:  # what a hook has computed: Python refuses to copy that
+        return memo.setdefault(id(value), value.detach().clone())
     if isinstance(value, nn.Module) and _copies_by_default(kind):
         return _copy_default(value, memo)
     return copy.deepcopy(value, memo)

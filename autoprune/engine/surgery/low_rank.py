@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from math import prod
 
@@ -13,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.engine.graph import ChannelGraph, Slot, with_fixed
 from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.copying import copy_module
 from autoprune.engine.surgery.tensors import kept_mask
 from autoprune.errors import InputError
 
@@ -65,7 +65,7 @@ def decompose(model: nn.Module, layers: Iterable[str], init: str = "svd") -> nn.
     """
     if init not in INITS:
         raise InputError(f"unknown start {init!r}", where="decompose", allowed=", ".join(INITS))
-    result = copy.deepcopy(model)
+    result = copy_module(model, {})
     for path in layers:
         layer = _checked_layer(result, path)
         basis, mix = _svd_factors(_filter_matrix(layer)) if init == "svd" else _identity_factors(_filter_matrix(layer))
@@ -75,7 +75,7 @@ def decompose(model: nn.Module, layers: Iterable[str], init: str = "svd") -> nn.
 
 def hollow(model: nn.Module, ranks: Mapping[str, int]) -> nn.Module:
     """A new model with these layers decomposed at these ranks, their weights left at zero: to load others into."""
-    result = copy.deepcopy(model)
+    result = copy_module(model, {})
     for path, rank in ranks.items():
         layer = _checked_layer(result, path)
         matrix = _filter_matrix(layer)
@@ -86,7 +86,7 @@ def hollow(model: nn.Module, ranks: Mapping[str, int]) -> nn.Module:
 
 def recompose(model: nn.Module, layers: Iterable[str]) -> nn.Module:
     """A new model in which these decomposed layers are single ones again; computes the same."""
-    result = copy.deepcopy(model)
+    result = copy_module(model, {})
     for path in layers:
         pair = result.get_submodule(path)
         if not isinstance(pair, Decomposed):

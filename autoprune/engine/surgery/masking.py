@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoprune.engine.graph import ChannelGraph, ComputedWeight, CrossChannelCall
 from autoprune.engine.keep import Keep
 from autoprune.engine.operations import operation_name
+from autoprune.engine.surgery.computed_weights import compensated
 from autoprune.engine.surgery.folding import with_added_biases
-from autoprune.engine.surgery.plain_attention import plain_attention
+from autoprune.engine.surgery.plain_operations import plain_operations
 from autoprune.engine.surgery.tensors import copy_with, kept_mask, zeroed
 
 
@@ -29,7 +30,16 @@ def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     """
     stays = keep.units(graph)
     slots = with_added_biases(graph, model).slots_by_tensor
-    masked = copy_with(model, lambda name, tensor: zeroed(tensor, slots.get(name, ()), stays))
+    scaled = compensated(model, graph, stays)
+    kept = (
+        ("scale",) if graph.computed_weights else ()
+    )  # weights are divided by it; with statistics and shift 0 comes 0
+    masked = copy_with(
+        model,
+        lambda name, tensor: zeroed(
+            scaled.get(name, tensor), [s for s in slots.get(name, ()) if s.role not in kept], stays
+        ),
+    )
     across, weights = (
         {(call.name, call.index): call for call in calls if _loses_entries(call, stays)}
         for calls in (graph.cross_channel, graph.computed_weights)
@@ -61,7 +71,7 @@ def _run_within(model: nn.Module, context: Callable[[], TorchDispatchMode]) -> N
 
     def enter(_module: nn.Module, _args: object) -> None:
         entered.append(ExitStack())
-        entered[-1].enter_context(plain_attention())
+        entered[-1].enter_context(plain_operations())
         entered[-1].enter_context(context())
 
     def leave(_module: nn.Module, _args: object, _out: object) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.computed_weights import compensated, recompute_attributes, without_power_iteration
 from autoprune.engine.surgery.folding import apply_correction, find_corrections, with_added_biases
 from autoprune.engine.surgery.refusals import check_can_be_cut
 from autoprune.engine.surgery.tensors import all_kept, copy_with, cut_tensor, kept_entries, named_tensors
@@ -34,7 +35,8 @@ def prune(model: nn.Module, graph: ChannelGraph, keep: Keep, *, fold: bool = Tru
     _check_model(model, graph)
     corrections = find_corrections(model, graph, stays) if fold and not stays.all() else {}
     cuts = all_kept(graph, stays).cuts(graph)
-    pruned = copy_with(model, lambda name, tensor: cut_tensor(tensor, cuts.get(name, ())))
+    scaled = compensated(model, graph, stays)
+    pruned = copy_with(model, lambda name, tensor: cut_tensor(scaled.get(name, tensor), cuts.get(name, ())))
     sync_sizes(pruned, sizes_after(graph, stays))
     for path, (target, delta) in corrections.items():
         apply_correction(pruned, path, target, delta)
@@ -86,6 +88,7 @@ def sync_sizes(pruned: nn.Module, sizes: Mapping[str, Mapping[str, Sequence[int]
             held = getattr(modules[path], name)
             setattr(modules[path], name, type(held)(counts) if isinstance(held, (list, tuple)) else counts[0])
     for module in modules.values():
+        recompute_attributes(module)
         for name, count in _counted_by_weights(module).items():
             if getattr(module, name) != count:  # setting an attribute of a module takes 1 us, reading one 0.1
                 setattr(module, name, count)
@@ -93,12 +96,14 @@ def sync_sizes(pruned: nn.Module, sizes: Mapping[str, Mapping[str, Sequence[int]
 
 def _counted_by_weights(module: nn.Module) -> dict[str, int]:
     """Attributes whose values the shapes of the module's own tensors imply."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        rows, columns = module.weight.shape[0], module.weight.shape[1] * module.groups
+    if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+        with without_power_iteration(module):
+            rows, columns, *_ = module.weight.shape
+        if isinstance(module, nn.Linear):
+            return {"out_features": rows, "in_features": columns}
+        columns *= module.groups
         inside, outside = (rows, columns) if module.transposed else (columns, rows)
         return {"in_channels": inside, "out_channels": outside}
-    if isinstance(module, nn.Linear):
-        return {"out_features": module.weight.shape[0], "in_features": module.weight.shape[1]}
     if isinstance(module, nn.modules.batchnorm._NormBase):
         vector = module.weight if module.running_mean is None else module.running_mean
         return {} if vector is None else {"num_features": len(vector)}

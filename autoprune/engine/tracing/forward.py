@@ -23,8 +23,9 @@ from autoprune.engine.labels.tensor_labels import TensorLabels
 from autoprune.engine.operations import operation_name
 from autoprune.engine.rules import apply
 from autoprune.engine.surgery.copying import copy_module
-from autoprune.engine.surgery.plain_attention import plain_attention
+from autoprune.engine.surgery.plain_operations import plain_operations
 from autoprune.engine.surgery.tensors import example_inputs, tensors_of
+from autoprune.engine.tracing.filters import freeze_unknown_filters, kernel_names
 from autoprune.engine.tracing.labelled_run import GroupingMode, LabelledRun, LabelSlot
 from autoprune.engine.tracing.meta_kernels import meta_call
 from autoprune.engine.tracing.outputs import output_tensors
@@ -102,7 +103,7 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
     """
     modules = dict(model.named_modules())
     tensors = dict(tensors_of(modules))
-    slots = tuple(_label_slots(tensors, _kernel_names(modules)))
+    slots = tuple(_label_slots(tensors, kernel_names(modules)))
     labels = np.arange(slots[-1].first + slots[-1].size if slots else FIXED + 1)
     flow = _new_flow(labels, slots, tensors, mode)
     sizes = {name: tensor.numel() for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
@@ -119,6 +120,7 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
         raise BrokenPassError(
             error, flow.state.path, _labels_of(flow, tree_leaves(flow.state.arguments)), found()
         ) from error
+    freeze_unknown_filters(flow, modules, {name: id(tensors[name]) in read for name in tensors}, slots)
     run = found()
     if all(id(tensors[name]) in read for name in sizes) or any(not tensor.is_meta for tensor in tensors.values()):
         return run
@@ -156,7 +158,7 @@ def _run_forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...
     """One pass; returns the ids of the tensors that some operation has read."""
     device = next((tensor.device for tensor, _ in flow.labels.blocks.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
-    with torch.no_grad(), plain_attention(), _left_as_it_was(modules), _paths_followed(modules, flow.state):
+    with torch.no_grad(), plain_operations(), _left_as_it_was(modules), _paths_followed(modules, flow.state):
         labelling = _Labelling(flow)
         with labelling:
             out = model(*args, **kwargs)
@@ -207,11 +209,6 @@ class _Labelling(TorchDispatchMode):
             return out  # what batch norms leave for a backward pass, one each
         apply(self.flow, Call(operation_name(func), func, args, kwargs or {}, out))
         return out
-
-
-def _kernel_names(modules: Modules) -> set[str]:
-    convolutions = (path for path, m in modules.items() if isinstance(m, nn.modules.conv._ConvNd))
-    return {f"{path}.weight".lstrip(".") for path in convolutions}
 
 
 def _label_slots(tensors: Mapping[str, Tensor], kernels: Container[str]) -> Iterator[LabelSlot]:

@@ -7,7 +7,6 @@ probe) finds what the first cannot see, sizes and indices written in the model's
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import nn
 
 from autoprune.engine.graph import ChannelGraph, InputSpec
 from autoprune.engine.labels.evidence import CallKey
+from autoprune.engine.surgery.copying import copy_module
 from autoprune.engine.surgery.refusals import check_can_be_cut
 from autoprune.engine.tracing.build_graph import build_graph
 from autoprune.engine.tracing.components import components
@@ -56,7 +56,7 @@ def _dense_probe(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
     except ModelError:
         raise
     except Exception as failed:  # noqa: BLE001 - whatever stops it, running with data decides
-        real = copy.deepcopy(model).eval().requires_grad_(False)
+        real = copy_module(model, {}).eval().requires_grad_(False)
         try:
             return Probe(real, _run_by_rows_where_needed(real, specs, mode))
         except Exception as broken:  # noqa: BLE001 - as many ways to fail as there are models
