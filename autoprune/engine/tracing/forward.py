@@ -25,6 +25,7 @@ from autoprune.engine.rules import apply
 from autoprune.engine.surgery.copying import copy_module
 from autoprune.engine.surgery.plain_operations import plain_operations
 from autoprune.engine.surgery.tensors import example_inputs, tensors_of
+from autoprune.engine.tracing.data_values import DataReader, DataValues
 from autoprune.engine.tracing.filters import freeze_unknown_filters, kernel_names
 from autoprune.engine.tracing.labelled_run import GroupingMode, LabelledRun, LabelSlot
 from autoprune.engine.tracing.meta_kernels import meta_call
@@ -115,7 +116,7 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
         return LabelledRun(specs, slots, flow.labels.count, flow.ties, flow.evidence, settled, sizes, held)
 
     try:
-        read = _run_forward(model, modules, specs, flow)
+        read = _run_forward(model, modules, specs, flow, mode.values)
     except Exception as error:
         raise BrokenPassError(
             error, flow.state.path, _labels_of(flow, tree_leaves(flow.state.arguments)), found()
@@ -154,12 +155,14 @@ def _new_flow(
     return flow
 
 
-def _run_forward(model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow) -> set[int]:
+def _run_forward(
+    model: nn.Module, modules: Modules, specs: tuple[InputSpec, ...], flow: Flow, values: DataValues | None = None
+) -> set[int]:
     """One pass; returns the ids of the tensors that some operation has read."""
     device = next((tensor.device for tensor, _ in flow.labels.blocks.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
     with torch.no_grad(), plain_operations(), _left_as_it_was(modules), _paths_followed(modules, flow.state):
-        labelling = _Labelling(flow)
+        labelling = _Labelling(flow, None if values is None else DataReader(values))
         with labelling:
             out = model(*args, **kwargs)
     flow.state.path = ""
@@ -196,15 +199,18 @@ def _with_training(run: LabelledRun, model: nn.Module, modules: Modules, trainin
 class _Labelling(TorchDispatchMode):
     """Runs the rule of every operation; `read` collects the ids of all arguments."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, reader: DataReader | None) -> None:
         super().__init__()
-        self.flow = flow
+        self.flow, self.reader = flow, reader
         self.read: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         self.read.update(map(id, args))
         self.flow.state.arguments = args
-        out = meta_call(func, args, kwargs or {})
+        if self.reader is None:
+            out = meta_call(func, args, kwargs or {})
+        else:
+            args, out = self.reader.call(func, args, kwargs or {})
         if func is _EMPTY and not out.numel():
             return out  # what batch norms leave for a backward pass, one each
         apply(self.flow, Call(operation_name(func), func, args, kwargs or {}, out))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from autoprune.engine.graph import InputSpec
 from autoprune.engine.labels.evidence import CallKey, Evidence
 from autoprune.engine.labels.ties import Ties
+from autoprune.engine.tracing.data_values import DataValues
 from autoprune.engine.tracing.size_attributes import Attributes
 
 
@@ -31,6 +32,7 @@ class GroupingMode:
         by_row: calls that split a dimension, (name, number of its call), of which the first of the new dimensions stays
             one of channels: maps made from the outputs of a linear layer. Else it is the last one, as in heads.
         uneven: calls that split into parts of different sizes. Those of a cut copy may be equal by chance.
+        values: what the model reads off its data, if it does; told to every pass but the first.
         trains: the model has parts, auxiliary heads, that are idle in `eval`, and was run in `train` mode as well.
     """
 
@@ -38,6 +40,7 @@ class GroupingMode:
     by_offset: frozenset[str] = frozenset()
     by_row: frozenset[CallKey] = frozenset()
     uneven: frozenset[CallKey] = frozenset()
+    values: DataValues | None = None
     trains: bool = False
 
 

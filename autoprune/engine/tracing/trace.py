@@ -19,6 +19,7 @@ from autoprune.engine.surgery.refusals import check_can_be_cut
 from autoprune.engine.tracing.build_graph import build_graph
 from autoprune.engine.tracing.components import components
 from autoprune.engine.tracing.culprits import probed_graph
+from autoprune.engine.tracing.data_values import DataValues
 from autoprune.engine.tracing.forward import OUTPUT, BrokenPassError, Inputs, input_specs, meta_copy, run_labelled
 from autoprune.engine.tracing.labelled_run import GroupingMode, LabelledRun
 from autoprune.engine.tracing.probe import Probe
@@ -58,11 +59,23 @@ def _dense_probe(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
     except Exception as failed:  # noqa: BLE001 - whatever stops it, running with data decides
         real = copy_module(model, {}).eval().requires_grad_(False)
         try:
-            return Probe(real, _run_by_rows_where_needed(real, specs, mode))
+            return _probe_with_data(model, real, specs, mode)
         except Exception as broken:  # noqa: BLE001 - as many ways to fail as there are models
             error = broken.error if isinstance(broken, BrokenPassError) else broken
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ModelError(f"the forward pass fails: {reason}", where=type(model).__name__) from failed
+
+
+def _probe_with_data(model: nn.Module, real: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingMode) -> Probe:
+    """A probe of a model that reads numbers off its data: once with data, then on meta tensors with these numbers."""
+    values = DataValues()
+    run = run_labelled(real, specs, replace(mode, values=values))
+    values.complete = True
+    on_meta = meta_copy(model)
+    try:
+        return Probe(on_meta, _run_by_rows_where_needed(on_meta, specs, run.mode))
+    except BrokenPassError:  # it reads what no operation returns, `tolist` for instance
+        return Probe(real, _run_by_rows_where_needed(real, specs, run.mode))
 
 
 def _run_by_rows_where_needed(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingMode) -> LabelledRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from nets import Chain, Depthwise, Grouped, Residual, Shared, Shuffle, image, randomised
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
@@ -84,3 +84,43 @@ def test_channel_shuffle_keeps_both_halves_equal() -> None:
 
 def test_a_shared_layer_ties_its_inputs_to_its_outputs() -> None:
     assert {"stem.0": 11, "up": 7} == sizes(trace(Shared(11), image()))
+
+
+class Decoder(nn.Module):
+    """A linear layer whose outputs are viewed into maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 7
+        self.spread, self.norm = nn.Linear(11, 7 * 9), nn.BatchNorm2d(7)
+        self.up, self.out = nn.ConvTranspose2d(7, 13, 2, 2), nn.Conv2d(13, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.spread(x).view(-1, self.channels, 3, 3))
+        return self.out(torch.relu(self.up(nn.functional.interpolate(x, scale_factor=2))))
+
+
+def test_maps_made_by_a_linear_layer_lose_whole_channels() -> None:
+    net, x = randomised(Decoder()), torch.randn(2, 11)
+    graph = trace(net, x)
+    keep = Keep.of({"spread": [0, 4, 5], "up": [1, 2, 12]})
+    cut = prune(net, graph, keep, fold=False)
+
+    assert {group.id: group.size for group in graph.prunable} == {"spread": 7, "up": 13}
+    assert cut.spread.weight.shape == (27, 11)
+    with torch.no_grad():
+        torch.testing.assert_close(cut(x), mask(net, graph, keep)(x))
+
+
+def test_parts_that_a_cut_makes_equal_stay_apart() -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.small, self.large, self.a = 7, 14, nn.Conv2d(3, 21, 1)
+            self.b, self.c = nn.Conv2d(7, 5, 1), nn.Conv2d(14, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            small, large = self.a(x).split([self.small, self.large], 1)
+            return self.b(small) + self.c(large)
+
+    assert {group.id: group.size for group in trace(Parts(), image()).prunable} == {"a": 7, "a#2": 14}
