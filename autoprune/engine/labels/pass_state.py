@@ -24,7 +24,6 @@ class PassState:
         uniform: tensors whose entries are all alike, or random, fresh from `zeros` and the like.
         positions: tensors that hold positions of labelled entries: which these are, and why they stay if it is read.
         made_in: uniform tensors and the modules whose code made them.
-        crops: parts of labelled tensors, and the labels of these of which the parts have only some.
         parts: views of uniform tensors, and these themselves, with the place that they have there.
         views: tensors that are parts of others: what is written into them is written into those.
         whole_groups: grouped convolutions and norms lose whole groups; else the same offset goes out of every group.
@@ -45,7 +44,6 @@ class PassState:
     uniform: set[int] = field(default_factory=set)
     positions: dict[int, tuple[list[Block], str]] = field(default_factory=dict)
     made_in: dict[int, str] = field(default_factory=dict)
-    crops: dict[int, list[Block]] = field(default_factory=dict)
     parts: dict[int, Any] = field(default_factory=dict)
     views: set[int] = field(default_factory=set)
     whole_groups: bool = False

@@ -45,8 +45,6 @@ def follow_views(flow: Flow, call: Call) -> None:
     views = [out for out in tree_leaves(call.out) if isinstance(out, Tensor) and out is not source]
     if is_uniform(flow, source):
         state.uniform |= {id(view) for view in views}
-    if call.name in _PARTS and flow.get(source):
-        _note_crops(flow, call, views)
     parent = state.parts.get(id(source)) or (_whole(source) if is_uniform(flow, source) else None)
     if parent is None or call.name not in _PARTS:
         return
@@ -56,14 +54,6 @@ def follow_views(flow: Flow, call: Call) -> None:
         taken = _taken(call, view, start, place)
         state.parts[id(view)] = _part_of(parent, view, *taken)
         start += len(taken[1])
-
-
-def _note_crops(flow: Flow, call: Call, views: list[Tensor]) -> None:
-    for place, view in enumerate(views):
-        dim, taken = _taken(call, view, 0, place)
-        cut = [block for block in flow.get(call.args[0]) if dim in block[0]]
-        if cut and len(taken) < call.args[0].shape[dim]:
-            flow.state.crops[id(view)] = cut
 
 
 def _whole(tensor: Tensor) -> Part:
@@ -139,9 +129,6 @@ def _add_labels(flow: Flow, view: Tensor, dim: int, labels: Ints) -> None:
 def note_written(flow: Flow, call: Call) -> None:
     """After an in-place operation: what it wrote lies in the whole tensor too, whose entries may differ now."""
     state, written = flow.state, call.args[0]
-    others = call.tensors()[1:]
-    if id(written) in state.crops and (others or call.name in _ALIKE) and not any(flow.get(other) for other in others):
-        flow.freeze_all(state.crops[id(written)], "channels are written by number")
     if _stays_alike(flow, call):
         return
     part = state.parts.get(id(written))
