@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 import plotly.graph_objects as go
 
-from autoprune.analysis.report import facts, summary
+from autoprune.analysis.report import facts, lineages, summary
 from autoprune.study import pareto
 from autoprune.study.folder import Study
 from autoprune.study.outcome import Outcome
@@ -58,6 +58,8 @@ def front_figure(study: Study) -> go.Figure:
     figure = go.Figure(layout=_plain_layout(_cost_title(study), "Validation accuracy"))
     figure.add_trace(_dense_line(study))
     figure.add_trace(_front_line(pareto.front(members, ("accuracy", cost)), cost))
+    if steps := lineages.descent_lines(study):
+        figure.add_trace(_descent_line(steps, cost))
     kinds = _by_kind(study, members)
     sizes = {group.id: group.size for group in facts.groups(study)}
     order = sorted(kinds, key=lambda key: (_DRAW_ORDER.index(key[1]), key[0]))
@@ -273,6 +275,14 @@ def _front_line(members: Sequence[Outcome], cost: str) -> go.Scatter:
         meta=INK,
         hoverinfo="skip",
     )
+
+
+def _descent_line(steps: Sequence[tuple[Outcome, Outcome]], cost: str) -> go.Scatter:
+    """A line from every trial of a lineage to what goes on from it."""
+    places = [[(one.costs[cost], one.accuracy) for one in step] + [(None, None)] for step in steps]
+    x, y = zip(*(place for three in places for place in three), strict=True)
+    line = {"width": 1, "dash": "dot"}
+    return go.Scatter(x=x, y=y, mode="lines", line=line, name="lineages", meta=INK, hoverinfo="skip", opacity=0.6)
 
 
 def _by_kind(study: Study, members: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:

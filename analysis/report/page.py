@@ -16,7 +16,7 @@ import yaml
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
-from autoprune.analysis.report import facts, figures, frames, summary
+from autoprune.analysis.report import facts, figures, frames, lineages, summary
 from autoprune.analysis.report.templating import templates
 from autoprune.files import write_atomically
 from autoprune.study import finalists, pareto
@@ -72,8 +72,10 @@ def _page_context(study: Study, trials: pd.DataFrame, environment: Environment) 
         "measured": figures.measured(study),
         "outside_range": _outside_range(study, members),
         "members": [_member_entry(study, member) for member in members],
+        "descent": lineages.descent_of_front(study),
         "finalists": finalists.by_member(study.finalists),
         "against_dense": finalists.against_dense(finalists.by_member(study.finalists)),
+        "reproduced": {row["trial"]: row["reproduced"] for row in finalists.rows(study)},
         "lost_finalists": finalists.count_lost(study.finalists),
         "chosen": _first_shown(study, members),
         "shown_trials": _shown_trials(study, members),

@@ -32,7 +32,11 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRow:
-    """How one method did; accuracies are None where no trial of the method completed (under the budget)."""
+    """How one method did; accuracies are None where no trial of the method completed (under the budget).
+
+    Where recipes go on from others, accuracy is the parent's as much as the method's. `over_expected` compares like
+    with like: the median of how far trials lay above what was expected of any recipe from there to that target.
+    """
 
     name: str
     counts: Mapping[str, int]
@@ -40,6 +44,7 @@ class MethodRow:
     best: float | None
     best_in_budget: float | None
     median: float | None
+    over_expected: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +293,15 @@ def _method_row(name: str, study: Study, own: Sequence[Outcome]) -> MethodRow:
         best=max(accuracies, default=None),
         best_in_budget=max(in_budget, default=None),
         median=median(accuracies) if accuracies else None,
+        over_expected=_median_over_expected(study, done),
     )
+
+
+def _median_over_expected(study: Study, done: Sequence[Outcome]) -> float | None:
+    expected = {proposal.id: proposal.expected for proposal in study.proposals if proposal.distributions}
+    known = [(outcome.accuracy, expected.get(outcome.id)) for outcome in done]
+    found = [accuracy - before for accuracy, before in known if accuracy is not None and before is not None]
+    return median(found) if found else None
 
 
 def _worker_share(worker: str, intervals: Sequence[RunInterval]) -> Share:

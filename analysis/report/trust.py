@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,8 +23,8 @@ class Trust:
     Fields:
         share, after: the two rungs, as shares of the training images.
         recipes: measured at both.
-        correlation: Spearman's, of the accuracies of recipes of equal FLOPs: ranks by FLOPs are partialled out, since
-            accuracy rises with FLOPs at every rung and would make any rung look trustworthy.
+        correlation: Spearman's, of the accuracies of recipes of equal FLOPs and equally accurate parents: ranks by both
+            are partialled out, since accuracy rises with both at every rung and would make any rung look trustworthy.
     """
 
     share: float
@@ -47,7 +47,8 @@ def trust(study: Study) -> list[Trust]:
     """Every rung with the next; pairs with fewer than `FEWEST` recipes measured at both are left out."""
     searched = [outcome for outcome in study.outcomes if not outcome.control and outcome.flops_ratio is not None]
     shares = sorted({rung.share for outcome in searched for rung in outcome.rungs if rung.comparable})
-    found = (_trust_between(searched, one, two) for one, two in pairwise(shares))
+    parents = {outcome.id: outcome.accuracy or 0.0 for outcome in study.outcomes}
+    found = (_trust_between(searched, parents, one, two) for one, two in pairwise(shares))
     return [known for known in found if known is not None]
 
 
@@ -63,9 +64,11 @@ def saved(study: Study) -> Saved | None:
     return Saved(recipes=len(ended), images=images, hours=hours, share=images / (images + used))
 
 
-def _trust_between(outcomes: Sequence[Outcome], share: float, after: float) -> Trust | None:
+def _trust_between(
+    outcomes: Sequence[Outcome], parents: Mapping[int | None, float], share: float, after: float
+) -> Trust | None:
     rows = [
-        (one, two, outcome.flops_ratio)
+        (one, two, outcome.flops_ratio, parents.get(outcome.recipe.parent, 1.0))
         for outcome in outcomes
         if (one := _accuracy_at(outcome, share)) is not None and (two := _accuracy_at(outcome, after)) is not None
     ]
@@ -80,11 +83,11 @@ def _accuracy_at(outcome: Outcome, share: float) -> float | None:
     return next((rung.accuracy for rung in outcome.rungs if rung.share == share and rung.comparable), None)
 
 
-def _partial_correlation(x: np.ndarray, y: np.ndarray, given: np.ndarray) -> float:
-    """Spearman's correlation of x and y with `given` held fixed; 0 where one of them does not vary beside it."""
-    ranks = [_mean_ranks(values) - (len(values) + 1) / 2 for values in (x, y, given)]
-    base = ranks[2] @ ranks[2]
-    left, right = (rank - (rank @ ranks[2]) / base * ranks[2] if base else rank for rank in ranks[:2])
+def _partial_correlation(x: np.ndarray, y: np.ndarray, *given: np.ndarray) -> float:
+    """Spearman's correlation of x and y with all of `given` held fixed; 0 where one does not vary beside them."""
+    x, y, *columns = [_mean_ranks(values) - (len(values) + 1) / 2 for values in (x, y, *given)]
+    fixed = np.stack(columns, axis=1)
+    left, right = (ranks - fixed @ np.linalg.lstsq(fixed, ranks, rcond=None)[0] for ranks in (x, y))
     scale = np.sqrt((left @ left) * (right @ right))
     return float(left @ right / scale) if scale > 1e-9 else 0.0
 
