@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from autoprune.engine.allocation.allocate import TOLERANCE, allocate, check_target, share_kept
+from autoprune.engine.allocation.allocate import allocate, check_target, share_kept
 from autoprune.engine.cost import Cost, cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
@@ -17,6 +17,9 @@ from autoprune.recipe import Recipe, Target
 from autoprune.trial.pruned_model import load_pruned
 from autoprune.trial.remains import Remains
 from autoprune.trial.shared import SharedState, where_possible
+
+#: A cost that was written down as a ratio and read again may differ from itself by so much.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ def meets_already(start: StartingPoint, recipe: Recipe, dense: Cost) -> bool:
     """Whether a recipe that goes on from another trains on without a cut: the start costs no more than its target."""
     now = start.remains.ratios(dense)
     limits = recipe.target.ratios()
-    return recipe.weights == "front" and all(now[name] <= limit + TOLERANCE for name, limit in limits.items())
+    return recipe.weights == "front" and all(now[name] <= limit * (1 + ROUNDING) for name, limit in limits.items())
 
 
 def target_of_cut(target: Target, method: Method, graph: ChannelGraph, cut: int, start: Cost, dense: Cost) -> Target:

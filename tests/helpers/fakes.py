@@ -80,6 +80,8 @@ class Fake:
 
     def run(self, proposal, report, scratch, parent):
         started = self.clock.now()
+        if proposal.recipe.parent is not None and not proposal.ancestors:
+            assert (parent / "model.json").read_bytes() == b"%d" % proposal.recipe.parent
         if self.ran is not None:
             with self.ran.open("a") as file:
                 file.write(f"{proposal.id} {proposal.recipe.key()} {os.getpid()}\n")
@@ -190,11 +192,11 @@ class Notes:
         pass
 
 
-def study_config(*, trials=6, workers=2, timeout=10.0, startup=4, rungs=(0.0, 1.0), keep=1.0, gpus=0.0):
+def study_config(*, trials=6, workers=2, timeout=10.0, startup=4, rungs=(0.0, 1.0), keep=1.0, gpus=0.0, **space):
     training = {**SPACE["training"], "images": 1000, "rungs": list(rungs)}
     return StudyConfig(
         task={},
-        space=Space.read({**SPACE, "training": training}),
+        space=Space.read({**SPACE, "training": training, **space}),
         cascade=Halving(keep=keep),
         budget=Budget(trials=trials),
         resources=Resources(workers=workers, trial_timeout_minutes=timeout, gpus_per_trial=gpus),
