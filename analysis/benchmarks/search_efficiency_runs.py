@@ -52,7 +52,8 @@ OPPONENTS = (*BASELINES, PLAIN_CHAIN)
 #: line here.
 SIDES: dict[str, tuple[str, ...]] = {
     "ours": (),
-    "without cascade": ("cascade.keep=1",),
+    "without lineages": ("space.weights=trained",),
+    "with cascade": ("cascade.keep=0.5", "space.training.rungs=[0.5, 1]"),
     "without warm start": ("sampler.warm_start=false",),
     "random sampler": ("sampler.name=random",),
     "without sharing": ("share=false",),

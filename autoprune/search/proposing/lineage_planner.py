@@ -10,7 +10,6 @@ from autoprune.errors import InputError
 from autoprune.recipe import Recipe, Target
 from autoprune.search.proposing.first_recipes import Params, target_parameters
 from autoprune.search.proposing.lineage_policy import Child, Lineages, Model, Step, front_of, next_step
-from autoprune.study.lineages import lineage
 from autoprune.study.outcome import DENSE, Outcome, Proposal
 from autoprune.study.parameters import Float
 from autoprune.study.space import Space
@@ -51,6 +50,7 @@ class LineagePlanner:
         self.target, self.range = target_range(space)
         self.cost = self.target.removeprefix("target.")
         self._dense = Model(number=None, accuracy=dense_accuracy, cost=1.0)
+        self.asked = 0  # steps for which the sampler was asked how
         self._recipes: dict[int, Recipe] = {}
         self._steps: dict[int, Step] = {}
         self._running: dict[int, Step] = {}
@@ -86,27 +86,28 @@ class LineagePlanner:
     def descend(self, step: Step, plain: dict[str, Any], seed: int) -> Recipe:
         """The recipe that takes the step.
 
-        Each trial of a lineage sees other batches than those before it, and siblings the same.
+        All see the same batches, as the teacher's outputs for these are computed once (`training/distillation.py`).
+        Other batches for each generation gave a chain of twelve cuts no more: ResNet-20, CIFAR-10, 32,000 images a cut,
+        four seeds in turn against one, 89.2 against 89.0 % at half of the FLOPs, 82.0 against 82.4 % at a fifth.
 
         Args:
             plain: of a recipe that says how.
             seed: of the study, if `plain` has none.
         """
         origin = {"weights": TRAINED} if step.parent is None else {"weights": FRONT, "parent": step.parent}
-        recipe = Recipe.from_dict({"seed": seed, **plain, **origin}, "space")
-        return replace(recipe, seed=(recipe.seed + len(lineage(recipe, self._recipes))) % 2**32)
+        return Recipe.from_dict({"seed": seed, **plain, **origin}, "space")
 
-    def train_on(self, step: Step, seed: int) -> Recipe:
+    def train_on(self, step: Step) -> Recipe:
         """The recipe that trains the parent on as it was trained, without a cut."""
         assert step.parent is not None
         parent = self._recipes[step.parent]
-        recipe = replace(parent, weights=FRONT, parent=step.parent, target=Target(**{self.cost: step.target}))
-        return replace(recipe, seed=(seed + len(lineage(recipe, self._recipes))) % 2**32)
+        return replace(parent, weights=FRONT, parent=step.parent, target=Target(**{self.cost: step.target}))
 
     def record_proposal(self, proposal: Proposal) -> None:
         """Note what was handed out."""
         self._recipes[proposal.id] = proposal.recipe
         if proposal.expected is not None:
+            self.asked += bool(proposal.distributions)
             target = proposal.recipe.target.ratios()[self.cost]
             step = Step(parent=proposal.recipe.parent, target=target, expected=proposal.expected)
             self._steps[proposal.id] = self._running[proposal.id] = step

@@ -26,7 +26,7 @@ from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import InputError
 from autoprune.recipe import Recipe
-from autoprune.search.proposing.first_recipes import Middle, Params, first_recipes
+from autoprune.search.proposing.first_recipes import LINEAGE_STARTS, WARM_STARTS, Middle, Params, first_recipes
 from autoprune.search.proposing.lineage_planner import TRAINED, LineagePlanner, offers_lineages, without_steps
 from autoprune.search.proposing.samplers import SAMPLERS
 from autoprune.study.config import Sampler
@@ -80,8 +80,9 @@ class Proposer:
         self._constraints, self._sampler = constraints or Constraints(), sampler or Sampler()
         self._controls = CONTROLS if controls else 0
         self._planner = _open_planner(space, dense_accuracy)
-        plan = first_recipes(space, self._sampler, seed)
-        self._plan = without_steps(self._planner, plan) if self._planner else plan
+        self._plan = first_recipes(space, self._sampler, seed, LINEAGE_STARTS if self._planner else WARM_STARTS)
+        if self._planner is not None:
+            self._plan = without_steps(self._planner, self._plan)
         self._study = _create_study(("accuracy",) if self._planner else self.objectives)
         self._numbers: dict[int, int] = {}
         self._repeats: dict[str, int] = {}
@@ -125,17 +126,21 @@ class Proposer:
     def _propose(self, number: int, now: float) -> Proposal:
         if number < self._controls:
             return self._propose_control(number, now)
-        planned = number - self._controls
+        planned = self._planned_before(number)
         plan = self._plan[planned] if planned < len(self._plan) else None
         if self._planner is None:
             return self._ask_sampler(number, now, plan)
         return self._propose_step(self._planner, number, now, plan or {})
 
+    def _planned_before(self, number: int) -> int:
+        """How many recipes came that the plan could have a word in; one that trains on without a cut is none."""
+        return number - self._controls if self._planner is None else self._planner.asked
+
     def _propose_step(self, planner: LineagePlanner, number: int, now: float, plan: Params) -> Proposal:
         """A recipe along a lineage; one that trains on without a cut leaves the sampler nothing to choose."""
         step = planner.next_step()
         if not planner.is_cut(step):
-            recipe = planner.train_on(step, self.seed)
+            recipe = planner.train_on(step)
             return Proposal(id=number, recipe=recipe, proposed=now, expected=step.expected)
         asked = self._ask_sampler(
             number, now, planner.settle(step, plan), recipe_of=lambda plain: planner.descend(step, plain, self.seed)
@@ -227,7 +232,7 @@ class Proposer:
     def _make_sampler(self, number: int) -> BaseSampler:
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         # Recipes of the plan that are still to come say nothing yet: what they leave open is drawn at random.
-        wait = ENOUGH if number >= self._controls + len(self._plan) else FOR_EVER
+        wait = ENOUGH if self._planned_before(number) >= len(self._plan) else FOR_EVER
         return SAMPLERS[self._sampler.name](seed, wait, max(self._sampler.startup, 4))
 
     def _with_own_seed(self, plain: dict[str, Any]) -> Recipe:

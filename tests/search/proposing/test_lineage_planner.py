@@ -1,0 +1,126 @@
+"""What a search along lineages remembers, and what the sampler hears of it."""
+
+from dataclasses import replace
+
+import fakes
+import pytest
+from optuna.trial import TrialState
+
+from autoprune.errors import InputError
+from autoprune.search.proposing.lineage_planner import LineagePlanner, offers_lineages, target_range, without_steps
+from autoprune.search.proposing.proposer import Proposer
+from autoprune.study.config import Sampler
+from autoprune.study.outcome import Outcome
+
+SPACE = {**fakes.SPACE, "weights": {"choice": ["trained", "front"]}}
+
+
+def proposer(space=SPACE, **options):
+    bound = fakes.bound_space(space)
+    return Proposer(bound, sampler=Sampler(startup=4), controls=False, dense_accuracy=0.9, **options)
+
+
+def play(search, count, accuracy=None):
+    proposals = []
+    for _ in range(count):
+        proposals.append(search.next(now=float(len(proposals))))
+        search.tell(fakes.completed(proposals[-1], accuracy))
+    return proposals
+
+
+@pytest.mark.parametrize(
+    ("weights", "offered"),
+    [(None, False), ("scratch", False), ("front", True), ({"choice": ["trained", "front"]}, True)],
+)
+def test_a_space_offers_lineages_if_it_names_the_front(weights, offered):
+    space = fakes.SPACE if weights is None else {**fakes.SPACE, "weights": weights}
+    assert offers_lineages(fakes.bound_space(space)) == offered
+
+
+@pytest.mark.parametrize("target", [{"flops": 0.5}, {"flops": {"float": [0.1, 0.8]}, "params": 0.7}])
+def test_lineages_go_down_one_range(target):
+    with pytest.raises(InputError, match="one target with a range"):
+        target_range(fakes.bound_space({**SPACE, "target": target}))
+
+
+def test_any_cost_can_be_the_target():
+    planner = LineagePlanner(fakes.bound_space({**SPACE, "target": {"params": {"float": [0.2, 0.7]}}}), 0.9)
+    step = planner.next_step()
+    assert planner.settle(step, {"method": "l1"}) == {
+        "method": "l1",
+        "weights": "trained",
+        "target.params": step.target,
+    }
+    assert 0.2 <= step.target <= 0.7
+
+
+def test_without_the_dense_accuracy_nothing_can_be_expected():
+    with pytest.raises(InputError, match="dense model's accuracy"):
+        Proposer(fakes.bound_space(SPACE), controls=False)
+
+
+def test_the_front_alone_begins_with_the_dense_model():
+    first, *others = play(proposer({**SPACE, "weights": "front"}), 9)
+    assert (first.recipe.weights, first.recipe.parent) == ("trained", None)
+    assert any(proposal.recipe.parent is not None for proposal in others)
+
+
+def test_the_sampler_hears_how_far_a_recipe_ends_above_what_was_expected():
+    search = proposer()
+    cuts = [proposal for proposal in play(search, 15, accuracy=0.625) if proposal.distributions]
+    trials = search.optuna_study.get_trials(deepcopy=False)
+
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * len(cuts)
+    assert [trial.values for trial in trials] == [[pytest.approx(0.625 - cut.expected)] for cut in cuts]
+    for cut in cuts:
+        assert cut.params["target.flops"] == cut.recipe.target.flops
+        assert cut.params["weights"] == cut.recipe.weights
+
+
+def test_training_on_is_as_it_was_and_no_business_of_the_samplers():
+    search = proposer()
+    proposals = {proposal.id: proposal for proposal in play(search, 40)}
+    on = [proposal for proposal in proposals.values() if not proposal.distributions]
+
+    assert on
+    for proposal in on:
+        parent = proposals[proposal.recipe.parent].recipe
+        assert replace(proposal.recipe, weights=parent.weights, parent=parent.parent, target=parent.target) == parent
+
+
+@pytest.mark.parametrize("accuracy", [None, float("nan")])
+def test_an_outcome_without_accuracy_is_no_parent(accuracy):
+    search = proposer()
+    proposal = search.next()
+    search.tell(Outcome(id=proposal.id, recipe=proposal.recipe, status="failed", accuracy=accuracy))
+    assert search.parents() == set()
+    assert search.next().recipe.parent is None
+
+
+def test_plans_say_how_and_not_where():
+    planner = LineagePlanner(fakes.bound_space(SPACE), 0.9)
+    plans = [
+        {"method": "l1", "target.flops": 0.5},
+        {"method": "l1", "target.flops": 0.3, "weights": "front"},
+        {"method": "l2"},
+    ]
+    assert without_steps(planner, plans) == [{"method": "l1"}, {"method": "l2"}]
+
+
+def test_the_whole_plan_is_carried_out_whatever_is_trained_on_between():
+    search = Proposer(
+        fakes.bound_space(SPACE),
+        sampler=Sampler(startup=12, first=[{"method": "taylor"}], warm_start=False),
+        controls=False,
+        dense_accuracy=0.9,
+    )
+    cuts = [proposal for proposal in play(search, 40) if proposal.distributions]
+    methods = [proposal.recipe.method.name for proposal in cuts]
+    assert methods[0] == "taylor"
+    assert set(methods[:5]) == set(fakes.METHODS)
+
+
+def test_controls_begin_with_the_dense_model():
+    space = {**SPACE, "weights": {"choice": ["front", "trained"]}}
+    search = Proposer(fakes.bound_space(space), sampler=Sampler(startup=4), dense_accuracy=0.9)
+    assert [proposal.recipe.weights for proposal in play(search, 2)] == ["trained", "trained"]
