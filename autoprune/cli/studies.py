@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cli.common import member_facts, without_collector
-from autoprune.cli.view import finalists_table, front_table, open_view, print_json, show
+from autoprune.cli.view import finalists_table, front_table, open_view, print_json, reproduction_line, show
 from autoprune.schema import read
 from autoprune.study.folder import Study, load_study
 
@@ -140,6 +140,7 @@ def _print_study(study: Study) -> None:
         print(line)
     if study.finalists:
         show(finalists_table(study), title="finalists: mean and standard deviation over seeds")
+        print(reproduction_line(study))
     if (count := _finalists_to_train(study)) > 0:
         print(f"{count} finalists are not trained yet; after the search: autoprune finish {study.folder.path}")
     if _taken_over(study):

@@ -152,8 +152,23 @@ def finalists_table(study: Study) -> list[dict[str, Any]]:
     from autoprune.study import finalists
 
     names = {"flops_ratio": "flops", "validation_std": "+-", "test_std": "+- ", "against_dense": "against dense"}
-    names |= {"reproduced": "over searched"}
-    return [{names.get(key, key): value for key, value in row.items()} for row in finalists.rows(study)]
+    left_out = ("searched", "reproduced")  # 80 columns do not hold them; `reproduction_line` says them in short
+    rows = [{key: value for key, value in row.items() if key not in left_out} for row in finalists.rows(study)]
+    return [{names.get(key, key): value for key, value in row.items()} for row in rows]
+
+
+def reproduction_line(study: Study) -> str:
+    """How far finalists end from what the search had found of them, in one sentence; empty without any."""
+    from autoprune.study import finalists
+    from autoprune.study.outcome import DENSE
+
+    pruned = [row for row in finalists.rows(study) if row["method"] != DENSE and row["reproduced"] is not None]
+    found = [100 * row["reproduced"] for row in pruned]
+    if not found:
+        return ""
+    return (
+        f"on the validation split they end {min(found):+.1f} to {max(found):+.1f} points from what the search had found"
+    )
 
 
 def _cell_text(value: Any) -> str:

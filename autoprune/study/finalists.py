@@ -198,7 +198,8 @@ def to_train(study: Study, wanted: Finalists) -> list[MissingTraining]:
     Raises:
         InputError: the front is empty, or there are finalists of another length.
     """
-    members = [_dense_control(study), *_chosen_members(study, wanted.most)]
+    chosen = _chosen_members(study, wanted.most)
+    members = [_dense_control(study), *chosen]
     images = _training_images(study, wanted.images, members)
     done = {(run.member, run.recipe.seed) for run in study.finalists if run.completed}
     first = max((run.id for run in study.finalists), default=-1) + 1

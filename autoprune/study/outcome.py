@@ -20,6 +20,9 @@ DENSE, RANDOM = "dense", "random"
 #: What a study trades off if it does not say: accuracy against FLOPs.
 OBJECTIVES = ("accuracy", "flops")
 
+#: Fields that a line leaves out if they have these values, those of a study without lineages.
+WITHOUT_LINEAGES: Mapping[str, Any] = {"ancestors": [], "ancestor_images": 0, "expected": None}
+
 #: Reads a recipe from plain data that stands at a place, as `Recipe.from_dict` does.
 ReadRecipe = Callable[[object, str], Recipe]
 
@@ -169,7 +172,7 @@ class Outcome:
 
     def to_json(self) -> str:
         """One line of JSON, without the newline; NaN and infinity are refused."""
-        return json.dumps({**to_plain(self), **_recipes_to_plain(self)}, allow_nan=False)
+        return json.dumps(_line_to_plain(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str, where: str = "outcome", read_recipe: ReadRecipe = Recipe.from_dict) -> Outcome:
@@ -201,7 +204,7 @@ class Proposal:
 
     def to_json(self) -> str:
         """One line of JSON, without the newline."""
-        return json.dumps({**to_plain(self), **_recipes_to_plain(self)}, allow_nan=False)
+        return json.dumps(_line_to_plain(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str, where: str = "proposal", read_recipe: ReadRecipe = Recipe.from_dict) -> Proposal:
@@ -210,8 +213,11 @@ class Proposal:
         return read(cls, {**data, **_read_recipes(data, where, read_recipe)}, where)
 
 
-def _recipes_to_plain(line: Outcome | Proposal) -> dict[str, Any]:
-    return {"recipe": line.recipe.to_dict(), "ancestors": [recipe.to_dict() for recipe in line.ancestors]}
+def _line_to_plain(line: Outcome | Proposal) -> dict[str, Any]:
+    """A line without what only lineages have, unless it has some: other studies are written as they always were."""
+    ancestors = [recipe.to_dict() for recipe in line.ancestors]
+    plain = {**to_plain(line), "recipe": line.recipe.to_dict(), "ancestors": ancestors}
+    return {name: value for name, value in plain.items() if WITHOUT_LINEAGES.get(name, ...) != value}
 
 
 def _read_recipes(data: Mapping[str, Any], where: str, read_recipe: ReadRecipe) -> dict[str, Any]:

@@ -189,6 +189,8 @@ def test_status_shows_finalists(capsys: Capture, here: Path) -> None:
             "method": "taylor",
             "seeds": 2,
             "flops_ratio": 0.47,
+            "searched": 0.89,
+            "reproduced": 0.93 - 0.89,
             "validation": 0.93,
             "validation_std": 0.02 / 2**0.5,
             "test": 0.905,
@@ -198,6 +200,7 @@ def test_status_shows_finalists(capsys: Capture, here: Path) -> None:
     )
     assert facts["finalists_to_train"] == 0
     assert ["5", "taylor", "2", "0.4700", "0.9300", "0.0141", "0.9050", "0.0071", "-0.0350"] in rows
+    assert "they end +4.0 to +4.0 points from what the search had found" in works(capsys, "status", study)
 
 
 def test_report_writes_both_files_and_says_where(capsys: Capture, here: Path) -> None:
