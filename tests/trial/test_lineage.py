@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from autoprune.recipe import MethodChoice, Recipe, Target, Training
-from autoprune.tasks import load_task
-from autoprune.training.runtime import Runtime
 from autoprune.trial.lineage import run_lineage
 from autoprune.trial.pruned_model import save_pruned
 from autoprune.trial.run import run
 from autoprune.trial.shared import SharedState
-
-TASK = {
-    "data": {"name": "digits"},
-    "model": {"name": "digits_net", "train": {"images": 12_000, "lr": 0.1, "batch_size": 64}},
-}
-
-
-@pytest.fixture(scope="module")
-def shared(data_folder: Path) -> SharedState:
-    assert data_folder.is_dir()
-    return SharedState.of(load_task(TASK), Runtime(threads=1))
 
 
 def recipe(method: str, flops: float, parent: int | None = None) -> Recipe:
@@ -45,16 +30,16 @@ LINE = [
 ]
 
 
-def test_a_lineage_of_five_gives_the_same_bits_as_five_trials(shared: SharedState, tmp_path: Path) -> None:
+def test_a_lineage_of_five_gives_the_same_bits_as_five_trials(one_thread: SharedState, tmp_path: Path) -> None:
     parent = None
     for number, one in enumerate(LINE):
-        done = run(one, shared, parent=parent)
+        done = run(one, one_thread, parent=parent)
         assert done.model is not None
         assert done.remains is not None
         parent = tmp_path / str(number)
         save_pruned(parent, done.model, done.remains, {})
 
-    again = run_lineage(LINE[:-1], LINE[-1], shared, id=7)
+    again = run_lineage(LINE[:-1], LINE[-1], one_thread, id=7)
 
     assert again.outcome.accuracy == done.outcome.accuracy
     assert again.outcome.costs == done.outcome.costs
@@ -63,16 +48,16 @@ def test_a_lineage_of_five_gives_the_same_bits_as_five_trials(shared: SharedStat
     assert again.outcome.ancestors == tuple(LINE[:-1])
 
 
-def test_an_ancestor_that_fails_is_named(shared: SharedState) -> None:
-    outcome = run_lineage([LINE[0], recipe("l1", 1e-5, 0)], LINE[2], shared, id=3, control=True).outcome
+def test_an_ancestor_that_fails_is_named(one_thread: SharedState) -> None:
+    outcome = run_lineage([LINE[0], recipe("l1", 1e-5, 0)], LINE[2], one_thread, id=3, control=True).outcome
     assert outcome.status == "failed"
     assert outcome.recipe == LINE[2]
     assert (outcome.id, outcome.control, outcome.accuracy) == (3, True, None)
     assert "ancestor 1 of the lineage failed" in (outcome.error or "")
 
 
-def test_a_lineage_counts_from_its_first_ancestor_on(shared: SharedState) -> None:
+def test_a_lineage_counts_from_its_first_ancestor_on(one_thread: SharedState) -> None:
     times = iter(range(11, 99))
-    outcome = run_lineage(LINE[:1], recipe("l1", 0.5, 0), shared, clock=lambda: float(next(times))).outcome
+    outcome = run_lineage(LINE[:1], recipe("l1", 0.5, 0), one_thread, clock=lambda: float(next(times))).outcome
     assert outcome.started == 11.0
     assert outcome.finished > outcome.started

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from digits import TASK
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,22 +18,10 @@ from autoprune.errors import ArtifactError, InputError
 from autoprune.methods import build
 from autoprune.recipe import MethodChoice, Recipe, Target, Training
 from autoprune.tasks import load_task
-from autoprune.training.runtime import Runtime
 from autoprune.trial.pruned_model import load_pruned, save_pruned
 from autoprune.trial.run import Trial, run
 from autoprune.trial.shared import SharedState
 from autoprune.trial.start import choose_start, target_of_cut
-
-TASK = {
-    "data": {"name": "digits"},
-    "model": {"name": "digits_net", "train": {"images": 12_000, "lr": 0.1, "batch_size": 64}},
-}
-
-
-@pytest.fixture(scope="module")
-def shared(data_folder: Path) -> SharedState:
-    assert data_folder.is_dir()
-    return SharedState.of(load_task(TASK), Runtime(threads=1))
 
 
 def recipe(method: str, flops: float, parent: int | None = None, images: int = 1280) -> Recipe:
@@ -54,15 +43,15 @@ def keep_model(done: Trial, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def parent(shared: SharedState, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return keep_model(run(recipe("l1", 0.7), shared), tmp_path_factory.mktemp("parents") / "l1")
+def parent(one_thread: SharedState, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return keep_model(run(recipe("l1", 0.7), one_thread), tmp_path_factory.mktemp("parents") / "l1")
 
 
 @pytest.fixture(scope="module")
-def ranks(shared: SharedState, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ranks(one_thread: SharedState, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A parent with decomposed layers, itself the child of one that lost channels."""
-    first = keep_model(run(recipe("l1", 0.8), shared), tmp_path_factory.mktemp("parents") / "l1")
-    return keep_model(run(recipe("svd", 0.5, parent=0), shared, parent=first), first.parent / "svd")
+    first = keep_model(run(recipe("l1", 0.8), one_thread), tmp_path_factory.mktemp("parents") / "l1")
+    return keep_model(run(recipe("svd", 0.5, parent=0), one_thread, parent=first), first.parent / "svd")
 
 
 def counted(model: nn.Module) -> int:
@@ -71,12 +60,12 @@ def counted(model: nn.Module) -> int:
     return counter.get_total_flops()
 
 
-def check_child(done: Trial, shared: SharedState, target: float, folder: Path) -> None:
+def check_child(done: Trial, one_thread: SharedState, target: float, folder: Path) -> None:
     """Costs are counted against the dense model, and the artefact loads from the user's factory."""
     outcome = done.outcome
     kept = keep_model(done, folder)
     assert done.model is not None
-    assert outcome.flops_ratio == pytest.approx(counted(done.model) / counted(shared.model), abs=1e-12)
+    assert outcome.flops_ratio == pytest.approx(counted(done.model) / counted(one_thread.model), abs=1e-12)
     assert outcome.flops_ratio == pytest.approx(target, abs=TOLERANCE)
     loaded = artifact.load(kept, lambda: load_task(TASK).build(3))
     images = torch.randn(5, 1, 8, 8)
@@ -85,37 +74,37 @@ def check_child(done: Trial, shared: SharedState, target: float, folder: Path) -
 
 @pytest.mark.parametrize("method", [name for name in methods.names() if name != "dense"])
 def test_every_method_goes_on_from_a_pruned_model(
-    method: str, shared: SharedState, parent: Path, tmp_path: Path
+    method: str, one_thread: SharedState, parent: Path, tmp_path: Path
 ) -> None:
-    done = run(recipe(method, 0.45, parent=3), shared, parent=parent)
+    done = run(recipe(method, 0.45, parent=3), one_thread, parent=parent)
 
-    check_child(done, shared, 0.45, tmp_path / "child")
+    check_child(done, one_thread, 0.45, tmp_path / "child")
     assert done.remains is not None
-    before = load_pruned(parent, shared).remains.keep.to_dict()
-    after = done.remains.of(shared.model).keep.to_dict()
+    before = load_pruned(parent, one_thread).remains.keep.to_dict()
+    after = done.remains.of(one_thread.model).keep.to_dict()
     for group, kept in before.items():
         assert set(after[group]) <= set(kept)
 
 
 @pytest.mark.parametrize("method", ["l1", "taylor", "svd", "ldrf", "fuzzy"])
 def test_every_method_goes_on_from_decomposed_layers(
-    method: str, shared: SharedState, ranks: Path, tmp_path: Path
+    method: str, one_thread: SharedState, ranks: Path, tmp_path: Path
 ) -> None:
-    split = set(load_pruned(ranks, shared).remains.ranks)
+    split = set(load_pruned(ranks, one_thread).remains.ranks)
     assert split
 
-    done = run(recipe(method, 0.3, parent=3), shared, parent=ranks)
+    done = run(recipe(method, 0.3, parent=3), one_thread, parent=ranks)
 
-    check_child(done, shared, 0.3, tmp_path / "child")
+    check_child(done, one_thread, 0.3, tmp_path / "child")
     assert done.model is not None
     assert set(decomposed(done.model)) & split
 
 
-def test_a_recipe_whose_target_is_met_trains_on(shared: SharedState, parent: Path) -> None:
-    before = load_pruned(parent, shared)
-    now = before.remains.ratios(shared.dense_cost)["flops"]
+def test_a_recipe_whose_target_is_met_trains_on(one_thread: SharedState, parent: Path) -> None:
+    before = load_pruned(parent, one_thread)
+    now = before.remains.ratios(one_thread.dense_cost)["flops"]
 
-    done = run(recipe("l1", now, parent=3), shared, parent=parent)
+    done = run(recipe("l1", now, parent=3), one_thread, parent=parent)
 
     assert done.outcome.flops_ratio == now
     assert done.remains is not None
@@ -126,41 +115,41 @@ def test_a_recipe_whose_target_is_met_trains_on(shared: SharedState, parent: Pat
     assert any(not torch.equal(old[name], new[name]) for name in old)
 
 
-def test_a_child_of_no_images_is_its_parent_cut(shared: SharedState, parent: Path) -> None:
-    done = run(recipe("l1", 0.5, parent=3, images=0), shared, parent=parent)
+def test_a_child_of_no_images_is_its_parent_cut(one_thread: SharedState, parent: Path) -> None:
+    done = run(recipe("l1", 0.5, parent=3, images=0), one_thread, parent=parent)
 
     assert done.outcome.error is None
-    start = choose_start(recipe("l1", 0.5, parent=3), build(MethodChoice(name="l1")), shared, parent)
-    assert start.graph is not shared.graph
+    start = choose_start(recipe("l1", 0.5, parent=3), build(MethodChoice(name="l1")), one_thread, parent)
+    assert start.graph is not one_thread.graph
     assert done.outcome.rungs[0].accuracy == done.outcome.accuracy
 
 
-def test_rounds_lead_from_the_parents_cost_to_the_target(shared: SharedState, parent: Path) -> None:
+def test_rounds_lead_from_the_parents_cost_to_the_target(one_thread: SharedState, parent: Path) -> None:
     """Two rounds from 0.64 to 0.16 pass by 0.32: a half of what is there, twice."""
     fuzzy = build(MethodChoice(name="fuzzy", params={"rounds": 2}))
-    start = choose_start(recipe("fuzzy", 0.2, parent=3), fuzzy, shared, parent)
-    dense = shared.dense_cost
+    start = choose_start(recipe("fuzzy", 0.2, parent=3), fuzzy, one_thread, parent)
+    dense = one_thread.dense_cost
     from autoprune.engine.cost import Cost
 
     began = Cost(flops=round(0.64 * dense.flops), params=dense.params, activations=dense.activations)
-    first = target_of_cut(Target(flops=0.16), fuzzy, shared.graph, 0, began, dense)
+    first = target_of_cut(Target(flops=0.16), fuzzy, one_thread.graph, 0, began, dense)
     assert first.flops == pytest.approx(0.32, rel=1e-6)
     assert start.remains.ratios(dense)["flops"] < 1
 
 
-def test_without_its_parents_model_a_recipe_fails_and_says_so(shared: SharedState) -> None:
-    outcome = run(recipe("l1", 0.5, parent=7), shared).outcome
+def test_without_its_parents_model_a_recipe_fails_and_says_so(one_thread: SharedState) -> None:
+    outcome = run(recipe("l1", 0.5, parent=7), one_thread).outcome
     assert outcome.status == "failed"
     assert "parent 7" in (outcome.error or "")
 
 
-def test_a_parent_that_does_not_say_how_it_was_cut_is_refused(shared: SharedState, tmp_path: Path) -> None:
-    done = run(recipe("l1", 0.7), shared)
+def test_a_parent_that_does_not_say_how_it_was_cut_is_refused(one_thread: SharedState, tmp_path: Path) -> None:
+    done = run(recipe("l1", 0.7), one_thread)
     assert done.model is not None
     assert done.remains is not None
     artifact.save(tmp_path / "old", done.model, done.remains.graph, done.remains.keep)
     with pytest.raises(ArtifactError, match="grouped layers"):
-        load_pruned(tmp_path / "old", shared)
+        load_pruned(tmp_path / "old", one_thread)
 
 
 def test_only_a_recipe_from_the_front_has_a_parent() -> None:
