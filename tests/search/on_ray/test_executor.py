@@ -57,6 +57,16 @@ def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
     assert (out, err) == ("", "")
 
 
+def test_workers_get_the_models_that_recipes_go_on_from(tmp_path):
+    """The fake evaluator compares the parent's file with its number."""
+    config = fakes.study_config(trials=14, weights={"choice": ["trained", "front"]})
+    run(fakes.open_session(tmp_path, config))
+    study = load_study(tmp_path)
+
+    assert [outcome.error for outcome in study.outcomes] == [None] * 14
+    assert sum(proposal.recipe.parent is not None for proposal in study.proposals) >= 6
+
+
 def test_workers_that_cannot_load_the_task_end_the_search_with_the_reason(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=40))
 
