@@ -55,9 +55,9 @@ class Trial:
         return self.remains.graph if self.remains is not None else None
 
 
-def run_trial(recipe: Recipe, task: Task, report: Report | None = None) -> Outcome:
-    """Run one recipe on a task and return what it gave; see `run` for trials that share work."""
-    return run(recipe, SharedState.of(task), report).outcome
+def run_trial(recipe: Recipe, task: Task, report: Report | None = None, *, parent: Path | None = None) -> Outcome:
+    """Run one recipe on a task and return what it gave; see `run` for trials that share work, and for `parent`."""
+    return run(recipe, SharedState.of(task), report, parent=parent).outcome
 
 
 def run(
