@@ -312,7 +312,7 @@ def other_conv(shape: Shape, dimensions: int, width: int) -> nn.Module:
     return Flattened(conv)
 
 
-@kind("weight_norm", always(width=st.sampled_from(WIDTHS)), free=False)
+@kind("weight_norm", always(width=st.sampled_from(WIDTHS)))
 def weight_norm(shape: Shape, width: int) -> nn.Module:
     return nn.utils.parametrizations.weight_norm(nn.Conv2d(shape[0], width, 1))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import random_functions  # noqa: F401 - registers all kinds
+import random_mixing  # noqa: F401 - registers all kinds
 import torch
 from hypothesis import strategies as st
 from random_nodes import KINDS, WIDEST, WINDOWS, Shape
