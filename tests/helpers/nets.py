@@ -124,11 +124,11 @@ class Shared(nn.Module):
 
 
 class Between(nn.Module):
-    """Something between two convolutions, of 7 and 5 filters."""
+    """Something between two convolutions, of `width` and 5 filters."""
 
-    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, between: Callable[[Tensor], Tensor], width: int = 7) -> None:
         super().__init__()
-        self.a, self.b, self.between = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 5, 1), between
+        self.a, self.b, self.between = nn.Conv2d(3, width, 1), nn.Conv2d(width, 5, 1), between
 
     def forward(self, x: Tensor) -> Tensor:
         return self.b(self.between(self.a(x))).mean((2, 3))

@@ -63,12 +63,14 @@ class Evidence:
         roles: labels and the part that the tensor they lie on plays for them (see `graph.Slot`).
         attributes: (module, attribute, labels): the module's attribute of that name counts these entries.
         lengths: (module, labels of parts): the module's code made tensors, or parts, of these lengths.
+        paddings: (module, labels of parts): the module's code padded channels by so many.
         splits: (module, labels of shape (rows, offsets)): a dimension was split, all rows lose the same offsets.
         split_calls: the calls that split a dimension, and its labels, shape (rows, offsets).
         numbers: the Python numbers among the arguments of every pointwise call that has some.
         layer_uses: which calls work with what comes straight out of a layer, and its labels: those of the filters.
         bias_pairs: labels of filters (or of a norm's scales) and those of the biases that are added to them.
         parts: the entries that slices and splits have taken along a labelled dimension.
+        slices: the labels along a dimension, and those of a slice of it.
         takes_by_number: whether channels were taken by number somewhere: by slices, splits, padding.
     """
 
@@ -78,12 +80,14 @@ class Evidence:
     roles: list[tuple[Ints, str]] = field(default_factory=list)
     attributes: list[tuple[str, str, Ints]] = field(default_factory=list)
     lengths: list[tuple[str, tuple[Ints, ...]]] = field(default_factory=list)
+    paddings: list[tuple[str, tuple[Ints, ...]]] = field(default_factory=list)
     splits: list[tuple[str, Ints]] = field(default_factory=list)
     split_calls: dict[CallKey, Ints] = field(default_factory=dict)
     numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
     layer_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
     bias_pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     parts: list[tuple[PartKey, Ints]] = field(default_factory=list)
+    slices: list[tuple[Ints, Ints]] = field(default_factory=list)
     takes_by_number: bool = False
 
     def joined(self, training: Evidence) -> Evidence:
@@ -93,5 +97,7 @@ class Evidence:
             roles=[*self.roles, *training.roles],
             attributes=[*self.attributes, *training.attributes],
             lengths=[*self.lengths, *training.lengths],
+            paddings=[*self.paddings, *training.paddings],
+            slices=[*self.slices, *training.slices],
             takes_by_number=self.takes_by_number or training.takes_by_number,
         )

@@ -176,6 +176,13 @@ class Flow:
         """The running module's code made a tensor, or parts of one, as long as these labels."""
         self.evidence.lengths.append((self.path, parts))
 
+    def note_padding(self, added: Sequence[Ints]) -> None:
+        """The running module's code padded a tensor by these new entries: in front and behind, last dimension first."""
+        some = [labels for labels in added if labels.any()]
+        if some:
+            alone = [(labels,) for labels in (*some, np.concatenate(some))]
+            self.evidence.paddings += [(self.path, parts) for parts in (tuple(added), *alone)]
+
     def note_part(self, name: str, number: int, blocks: Iterable[Block], dim: int) -> None:
         """Output `number` of the running call has these of the entries along a dimension, taken by their numbers."""
         for dims, labels in blocks:

@@ -183,6 +183,7 @@ def _label_uniform_parts(flow: Flow, parts: Sequence[Tensor], dim: int) -> None:
         for part in new:
             flow.evidence.takes_by_number = True  # how many zeros there are is written in the model's code
             label_uniform(flow, part, dim)
+            flow.note_padding([labels for dims, labels in flow.get(part) if dims == (dim,)])
 
 
 @register("glu")
@@ -211,16 +212,30 @@ def stack(flow: Flow, call: Call) -> None:
 
 @register("constant_pad_nd")
 def pad(flow: Flow, call: Call) -> None:
-    """Padding adds FIXED entries: how many is written in the model's code, so what meets them must stay."""
+    """Padding adds entries with labels of their own: whether their number follows the widths, the probe finds out.
+
+    Beside a joint block they are FIXED. Negative padding is a slice.
+    """
     source, amounts, blocks = call.args[0], call.args[1], []
-    flow.evidence.takes_by_number |= bool(flow.get(source))
+    added = [np.full(max(amount, 0), FIXED) for amount in amounts]
     for dims, labels in flow.get(source):
-        last = [2 * (source.dim() - 1 - d) for d in dims]
-        around = [(amounts[i], amounts[i + 1]) if i + 1 < len(amounts) else (0, 0) for i in last]
-        if any(n < 0 for pair in around for n in pair):
+        ends = [2 * (source.dim() - 1 - d) for d in dims]
+        around = [(amounts[i], amounts[i + 1]) if i + 1 < len(amounts) else (0, 0) for i in ends]
+        if not any(map(any, around)):
+            blocks.append((dims, labels))
+        elif len(dims) == 1:
+            added[ends[0] : ends[0] + 2] = [flow.fresh(max(amount, 0)) for amount in around[0]]
+            before, after = added[ends[0] : ends[0] + 2]
+            left = labels[max(-around[0][0], 0) : len(labels) - max(-around[0][1], 0)]
+            flow.note_part(call.name, dims[0], [(dims, left)], dims[0])
+            blocks.append((dims, np.concatenate([before, left, after])))
+            flow.note_lengths(blocks[-1][1])
+        elif min(map(min, around)) < 0:
             flow.freeze(labels, "cropped by negative padding")
         else:
+            flow.evidence.takes_by_number = True
             blocks.append((dims, np.pad(labels, around, constant_values=FIXED)))
+    flow.note_padding(added)
     flow.set(call.out, blocks)
 
 
@@ -281,5 +296,6 @@ def unbind(flow: Flow, call: Call) -> None:
 def _take_entries(flow: Flow, call: Call, part: int, dim: int, index: Ints) -> list[Block]:
     blocks = flow.get(call.args[0])
     taken = [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]
+    flow.evidence.slices += [(a, a[index]) for dims, a in blocks if dims == (dim,)]
     flow.note_part(call.name, part, taken, dim)
     return taken

@@ -12,6 +12,7 @@ from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.computed_weights import compensated, recompute_attributes, without_power_iteration
 from autoprune.engine.surgery.folding import apply_correction, find_corrections, with_added_biases
+from autoprune.engine.surgery.held_numbers import hold_numbers
 from autoprune.engine.surgery.refusals import check_can_be_cut
 from autoprune.engine.surgery.tensors import all_kept, copy_with, cut_tensor, kept_entries, named_tensors
 from autoprune.errors import InputError
@@ -85,8 +86,7 @@ def sync_sizes(pruned: nn.Module, sizes: Mapping[str, Mapping[str, Sequence[int]
     modules = dict(pruned.named_modules())
     for path, own in sizes.items():
         for name, counts in own.items():
-            held = getattr(modules[path], name)
-            setattr(modules[path], name, type(held)(counts) if isinstance(held, (list, tuple)) else counts[0])
+            hold_numbers(modules[path], name, counts)
     for module in modules.values():
         recompute_attributes(module)
         for name, count in _counted_by_weights(module).items():

@@ -14,34 +14,25 @@ from dataclasses import replace
 import numpy as np
 
 from autoprune.engine.graph import ChannelGraph, Group
-from autoprune.engine.tracing.alignment import dense_units
-from autoprune.engine.tracing.build_graph import build_graph
-from autoprune.engine.tracing.links import Link, attribute_links, head_links
 from autoprune.engine.tracing.probe import Probe, Verdict, owning_groups
+from autoprune.engine.tracing.remedies import REMEDIES, tried
 
 MOST_PASSES = 12
-
-#: How often attributes are linked before groups are frozen.
-_MOST_LINKS = 4
 
 
 def probed_graph(probe: Probe) -> ChannelGraph:
     """The graph of the dense model, in which the groups that the model's code does not let go are frozen."""
-    graph, reasons = build_graph(probe.dense, {}), dict[int, str]()
-    verdict = probe.try_groups(graph, graph.prunable)
-    if verdict.failure:
-        probe, graph, verdict = _with_attributes_linked(probe, graph, verdict)
-    if verdict.failure:
-        probe, graph, verdict = _with_heads_linked(probe, graph, verdict)
-    while verdict.failure:
-        for group, reason in _find_culprits(probe, graph, verdict):
+    trial = tried(probe)
+    for remedy in REMEDIES:
+        if trial.verdict.failure:
+            trial = remedy(trial)
+    while trial.verdict.failure:
+        reasons = dict(trial.reasons)
+        for group, reason in _find_culprits(trial.probe, trial.graph, trial.verdict):
             reasons |= dict.fromkeys(group.units.tolist(), reason)
-        graph = build_graph(probe.dense, reasons)
-        verdict = probe.try_groups(graph, graph.prunable)
-    return replace(graph, scales=verdict.scales) if verdict.scales else graph
-
-
-# ---- which groups fail -----------------------------------------------------------------------------------------------
+        trial = tried(trial.probe, reasons)
+    scales = trial.verdict.scales
+    return replace(trial.graph, scales=scales) if scales else trial.graph
 
 
 def _find_culprits(probe: Probe, graph: ChannelGraph, verdict: Verdict) -> Iterator[tuple[Group, str]]:
@@ -98,47 +89,3 @@ class _Cut:
         half = len(groups) // 2
         failing = [part for part in (groups[:half], groups[half:]) if self.failure(part)]
         return [group for part in failing for group in self.bisect(part)] or groups[:half]
-
-
-# ---- widths that the code takes as one -------------------------------------------------------------------------------
-
-
-def _with_attributes_linked(probe: Probe, graph: ChannelGraph, verdict: Verdict) -> tuple[Probe, ChannelGraph, Verdict]:
-    """With what one attribute counts tied, in the module that breaks and its kin, as long as that helps."""
-    links = attribute_links(probe.dense.attributes(), probe.dense.evidence, dense_units(graph, probe.dense))
-    for _ in range(_MOST_LINKS):
-        wanted = _links_of(links, verdict.path)
-        if not wanted or not verdict.failure:
-            break
-        linked = probe.with_shared([*probe.shared, *wanted])
-        joint = build_graph(linked.dense, {})
-        after = linked.try_groups(joint, joint.prunable)
-        probe.passes = linked.passes
-        if after.failure and after.path == verdict.path:
-            break
-        probe, graph, verdict = linked, joint, after
-    return probe, graph, verdict
-
-
-def _links_of(links: dict[tuple[str, str], Link], path: str | None) -> list[Link]:
-    """The links of the attributes of a module and of its kin, of which there are then no more."""
-    kin = {key for key in links if path is not None and re.sub(r"\d+", "#", key[0]) == re.sub(r"\d+", "#", path)}
-    return [links.pop(key) for key in sorted(kin)]
-
-
-def _with_heads_linked(probe: Probe, graph: ChannelGraph, verdict: Verdict) -> tuple[Probe, ChannelGraph, Verdict]:
-    """With heads linked to their streams, where the groups in question fail as they are and do not fail linked."""
-    links = head_links(probe.dense.evidence)
-    owned = [dense_units(graph, probe.dense)[link.ravel()] for link in links]
-    if not links or (verdict.suspects.size and not np.isin(verdict.suspects, np.concatenate(owned)).any()):
-        return probe, graph, verdict
-    linked = probe.with_heads(range(len(links)))
-    joint = build_graph(linked.dense, {})
-    units = dense_units(joint, linked.dense)
-    owners = owning_groups(joint, np.concatenate([units[link.ravel()] for link in links]))
-    if linked.failure(joint, owners):
-        fit = {group.id for group in owners if not linked.failure(joint, [group])}
-        own = [{group.id for group in owning_groups(joint, units[link.ravel()])} for link in links]
-        linked = linked.with_heads(place for place, ids in enumerate(own) if ids and ids <= fit)
-        joint = build_graph(linked.dense, {})
-    return linked, joint, linked.try_groups(joint, joint.prunable)

@@ -23,6 +23,7 @@ from autoprune.engine.labels.tensor_labels import TensorLabels
 from autoprune.engine.operations import operation_name
 from autoprune.engine.rules import apply
 from autoprune.engine.surgery.copying import copy_module
+from autoprune.engine.surgery.held_numbers import held_numbers
 from autoprune.engine.surgery.plain_operations import plain_operations
 from autoprune.engine.surgery.tensors import example_inputs, tensors_of
 from autoprune.engine.tracing.data_values import DataReader, DataValues
@@ -227,20 +228,13 @@ def _label_slots(tensors: Mapping[str, Tensor], kernels: Container[str]) -> Iter
                 first += size
 
 
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-
-
 def _numbers_held(modules: Modules) -> dict[str, dict[str, tuple[int, ...]]]:
     """Module -> attribute -> the numbers it holds, one above 1 or several; without those that weights repeat."""
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, module in modules.items():
         repeated = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
-        for name, value in vars(module).items():
-            if name in _OF_EVERY_MODULE or (type(value) is not int and not isinstance(value, (list, tuple))):
-                continue
-            numbers = (value,) if type(value) is int else tuple(value)
-            counts = all(type(number) is int for number in numbers) and max(numbers, default=0) > 1
-            if counts and not (repeated and name.startswith(("in_", "out_"))):
+        for name, numbers in held_numbers(module):
+            if max(numbers, default=0) > 1 and not (repeated and name.startswith(("in_", "out_"))):
                 found.setdefault(path, {})[name] = numbers
     return found
 

@@ -4,17 +4,21 @@ Attention code often takes the width of a head from that of the stream: head = s
 alone. Where a stream of h d channels goes into a layer whose outputs are split into heads of d, the stream is taken as
 h heads as well, and offset i of every head becomes one unit with them. And one attribute may count the filters of
 several layers, `inter_channels` those of all three of a non-local block: unit i of each goes with those of the others.
-Both make units coarse, so it is done only where the groups in question fail alone and do not fail linked.
+Slices whose bounds are computed from the width, [:, : c // 8], move unless all of them lose the same share.
+All this makes units coarse, so it is done only where the groups in question fail alone and do not fail linked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import gcd, lcm
 
 import numpy as np
 
 from autoprune.engine.graph import Ints
 from autoprune.engine.labels.evidence import Evidence
+from autoprune.engine.tracing.components import components
+from autoprune.engine.tracing.labelled_run import LabelledRun
 from autoprune.engine.tracing.size_attributes import Attributes, lengths_by_attribute
 
 #: Pairs of labels to tie, shape (2, n).
@@ -46,3 +50,67 @@ def attribute_links(attributes: Attributes, evidence: Evidence, unit_of_label: I
         if (unit_of_label[joined[0]] != unit_of_label[joined[1]]).any():
             links[key] = joined
     return links
+
+
+def slice_links(run: LabelledRun, finest: bool) -> list[Link]:
+    """What makes all slices of a dimension lose the same share, and what is padded in front the same as behind.
+
+    A width of 32 that is taken in slices of 4, 4 and 24 becomes 4 units: of an entry, an entry, and six. Where the
+    sizes are no multiples of the smallest, there are several ways: as many units as the smallest part has entries, what
+    is over in the others left alone (`finest`); or as many as the sizes have for greatest common divisor.
+    """
+    sliced = _sliced_dimensions(run.evidence)
+    links = [_repeated_steps(whole, step) for whole, _, step in sliced if step > 1]
+    paddings = [[labels for labels in parts if labels.any()] for _, parts in run.evidence.paddings]
+    for parts in (*(np.split(whole, sorted(stops)) for whole, stops, _ in sliced), *paddings):
+        sizes = [part.size for part in parts]
+        units = min(sizes) if finest else gcd(*sizes)
+        if len(parts) > 1 and units > 1:
+            links.append(_runs_of_parts(parts, units))
+    stands_for = lowest_tied(run)
+    return [stands_for[link] for link in links if link.all()]
+
+
+def lowest_tied(run: LabelledRun) -> Ints:
+    """For every label the lowest that it is tied to, which is one of the model's tensors if any is; shape (labels,)."""
+    component = components(run)
+    return np.unique(component, return_index=True)[1][component]
+
+
+def sliced_dimensions(evidence: Evidence) -> list[tuple[Ints, int]]:
+    """The labels along every dimension that is sliced somewhere inside, and where the last slice begins or ends."""
+    return [(whole, max(stops)) for whole, stops, _ in _sliced_dimensions(evidence) if stops]
+
+
+def _sliced_dimensions(evidence: Evidence) -> list[tuple[Ints, set[int], int]]:
+    """The labels along every dimension that is sliced and is no slice itself, where its slices begin and end, the step.
+
+    Of several steps it is the least that all are divisors of.
+    """
+    place: dict[int, tuple[int, int]] = {}
+    found: list[tuple[Ints, set[int], int]] = []
+    for whole, part in evidence.slices:
+        if not part.size:
+            continue
+        if int(whole[0]) not in place:
+            place.update({label: (len(found), i) for i, label in enumerate(whole.tolist())})
+            found.append((whole, set(), 1))
+        number, start = place.get(int(part[0]), (0, 0))
+        labels, stops, steps = found[number]
+        step = place.get(int(part[1]), (0, 0))[1] - start if part.size > 1 else 1
+        if step > 1:
+            found[number] = (labels, stops, lcm(steps, step))
+        elif np.array_equal(labels[start : start + part.size], part):
+            stops |= {start, start + part.size} - {0, labels.size}
+    return found
+
+
+def _repeated_steps(whole: Ints, step: int) -> Link:
+    rows = whole[: whole.size // step * step].reshape(-1, step)
+    return np.stack([np.broadcast_to(rows[:, :1], rows.shape).ravel(), rows.ravel()])
+
+
+def _runs_of_parts(parts: Sequence[Ints], units: int) -> Link:
+    """Units that consist of a run of every part, the longer the larger the part is; what is over is left alone."""
+    rows = np.concatenate([part[: part.size // units * units].reshape(units, -1) for part in parts], axis=1)
+    return np.stack([np.broadcast_to(rows[:, :1], rows.shape).ravel(), rows.ravel()])

@@ -29,8 +29,9 @@ Parts = tuple[Ints, ...]
 def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: Ints) -> tuple[SizeAttribute, ...]:
     """Attributes that follow the channels.
 
-    First those that rules have noted, then those that equal a length to which the module's own code splits or reshapes,
-    or the code of the module around it; then those whose name says that they are a width and that can mean one only.
+    First those that rules have noted and those by which the module pads channels, then those that equal a length to
+    which the module's own code splits or reshapes, or the code of the module around it; then those whose name says that
+    they are a width and that can mean one only.
 
     Args:
         attributes: all numbers that modules hold.
@@ -44,6 +45,7 @@ def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: I
             found.setdefault((path, name), (labels[:value],))  # instance norm lines up the images' channels
     wanted = {(path, value) for path, own in attributes.items() for value in own.values()}
     sources = (
+        (evidence.paddings, _any_name),
         (evidence.lengths, _not_other),
         (_lengths_around(evidence, attributes), _says_size),
         (_working_widths(evidence), _says_size),
@@ -74,6 +76,10 @@ def lengths_by_attribute(attributes: Attributes, evidence: Evidence) -> dict[tup
 
 def _says_size(name: str) -> bool:
     return bool(_SIZE.search(name)) and not _OTHER.search(name)
+
+
+def _any_name(_name: str) -> bool:
+    return True
 
 
 def _not_other(name: str) -> bool:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from cuts import frozen, lawful_graph, prunable
+from cuts import lawful_graph, prunable
 from nets import Between, image, randomised
 from torch import Tensor
 
-
-def shifted(y: Tensor) -> Tensor:
-    """The first sevenths of the channels come from the images before and after (TSM)."""
-    fold = y.shape[1] // 7
-    out = torch.zeros_like(y)
-    out[:-1, :fold] = y[1:, :fold]
-    out[1:, fold : 2 * fold] = y[:-1, fold : 2 * fold]
-    out[:, 2 * fold :] = y[:, 2 * fold :]
-    return out
+from autoprune.engine.tracing.build_graph import build_graph
+from autoprune.engine.tracing.forward import input_specs, meta_copy, run_labelled
+from autoprune.engine.tracing.labelled_run import GroupingMode
+from autoprune.engine.tracing.probe import Probe
 
 
 def halved(y: Tensor) -> Tensor:
@@ -24,25 +20,13 @@ def halved(y: Tensor) -> Tensor:
     return torch.cat([torch.relu(y[:, :middle]), y[:, middle:]], 1)
 
 
-def split(y: Tensor) -> Tensor:
-    first, second = torch.split(y, [y.shape[1] // 3, y.shape[1] - y.shape[1] // 3], 1)
-    return torch.cat([first.tanh(), second], 1)
+@pytest.mark.parametrize("middle", [3, 4])
+def test_slices_of_a_cut_model_that_hold_other_channels_are_noticed(middle: int) -> None:
+    net = meta_copy(Between(halved))
+    probe = Probe(net, run_labelled(net, tuple(input_specs(image())), GroupingMode()))
+    graph = build_graph(probe.dense, {})
 
-
-def every_other(y: Tensor) -> Tensor:
-    return torch.cat([y[:, ::2].relu(), y[:, 1::2].tanh()], 1)
-
-
-def less_the_second(y: Tensor) -> Tensor:
-    return y - y[:, 1:2]
-
-
-@pytest.mark.parametrize("between", [shifted, halved, split, every_other, less_the_second])
-def test_parts_of_the_channels_with_computed_bounds_are_not_moved_by_a_cut(between) -> None:  # type: ignore[no-untyped-def]
-    graph = lawful_graph(randomised(Between(between)), image(5, 3), seeds=8)
-
-    assert prunable(graph) == {}
-    assert "the model's code" in frozen(graph)["a"]
+    assert "would be in a slice" in str(probe.try_cut(graph, np.array([middle % 7, 6])).failure)
 
 
 def test_slices_that_are_put_together_again_are_left_alone() -> None:

@@ -1,0 +1,142 @@
+"""What can be done about a model that fails cut, short of freezing the groups that fail: see `links`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from autoprune.engine.graph import ChannelGraph, Ints
+from autoprune.engine.tracing.alignment import dense_units
+from autoprune.engine.tracing.build_graph import build_graph
+from autoprune.engine.tracing.links import (
+    Link,
+    attribute_links,
+    head_links,
+    lowest_tied,
+    slice_links,
+    sliced_dimensions,
+)
+from autoprune.engine.tracing.probe import Probe, Verdict, owning_groups
+
+#: How often attributes are linked before groups are frozen.
+_MOST_LINKS = 4
+
+_PADDED = "meets padding, and the model's code fixes how much of it there is"
+
+
+class Trial(NamedTuple):
+    """A probe, its graph, what a cut shows, and the units that were not cut, with the reasons why they must stay."""
+
+    probe: Probe
+    graph: ChannelGraph
+    verdict: Verdict
+    reasons: Mapping[int, str]
+
+
+def tried(probe: Probe, reasons: Mapping[int, str] | None = None) -> Trial:
+    """All groups are cut but those that have a reason to stay."""
+    graph = build_graph(probe.dense, reasons or {})
+    return Trial(probe, graph, probe.try_groups(graph, graph.prunable), reasons or {})
+
+
+def _tried_linked(trial: Trial, links: Sequence[Link]) -> Trial:
+    """The same with these labels tied."""
+    linked = tried(trial.probe.with_shared([*trial.probe.shared, *links]))
+    trial.probe.passes = linked.probe.passes
+    return linked
+
+
+def link_attributes(trial: Trial) -> Trial:
+    """With what one attribute counts tied, in the module that breaks and its kin, as long as that helps."""
+    dense = trial.probe.dense
+    links = attribute_links(dense.attributes(), dense.evidence, dense_units(trial.graph, dense))
+    for _ in range(_MOST_LINKS):
+        wanted = _links_of(links, trial.verdict.path)
+        if not wanted or not trial.verdict.failure:
+            break
+        linked = _tried_linked(trial, wanted)
+        if linked.verdict.failure and linked.verdict.path == trial.verdict.path:
+            break
+        trial = linked
+    return trial
+
+
+def _links_of(links: dict[tuple[str, str], Link], path: str | None) -> list[Link]:
+    """The links of the attributes of a module and of its kin, of which there are then no more."""
+    kin = {key for key in links if path is not None and re.sub(r"\d+", "#", key[0]) == re.sub(r"\d+", "#", path)}
+    return [links.pop(key) for key in sorted(kin)]
+
+
+def link_heads(trial: Trial) -> Trial:
+    """With heads linked to their streams, where the groups in question fail as they are and do not fail linked."""
+    probe, graph, verdict, _ = trial
+    links = head_links(probe.dense.evidence)
+    owned = [dense_units(graph, probe.dense)[link.ravel()] for link in links]
+    if not links or (verdict.suspects.size and not np.isin(verdict.suspects, np.concatenate(owned)).any()):
+        return trial
+    linked = probe.with_heads(range(len(links)))
+    joint = build_graph(linked.dense, {})
+    units = dense_units(joint, linked.dense)
+    owners = owning_groups(joint, np.concatenate([units[link.ravel()] for link in links]))
+    if linked.failure(joint, owners):
+        fit = {group.id for group in owners if not linked.failure(joint, [group])}
+        own = [{group.id for group in owning_groups(joint, units[link.ravel()])} for link in links]
+        linked = linked.with_heads(place for place, ids in enumerate(own) if ids and ids <= fit)
+    return tried(linked)
+
+
+def link_slices(trial: Trial) -> Trial:
+    """With slices that lose the same share, where channels that are sliced fail as they are and do not fail linked."""
+    for finest in (True, False):
+        links = slice_links(trial.probe.dense, finest)
+        wanted = [link for link in links if _points_at(trial, link)]
+        if not wanted or not trial.verdict.failure:
+            break
+        linked = _tried_linked(trial, wanted)
+        if not any(_points_at(linked, link) for link in wanted):
+            trial = linked
+    return trial
+
+
+def freeze_padded(trial: Trial) -> Trial:
+    """Without what meets padding, if it is its number that the model's code fixes."""
+    stands_for = lowest_tied(trial.probe.dense)
+    added = [stands_for[labels] for _, parts in trial.probe.dense.evidence.paddings for labels in parts if labels.any()]
+    return _tried_frozen(trial, [(labels, labels) for labels in added], _PADDED)
+
+
+def freeze_slices(trial: Trial) -> Trial:
+    """Without the units of slices, so that these hold what they held, if the channels behind them can then be cut."""
+    sliced = [(whole, whole[:count]) for whole, count in sliced_dimensions(trial.probe.dense.evidence)]
+    return _tried_frozen(trial, sliced, str(trial.verdict.failure))
+
+
+def _tried_frozen(trial: Trial, parts: Sequence[tuple[Ints, Ints]], reason: str) -> Trial:
+    """Of pairs of labels: where a failure points at the first, the second stay; if it then points there no more."""
+    met = [pair for pair in parts if _points_at(trial, pair[0])]
+    held = np.concatenate([np.zeros(0, np.int64), *(labels for _, labels in met)])
+    units = np.unique(dense_units(trial.graph, trial.probe.dense)[held])
+    if not met:
+        return trial
+    frozen = tried(trial.probe, {**trial.reasons, **dict.fromkeys(units[units >= 0].tolist(), reason)})
+    return trial if any(_points_at(frozen, labels) for labels, _ in met) else frozen
+
+
+def _points_at(trial: Trial, labels: Ints) -> bool:
+    """Whether these labels are among those that the failure points at, or may be."""
+    units = dense_units(trial.graph, trial.probe.dense)[labels.ravel()]
+    suspects = trial.verdict.suspects
+    return bool(trial.verdict.failure) and (not suspects.size or bool(np.isin(units[units >= 0], suspects).any()))
+
+
+#: Tried in this order while a cut fails.
+REMEDIES: tuple[Callable[[Trial], Trial], ...] = (
+    link_attributes,
+    link_heads,
+    link_slices,
+    freeze_padded,
+    freeze_slices,
+)
