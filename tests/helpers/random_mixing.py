@@ -5,10 +5,11 @@ from __future__ import annotations
 import random_weights  # noqa: F401 - draws count kinds in the order of registration: those come first
 import torch
 from hypothesis import strategies as st
-from random_nodes import OFFSETS, WIDEST, WIDTHS, Options, Shape, always, divisors, kind, one, stateless
+from random_nodes import OFFSETS, WIDEST, Options, Shape, always, divisors, kind, one, stateless
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+COLUMNS = 3  # at most: torch unrolls recurrent layers, and a network is run some hundred times
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
@@ -26,7 +27,7 @@ class Recurrent(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:
-        columns = x.mean(2).transpose(1, 2)  # (n, columns, channels)
+        columns = x.mean(2)[..., :COLUMNS].transpose(1, 2)  # (n, columns, channels)
         if self.first:
             return self.layer(columns)[0].transpose(1, 2)[:, :, None]
         return self.layer(columns.transpose(0, 1))[0].permute(1, 2, 0)[:, :, None]
@@ -42,7 +43,7 @@ class RecurrentCell(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         state, steps = None, []
-        for column in x.mean(2).unbind(2):
+        for column in x.mean(2)[..., :COLUMNS].unbind(2):
             state = self.cell(column, state)
             steps.append(state[0] if isinstance(state, tuple) else state)
         return torch.stack(steps, 2)[:, :, None]
@@ -218,16 +219,3 @@ class Padded(Widened):
 def paired(*values: Tensor) -> Tensor:
     """Channels of two values beside each other, one from each in turn."""
     return torch.stack([values[0], values[-1]], 2).flatten(1, 2)
-
-
-@kind("skip_by_width", always(width=st.sampled_from(WIDTHS)), free=False)
-class SkipByWidth(nn.Module):
-    """Whether there is a shortcut is decided by the widths."""
-
-    def __init__(self, shape: Shape, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(shape[0], width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        return x + y if x.shape == y.shape else y

@@ -25,10 +25,8 @@ import torch
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
-from random_nets import KINDS, Spec, build, is_free, pictures, specs
+from random_nets import KINDS, Spec, is_free, specs
 from test_random_networks import OUTPUT, QUICK, check_all, check_retrace
-
-from autoprune.engine.tracing.trace import trace
 
 BATCH = 200
 #: The check that compares what is prunable before and after a cut.
@@ -50,8 +48,7 @@ class Recorded:
 def failure(spec: Spec, data: Recorded) -> Row | None:
     """The first law that this network breaks."""
     try:
-        check_all(spec, data)
-        graph = trace(build(spec), pictures(spec))
+        graph = check_all(spec, data)
     except HypothesisException:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a network runs into is counted

@@ -20,6 +20,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.labels.flow import Call, Flow
 from autoprune.engine.rules import (  # noqa: F401 - to register their rules
     along_dimensions,
@@ -32,7 +33,7 @@ from autoprune.engine.rules import (  # noqa: F401 - to register their rules
 )
 from autoprune.engine.rules.elementwise import pointwise
 from autoprune.engine.rules.new_tensors import note_written
-from autoprune.engine.rules.provenance import follow, is_pointwise
+from autoprune.engine.rules.provenance import follow, is_pointwise, name_with_numbers
 from autoprune.engine.rules.registry import RULES, register, unknown
 
 __all__ = ["Call", "Flow", "apply", "register"]
@@ -40,10 +41,7 @@ __all__ = ["Call", "Flow", "apply", "register"]
 
 def apply(flow: Flow, call: Call) -> None:
     """Run the rule of the call: its own, the one of pointwise operations, or freeze."""
-    calls = flow.state.calls
-    key = (call.name, calls[call.name])
-    calls[call.name] += 1
-    flow.state.key = key
+    flow.state.key = _counted(flow, call.name)
     _hold_positions_read(flow, call)
     rule = RULES.get(call.name)
     if rule is not None:
@@ -52,9 +50,16 @@ def apply(flow: Flow, call: Call) -> None:
         pointwise(flow, call)
     else:
         unknown(flow, call)
-    follow(flow, call, key)
+    name = name_with_numbers(call)
+    follow(flow, call, flow.state.key if name == call.name else _counted(flow, name))
     if _writes_in_place(call.func):
         note_written(flow, call)
+
+
+def _counted(flow: Flow, name: str) -> CallKey:
+    calls = flow.state.calls
+    calls[name] += 1
+    return name, calls[name] - 1
 
 
 def _hold_positions_read(flow: Flow, call: Call) -> None:

@@ -115,7 +115,20 @@ def _note_added_bias(flow: Flow, x: Tensor, bias: Tensor) -> None:
             flow.note_bias(filters, labels)
 
 
+def name_with_numbers(call: Call) -> str:
+    """The call's name, or that of calls with numbers of the model's own code, which are counted by themselves.
+
+    A linear layer adds its bias by a call of its own or not, by how its inputs lie in memory, and that may change with
+    a width. The numbers are held against those of a cut model call by call, so these must not be shifted by that.
+    """
+    return f"{call.name} with a number" if is_pointwise(call.func) and _numbers_in(call) else call.name
+
+
+def _numbers_in(call: Call) -> tuple[float, ...]:
+    return tuple(a for a in (*call.args, *call.kwargs.values()) if type(a) in (int, float))
+
+
 def _note_numbers(flow: Flow, call: Call, key: CallKey) -> None:
-    numbers = tuple(a for a in (*call.args, *call.kwargs.values()) if type(a) in (int, float))
+    numbers = _numbers_in(call)
     if numbers:
         flow.evidence.numbers[key] = numbers

@@ -18,6 +18,7 @@ from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.tracing.labelled_run import LabelledRun
 
 CHANGED = "the model's code computes with its width"
+_TIMES, _OVER = "mul with a number", "div with a number"
 
 
 class ScaleError(Exception):
@@ -51,9 +52,9 @@ def _scaled_block(key: CallKey, before: LabelledRun, after: LabelledRun) -> tupl
     """What the call scales, by which power of which width: the labels along that width."""
     blocks, cut_blocks = _labels_used(before, key), _labels_used(after, key)
     old, new = before.evidence.numbers[key], after.evidence.numbers.get(key, ())
-    if key[0] not in ("mul", "div") or len(old) != 1 or len(new) != 1 or not all((*old, *new)):
+    if key[0] not in (_TIMES, _OVER) or len(old) != 1 or len(new) != 1 or not all((*old, *new)):
         raise ScaleError(f"{CHANGED} in {key[0]!r}")
-    factor = new[0] / old[0] if key[0] == "mul" else old[0] / new[0]
+    factor = new[0] / old[0] if key[0] == _TIMES else old[0] / new[0]
     for block in blocks:
         left = next((labels.shape for dims, labels in cut_blocks if dims == block[0]), (1,) * len(block[0]))
         for axis, dim in enumerate(block[0]):

@@ -36,3 +36,21 @@ def test_every_number_that_follows_a_width_is_taken_back() -> None:
             torch.testing.assert_close(
                 mask(net, graph, keep)(image()), prune(net, graph, keep, fold=False)(image()), rtol=1e-4, atol=1e-5
             )
+
+
+class TwoChannelsBeforeALinearLayer(nn.Module):
+    """With one channel left, torch's linear layer lays its input out anew, and no longer adds the bias by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear, self.head = nn.Conv2d(3, 2, 1), nn.Linear(2, 7), nn.Linear(7, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(self.conv(x).permute(0, 2, 3, 1)).mean((1, 2))
+        return self.head(3 + 2 * (x + 1))
+
+
+def test_numbers_are_compared_call_by_call_whatever_layers_do_inside() -> None:
+    frozen = [group.frozen for group in trace(TwoChannelsBeforeALinearLayer().eval(), image()).groups]
+
+    assert frozen == [None, None, "reaches the model's output"]
