@@ -11,7 +11,7 @@ import torch
 
 def random_stream(*words: int) -> torch.Generator:
     """A CPU generator whose stream depends on all the numbers; near numbers give unrelated streams."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]) >> 1)
 
 
 @contextlib.contextmanager

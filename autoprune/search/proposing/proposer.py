@@ -21,14 +21,16 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import InputError
 from autoprune.recipe import Recipe
 from autoprune.search.proposing.first_recipes import LINEAGE_STARTS, WARM_STARTS, Middle, Params, first_recipes
+from autoprune.search.proposing.generations import enrol_in_generation
 from autoprune.search.proposing.lineage_planner import TRAINED, LineagePlanner, offers_lineages, without_steps
-from autoprune.search.proposing.samplers import SAMPLERS
+from autoprune.search.proposing.optuna_constraints import check_constraints_are_learned, note_excess
+from autoprune.search.proposing.samplers import build_sampler
 from autoprune.study.config import Sampler
 from autoprune.study.constraints import Constraints
 from autoprune.study.outcome import DENSE, RANDOM, Outcome, Proposal
@@ -61,6 +63,10 @@ class Proposer:
         controls: whether the controls come first.
         dense_accuracy: of the model as it was handed in; needed where recipes go on from the front.
         proposals, outcomes: the logs of an earlier run, in the order they were written.
+
+    Raises:
+        InputError: recipes go on from the front and the dense model's accuracy is not known, or the sampler cannot
+            learn the constraints with the Optuna that is installed.
     """
 
     def __init__(
@@ -83,7 +89,9 @@ class Proposer:
         self._plan = first_recipes(space, self._sampler, seed, LINEAGE_STARTS if self._planner else WARM_STARTS)
         if self._planner is not None:
             self._plan = without_steps(self._planner, self._plan)
-        self._study = _create_study(("accuracy",) if self._planner else self.objectives)
+        goals = ("accuracy",) if self._planner else self.objectives
+        check_constraints_are_learned(self._sampler, len(goals), bool(self._constraints.limits()))
+        self._study = _create_study(goals)
         self._numbers: dict[int, int] = {}
         self._repeats: dict[str, int] = {}
         self._again: deque[Proposal] = deque()
@@ -162,8 +170,7 @@ class Proposer:
             return
         known = {name: value for name, value in outcome.costs.items() if value is not None}
         trial = optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
-        for name, excess in self._constraints.excess({**outcome.recipe.target.ratios(), **known}).items():
-            trial.set_constraint(name, excess)
+        note_excess(trial, self._constraints.excess({**outcome.recipe.target.ratios(), **known}))
 
     def _tell_arguments(self, outcome: Outcome) -> dict[str, Any]:
         """The outcome in Optuna's words: the arguments of `Study.tell`.
@@ -222,7 +229,7 @@ class Proposer:
         sampler = self._study.sampler = self._make_sampler(number)
         trial = self._study.ask()
         self._numbers[number] = trial.number
-        self._enrol_in_generation(number, sampler)
+        enrol_in_generation(self._study, sampler, trial.number)
         recipe = (recipe_of or self._with_own_seed)(self.space.walk(trial))
         words = {name: json.loads(distribution_to_json(kind)) for name, kind in trial.distributions.items()}
         return Proposal(
@@ -233,7 +240,13 @@ class Proposer:
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         # Recipes of the plan that are still to come say nothing yet: what they leave open is drawn at random.
         wait = ENOUGH if self._planned_before(number) >= len(self._plan) else FOR_EVER
-        return SAMPLERS[self._sampler.name](seed, wait, max(self._sampler.startup, 4))
+        return build_sampler(
+            self._sampler.name,
+            seed,
+            wait=wait,
+            population=max(self._sampler.startup, 4),
+            constrained=bool(self._constraints.limits()),
+        )
 
     def _with_own_seed(self, plain: dict[str, Any]) -> Recipe:
         """The recipe; one that comes a second time gets another seed, so that its repetition says something new."""
@@ -272,17 +285,9 @@ class Proposer:
         kinds = {name: json_to_distribution(json.dumps(kind)) for name, kind in proposal.distributions.items()}
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=dict(proposal.params), distributions=kinds))
         self._numbers[proposal.id] = len(self._study.get_trials(deepcopy=False)) - 1
-        self._enrol_in_generation(proposal.id, self._make_sampler(proposal.id))
-
-    def _enrol_in_generation(self, number: int, sampler: BaseSampler) -> None:
-        """Note in the study of which generation a recipe is and which its parents are, as genetic samplers need it.
-
-        Optuna does so when it draws a parameter: a recipe of the plan that leaves nothing open would be of no
-        generation, and so never a parent.
-        """
-        if isinstance(sampler, NSGAIISampler | NSGAIIISampler):
-            trial = self._study.get_trials(deepcopy=False)[self._numbers[number]]
-            sampler.get_parent_population(self._study, sampler.get_trial_generation(self._study, trial))
+        # A sampler of one's own learns what constraints say at the end of a trial, Optuna's default one does not.
+        sampler = self._study.sampler = self._make_sampler(proposal.id)
+        enrol_in_generation(self._study, sampler, self._numbers[proposal.id])
 
 
 def _open_planner(space: Space, dense_accuracy: float | None) -> LineagePlanner | None:

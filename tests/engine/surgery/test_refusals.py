@@ -32,8 +32,8 @@ def masked() -> nn.Module:
     return net
 
 
-def exported() -> object:
-    return torch.export.export(small(), (image(),))
+def exported(module: nn.Module | None = None) -> object:
+    return torch.export.export(module or small(), (image(),))
 
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
@@ -47,7 +47,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "masked": (masked, r"^Chain.head: a weight is masked by torch.nn.utils.prune;.*prune.remove\(module, name\)"),
     "program": (exported, r"^model: .*ExportedProgram is no module; allowed:.* the one that was exported$"),
     "exported": (lambda: exported().module(), r"^GraphModule: an exported program.*export the pruned model$"),
-    "unflattened": (lambda: torch.export.unflatten(exported()), r"^UnflattenedModule: an exported program"),
+    "unflattened": (
+        lambda: torch.export.unflatten(exported(Chain().eval())),
+        r"^UnflattenedModule: an exported program",
+    ),
 }
 
 
