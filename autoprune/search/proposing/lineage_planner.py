@@ -9,7 +9,8 @@ from typing import Any
 from autoprune.errors import InputError
 from autoprune.recipe import Recipe, Target
 from autoprune.search.proposing.first_recipes import Params, target_parameters
-from autoprune.search.proposing.lineage_policy import Child, Lineages, Model, Step, front_of, next_step
+from autoprune.search.proposing.lineage_expectation import Training
+from autoprune.search.proposing.lineage_policy import Lineages, Model, Step, front_of, next_step
 from autoprune.study.outcome import DENSE, Outcome, Proposal
 from autoprune.study.parameters import Float
 from autoprune.study.space import Space
@@ -55,7 +56,7 @@ class LineagePlanner:
         self._steps: dict[int, Step] = {}
         self._running: dict[int, Step] = {}
         self._models: dict[int | None, Model] = {None: self._dense}
-        self._children: list[Child] = []
+        self._ended: list[Training] = []
 
     def next_step(self) -> Step:
         """What the next recipe is to do."""
@@ -63,7 +64,7 @@ class LineagePlanner:
             Lineages(
                 dense=self._dense,
                 models=self._front(),
-                children=self._children,
+                ended=self._ended,
                 tried=list(self._steps.values()),
                 running=list(self._running.values()),
                 low=self.range.low,
@@ -120,9 +121,7 @@ class LineagePlanner:
             return
         model = Model(number=outcome.id, accuracy=outcome.accuracy, cost=cost)
         if step is not None:
-            parent = self._models[step.parent]
-            model = replace(model, rounds=0 if self.is_cut(step) else parent.rounds + 1)
-            self._children.append(Child(step=step, parent=parent, model=model))
+            self._ended.append(_training(self._models[step.parent], model))
         self._models[outcome.id] = model
 
     def surprise(self, outcome: Outcome) -> float | None:
@@ -132,6 +131,10 @@ class LineagePlanner:
 
     def _front(self) -> list[Model]:
         return front_of(model for number, model in self._models.items() if number is not None)
+
+
+def _training(parent: Model, child: Model) -> Training:
+    return Training(parent_cost=parent.cost, parent_accuracy=parent.accuracy, cost=child.cost, accuracy=child.accuracy)
 
 
 def without_steps(planner: LineagePlanner, plans: Iterable[Params]) -> list[Params]:

@@ -4,8 +4,8 @@ Members of the front descend from each other: training that went into one is not
 out of it (Elsken et al. 2019, "Efficient Multi-Objective Neural Architecture Search via Lamarckian Evolution"). What is
 trained next is what the front is expected to gain most from, per second of training.
 
-The expected accuracy of a child follows from its parent's and from how the front falls between the two costs. What
-earlier children had above or below that is added: of all parents together, and of this parent as far as it is known.
+What a child is expected to reach follows from its parent and from all children before it (`lineage_expectation.py`):
+a parent that disappoints is left, as its children start from less.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
+from autoprune.search.proposing.lineage_expectation import Expectation, Training
 
 #: Targets lie on a grid, each this share of the one before.
 GRID = 0.9
@@ -26,10 +26,6 @@ APART = 0.03
 #: Share of the time of the dense model's training that a training takes however small its model is: least squares over
 #: the 22 trainings of a search of ResNet-20 on two CPU cores, 30 seconds + 75 seconds * cost.
 FIXED_TIME = 0.28
-#: A guess at what a training gains beyond the curve, after a cut and without one, which the first children replace.
-FIRST_GAIN_CUT, FIRST_GAIN_ON = 0.004, 0.006
-#: How many of the last children tell it.
-MEMORY_CUT, MEMORY_ON = 8, 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +35,11 @@ class Model:
     Fields:
         number: of its trial; None = the dense model.
         cost: relative to the dense model.
-        rounds: trainings without a cut since its last cut.
     """
 
     number: int | None
     accuracy: float
     cost: float
-    rounds: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,27 +58,13 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Child:
-    """A step that has ended, and the model that it gave."""
-
-    step: Step
-    parent: Model
-    model: Model
-
-    @property
-    def cut(self) -> bool:
-        """Whether it was smaller than its parent."""
-        return self.step.target < self.parent.cost
-
-
-@dataclass(frozen=True, kw_only=True)
 class Lineages:
     """What the next step is chosen from.
 
     Fields:
         dense: the dense model.
         models: the front so far, by rising cost.
-        children: steps that have ended, in the order in which they did.
+        ended: what came of the steps that have ended.
         tried: all steps ever handed out.
         running: those of them that are under way.
         low, high: the range of targets.
@@ -92,60 +72,16 @@ class Lineages:
 
     dense: Model
     models: Sequence[Model]
-    children: Sequence[Child]
+    ended: Sequence[Training]
     tried: Sequence[Step]
     running: Sequence[Step]
     low: float
     high: float
 
     @cached_property
-    def curve(self) -> Curve:
-        """How accuracy falls with cost along the front."""
-        return Curve.through(self.dense, self.models)
-
-    @cached_property
-    def gain_of_cuts(self) -> float:
-        """By how much the last children that were cut lay above the curve."""
-        found = [
-            child.model.accuracy - child.parent.accuracy + self.curve.fall(child.parent.cost, child.model.cost)
-            for child in self.children
-            if child.cut
-        ]
-        return float(np.mean(found[-MEMORY_CUT:])) if found else FIRST_GAIN_CUT
-
-    @cached_property
-    def gain_on(self) -> float:
-        """By how much trainings without a cut raised a model that was just cut."""
-        found = [
-            (child.model.accuracy - child.parent.accuracy) * (1 + child.parent.rounds)
-            for child in self.children
-            if not child.cut
-        ]
-        return float(np.mean(found[-MEMORY_ON:])) if found else FIRST_GAIN_ON
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Accuracy as a polynomial in the logarithm of the cost; before there are enough models, a guess."""
-
-    coefficients: tuple[float, ...]
-
-    @classmethod
-    def through(cls, dense: Model, front: Sequence[Model]) -> Curve:
-        """The least squares fit through the dense model and a front."""
-        points = [(math.log(model.cost), model.accuracy) for model in (*front, dense)]
-        if len(points) < 4:  # ResNet-20, CIFAR-10: 3 points lost at half of the FLOPs, 12 at a fifth
-            points += [(math.log(cost), dense.accuracy - loss) for cost, loss in ((0.5, 0.03), (0.2, 0.12))]
-        costs, accuracies = zip(*points, strict=True)
-        return cls(tuple(np.polyfit(costs, accuracies, 3 if len(points) > 6 else 2)))
-
-    def at(self, cost: float) -> float:
-        """The accuracy at a cost."""
-        return float(np.polyval(self.coefficients, math.log(cost)))
-
-    def fall(self, start: float, end: float) -> float:
-        """How much is lost from one cost to a lower one; never less than nothing."""
-        return max(0.0, self.at(start) - self.at(end))
+    def expectation(self) -> Expectation:
+        """What trainings give, as far as those that have ended tell."""
+        return Expectation.fitted(self.dense.accuracy, self.ended)
 
 
 def front_of(models: Iterable[Model]) -> list[Model]:
@@ -202,7 +138,8 @@ def _steps_on_grid(lineages: Lineages, deepest: float, fineness: int) -> Iterato
             place = math.log(target)
             near = any(abs(place - other) < APART / fineness for other in under_way)
             if not near and (parent.number, round(place, 6)) not in tried:
-                yield Step(parent=parent.number, target=target, expected=_expected(parent, target, lineages))
+                expected = lineages.expectation.child(parent.accuracy, parent.cost, target)
+                yield Step(parent=parent.number, target=target, expected=expected)
 
 
 def _targets_below(parent: Model, lineages: Lineages, deepest: float, fineness: int) -> Iterator[float]:
@@ -213,9 +150,3 @@ def _targets_below(parent: Model, lineages: Lineages, deepest: float, fineness: 
             yield target
     if parent.number is not None:
         yield parent.cost
-
-
-def _expected(parent: Model, target: float, lineages: Lineages) -> float:
-    if target == parent.cost:
-        return parent.accuracy + lineages.gain_on / (1 + parent.rounds)
-    return parent.accuracy - lineages.curve.fall(parent.cost, target) + lineages.gain_of_cuts

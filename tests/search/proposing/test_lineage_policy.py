@@ -6,15 +6,13 @@ from itertools import pairwise
 
 import pytest
 
+from autoprune.search.proposing.lineage_expectation import Training
 from autoprune.search.proposing.lineage_policy import (
     DEEPEST,
     FIXED_TIME,
     SHALLOWEST,
-    Child,
-    Curve,
     Lineages,
     Model,
-    Step,
     area,
     front_of,
     next_step,
@@ -26,8 +24,12 @@ DENSE = Model(number=None, accuracy=0.9, cost=1.0)
 
 
 def empty(**fields):
-    known = {"dense": DENSE, "models": (), "children": (), "tried": (), "running": (), "low": 0.05, "high": 0.8}
+    known = {"dense": DENSE, "models": (), "ended": (), "tried": (), "running": (), "low": 0.05, "high": 0.8}
     return Lineages(**{**known, **fields})
+
+
+def training(parent, child):
+    return Training(parent_cost=parent.cost, parent_accuracy=parent.accuracy, cost=child.cost, accuracy=child.accuracy)
 
 
 def true_accuracy(cost, luck=0.0):
@@ -53,12 +55,12 @@ class Search:
         parent = self.models[step.parent]
         cut = step.target < parent.cost
         accuracy = true_accuracy(step.target, 0.002 * (number % 3)) if cut else parent.accuracy + 0.001
-        model = Model(number=number, accuracy=accuracy, cost=step.target, rounds=0 if cut else parent.rounds + 1)
+        model = Model(number=number, accuracy=accuracy, cost=step.target)
         self.models[number] = model
-        children = (*self.lineages.children, Child(step=step, parent=parent, model=model))
+        ended = (*self.lineages.ended, training(parent, model))
         running = tuple(self.waiting)
         front = front_of(known for known in self.models.values() if known.number is not None)
-        self.lineages = replace(self.lineages, children=children, running=running, models=front)
+        self.lineages = replace(self.lineages, ended=ended, running=running, models=front)
 
     def run(self, count):
         steps = []
@@ -120,14 +122,6 @@ def test_a_front_rises_with_cost():
     assert [model.number for model in front_of(models)] == [0, 2]
 
 
-def test_a_curve_goes_through_what_is_known():
-    models = [Model(number=n, accuracy=true_accuracy(c), cost=c) for n, c in enumerate((0.1, 0.2, 0.3, 0.5, 0.7))]
-    curve = Curve.through(DENSE, models)
-    assert curve.at(0.4) == pytest.approx(true_accuracy(0.4), abs=1e-9)
-    assert curve.fall(0.5, 0.25) == pytest.approx(true_accuracy(0.5) - true_accuracy(0.25), abs=1e-9)
-    assert curve.fall(0.25, 0.5) == 0.0
-
-
 def test_children_are_cut_within_reach_of_their_parent():
     search = Search()
     search.run(20)
@@ -151,20 +145,21 @@ def test_what_is_trained_next_gains_most_hypervolume_per_second():
     assert len({gain(step) for step in possible_steps(search.lineages)}) > 5
 
 
-def test_training_on_is_expected_to_gain_less_each_time():
-    models = [Model(number=n, accuracy=true_accuracy(0.3), cost=0.3, rounds=n) for n in (0, 3)]
-    fresh, tired = (next(s for s in possible_steps(empty(models=[m])) if s.target == m.cost) for m in models)
-    assert fresh.expected - models[0].accuracy == pytest.approx(4 * (tired.expected - models[1].accuracy))
+def test_a_parent_that_disappoints_is_left():
+    good, poor = (
+        Model(number=n, accuracy=true_accuracy(c, d), cost=c) for n, c, d in ((0, 0.4, 0.0), (1, 0.44, -0.02))
+    )
+    children = [s for s in possible_steps(empty(models=[good, poor])) if s.target == pytest.approx(0.8 * 0.9**9)]
+    by_parent = {step.parent: step.expected for step in children}
+    assert by_parent[0] > by_parent[1]
 
 
-def test_children_that_surprise_raise_what_is_expected_of_others():
+def test_what_children_reached_changes_what_is_expected_of_others():
     parent = Model(number=0, accuracy=true_accuracy(0.5), cost=0.5)
-    step = Step(parent=0, target=0.405, expected=0.8)
-    lineages = empty(models=[parent])
 
-    def expected(luck):
-        model = Model(number=1, accuracy=parent.accuracy - lineages.curve.fall(0.5, 0.405) + luck, cost=0.405)
-        known = replace(lineages, children=[Child(step=step, parent=parent, model=model)])
+    def expected(accuracy):
+        child = Model(number=1, accuracy=accuracy, cost=0.405)
+        known = empty(models=[parent], ended=[training(parent, child)])
         return next(s.expected for s in possible_steps(known) if s.parent == 0 and s.target < 0.3)
 
-    assert expected(0.02) - expected(-0.01) == pytest.approx(0.03)
+    assert expected(0.87) > expected(0.85) > expected(0.83)

@@ -1,0 +1,85 @@
+"""What a training along a lineage is expected to give: the accuracy of a child, from its parent's and from both costs.
+
+Trained on at one cost again and again, a model ends at an accuracy of its own: its ceiling. What a model lacks to its
+ceiling is mostly made up by one training; a cut adds to it, by more than in proportion to what it takes away:
+
+    child = ceiling(t) - KEPT * (ceiling(p) - parent) - shock * ln(p / t)^POWER        (p, t: costs of parent and child)
+
+    ceiling(t) = dense + c1 ln t + c2 (ln t)^2 + c3 (ln t)^3
+
+The four numbers c1, c2, c3 and shock are fitted to the children so far and to a guess that these replace. 65 trainings
+of ResNet-20 (CIFAR-10, `l1`, 250 steps: three chains of twelve small cuts and two searches) lie 0.4 points about this
+fit; as much comes from the 5,000 images that they were measured with. It says why many small cuts end above few large
+ones, and what training on is worth. A search simulated by it gains 0.002 in hypervolume and in mean height over one
+that expects children on a curve through the front, as much as one that knows the true numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+#: The share that is left, after a training, of what its parent lacked. Least squares over the 65 trainings: 0.32;
+#: searches simulated with 0.15 to 0.6 lose nothing by it.
+KEPT = 0.32
+#: How the loss by a cut grows with the depth of the cut: least squares over the same.
+POWER = 1.44
+#: The guess at (c1, c2, c3, shock), and its standard errors.
+GUESS, UNSURE = (0.01, -0.04, -0.008, 0.03), (0.03, 0.03, 0.012, 0.015)
+#: The standard error of a child's accuracy.
+NOISE = 0.004
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training that has ended: costs relative to the dense model, and accuracies."""
+
+    parent_cost: float
+    parent_accuracy: float
+    cost: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What trainings along lineages give. `ceiling`: c1, c2, c3."""
+
+    dense: float
+    ceiling: tuple[float, float, float]
+    shock: float
+
+    @classmethod
+    def fitted(cls, dense: float, trainings: Iterable[Training]) -> Expectation:
+        """The fit to trainings and to the guess, each weighted by its standard error.
+
+        What lies far off counts in proportion only, not squared: a method that fails says little about the others.
+
+        Args:
+            dense: the dense model's accuracy.
+        """
+        rows, values = [np.diag(np.reciprocal(UNSURE))], [np.divide(GUESS, UNSURE)]
+        for training in trainings:
+            rows.append(_row(training.parent_cost, training.cost)[None] / NOISE)
+            gained = training.accuracy - dense - KEPT * (training.parent_accuracy - dense)
+            values.append(np.array([gained / NOISE]))
+        factors, wanted = np.concatenate(rows), np.concatenate(values)
+        fit = least_squares(lambda numbers: factors @ numbers - wanted, GUESS, lambda _: factors, loss="soft_l1")
+        first, second, third, shock = fit.x.tolist()
+        return cls(dense, (first, second, third), shock)
+
+    def child(self, parent_accuracy: float, parent_cost: float, cost: float) -> float:
+        """The accuracy of a child at `cost`; without a cut where that is the parent's."""
+        numbers = np.array([*self.ceiling, self.shock])
+        inherited = KEPT * (parent_accuracy - self.dense)
+        return float(self.dense + inherited + _row(parent_cost, cost) @ numbers)
+
+
+def _row(parent_cost: float, cost: float) -> np.ndarray:
+    """The factors of c1, c2, c3 and shock in a child's accuracy."""
+    start, end = math.log(parent_cost), math.log(cost)
+    powers = np.arange(1, 4)
+    return np.append(end**powers - KEPT * start**powers, -(max(start - end, 0.0) ** POWER))
