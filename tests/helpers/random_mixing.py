@@ -207,7 +207,7 @@ class Widened(nn.Module):
         return torch.cat([shortcut, shortcut.new_zeros(n, missing, h, w)], 1)
 
 
-@kind("padded", more_options, free=False)
+@kind("padded", more_options)
 class Padded(Widened):
     """The same, but padded."""
 
@@ -215,7 +215,7 @@ class Padded(Widened):
         return F.pad(shortcut, (0, 0, 0, 0, 0, missing))
 
 
-@stateless("paired", always(), partners="same")
+@stateless("paired", always(), partners="same", free=False)
 def paired(*values: Tensor) -> Tensor:
     """Channels of two values beside each other, one from each in turn."""
     return torch.stack([values[0], values[-1]], 2).flatten(1, 2)

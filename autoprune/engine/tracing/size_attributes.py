@@ -14,10 +14,9 @@ from autoprune.engine.labels.evidence import Evidence
 #: Names that say "a number of channels", enough for a width that the module or one inside it works with.
 _SIZE = re.compile(r"(channels?|chs|features|planes|dims?|width|embed|hidden|filters)(_|$|\d)")
 
-#: Names that say something else, even where the module's own code has just split or reshaped to that length.
-_OTHER = re.compile(
-    r"kernel|stride|pad|dilation|groups?$|heads?$|num_paths|radix|cardinal|window|patch|classes|layers|per_"
-)
+#: Names that say something else, even where the module's own code has just split, reshaped or padded by that length.
+_NO_WIDTH = r"kernel|stride|dilation|groups?$|heads?$|num_paths|radix|cardinal|window|patch|classes|layers|per_"
+_OTHER, _NO_PADDING = re.compile(f"{_NO_WIDTH}|pad"), re.compile(_NO_WIDTH)
 
 
 #: Module -> attribute -> the numbers it holds; a lone number is a tuple of one.
@@ -45,7 +44,7 @@ def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: I
             found.setdefault((path, name), (labels[:value],))  # instance norm lines up the images' channels
     wanted = {(path, value) for path, own in attributes.items() for value in own.values()}
     sources = (
-        (evidence.paddings, _any_name),
+        (evidence.paddings, _may_pad),
         (evidence.lengths, _not_other),
         (_lengths_around(evidence, attributes), _says_size),
         (_working_widths(evidence), _says_size),
@@ -78,8 +77,8 @@ def _says_size(name: str) -> bool:
     return bool(_SIZE.search(name)) and not _OTHER.search(name)
 
 
-def _any_name(_name: str) -> bool:
-    return True
+def _may_pad(name: str) -> bool:
+    return not _NO_PADDING.search(name)
 
 
 def _not_other(name: str) -> bool:
