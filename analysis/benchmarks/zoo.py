@@ -1,6 +1,6 @@
 """The engine on whole libraries: every model traced, cut to half the channels of every group, held to its promises.
 
-    python -m autoprune.analysis.benchmarks.zoo torchvision|timm|dense-prediction [--models GLOB ...] [--quick]
+    python -m autoprune.analysis.benchmarks.zoo torchvision|timm|dense-prediction|wild [--models GLOB ...] [--quick]
         [--jobs 1] [--out FILE.jsonl] [--again] [--table FILE.md]
 
 Every model has random weights and a process of its own with a limit on time and memory. What goes wrong, a crash
@@ -14,6 +14,7 @@ import argparse
 import json
 import logging
 import multiprocessing
+import os
 import platform
 import resource
 import signal
@@ -32,7 +33,7 @@ import torch
 from autoprune.analysis.benchmarks import zoo_table
 from autoprune.analysis.benchmarks.markdown import describe_machine
 from autoprune.analysis.benchmarks.zoo_case import described, measure
-from autoprune.analysis.benchmarks.zoo_models import LIBRARIES, Entry, entries, select
+from autoprune.analysis.benchmarks.zoo_models import LIBRARIES, OFFLINE, Entry, entries, select
 
 Row = dict[str, Any]
 
@@ -62,6 +63,7 @@ def supervise(entry: Entry, limits: Limits, *, quick: bool = False, seed: int = 
         child.kill()
     child.join()
     row = {**described(entry), "quick": quick, "checks": {}, **found, "limits": vars(limits), **conditions()}
+    row["version"] = _version_of(entry.package)
     if ending != DONE:
         reason = f"more than {limits.total} s for the model" if ending == LATE else _death_message(child.exitcode)
         row["checks"][row.pop("running", "start")] = {"ok": False, "reason": reason}
@@ -137,6 +139,7 @@ def main() -> None:
     """Measure what is missing, write rows and table, print what failed."""
     options = _parse_options()
     torch.set_num_threads(options.threads)
+    os.environ.update(OFFLINE)
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     listed = entries(options.library)
     chosen = [e for e in select(listed, options.models) if not (options.quick and e.big)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from autoprune.analysis.benchmarks.zoo_checks import (
@@ -30,8 +31,11 @@ from autoprune.analysis.benchmarks.zoo_checks import (
     run,
     untrue,
 )
+from autoprune.analysis.benchmarks.zoo_exports import as_dense, onnx_error, program_error
 from autoprune.analysis.benchmarks.zoo_models import Entry
 from autoprune.analysis.benchmarks.zoo_weights import randomise
+from autoprune.engine.allocation import allocate
+from autoprune.engine.cost import cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery import artifact
@@ -40,6 +44,7 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 from autoprune.errors import first_line
 from autoprune.export import formats
+from autoprune.recipe import Target
 
 #: Largest difference allowed between the masked and the cut model, relative to the largest output.
 TOLERANCE = 1e-4
@@ -191,6 +196,26 @@ def exported(case: Case) -> Numbers:
     return {"relative_error": formats.read_record(case.folder / "export")["relative_error"]}
 
 
+def halved(case: Case) -> Numbers:
+    """The target that users set most, half of the FLOPs, can be met."""
+    scores = {group.id: np.random.default_rng(case.seed).random(group.size) for group in case.graph.prunable}
+    keep = allocate.allocate(case.graph, scores, Target(flops=0.5))
+    ratio = cost(case.graph, keep).ratios(cost(case.graph, Keep.all()))["flops"]
+    if abs(ratio - 0.5) > allocate.TOLERANCE:
+        raise CheckError(f"{ratio:.3f} of the FLOPs are left", ratio=ratio)
+    return {"ratio": ratio}
+
+
+def program(case: Case) -> Numbers:
+    """torch.export takes the cut model, if it takes the dense one, and computes the same."""
+    return as_dense(lambda model: program_error(model, case.inputs), case.cut, case.entry)
+
+
+def onnx(case: Case) -> Numbers:
+    """So does ONNX, run by onnxruntime."""
+    return as_dense(lambda model: onnx_error(model, case.inputs), case.cut, case.entry)
+
+
 @dataclass(frozen=True)
 class Step:
     """A check: its name in the row, what must have passed before it, whether a quick look runs it."""
@@ -214,6 +239,19 @@ STEPS = (
     Step("onnx", exported, ("artefact",), quick=False),
 )
 
+#: Of models of any inputs and outputs, which `autoprune.export` does not take.
+WILD_STEPS = (
+    *STEPS[:-1],
+    Step("target", halved, ("trace",)),
+    Step("program", program, ("cut",), quick=False),
+    Step("onnx", onnx, ("program",), quick=False),
+)
+
+
+def steps_of(library: str) -> tuple[Step, ...]:
+    """The checks of the models of one library."""
+    return WILD_STEPS if library == "wild" else STEPS
+
 
 # ---- one model -------------------------------------------------------------------------------------------------------
 
@@ -226,7 +264,7 @@ def measure(entry: Entry, *, quick: bool, seconds: int, seed: int, report: Calla
     case, began = Case(entry, seed, Path(tempfile.mkdtemp(prefix="autoprune-zoo-"))), time.perf_counter()
     row: Row = {**described(entry), "seed": seed, "quick": quick, "checks": {}}
     try:
-        for step in STEPS:
+        for step in steps_of(entry.library):
             if step.quick or not quick:
                 report({**row, "running": step.name})
                 row["checks"][step.name] = attempt(step, case, row["checks"], seconds)
@@ -239,7 +277,7 @@ def measure(entry: Entry, *, quick: bool, seconds: int, seed: int, report: Calla
 
 def described(entry: Entry) -> Row:
     """The part of a row that is known before anything is measured."""
-    return {"library": entry.library, "model": entry.name, "family": entry.family, "size": entry.size}
+    return {"library": entry.library, "model": entry.name, "family": entry.family, "size": entry.extent}
 
 
 def attempt(step: Step, case: Case, before: dict[str, Numbers], seconds: int) -> Numbers:

@@ -1,20 +1,32 @@
-"""The models the engine is held to: every torchvision classifier, timm models by family, dense prediction."""
+"""The models the engine is held to: torchvision's classifiers, timm by family, dense prediction, other packages."""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
+
+from autoprune.errors import InputError
 
 BATCH = 2
 #: Classification models of the torchvision this was written for: a new one must not go unseen.
 CLASSIFIERS = 80
 
-LIBRARIES = ("torchvision", "timm", "dense-prediction")
+LIBRARIES = ("torchvision", "timm", "dense-prediction", "wild")
+
+INSTALL = "pip install --no-deps"
+
+#: What keeps packages from installing others, or from loading weights, by themselves.
+OFFLINE = {"YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true", "HF_HUB_OFFLINE": "1"}
+
+#: Packages outside torchvision's classifiers and timm, and their models.
+WILD = Path(__file__).with_name("zoo_wild.yaml")
 
 #: Models that are built for one size (window attention, fixed pooling), or need more than 224 pixels.
 SIZES = {
@@ -133,7 +145,11 @@ DETECTION: dict[str, tuple[int, dict[str, Any]]] = {
 class Entry:
     """One model of the list: how it is built and what it is run on; a value that travels to another process.
 
-    `function` is `module:name` of what builds the architecture when called with `options`.
+    Fields:
+        function: `module:name` of what builds the architecture when called with `options`.
+        size: pixels of the images, where `shapes` says nothing else.
+        shapes: of the inputs, without the batch.
+        install: the command that installs the package.
     """
 
     library: str
@@ -142,6 +158,18 @@ class Entry:
     function: str
     options: dict[str, Any] = field(default_factory=dict)
     size: int = 224
+    shapes: tuple[tuple[int, ...], ...] = ()
+    install: str = ""
+
+    @property
+    def extent(self) -> str:
+        """What the model is run on, for tables: pixels, or the shapes of its inputs."""
+        return " + ".join("x".join(map(str, shape)) or "1" for shape in self.shapes) or str(self.size)
+
+    @property
+    def package(self) -> str:
+        """The package that the model is of, by its name on the registry."""
+        return self.install.removeprefix(INSTALL).split()[0] if self.install else self.library
 
     @property
     def big(self) -> bool:
@@ -154,13 +182,22 @@ class Entry:
         return self.name in DETECTION
 
     def build(self) -> nn.Module:
-        """The architecture with the initial weights of its library; nothing is downloaded."""
+        """The architecture with the initial weights of its library; nothing is downloaded.
+
+        Raises `InputError` if a package is missing, with the command that installs it.
+        """
         module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)(**self.options)
+        try:
+            return getattr(importlib.import_module(module), name)(**self.options)
+        except ModuleNotFoundError as error:
+            raise InputError(f"{self.name} cannot be built: {error}", allowed=self.install or "pip install") from error
 
     def inputs(self) -> tuple[Any, ...]:
-        """Positional arguments of `forward`: one tensor (2, 3, size, size), or a list of two images."""
-        images = torch.randn(BATCH, 3, self.size, self.size, generator=torch.Generator().manual_seed(1))
+        """Positional arguments of `forward`: (2, 3, size, size), a list of two images, or (2, *shape) of each shape."""
+        generator = torch.Generator().manual_seed(1)
+        if self.shapes:
+            return tuple(torch.randn(BATCH, *shape, generator=generator) for shape in self.shapes)
+        images = torch.randn(BATCH, 3, self.size, self.size, generator=generator)
         return ([image.sigmoid() for image in images],) if self.detects else (images,)
 
     def targets(self) -> tuple[Any, ...]:
@@ -178,9 +215,8 @@ class Entry:
 
 def entries(library: str) -> list[Entry]:
     """The models of one library."""
-    return {"torchvision": _torchvision_classifiers, "timm": _timm_models, "dense-prediction": _dense_prediction}[
-        library
-    ]()
+    lists = {"torchvision": _torchvision_classifiers, "timm": _timm_models, "dense-prediction": _dense_prediction}
+    return {**lists, "wild": _wild_models}[library]()
 
 
 def select(found: list[Entry], patterns: list[str]) -> list[Entry]:
@@ -225,6 +261,16 @@ def _of_timm(name: str, family: str) -> Entry:
     extra = {"block_args": {"attn_layer": attention}} if attention else {}
     options = {"model_name": base, "pretrained": False, **extra}
     return Entry("timm", name, family, "timm:create_model", options, _image_size("timm", name))
+
+
+def _wild_models() -> list[Entry]:
+    """Every model of every package of the list, with the command that installs this."""
+    return [
+        Entry("wild", name, package, model["function"], model.get("options", {}), 0, tuple(map(tuple, model["inputs"])),
+              f"{INSTALL} {about['install']}")
+        for package, about in yaml.safe_load(WILD.read_text(encoding="utf-8")).items()
+        for name, model in about["models"].items()
+    ]  # fmt: skip
 
 
 def _family_of(name: str) -> str:

@@ -6,20 +6,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autoprune.analysis.benchmarks.markdown import table_head, table_row
-from autoprune.analysis.benchmarks.zoo_case import STEPS, TOLERANCE
+from autoprune.analysis.benchmarks.zoo_case import TOLERANCE, steps_of
 from autoprune.analysis.benchmarks.zoo_models import BATCH
 
 Row = dict[str, Any]
 #: The share of FLOPs that a model should lose when half of every group goes.
 LOSS = 0.4
 
+#: The reason of groups that are a model's outputs.
+OUTPUT = "reaches the model's output"
+
 #: What the table shows for a check that failed; the reason stands below the table.
 RAN = "**no**"
 
-COLUMNS = (
-    "model", "pixels", "params, M", "GFLOPs", "FLOPs lost", "cannot shrink", "groups", "frozen", "trace, s", "cut, s",
-    "masked - cut", "cost = torch's count", "backward", "sizes true", "again", "artefact", "ONNX - cut",
+#: The share of FLOPs in layers with frozen channels from which on the table says why these are frozen.
+FROZEN = 0.05
+
+_SHARED = (
+    "params, M", "GFLOPs", "FLOPs lost", "cannot shrink", "groups", "frozen", "trace, s", "cut, s", "masked - cut",
+    "cost = torch's count", "backward", "sizes true", "again", "artefact",
 )  # fmt: skip
+COLUMNS = ("model", "pixels", *_SHARED, "ONNX - cut")
+WILD_COLUMNS = ("model", "package", "input", *_SHARED, "target 0.5", "torch.export", "ONNX")
 
 
 def lost(row: Row) -> float:
@@ -41,7 +49,17 @@ def failures(row: Row) -> Iterator[str]:
 
 def held_up(row: Row) -> list[str]:
     """Reasons of frozen groups with the share of the FLOPs in the layers they touch, the largest first."""
-    return [f"{reason} ({share:.0%})" for reason, share in row["checks"].get("trace", {}).get("reasons", [])]
+    return [f"{reason} ({share:.0%})" for reason, share in _reasons_of(row)]
+
+
+def frozen_early(row: Row) -> list[str]:
+    """The same without the outputs, which have to stay, and without what holds up next to nothing."""
+    found = [(reason, share) for reason, share in _reasons_of(row) if share > FROZEN and reason != OUTPUT]
+    return [f"{reason} ({share:.0%})" for reason, share in found]
+
+
+def _reasons_of(row: Row) -> list[tuple[str, float]]:
+    return [(reason, share) for reason, share in row["checks"].get("trace", {}).get("reasons", [])]
 
 
 def line(row: Row) -> str:
@@ -54,7 +72,7 @@ def line(row: Row) -> str:
 
 def tally(rows: Sequence[Row]) -> Iterator[str]:
     """How many models pass each check that was run, all of them, and lose enough FLOPs."""
-    for step in STEPS:
+    for step in steps_of(rows[0]["library"]) if rows else ():
         ran = [row["checks"][step.name]["ok"] for row in rows if step.name in row["checks"]]
         if ran:
             yield f"{step.name}: {sum(ran)} of {len(rows)}"
@@ -78,10 +96,11 @@ def table(library: str, listed: Sequence[str], measured: Mapping[str, Row]) -> s
         f"`python -m autoprune.analysis.benchmarks.zoo {library}`",
         _conditions_part(rows),
         "\n".join(f"- {said}" for said in tally(rows)),
-        _result_grid(rows),
+        _result_grid(library, rows),
         _reasons_part("Failed", [(row, list(failures(row))) for row in rows if not passes(row)]),
         f"Listed but not measured: {', '.join(missing)}" if missing else "",
         _reasons_part(f"Lose less than {LOSS:.0%}", [(row, held_up(row)) for row in rows if lost(row) < LOSS]),
+        _wild_parts(rows) if library == "wild" else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -99,13 +118,44 @@ def _conditions_part(rows: Sequence[Row]) -> str:
     )
 
 
-def _result_grid(rows: Sequence[Row]) -> str:
-    return "\n".join([*table_head(COLUMNS), *(table_row(_row_cells(row)) for row in rows)])
+def _wild_parts(rows: Sequence[Row]) -> str:
+    """Why channels before the output are frozen, and which dense models do not export either."""
+    inherent = [
+        (row, [f"{name}: {found['not_dense']}" for name, found in row["checks"].items() if "not_dense" in found])
+        for row in rows
+    ]
+    frozen = [(row, frozen_early(row)) for row in rows]
+    parts = (
+        _reasons_part(f"Frozen before the output, in layers with more than {FROZEN:.0%} of the FLOPs", frozen),
+        _reasons_part("The dense model does not export either", inherent),
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _result_grid(library: str, rows: Sequence[Row]) -> str:
+    wild = library == "wild"
+    head = table_head(WILD_COLUMNS, (0, 1, 2)) if wild else table_head(COLUMNS)
+    return "\n".join([*head, *(table_row(_wild_cells(row) if wild else _row_cells(row)) for row in rows)])
 
 
 def _row_cells(row: Row) -> Iterator[str]:
     yield row["model"]
     yield str(row["size"])
+    yield from _shared_cells(row)
+    yield _check_cell(row, "onnx", lambda found: f"{found['relative_error']['onnx']:.0e}")
+
+
+def _wild_cells(row: Row) -> Iterator[str]:
+    yield row["model"]
+    yield f"{row['family']} {row['version']}"
+    yield str(row["size"])
+    yield from _shared_cells(row)
+    yield _check_cell(row, "target", lambda found: f"{found['ratio']:.3f}")
+    for name in ("program", "onnx"):
+        yield _check_cell(row, name, lambda found: f"{found['error']:.0e}" if "error" in found else "nor the dense one")
+
+
+def _shared_cells(row: Row) -> Iterator[str]:
     yield _check_cell(row, "build", lambda found: f"{found['params'] / 1e6:.1f}")
     yield from (
         _check_cell(row, "trace", show)
@@ -123,7 +173,6 @@ def _row_cells(row: Row) -> Iterator[str]:
     yield _check_cell(row, "cost", lambda _: "yes")
     yield _check_cell(row, "backward", lambda found: found["mode"])
     yield from (_check_cell(row, name, lambda _: "yes") for name in ("attributes", "again", "artefact"))
-    yield _check_cell(row, "onnx", lambda found: f"{found['relative_error']['onnx']:.0e}")
 
 
 def _check_cell(row: Row, name: str, show: Any) -> str:
@@ -139,5 +188,5 @@ def _difference_text(found: Row) -> str:
 
 
 def _reasons_part(title: str, found: Iterable[tuple[Row, list[str]]]) -> str:
-    lines = [f"- {row['model']}: {'; '.join(why).replace('|', '/')}" for row, why in found]
+    lines = [f"- {row['model']}: {'; '.join(why).replace('|', '/')}" for row, why in found if why]
     return "\n".join([f"{title}:", "", *lines]) if lines else ""

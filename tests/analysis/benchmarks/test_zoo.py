@@ -18,6 +18,7 @@ from autoprune.analysis.benchmarks.zoo_models import Entry
 from autoprune.analysis.benchmarks.zoo_weights import randomise
 from autoprune.engine.keep import Keep
 from autoprune.engine.tracing.trace import trace
+from autoprune.errors import InputError
 
 NAMED_BY_THE_ISSUE = (
     "convnextv2 efficientnet regnet resnest hrnet densenet dla dpn ghostnet mobilenetv3 mobilenetv4 mobileone repvgg "
@@ -45,6 +46,13 @@ class TestSteps:
         assert [list(zoo_table.failures(row)), set(row["checks"])] == [[], {s.name for s in zoo_case.STEPS if s.quick}]
         assert row["checks"]["trace"]["lost"] > 0.4
         assert row["checks"]["cost"]["half"]["flops"] == row["checks"]["cost"]["half"]["counted_flops"] > 0
+
+    def test_models_of_other_packages_have_to_meet_a_target_of_half_the_flops(self) -> None:
+        row = row_of(entry("Residual", library="wild", shapes=((3, 9, 9),)))
+
+        assert zoo_table.passes(row)
+        assert row["checks"]["target"]["ratio"] == pytest.approx(0.5, abs=0.01)
+        assert set(row["checks"]) == {step.name for step in zoo_case.WILD_STEPS if step.quick}
 
     @pytest.mark.slow
     def test_a_full_run_exports_and_says_how_far_the_file_is_off(self) -> None:
@@ -331,8 +339,49 @@ class TestTable:
         assert "- equal: 1 of 2" in text
         assert "not run" in grid[0]
 
+    def test_models_of_other_packages_say_why_channels_are_frozen_and_what_no_dense_model_does(self) -> None:
+        row = row_of(entry("Chain", library="wild", family="nets"))
+        row |= {"machine": "here", "versions": "torch 1", "version": "1.2", "limits": {"total": 3, "memory": 2}}
+        row["checks"]["trace"]["reasons"] = [
+            ["an operation", 0.07],
+            ["little", 0.02],
+            ["reaches the model's output", 0.9],
+        ]
+        row["checks"] |= {"program": {"ok": True, "error": 1e-6}, "onnx": {"ok": True, "not_dense": "no such operator"}}
+
+        text = zoo_table.table("wild", ["Chain"], {"Chain": row})
+
+        grid = next(line for line in text.splitlines() if line.startswith("| Chain"))
+        assert grid.count("|") == len(zoo_table.WILD_COLUMNS) + 1
+        assert "| nets 1.2 | 9 |" in grid
+        assert grid.endswith("| 1e-06 | nor the dense one |")
+        assert "- Chain: an operation (7%)\n" in text
+        assert "- Chain: onnx: no such operator" in text
+
 
 class TestLists:
+    def test_the_wild_list_has_seventy_models_of_fifteen_packages_with_names_of_their_own(self) -> None:
+        found = zoo_models.entries("wild")
+        names = [e.name for e in found]
+
+        assert len(names) == len(set(names)) >= 70
+        assert len({e.package for e in found}) >= 15
+        assert {e.package for e in found} >= {"ultralytics", "segmentation-models-pytorch", "transformers", "monai"}
+        assert all(e.shapes for e in found)
+
+    def test_a_model_of_a_missing_package_says_what_to_install(self) -> None:
+        wants = entry("wants", function="no_such_package.nets:net", install="pip install --no-deps no-such-package six")
+
+        with pytest.raises(InputError, match="named 'no_such_package'; allowed: pip install --no-deps no-such"):
+            wants.build()
+        assert wants.package == "no-such-package"
+
+    def test_inputs_have_the_shapes_that_are_listed(self) -> None:
+        found = entry("two", shapes=((1, 5, 7), ()))
+
+        assert [tuple(tensor.shape) for tensor in found.inputs()] == [(2, 1, 5, 7), (2,)]
+        assert found.extent == "1x5x7 + 1"
+
     def test_torchvisions_list_is_complete(self) -> None:
         assert len(zoo_models.entries("torchvision")) == zoo_models.CLASSIFIERS == 80
 
