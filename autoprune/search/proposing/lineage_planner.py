@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.recipe import Recipe, Target
+from autoprune.recipe import Recipe, Target, stable_hash
 from autoprune.search.proposing.first_recipes import Params, target_parameters
 from autoprune.search.proposing.lineage_expectation import Training
 from autoprune.search.proposing.lineage_policy import Lineages, Model, Step, front_of, next_step
+from autoprune.search.proposing.ways import Way, way_to_repeat
 from autoprune.study.outcome import DENSE, Outcome, Proposal
 from autoprune.study.parameters import Float
 from autoprune.study.space import Space
@@ -51,7 +52,8 @@ class LineagePlanner:
         self.target, self.range = target_range(space)
         self.cost = self.target.removeprefix("target.")
         self._dense = Model(number=None, accuracy=dense_accuracy, cost=1.0)
-        self.asked = 0  # steps for which the sampler was asked how
+        self._ways: dict[str, Way] = {}
+        self._way_of: dict[int, str] = {}
         self._recipes: dict[int, Recipe] = {}
         self._steps: dict[int, Step] = {}
         self._running: dict[int, Step] = {}
@@ -79,6 +81,16 @@ class LineagePlanner:
     def is_cut(self, step: Step) -> bool:
         """Whether the step makes its parent smaller."""
         return step.target < self._models[step.parent].cost
+
+    def way_to_repeat(self) -> Params | None:
+        """How the next recipe that is cut prunes, if in a known way."""
+        way = way_to_repeat(list(self._ways.values()), len(self._way_of))
+        return None if way is None else way.params
+
+    @property
+    def ways(self) -> int:
+        """How many ways to prune were tried."""
+        return len(self._ways)
 
     def settle(self, step: Step, params: Params) -> Params:
         """The sampler's parameters of a recipe that takes the step; what else is in `params` stays."""
@@ -108,7 +120,8 @@ class LineagePlanner:
         """Note what was handed out."""
         self._recipes[proposal.id] = proposal.recipe
         if proposal.expected is not None:
-            self.asked += bool(proposal.distributions)
+            if proposal.distributions:
+                self._note_way(proposal)
             target = proposal.recipe.target.ratios()[self.cost]
             step = Step(parent=proposal.recipe.parent, target=target, expected=proposal.expected)
             self._steps[proposal.id] = self._running[proposal.id] = step
@@ -122,12 +135,23 @@ class LineagePlanner:
         model = Model(number=outcome.id, accuracy=outcome.accuracy, cost=cost)
         if step is not None:
             self._ended.append(_training(self._models[step.parent], model))
+            self._learn_of_way(outcome.id, model.accuracy - step.expected)
         self._models[outcome.id] = model
 
     def surprise(self, outcome: Outcome) -> float | None:
         """By how much the accuracy lies above what was expected; None if nothing was."""
         step = self._steps.get(outcome.id)
         return None if step is None or outcome.accuracy is None else outcome.accuracy - step.expected
+
+    def _note_way(self, proposal: Proposal) -> None:
+        params = without_step(self, proposal.params)
+        key = self._way_of[proposal.id] = stable_hash(sorted(params.items()))
+        self._ways.setdefault(key, Way(params))
+
+    def _learn_of_way(self, number: int, surprise: float) -> None:
+        if number in self._way_of:
+            way = self._ways[self._way_of[number]]
+            self._ways[self._way_of[number]] = replace(way, surprises=(*way.surprises, surprise))
 
     def _front(self) -> list[Model]:
         return front_of(model for number, model in self._models.items() if number is not None)
@@ -141,7 +165,12 @@ def without_steps(planner: LineagePlanner, plans: Iterable[Params]) -> list[Para
     """How recipes of a plan prune, without where they start and end: that is the policy's to say; none twice."""
     found: list[Params] = []
     for params in plans:
-        how = {name: value for name, value in params.items() if name not in ("weights", planner.target)}
+        how = without_step(planner, params)
         if how not in found:
             found.append(how)
     return found
+
+
+def without_step(planner: LineagePlanner, params: Params) -> dict[str, Any]:
+    """How a recipe prunes, in the sampler's words: without where it starts and ends."""
+    return {name: value for name, value in params.items() if name not in ("weights", planner.target)}

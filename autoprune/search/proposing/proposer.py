@@ -51,8 +51,8 @@ class Proposer:
     the plan (`first_recipes.first_recipes`); then the sampler's own.
 
     In a space with `weights: front` the lineage policy says where a recipe starts and what it may cost, plan or not,
-    and the sampler how it prunes; what it is told then is how far the accuracy lay above what was expected, since
-    accuracy itself is the parent's more than the recipe's.
+    and the sampler how it prunes, whenever a new way is due (`ways.py`); what it is told then is how far the accuracy
+    lay above what was expected, since accuracy itself is the parent's more than the recipe's.
 
     Args:
         space: bound to the model.
@@ -141,18 +141,21 @@ class Proposer:
         return self._propose_step(self._planner, number, now, plan or {})
 
     def _planned_before(self, number: int) -> int:
-        """How many recipes came that the plan could have a word in; one that trains on without a cut is none."""
-        return number - self._controls if self._planner is None else self._planner.asked
+        """How many recipes came that the plan had a word in: along lineages those that pruned in a new way."""
+        return number - self._controls if self._planner is None else self._planner.ways
 
     def _propose_step(self, planner: LineagePlanner, number: int, now: float, plan: Params) -> Proposal:
-        """A recipe along a lineage; one that trains on without a cut leaves the sampler nothing to choose."""
+        """A recipe along a lineage: in the best way so far, in one of the plan, or in the sampler's; see `ways.py`.
+
+        One that trains on without a cut leaves nothing to choose.
+        """
         step = planner.next_step()
         if not planner.is_cut(step):
             recipe = planner.train_on(step)
             return Proposal(id=number, recipe=recipe, proposed=now, expected=step.expected)
-        asked = self._ask_sampler(
-            number, now, planner.settle(step, plan), recipe_of=lambda plain: planner.descend(step, plain, self.seed)
-        )
+        way = planner.way_to_repeat()
+        known = planner.settle(step, plan if way is None else way)
+        asked = self._ask_sampler(number, now, known, recipe_of=lambda plain: planner.descend(step, plain, self.seed))
         return replace(asked, expected=step.expected)
 
     def tell(self, outcome: Outcome) -> None:

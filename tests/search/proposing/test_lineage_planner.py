@@ -1,5 +1,6 @@
 """What a search along lineages remembers, and what the sampler hears of it."""
 
+import math
 from dataclasses import replace
 
 import fakes
@@ -114,10 +115,26 @@ def test_the_whole_plan_is_carried_out_whatever_is_trained_on_between():
         controls=False,
         dense_accuracy=0.9,
     )
-    cuts = [proposal for proposal in play(search, 40) if proposal.distributions]
-    methods = [proposal.recipe.method.name for proposal in cuts]
+    cuts = [proposal for proposal in play(search, 60) if proposal.distributions]
+    methods = list(dict.fromkeys(proposal.recipe.method.name for proposal in cuts))
     assert methods[0] == "taylor"
     assert set(methods[:5]) == set(fakes.METHODS)
+
+
+def test_the_best_way_to_prune_is_repeated_between_new_ones():
+    search = proposer()
+    ways = []
+    for number in range(30):
+        proposal = search.next(now=float(number))
+        if proposal.distributions:
+            ways.append({k: v for k, v in proposal.params.items() if k not in ("weights", "target.flops")})
+        expected = proposal.expected or 0.5
+        good = proposal.recipe.method.name == "fpgm"
+        search.tell(fakes.completed(proposal, expected + (0.01 if good else -0.01)))
+    new = [way for number, way in enumerate(ways) if way not in ways[:number]]
+    known = [way["method"] for number, way in enumerate(ways) if way in ways[:number]]
+    assert math.sqrt(len(ways)) <= len(new) < 0.3 * len(ways)
+    assert set(known[-5:]) == {"fpgm"}
 
 
 def test_controls_begin_with_the_dense_model():
