@@ -68,6 +68,9 @@ class Evidence:
         split_calls: the calls that split a dimension, and its labels, shape (rows, offsets).
         numbers: the Python numbers among the arguments of every pointwise call that has some.
         layer_uses: which calls work with what comes straight out of a layer, and its labels: those of the filters.
+        product_uses: which calls work with a matrix product of what comes straight out of a layer, which call made the
+            product, and the labels of that factor.
+        weight_uses: which calls work with a tensor of the model's own, or a view of one, and its labels.
         bias_pairs: labels of filters (or of a norm's scales) and those of the biases that are added to them.
         parts: the entries that slices and splits have taken along a labelled dimension.
         slices: the labels along a dimension, and those of a slice of it.
@@ -85,6 +88,8 @@ class Evidence:
     split_calls: dict[CallKey, Ints] = field(default_factory=dict)
     numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
     layer_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
+    product_uses: list[tuple[CallKey, CallKey, list[Block]]] = field(default_factory=list)
+    weight_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
     bias_pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     parts: list[tuple[PartKey, Ints]] = field(default_factory=list)
     slices: list[tuple[Ints, Ints]] = field(default_factory=list)

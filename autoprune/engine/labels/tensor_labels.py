@@ -40,6 +40,10 @@ class TensorLabels:
         if isinstance(tensor, Tensor):
             self.blocks[id(tensor)] = (tensor, list(blocks))
 
+    def hold(self, tensor: Tensor) -> None:
+        """Keep a tensor, whether it has labels or not, so that its id stays its own."""
+        self.blocks.setdefault(id(tensor), (tensor, []))
+
     def fresh(self, count: int) -> Ints:
         """New labels that no tensor of the model has."""
         labels = np.arange(self.count, self.count + count)

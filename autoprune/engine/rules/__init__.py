@@ -20,6 +20,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from torch.utils._pytree import tree_leaves
+
 from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.labels.flow import Call, Flow
 from autoprune.engine.rules import (  # noqa: F401 - to register their rules
@@ -33,7 +35,7 @@ from autoprune.engine.rules import (  # noqa: F401 - to register their rules
 )
 from autoprune.engine.rules.elementwise import pointwise
 from autoprune.engine.rules.new_tensors import note_written
-from autoprune.engine.rules.provenance import follow, is_pointwise, name_with_numbers
+from autoprune.engine.rules.provenance import VIEWS, follow, is_pointwise, name_with_numbers
 from autoprune.engine.rules.registry import RULES, register, unknown
 
 __all__ = ["Call", "Flow", "apply", "register"]
@@ -63,10 +65,16 @@ def _counted(flow: Flow, name: str) -> CallKey:
 
 
 def _hold_positions_read(flow: Flow, call: Call) -> None:
+    """Who reads what was taken by its place holds the channels there; views of it are to be read in turn."""
     positions = flow.state.positions
-    if positions:
-        for tensor in call.tensors():
-            flow.freeze_all(*positions.get(id(tensor), ((), "")))
+    for tensor in call.tensors() if positions else ():
+        held = positions.get(id(tensor))
+        if held is None:
+            continue
+        if call.name not in VIEWS:
+            flow.freeze_all(*held)
+            continue
+        positions.update((id(out), held) for out in tree_leaves(call.out))
 
 
 @cache

@@ -84,10 +84,17 @@ def diagonal(flow: Flow, call: Call) -> None:
     """Two dimensions become one at the end."""
     source = call.args[0]
     pair = {call.arg(place, name, default) % source.dim() for place, name, default in ((2, "dim1", 0), (3, "dim2", 1))}
-    carry_others(flow, call, pair)
+    along = [labels for dims, labels in flow.get(source) if set(dims) <= pair and len(dims) == 1]
+    square = len(along) == 2 and len(along[0]) == len(along[1]) and not call.arg(1, "offset", 0)
     left = [dim for dim in range(source.dim()) if dim not in pair]
     blocks = [block for block in flow.get(source) if not set(block[0]) & pair]
-    flow.set(call.out, renumber(blocks, {dim: place for place, dim in enumerate(left)}))
+    kept = renumber(blocks, {dim: place for place, dim in enumerate(left)})
+    if square:  # what each channel has to do with itself
+        flow.tie(along[0], along[1], "diagonal with fixed entries")
+        flow.set(call.out, [*kept, ((len(left),), along[0])])
+    else:
+        carry_others(flow, call, pair)
+        flow.set(call.out, kept)
 
 
 @register("diag_embed")

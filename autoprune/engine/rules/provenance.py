@@ -18,7 +18,8 @@ from autoprune.engine.labels.flow import Call, Flow
 from autoprune.engine.operations import operation_name
 from autoprune.engine.rules.new_tensors import follow_uniform, follow_views
 
-_VIEWS = frozenset(
+#: The same entries, all or some, in another shape.
+VIEWS = frozenset(
     [
         *("view", "_unsafe_view", "reshape", "permute", "transpose", "t", "select", "slice", "split", "unbind"),
         *("split_with_sizes", "unsqueeze", "squeeze", "clone", "contiguous", "expand", "alias", "detach"),
@@ -27,6 +28,9 @@ _VIEWS = frozenset(
 
 _LAYERS = frozenset(["convolution", "addmm", "mm", "native_layer_norm", "native_group_norm", "native_batch_norm"])
 
+
+#: New tensors that hold a number.
+_FILLS = frozenset(["full", "new_full", "full_like", "scalar_tensor", "fill"])
 
 #: Operations entry by entry that some version of torch does not tag as such (2.11: `hardtanh`, which ReLU6 calls).
 _POINTWISE = frozenset(
@@ -58,27 +62,32 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
     """
     state, name = flow.state, call.name
     _follow_weights(flow, call)
-    if name in _VIEWS:
+    if name in VIEWS:
         _follow_view(flow, call)
     elif name in _LAYERS or (name == "bmm" and flow.is_weight(call.args[1])):
         state.layer_outputs |= _labelled_ids(flow, call.first_out)
         _note_uses(flow, key, call.args[1:2] if name == "addmm" else call.args[:1])
+        _note_weight_uses(flow, key, call.tensors())
     elif name == "add" and id(call.args[0]) in state.layer_outputs and flow.is_weight(call.args[1]):
         state.layer_outputs |= _labelled_ids(flow, call.out)
         _note_added_bias(flow, *call.args[:2])
     else:
         listed = call.args and isinstance(call.args[0], (list, tuple))
         _note_uses(flow, key, call.args[0] if listed else call.args)
-        if is_pointwise(call.func):
+        if name in ("bmm", "mm"):
+            _follow_product(flow, call, key)
+        if is_pointwise(call.func) or name in _FILLS:
             follow_uniform(flow, call)
+            _note_weight_uses(flow, key, call.tensors())
             _note_numbers(flow, call, key)
 
 
 def _follow_weights(flow: Flow, call: Call) -> None:
-    """What is made of weights alone is a weight; a weight into which something else is written is none any more."""
+    """What is made of weights, and of single numbers, is a weight until something else is written into it."""
     state, tensors = flow.state, call.tensors()
-    from_weights = bool(tensors) and all(id(tensor) in state.weights for tensor in tensors)
-    plain = from_weights and call.name in _VIEWS and id(call.args[0]) in state.plain_weights
+    known = [id(tensor) in state.weights for tensor in tensors]
+    from_weights = any(known) and all(w or not t.dim() for t, w in zip(tensors, known, strict=True))
+    plain = from_weights and call.name in VIEWS and id(call.args[0]) in state.plain_weights
     for out in call.out if isinstance(call.out, (tuple, list)) else [call.out]:
         (state.plain_weights.add if plain else state.plain_weights.discard)(id(out))
         if from_weights and isinstance(out, Tensor):
@@ -93,6 +102,8 @@ def _follow_view(flow: Flow, call: Call) -> None:
     follow_views(flow, call)
     if source in state.layer_outputs:
         state.layer_outputs |= _labelled_ids(flow, call.out)
+    if source in state.products:
+        state.products.update((id(out), state.products[source]) for out in tree_leaves(call.out))
 
 
 def _labelled_ids(flow: Flow, out: Any) -> set[int]:
@@ -103,6 +114,18 @@ def _note_uses(flow: Flow, key: CallKey, tensors: Iterable[object]) -> None:
     flow.evidence.layer_uses.extend(
         (key, flow.get(t)) for t in tensors if isinstance(t, Tensor) and id(t) in flow.state.layer_outputs
     )
+
+    products = flow.state.products
+    flow.evidence.product_uses.extend((key, *products[id(t)]) for t in tensors if products and id(t) in products)
+
+
+def _follow_product(flow: Flow, call: Call, key: CallKey) -> None:
+    """A product that is scaled is scaled as if one factor was: attention's scores, by what puts out the queries."""
+    for factor in call.args[:2]:
+        if id(factor) in flow.state.layer_outputs:
+            flow.state.products[id(call.out)] = (key, flow.get(factor))
+            flow.labels.hold(call.out)
+            return
 
 
 def _note_added_bias(flow: Flow, x: Tensor, bias: Tensor) -> None:
@@ -115,17 +138,33 @@ def _note_added_bias(flow: Flow, x: Tensor, bias: Tensor) -> None:
             flow.note_bias(filters, labels)
 
 
+def _note_weight_uses(flow: Flow, key: CallKey, tensors: Iterable[Tensor]) -> None:
+    plain = flow.state.plain_weights
+    flow.evidence.weight_uses.extend((key, flow.get(t)) for t in tensors if id(t) in plain)
+
+
 def name_with_numbers(call: Call) -> str:
     """The call's name, or that of calls with numbers of the model's own code, which are counted by themselves.
 
     A linear layer adds its bias by a call of its own or not, by how its inputs lie in memory, and that may change with
     a width. The numbers are held against those of a cut model call by call, so these must not be shifted by that.
     """
-    return f"{call.name} with a number" if is_pointwise(call.func) and _numbers_in(call) else call.name
+    works_with_numbers = is_pointwise(call.func) or call.name in _FILLS
+    return f"{call.name} with a number" if works_with_numbers and _numbers_in(call) else call.name
 
 
 def _numbers_in(call: Call) -> tuple[float, ...]:
-    return tuple(a for a in (*call.args, *call.kwargs.values()) if type(a) in (int, float))
+    """The numbers that the call works with; none if it only makes another number of them."""
+    found = tuple(n for n in map(_number, (*call.args, *call.kwargs.values())) if n is not None)
+    return found if found and _number(call.out) is None else ()
+
+
+def _number(value: object) -> float | None:
+    """A number among the arguments, Python's own or a tensor's that holds one and is not on the meta device."""
+    if type(value) in (int, float):
+        return value  # type: ignore[return-value]
+    lone = isinstance(value, Tensor) and not value.dim() and not value.is_meta
+    return value.item() if lone else None  # type: ignore[union-attr]
 
 
 def _note_numbers(flow: Flow, call: Call, key: CallKey) -> None:

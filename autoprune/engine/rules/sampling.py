@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 
 from torch import Tensor
@@ -27,17 +28,39 @@ from autoprune.engine.rules.registry import register
     "replication_pad3d",
 )  # fmt: skip
 def keep_channels(flow: Flow, call: Call) -> None:
-    """Channel by channel, shape of the channels unchanged; spatial sizes may change, so labels there are frozen.
+    """Channel by channel, shape of the channels unchanged; labels of dimensions that are sampled are frozen.
 
     A second output (the places of maxima inside a channel, the mask of a dropout) has the channels of the first.
     """
     source, out = call.args[0], call.first_out
-    kept = [block for block in flow.get(source) if all(source.shape[d] == out.shape[d] for d in block[0])]
+    sampled = {d for d in range(source.dim()) if source.shape[d] != out.shape[d]} | _sampled_dims(call)
+    kept = [block for block in flow.get(source) if not sampled & set(block[0])]
     flow.freeze_all([b for b in flow.get(source) if not any(b is k for k in kept)], f"resized by {call.name!r}")
     if is_uniform(flow, source):
         mark_uniform(flow, out)
     for tensor in call.out if isinstance(call.out, (tuple, list)) else [out]:
         flow.set(tensor, kept if tensor.shape == out.shape else [])
+
+
+def _sampled_dims(call: Call) -> set[int]:
+    """The dimensions along which a pooling or resizing lets entries act on each other, although sizes may be as before.
+
+    Padding that leaves a size as it is adds nothing there.
+    """
+    found = re.search(r"pool(\d)d|upsample_\w+?(\d)d", call.name)
+    if found is None:
+        return set()
+    count, first = int(found[1] or found[2]), call.args[0].dim()
+    return {first - count + i for i in range(count)} - _dims_of_unit_windows(call, first - count)
+
+
+def _dims_of_unit_windows(call: Call, first: int) -> set[int]:
+    """Of a pooling whose windows have sizes in its arguments: where they hold one entry, and every entry has one."""
+    if not call.name.startswith(("avg_pool", "max_pool")):
+        return set()
+    sizes = list(call.args[1])
+    strides = list(call.arg(2, "stride") or sizes)
+    return {first + i for i, size in enumerate(sizes) if size == strides[i % len(strides)] == 1}
 
 
 @register("max_unpool2d", "max_unpool3d")

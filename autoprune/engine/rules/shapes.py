@@ -93,14 +93,18 @@ def transpose(flow: Flow, call: Call) -> None:
 
 @register("repeat")
 def repeat(flow: Flow, call: Call) -> None:
-    """Copies side by side along every dimension, new dimensions in front."""
+    """Copies side by side along every dimension, new dimensions in front.
+
+    Of a single entry the copies are all alike and get labels of their own, as those of `expand` do.
+    """
     source, times = call.args[0], call.args[1]
     new = len(times) - source.dim()
     blocks = [
         (tuple(d + new for d in dims), np.tile(labels, [times[d + new] for d in dims]))
         for dims, labels in flow.get(source)
     ]
-    flow.set(call.out, blocks)
+    single = [d for d in range(new, len(times)) if source.shape[d - new] == 1 < times[d]]
+    flow.set(call.out, [*blocks, *(((d,), flow.fresh(times[d])) for d in single)])
 
 
 @register("pixel_shuffle")
@@ -281,7 +285,9 @@ def select(flow: Flow, call: Call) -> None:
     dim = call.args[1] % source.dim()
     shift = {d: d - (d > dim) for d in range(source.dim()) if d != dim}
     joint = [b for b in flow.get(source) if dim in b[0] and len(b[0]) > 1]
-    flow.freeze_all([b for b in flow.get(source) if b[0] == (dim,)], "one channel is selected by number")
+    alone = [b for b in flow.get(source) if b[0] == (dim,)]
+    if alone:  # nothing is frozen by code that only asks for its size, `weight[0].numel()`
+        flow.state.positions[id(call.out)] = (alone, "one channel is selected by number")
     taken = [(tuple(d for d in dims if d != dim), np.take(a, call.args[2], dims.index(dim))) for dims, a in joint]
     flow.set(call.out, renumber([*(b for b in flow.get(source) if dim not in b[0]), *taken], shift))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
@@ -98,7 +99,7 @@ def _counted_by_weights(module: nn.Module) -> dict[str, int]:
     """Attributes whose values the shapes of the module's own tensors imply."""
     if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
         with without_power_iteration(module):
-            rows, columns, *_ = module.weight.shape
+            rows, columns, *_ = _matrix_shape(module)
         if isinstance(module, nn.Linear):
             return {"out_features": rows, "in_features": columns}
         columns *= module.groups
@@ -110,6 +111,14 @@ def _counted_by_weights(module: nn.Module) -> dict[str, int]:
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return _counted_by_gates(module)
     return {"num_parameters": len(module.weight)} if isinstance(module, nn.PReLU) else {}
+
+
+def _matrix_shape(module: nn.modules.conv._ConvNd | nn.Linear) -> Sequence[int]:
+    """The shape of a layer's weight, or of the largest parameter from which somebody's hook computes it."""
+    hooked = [p for p in module._parameters.values() if p is not None and p.dim() > 1]
+    if "weight" in module._parameters or is_parametrized(module) or not hooked:
+        return module.weight.shape
+    return max(hooked, key=torch.numel).shape
 
 
 _GATES = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3}

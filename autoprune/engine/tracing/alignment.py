@@ -40,6 +40,7 @@ def misalignment(
         reason = "after a cut other channels would meet: the model's code fixes an index or a padding"
         return Misalignment(reason, unit[met])
     alone = _units_alone(graph, kept)
+    origin = _spread_over_ties(run, origin)
     whole = ~alone[unit]
     parted = _with_several_partners(unit[whole], component[whole])
     if parted.any():
@@ -71,7 +72,17 @@ def units_of_labels(graph: ChannelGraph, run: LabelledRun, kept: AllKept) -> Int
 
 def dense_units(graph: ChannelGraph, run: LabelledRun) -> Ints:
     """The unit behind every label of the dense model's run, or -1; shape (labels,)."""
-    return units_of_labels(graph, run, all_kept(graph, np.ones(graph.unit_count, dtype=bool)))
+    own = units_of_labels(graph, run, all_kept(graph, np.ones(graph.unit_count, dtype=bool)))
+    return _spread_over_ties(run, own)
+
+
+def _spread_over_ties(run: LabelledRun, units: Ints) -> Ints:
+    """Labels that the pass has handed out, of new tensors and copies, belong to the units that they are tied to."""
+    component = components(run)
+    of_component = np.full(len(units), -1)
+    known = units >= 0
+    of_component[component[known]] = units[known]
+    return of_component[component]
 
 
 def _units_alone(graph: ChannelGraph, kept: AllKept) -> np.ndarray:

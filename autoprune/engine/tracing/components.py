@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -11,6 +13,7 @@ from autoprune.engine.labels.blocks import FIXED
 from autoprune.engine.tracing.labelled_run import LabelledRun
 
 
+@lru_cache(maxsize=4)
 def components(run: LabelledRun) -> Ints:
     """The number of the connected component of every label, shape (labels,)."""
     if not run.ties.pairs:

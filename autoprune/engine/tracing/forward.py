@@ -29,6 +29,7 @@ from autoprune.engine.surgery.tensors import example_inputs, tensors_of
 from autoprune.engine.tracing.data_values import DataReader, DataValues
 from autoprune.engine.tracing.filters import freeze_unknown_filters, kernel_names
 from autoprune.engine.tracing.labelled_run import GroupingMode, LabelledRun, LabelSlot
+from autoprune.engine.tracing.made_numbers import made_numbers_noted
 from autoprune.engine.tracing.meta_kernels import meta_call
 from autoprune.engine.tracing.outputs import output_tensors
 from autoprune.errors import ModelError
@@ -162,7 +163,13 @@ def _run_forward(
     """One pass; returns the ids of the tensors that some operation has read."""
     device = next((tensor.device for tensor, _ in flow.labels.blocks.values()), torch.device("meta"))
     args, kwargs = example_inputs(specs, device)
-    with torch.no_grad(), plain_operations(), _left_as_it_was(modules), _paths_followed(modules, flow.state):
+    with (
+        torch.no_grad(),
+        plain_operations(),
+        made_numbers_noted(flow),
+        _left_as_it_was(modules),
+        _paths_followed(modules, flow.state),
+    ):
         labelling = _Labelling(flow, None if values is None else DataReader(values))
         with labelling:
             out = model(*args, **kwargs)

@@ -17,8 +17,6 @@ import numpy as np
 
 from autoprune.engine.graph import Ints
 from autoprune.engine.labels.evidence import Evidence
-from autoprune.engine.tracing.components import components
-from autoprune.engine.tracing.labelled_run import LabelledRun
 from autoprune.engine.tracing.size_attributes import Attributes, lengths_by_attribute
 
 #: Pairs of labels to tie, shape (2, n).
@@ -52,29 +50,22 @@ def attribute_links(attributes: Attributes, evidence: Evidence, unit_of_label: I
     return links
 
 
-def slice_links(run: LabelledRun, finest: bool) -> list[Link]:
+def slice_links(evidence: Evidence, finest: bool) -> list[Link]:
     """What makes all slices of a dimension lose the same share, and what is padded in front the same as behind.
 
     A width of 32 that is taken in slices of 4, 4 and 24 becomes 4 units: of an entry, an entry, and six. Where the
     sizes are no multiples of the smallest, there are several ways: as many units as the smallest part has entries, what
     is over in the others left alone (`finest`); or as many as the sizes have for greatest common divisor.
     """
-    sliced = _sliced_dimensions(run.evidence)
+    sliced = _sliced_dimensions(evidence)
     links = [_repeated_steps(whole, step) for whole, _, step in sliced if step > 1]
-    paddings = [[labels for labels in parts if labels.any()] for _, parts in run.evidence.paddings]
+    paddings = [[labels for labels in parts if labels.any()] for _, parts in evidence.paddings]
     for parts in (*(np.split(whole, sorted(stops)) for whole, stops, _ in sliced), *paddings):
         sizes = [part.size for part in parts]
         units = min(sizes) if finest else gcd(*sizes)
         if len(parts) > 1 and units > 1:
             links.append(_runs_of_parts(parts, units))
-    stands_for = lowest_tied(run)
-    return [stands_for[link] for link in links if link.all()]
-
-
-def lowest_tied(run: LabelledRun) -> Ints:
-    """For every label the lowest that it is tied to, which is one of the model's tensors if any is; shape (labels,)."""
-    component = components(run)
-    return np.unique(component, return_index=True)[1][component]
+    return [link for link in links if link.all()]
 
 
 def sliced_dimensions(evidence: Evidence) -> list[tuple[Ints, int]]:

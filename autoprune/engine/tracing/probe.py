@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from autoprune.engine.graph import ChannelGraph, Group, Ints, Scale
+from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.labels.ties import Ties
 from autoprune.engine.surgery.prune import sizes_after, sync_sizes
 from autoprune.engine.surgery.tensors import AllKept, all_kept, copy_with, cut_tensor
@@ -89,6 +90,11 @@ class Probe:
     def with_shared(self, shared: Sequence[Link]) -> Probe:
         """A new probe of the same model with other labels tied."""
         return self._with(self.heads, shared, run_labelled(self.model, self.dense.specs, self.dense.mode))
+
+    def with_rows(self, calls: Iterable[CallKey]) -> Probe:
+        """A new probe of the same model in which these calls too split into whole rows; without links."""
+        mode = replace(self.dense.mode, by_row=self.dense.mode.by_row | frozenset(calls))
+        return self._with(frozenset(), (), run_labelled(self.model, self.dense.specs, mode))
 
     def _with(self, heads: frozenset[int], shared: Sequence[Link], dense: LabelledRun) -> Probe:
         new = Probe(self.model, _tied(_with_heads(dense, heads), shared), heads, shared)

@@ -15,7 +15,6 @@ from autoprune.engine.tracing.links import (
     Link,
     attribute_links,
     head_links,
-    lowest_tied,
     slice_links,
     sliced_dimensions,
 )
@@ -47,6 +46,18 @@ def _tried_linked(trial: Trial, links: Sequence[Link]) -> Trial:
     linked = tried(trial.probe.with_shared([*trial.probe.shared, *links]))
     trial.probe.passes = linked.probe.passes
     return linked
+
+
+def split_by_rows(trial: Trial) -> Trial:
+    """With dimensions split as for maps and not as for heads: those that the failure points at, or all if at none."""
+    split = trial.probe.dense.evidence.split_calls
+    met = [key for key, rows in split.items() if _points_at(trial, rows)]
+    if not split:
+        return trial
+    other = tried(trial.probe.with_rows(met or split))
+    trial.probe.passes = other.probe.passes
+    still = any(_points_at(other, rows) for key, rows in other.probe.dense.evidence.split_calls.items() if key in met)
+    return other if not other.verdict.failure or (met and not still) else trial
 
 
 def link_attributes(trial: Trial) -> Trial:
@@ -91,7 +102,7 @@ def link_heads(trial: Trial) -> Trial:
 def link_slices(trial: Trial) -> Trial:
     """With slices that lose the same share, where channels that are sliced fail as they are and do not fail linked."""
     for finest in (True, False):
-        links = slice_links(trial.probe.dense, finest)
+        links = slice_links(trial.probe.dense.evidence, finest)
         wanted = [link for link in links if _points_at(trial, link)]
         if not wanted or not trial.verdict.failure:
             break
@@ -103,8 +114,7 @@ def link_slices(trial: Trial) -> Trial:
 
 def freeze_padded(trial: Trial) -> Trial:
     """Without what meets padding, if it is its number that the model's code fixes."""
-    stands_for = lowest_tied(trial.probe.dense)
-    added = [stands_for[labels] for _, parts in trial.probe.dense.evidence.paddings for labels in parts if labels.any()]
+    added = [labels for _, parts in trial.probe.dense.evidence.paddings for labels in parts if labels.any()]
     return _tried_frozen(trial, [(labels, labels) for labels in added], _PADDED)
 
 
@@ -134,6 +144,7 @@ def _points_at(trial: Trial, labels: Ints) -> bool:
 
 #: Tried in this order while a cut fails.
 REMEDIES: tuple[Callable[[Trial], Trial], ...] = (
+    split_by_rows,
     link_attributes,
     link_heads,
     link_slices,

@@ -1,20 +1,22 @@
 """Numbers that a model's code computes from its widths, attention's 1 / sqrt(head width) above all.
 
 A cut would change them, and with them what the channels that stay compute. Where such a number multiplies what a layer
-has just put out, the cut takes the change back in that layer's weights, so that attention keeps its temperature;
-elsewhere the channels must stay.
+has just put out, or a weight (equalised learning rates), the cut takes the change back in weights, so that attention
+keeps its temperature; elsewhere the channels must stay.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from autoprune.engine.graph import Ints, Scale
 from autoprune.engine.labels.blocks import Block, project
-from autoprune.engine.labels.evidence import CallKey
+from autoprune.engine.labels.evidence import CallKey, Evidence
 from autoprune.engine.tracing.labelled_run import LabelledRun
 
 CHANGED = "the model's code computes with its width"
@@ -23,6 +25,30 @@ _TIMES, _OVER = "mul with a number", "div with a number"
 
 class ScaleError(Exception):
     """A number changes with the widths in a way that no weight can make up for."""
+
+
+class _Source(NamedTuple):
+    """The labels of something that can be scaled back, and the calls that work with it, with its labels there.
+
+    Biases that have been added to what comes out of a layer are scaled back, too.
+    """
+
+    blocks: list[Block]
+    uses: Sequence[tuple[CallKey, list[Block]]]
+    out_of_layer: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaled:
+    """What a call multiplies by a power of a width.
+
+    `labels` are those of the entries to scale back, `width` those along the width.
+    """
+
+    labels: Ints
+    width: Ints
+    power: float
+    source: _Source
 
 
 def changed_scales(before: LabelledRun, after: LabelledRun, unit_of_label: Callable[[], Ints]) -> tuple[Scale, ...]:
@@ -40,33 +66,51 @@ def changed_scales(before: LabelledRun, after: LabelledRun, unit_of_label: Calla
     changed = [key for key, numbers in was.items() if now.get(key) != numbers]
     found: dict[tuple[str, int, bytes], Scale] = {}
     for key in changed:
-        block, power, width = _scaled_block(key, before, after)
-        _check_uses(before, block[1], changed)
-        units = unit_of_label()[width]
-        for tensor, dim, entries in _labelled_places(before, block[1]):
-            found[tensor, dim, entries.tobytes()] = Scale(tensor, dim, entries, units, power)
+        scaled = _scaled_by(key, before, after)
+        _check_uses(scaled, changed)
+        units = unit_of_label()[scaled.width]
+        for tensor, dim, entries in _labelled_places(before, scaled):
+            found[tensor, dim, entries.tobytes()] = Scale(tensor, dim, entries, units, scaled.power)
     return tuple(found.values())
 
 
-def _scaled_block(key: CallKey, before: LabelledRun, after: LabelledRun) -> tuple[Block, float, Ints]:
-    """What the call scales, by which power of which width: the labels along that width."""
-    blocks, cut_blocks = _labels_used(before, key), _labels_used(after, key)
+def _scaled_by(key: CallKey, before: LabelledRun, after: LabelledRun) -> _Scaled:
     old, new = before.evidence.numbers[key], after.evidence.numbers.get(key, ())
     if key[0] not in (_TIMES, _OVER) or len(old) != 1 or len(new) != 1 or not all((*old, *new)):
         raise ScaleError(f"{CHANGED} in {key[0]!r}")
     factor = new[0] / old[0] if key[0] == _TIMES else old[0] / new[0]
-    for block in blocks:
-        left = next((labels.shape for dims, labels in cut_blocks if dims == block[0]), (1,) * len(block[0]))
-        for axis, dim in enumerate(block[0]):
-            power = _power_of_ratio(factor, left[axis] / block[1].shape[axis])  # a lone channel has no label
-            if power is not None:
-                return block, power, project(block, dim)
+    for source, source_after in zip(_sources(before.evidence, key), _sources(after.evidence, key), strict=True):
+        cut_blocks = dict(source_after.blocks)
+        for dims, labels in source.blocks:
+            left = cut_blocks[dims].shape if dims in cut_blocks else (1,) * len(dims)  # a lone channel has no label
+            widths = [(project((dims, labels), dim), left[axis]) for axis, dim in enumerate(dims)]
+            for width, count in [*widths, *(_widths_summed(labels, before, after) if source.out_of_layer else ())]:
+                power = _power_of_ratio(factor, count / width.size)
+                if power is not None:
+                    return _Scaled(labels, width, power, source)
     raise ScaleError(f"{CHANGED} in {key[0]!r}")
 
 
-def _labels_used(run: LabelledRun, key: CallKey) -> list[Block]:
-    """The labels of what the call scales, if it comes straight out of a layer."""
-    return next((blocks for other, blocks in run.evidence.layer_uses if other == key), [])
+def _sources(evidence: Evidence, key: CallKey) -> Iterator[_Source]:
+    """What a call may scale: what comes straight out of a layer, a product of that, a weight."""
+    outputs, weights = evidence.layer_uses, evidence.weight_uses
+    yield _Source(_blocks_used(outputs, key), outputs, out_of_layer=True)
+    product, blocks = next(((made, b) for use, made, b in evidence.product_uses if use == key), (key, []))
+    uses = [*outputs, *((use, b) for use, made, b in evidence.product_uses if made == product)]
+    yield _Source(blocks, [(use, b) for use, b in uses if use != product], out_of_layer=True)
+    yield _Source(_blocks_used(weights, key), weights, out_of_layer=False)
+
+
+def _blocks_used(uses: Iterable[tuple[CallKey, list[Block]]], key: CallKey) -> list[Block]:
+    return next((blocks for other, blocks in uses if other == key), [])
+
+
+def _widths_summed(labels: Ints, before: LabelledRun, after: LabelledRun) -> Iterator[tuple[Ints, int]]:
+    """The inputs of the layers that put out these labels, and how many the cut copy has of them."""
+    for op, cut in zip(before.evidence.ops, after.evidence.ops, strict=False):
+        made = op.inputs is not None and any(np.array_equal(out.ravel(), labels.ravel()) for out in op.out_dims)
+        if made and op.inputs is not None:
+            yield op.inputs.ravel(), 1 if cut.inputs is None else cut.inputs.size
 
 
 def _power_of_ratio(factor: float, ratio: float) -> float | None:
@@ -78,15 +122,16 @@ def _power_of_ratio(factor: float, ratio: float) -> float | None:
     return quarter if quarter and abs(power - quarter) < 1e-6 else None
 
 
-def _check_uses(before: LabelledRun, labels: Ints, changed: Container[CallKey]) -> None:
-    for key, blocks in before.evidence.layer_uses:
-        if key not in changed and any(np.isin(labels, other).any() for _, other in blocks):
+def _check_uses(scaled: _Scaled, changed: Container[CallKey]) -> None:
+    for key, blocks in scaled.source.uses:
+        if key not in changed and any(np.isin(scaled.labels, other).any() for _, other in blocks):
             raise ScaleError(f"{CHANGED}, and what is scaled is used unscaled by {key[0]!r}")
 
 
-def _labelled_places(run: LabelledRun, labels: Ints) -> Iterable[tuple[str, int, Ints]]:
-    """(tensor, dimension, entries) that have these labels, biases that are added to them included."""
-    alike = [labels] + [bias[np.isin(weight, labels)] for weight, bias in run.evidence.bias_pairs]
+def _labelled_places(run: LabelledRun, scaled: _Scaled) -> Iterable[tuple[str, int, Ints]]:
+    """(tensor, dimension, entries) that are to be scaled back, biases that are added to them included."""
+    labels, pairs = scaled.labels, run.evidence.bias_pairs if scaled.source.out_of_layer else ()
+    alike = [labels] + [bias[np.isin(weight, labels)] for weight, bias in pairs]
     starts = [slot.first for slot in run.slots]
     for group in (labels[labels < starts[-1] + run.slots[-1].size] for labels in alike):
         for place in np.unique(np.searchsorted(starts, group, side="right") - 1):

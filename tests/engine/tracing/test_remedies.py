@@ -132,9 +132,11 @@ class PadByPartial(nn.Module):
 
     def __init__(self, narrow: int, wide: int) -> None:
         super().__init__()
+        self.stride = wide - narrow  # no number of channels, whatever its value
         self.downsample = partial(with_zeros, planes=wide)
 
     def forward(self, x: Tensor) -> Tensor:
+        assert self.stride == 6
         return self.downsample(x)
 
 
@@ -191,3 +193,20 @@ def test_a_width_in_a_partial_function_is_saved_and_loaded(tmp_path) -> None:  #
 
     assert again.shortcut.downsample.keywords["planes"] == 7
     torch.testing.assert_close(again(image()), cut(image()))
+
+
+class Decoder(nn.Module):
+    """A linear layer whose outputs become 3 x 5 maps that nothing but their means is read of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.head = nn.Linear(3, 7 * 15), nn.Linear(7, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.linear(x.mean((2, 3))).view(len(x), -1, 3, 5).mean((2, 3)))
+
+
+def test_what_fails_split_as_heads_is_split_as_maps() -> None:
+    graph = lawful_graph(Decoder(), image())
+
+    assert prunable(graph) == {"linear": 7}
