@@ -15,7 +15,10 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 from autoprune.errors import ModelError
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*quantization.*:DeprecationWarning", "ignore::UserWarning:torch.ao"),
+]
 
 
 def small() -> nn.Module:
@@ -36,6 +39,21 @@ def exported(module: nn.Module | None = None) -> object:
     return torch.export.export(module or small(), (image(),))
 
 
+def quantised(*, fused: bool) -> nn.Module:
+    """Weights in 8 bits, as `convert` leaves them after calibration; fused, the ReLU is part of the layer before it."""
+    quantisation = pytest.importorskip("torch.ao.quantization")
+    net = nn.Sequential(quantisation.QuantStub(), *small().children(), quantisation.DeQuantStub()).eval()
+    net.qconfig = quantisation.get_default_qconfig("x86")
+    net = quantisation.prepare(quantisation.fuse_modules(net, [["1", "2"]]) if fused else net)
+    net(image())
+    return quantisation.convert(net)
+
+
+def quantised_as_it_runs() -> nn.Module:
+    quantisation = pytest.importorskip("torch.ao.quantization")
+    return quantisation.quantize_dynamic(Chain().eval(), {nn.Linear}, dtype=torch.qint8)
+
+
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "script": (lambda: torch.jit.script(small()), r"^RecursiveScriptModule: a torch.jit script.*the torch.nn.Module"),
     "trace": (lambda: torch.jit.trace(small(), image()), r"^TopLevelTracedModule: a torch.jit script"),
@@ -45,6 +63,12 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         r"^Sequential.0: a lazy module.*run once on an example input$",
     ),
     "masked": (masked, r"^Chain.head: a weight is masked by torch.nn.utils.prune;.*prune.remove\(module, name\)"),
+    "quantised": (
+        lambda: quantised(fused=False),
+        r"^Sequential.0: a quantised layer, whose weights are packed; allowed: .* before torch.ao.*convert$",
+    ),
+    "quantised and fused": (lambda: quantised(fused=True), r"^Sequential.0: a quantised layer"),
+    "quantised as it runs": (quantised_as_it_runs, r"^Chain.head: a quantised layer"),
     "program": (exported, r"^model: .*ExportedProgram is no module; allowed:.* the one that was exported$"),
     "exported": (lambda: exported().module(), r"^GraphModule: an exported program.*export the pruned model$"),
     "unflattened": (
