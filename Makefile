@@ -1,4 +1,5 @@
-# make demo | test | lint | bench. Each sets up what it needs in .venv; the second call starts at once.
+# make demo | test | lint | bench. Each sets up what it needs in .venv; the second call starts at once. test-lowest has an
+# environment of its own, .venv-lowest.
 # Another Python: make PYTHON=python3.12 test
 
 PYTHON ?= python3
@@ -6,20 +7,21 @@ VENV ?= .venv
 DEMO := runs/demo
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CONSTRAINTS ?= constraints.txt
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-lowest lint bench clean
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(None if $(SUPPORTED) else "autoprune needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "no virtual environment: on Debian and Ubuntu, apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "installing into $(VENV) (PyTorch is large: a minute or more)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[all,dev]'
 	@touch $@
 
 demo: $(INSTALLED) ## search on real digits, report, export, and proof of the export (3 minutes)
@@ -32,6 +34,9 @@ demo: $(INSTALLED) ## search on real digits, report, export, and proof of the ex
 test: $(INSTALLED) ## the whole test suite, without network (10 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
+test-lowest: ## the same with the oldest supported versions, in .venv-lowest (6 GB; 15 minutes after installation)
+	@$(MAKE) --no-print-directory VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt test
+
 lint: $(INSTALLED) ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,5 +46,5 @@ bench: $(INSTALLED) ## the benchmarks that need no data of their own (an hour; z
 	@set -e; for name in train_speed engine_speed engine_growth contract; do \
 	  echo "$$name"; $(BIN)/python -m autoprune.analysis.benchmarks.$$name; done
 
-clean: ## remove the environment and the demo's run
-	rm -rf $(VENV) $(DEMO)
+clean: ## remove the environments and the demo's run
+	rm -rf $(VENV) .venv-lowest $(DEMO)

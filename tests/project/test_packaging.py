@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import autoprune
 from autoprune import methods
@@ -23,6 +25,7 @@ from autoprune.study import space_file
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster/README.md")
+CONSTRAINTS = ("constraints.txt", "constraints-lowest.txt")
 MAPPED = ("analysis", "cluster", "search_spaces")
 # The promise of the design page: these are what `import autoprune as ap` gives.
 PUBLIC = (
@@ -191,23 +194,58 @@ def test_python_in_the_readme_parses() -> None:
         ast.parse(block)
 
 
-def test_versions_are_pinned_and_name_no_host() -> None:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+@pytest.mark.parametrize("file", CONSTRAINTS)
+def test_versions_are_pinned_and_name_no_host(file: str) -> None:
+    lines = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith("#")]
 
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)] == []
-    assert "://" not in (ROOT / "constraints.txt").read_text()
+    assert "://" not in (ROOT / file).read_text()
 
 
-@pytest.mark.parametrize("extra", [None, "onnx", "timm", "dev"])
-def test_pins_are_within_the_ranges(extra: str | None) -> None:
-    from packaging.requirements import Requirement
+def pins(file: str) -> dict[str, str]:
+    """Package -> its pinned version."""
+    text = (ROOT / file).read_text().lower().replace("_", "-")
+    return dict(line.split("==") for line in text.splitlines() if "==" in line and not line.startswith("#"))
 
-    text = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
-    pins = dict(line.split("==") for line in text.splitlines() if "==" in line)
+
+def wanted(extra: str | None) -> list[Requirement]:
+    """The requirements of the package, or of one of its extras."""
     project = PROJECT["project"]
-    wanted = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
-    for requirement in map(Requirement, wanted):
-        assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+    found = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    return [Requirement(text) for text in found]
+
+
+@pytest.mark.parametrize("file", CONSTRAINTS)
+@pytest.mark.parametrize("extra", [None, "onnx", "timm", "dev"])
+def test_pins_are_within_the_ranges(extra: str | None, file: str) -> None:
+    for requirement in wanted(extra):
+        assert requirement.specifier.contains(pins(file)[requirement.name.lower()]), requirement
+
+
+@pytest.mark.parametrize("extra", [None, "onnx", "timm"])
+def test_lower_bounds_are_the_versions_that_the_lowest_suite_runs_with(extra: str | None) -> None:
+    for requirement in wanted(extra):
+        (lowest,) = [spec.version for spec in requirement.specifier if spec.operator == ">="]
+        assert (
+            Version(lowest).release
+            == Version(pins("constraints-lowest.txt")[requirement.name.lower()]).release[: len(Version(lowest).release)]
+        ), requirement
+
+
+def test_the_readme_names_the_oldest_and_the_newest_versions() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z-]+) \| ([0-9.]+) \| ([0-9.]+) \|$", text, re.MULTILINE)
+    bounds = {
+        requirement.name: spec.version
+        for extra in (None, "onnx", "timm")
+        for requirement in wanted(extra)
+        for spec in requirement.specifier
+        if spec.operator == ">="
+    }
+    newest = pins("constraints.txt")
+
+    assert rows == [(name, bounds[name], newest[name]) for name, _, _ in rows]
+    assert {"torch", "numpy", "pandas", "optuna", "ray", "onnxruntime"} <= {name for name, _, _ in rows}
 
 
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
@@ -229,7 +267,7 @@ def test_the_kubernetes_file_runs_commands_that_exist() -> None:
 
     for line in re.findall(r"autoprune ([^;']*)", entrypoint):
         build_parser().parse_args(line.split())
-    assert job["spec"]["rayClusterSpec"]["rayVersion"] == importlib.metadata.version("ray")
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == pins("constraints.txt")["ray"]
 
 
 @pytest.mark.parametrize("script", ["onprem.sh", "slurm.sbatch"])
