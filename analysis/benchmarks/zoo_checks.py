@@ -2,7 +2,8 @@
 
 FLOPs are compared with torch's `FlopCounterMode` on the rebuilt model. It counts fused attention kernels, on the CPU
 too, as the two matrix products they replace, but knows nothing of the fast path that `nn.MultiheadAttention` and
-`nn.TransformerEncoderLayer` take in eval mode, so that path is switched off while it counts.
+`nn.TransformerEncoderLayer` take in eval mode, nor of oneDNN's recurrent layers, so both are switched off while it
+counts.
 """
 
 from __future__ import annotations
@@ -58,7 +59,12 @@ def random_keep(graph: ChannelGraph, seed: int) -> Keep:
 def run(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
     """The output without gradients."""
     with torch.no_grad():
-        return model(*inputs)
+        return model(*copied(inputs))
+
+
+def copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs for one run: some models scale theirs in place (spandrel's RCAN), and would get other ones next."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
 
 
 def tensors(output: Any) -> list[Tensor]:
@@ -100,7 +106,7 @@ def finite(output: Any) -> None:
 def gradients(model: nn.Module, inputs: tuple[Any, ...]) -> Numbers:
     """One backward pass: how many parameters it reaches. Raises `CheckError` if none, or with numbers not finite."""
     model.zero_grad(set_to_none=True)
-    leaves = [t for t in tensors(model(*inputs)) if t.requires_grad]
+    leaves = [t for t in tensors(model(*copied(inputs))) if t.requires_grad]
     torch.stack([leaf.float().pow(2).mean() for leaf in leaves]).sum().backward()
     trained = [p for p in model.parameters() if p.requires_grad]
     found = [p.grad for p in trained if p.grad is not None]
@@ -118,14 +124,16 @@ def gradients(model: nn.Module, inputs: tuple[Any, ...]) -> Numbers:
 
 @contextmanager
 def counted() -> Iterator[FlopCounterMode]:
-    """Counts the FLOPs of the block, attention included."""
+    """Counts the FLOPs of the block, attention and recurrent layers included."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    fused, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
     try:
         with FlopCounterMode(display=False) as counter:
             yield counter
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+        torch.backends.mkldnn.set_flags(_enabled=fused)
 
 
 def agreement(graph: ChannelGraph, keep: Keep, model: nn.Module, inputs: tuple[Any, ...]) -> Numbers:

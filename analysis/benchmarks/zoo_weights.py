@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.analysis.benchmarks.zoo_checks import copied
+
 #: Endings of the names of vectors that are added, not multiplied with.
 SHIFTS = ("bias", "beta", "token", "shift")
 
@@ -59,7 +61,7 @@ def _set_statistics(model: nn.Module, inputs: tuple[Any, ...], generator: torch.
     normed = [m for m in model.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
     handles = [module.register_forward_pre_hook(measure) for module in normed]
     try:
-        model(*inputs)
+        model(*copied(inputs))
     finally:
         for handle in handles:
             handle.remove()

@@ -128,6 +128,13 @@ class TestChecks:
         with pytest.raises(zoo_checks.CheckError, match="the output is empty"):
             zoo_checks.difference([one[:0]], [one[:0]])
 
+    def test_a_model_that_scales_its_inputs_in_place_gets_the_same_ones_in_every_run(self) -> None:
+        images = (torch.ones(2, 3),)
+
+        assert torch.equal(*(zoo_checks.run(InPlace(), images) for _ in range(2)))
+        assert zoo_checks.gradients(InPlace(), images) == {"reached": 1, "trained": 1}
+        assert images[0].eq(1).all()
+
     def test_flops_of_the_encoder_layers_fast_path_are_counted(self) -> None:
         layer = nn.TransformerEncoderLayer(12, 3, 7, batch_first=True).eval()
         tokens, batch, width = 5, 2, 12
@@ -138,6 +145,13 @@ class TestChecks:
 
         assert counter.get_total_flops() == 2 * batch * tokens * products
         assert torch.backends.mha.get_fastpath_enabled()
+
+    def test_flops_of_recurrent_layers_are_counted(self) -> None:
+        steps, batch, inputs, hidden = 3, 2, 5, 7
+        with zoo_checks.counted() as counter:
+            zoo_checks.run(nn.LSTM(inputs, hidden), (torch.randn(steps, batch, inputs),))
+
+        assert counter.get_total_flops() == 2 * steps * batch * 4 * hidden * (inputs + hidden)
 
     def test_a_cost_that_torch_does_not_count_is_refused(self) -> None:
         net = nets.randomised(nets.Chain())
@@ -198,6 +212,16 @@ class TestChecks:
         assert [reason for reason, _ in found["reasons"]] == ["reaches the model's output"]
         assert found["rigid"] == 0
         assert 0.4 < found["lost"] < 1 - found["smallest"]
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x *= 255
+        return x * self.gain
 
 
 class Auxiliary(nn.Module):
