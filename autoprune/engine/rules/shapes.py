@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from math import prod
 
@@ -270,7 +271,13 @@ def slice_(flow: Flow, call: Call) -> None:
     """A range of entries along one dimension."""
     source = call.args[0]
     dim = call.arg(1, "dim", 0) % source.dim()
-    index = slice(call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)).indices(source.shape[dim])
+    start, end, step = call.arg(2, "start"), call.arg(3, "end"), call.arg(4, "step", 1)
+    if (
+        not start and (end is None or end == sys.maxsize) and step == 1
+    ):  # `x[:]`, which later versions of torch leave out
+        flow.set(call.out, flow.get(source))
+        return
+    index = slice(start, end, step).indices(source.shape[dim])
     for dims, labels in flow.get(source):
         if dims == (dim,):
             for part in (labels, labels[: index[0]], labels[: index[1]]):
