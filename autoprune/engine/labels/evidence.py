@@ -69,11 +69,12 @@ class Evidence:
         numbers: the Python numbers among the arguments of every pointwise call that has some.
         layer_uses: which calls work with what comes straight out of a layer, and its labels: those of the filters.
         product_uses: which calls work with a matrix product of what comes straight out of a layer, which call made the
-            product, and the labels of that factor.
+            product, the labels of that factor, and how many of the two factors have them.
         weight_uses: which calls work with a tensor of the model's own, or a view of one, and its labels.
         bias_pairs: labels of filters (or of a norm's scales) and those of the biases that are added to them.
         parts: the entries that slices and splits have taken along a labelled dimension.
         slices: the labels along a dimension, and those of a slice of it.
+        output_shapes: of the tensors that the model returns.
         takes_by_number: whether channels were taken by number somewhere: by slices, splits, padding.
     """
 
@@ -88,11 +89,12 @@ class Evidence:
     split_calls: dict[CallKey, Ints] = field(default_factory=dict)
     numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
     layer_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
-    product_uses: list[tuple[CallKey, CallKey, list[Block]]] = field(default_factory=list)
+    product_uses: list[tuple[CallKey, CallKey, list[Block], int]] = field(default_factory=list)
     weight_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
     bias_pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     parts: list[tuple[PartKey, Ints]] = field(default_factory=list)
     slices: list[tuple[Ints, Ints]] = field(default_factory=list)
+    output_shapes: list[tuple[int, ...]] = field(default_factory=list)
     takes_by_number: bool = False
 
     def joined(self, training: Evidence) -> Evidence:

@@ -211,6 +211,6 @@ class Call(NamedTuple):
 
     def tensors(self) -> list[Tensor]:
         """All tensors among the arguments."""
-        given = (*self.args, *self.kwargs.values())
-        nested = any(isinstance(value, (list, tuple, dict)) for value in given)
+        given = (*self.args, *self.kwargs.values()) if self.kwargs else self.args
+        nested = any(type(value) in (list, tuple, dict) for value in given)
         return [leaf for leaf in (tree_leaves(given) if nested else given) if isinstance(leaf, Tensor)]

@@ -21,8 +21,8 @@ class PassState:
             tensor gets the same id.
         plain_weights: those among them that hold entries of the model's own tensors as they are.
         layer_outputs: tensors that come straight out of a layer, views included.
-        products: matrix products of what comes straight out of a layer, and views of them: the call, and the labels of
-            that factor.
+        products: matrix products of what comes straight out of a layer, and views of them: the call, the labels of that
+            factor, and how many of the two factors have them.
         uniform: tensors whose entries are all alike, or random, fresh from `zeros` and the like.
         positions: tensors that hold positions of labelled entries: which these are, and why they stay if it is read.
         made_in: uniform tensors and the modules whose code made them.
@@ -43,7 +43,7 @@ class PassState:
     weights: dict[int, Tensor]
     plain_weights: set[int] = field(init=False)
     layer_outputs: set[int] = field(default_factory=set)
-    products: dict[int, tuple[CallKey, list[Block]]] = field(default_factory=dict)
+    products: dict[int, tuple[CallKey, list[Block], int]] = field(default_factory=dict)
     uniform: set[int] = field(default_factory=set)
     positions: dict[int, tuple[list[Block], str]] = field(default_factory=dict)
     made_in: dict[int, str] = field(default_factory=dict)

@@ -5,14 +5,16 @@ With it goes what later calls do with a layer's outputs: the numbers they scale 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from autoprune.engine.labels.blocks import Block
 from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.labels.flow import Call, Flow
 from autoprune.engine.operations import operation_name
@@ -60,14 +62,14 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
 
     `key` is the call's own.
     """
-    state, name = flow.state, call.name
-    _follow_weights(flow, call)
+    state, name, tensors = flow.state, call.name, call.tensors()
+    _follow_weights(flow, call, tensors)
     if name in VIEWS:
         _follow_view(flow, call)
     elif name in _LAYERS or (name == "bmm" and flow.is_weight(call.args[1])):
         state.layer_outputs |= _labelled_ids(flow, call.first_out)
         _note_uses(flow, key, call.args[1:2] if name == "addmm" else call.args[:1])
-        _note_weight_uses(flow, key, call.tensors())
+        _note_weight_uses(flow, key, tensors)
     elif name == "add" and id(call.args[0]) in state.layer_outputs and flow.is_weight(call.args[1]):
         state.layer_outputs |= _labelled_ids(flow, call.out)
         _note_added_bias(flow, *call.args[:2])
@@ -78,13 +80,13 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
             _follow_product(flow, call, key)
         if is_pointwise(call.func) or name in _FILLS:
             follow_uniform(flow, call)
-            _note_weight_uses(flow, key, call.tensors())
+            _note_weight_uses(flow, key, tensors)
             _note_numbers(flow, call, key)
 
 
-def _follow_weights(flow: Flow, call: Call) -> None:
+def _follow_weights(flow: Flow, call: Call, tensors: Sequence[Tensor]) -> None:
     """What is made of weights, and of single numbers, is a weight until something else is written into it."""
-    state, tensors = flow.state, call.tensors()
+    state = flow.state
     known = [id(tensor) in state.weights for tensor in tensors]
     from_weights = any(known) and all(w or not t.dim() for t, w in zip(tensors, known, strict=True))
     plain = from_weights and call.name in VIEWS and id(call.args[0]) in state.plain_weights
@@ -121,11 +123,15 @@ def _note_uses(flow: Flow, key: CallKey, tensors: Iterable[object]) -> None:
 
 def _follow_product(flow: Flow, call: Call, key: CallKey) -> None:
     """A product that is scaled is scaled as if one factor was: attention's scores, by what puts out the queries."""
-    for factor in call.args[:2]:
-        if id(factor) in flow.state.layer_outputs:
-            flow.state.products[id(call.out)] = (key, flow.get(factor))
-            flow.labels.hold(call.out)
-            return
+    factors = [flow.get(factor) for factor in call.args[:2] if id(factor) in flow.state.layer_outputs]
+    if factors:
+        flow.state.products[id(call.out)] = (key, factors[0], 2 if _same_labels(factors) else 1)
+        flow.labels.hold(call.out)
+
+
+def _same_labels(factors: Sequence[list[Block]]) -> bool:
+    labels = [np.concatenate([own.ravel() for _, own in blocks]) for blocks in factors]
+    return len(labels) == 2 and bool(np.isin(*labels).any())
 
 
 def _note_added_bias(flow: Flow, x: Tensor, bias: Tensor) -> None:

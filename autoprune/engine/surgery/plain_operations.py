@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,8 +19,28 @@ _HOOK = importlib.import_module("torch.nn.utils.weight_norm")
 def plain_operations() -> Iterator[None]:
     """Within it attention is computed by matrix products and softmax, and weight norm by a norm and a product.
 
-    Fused kernels and fast paths hide the operations they consist of, and there are others on other devices.
+    Fused kernels and fast paths hide the operations they consist of, and there are others on other devices. torchvision
+    compares the boxes of all classes at once or class by class, by their number and the device; here always at once.
     """
+    with _boxes_compared_at_once():
+        yield from _plain_attention_and_norms()
+
+
+@contextmanager
+def _boxes_compared_at_once() -> Iterator[None]:
+    boxes = sys.modules.get("torchvision.ops.boxes")
+    if boxes is None:
+        yield
+        return
+    before = boxes.batched_nms
+    boxes.batched_nms = boxes._batched_nms_coordinate_trick
+    try:
+        yield
+    finally:
+        boxes.batched_nms = before
+
+
+def _plain_attention_and_norms() -> Iterator[None]:
     fast, fused_norm = torch.backends.mha.get_fastpath_enabled(), torch._weight_norm
     torch.backends.mha.set_fastpath_enabled(False)
     for module in (torch, _HOOK):

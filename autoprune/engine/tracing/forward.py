@@ -175,6 +175,7 @@ def _run_forward(
             out = model(*args, **kwargs)
     flow.state.path = ""
     for tensor in output_tensors(out):
+        flow.evidence.output_shapes.append(tuple(tensor.shape))
         flow.freeze_all(flow.get(tensor), OUTPUT)
         flow.freeze_all(*flow.state.positions.get(id(tensor), ((), "")))
     return labelling.read

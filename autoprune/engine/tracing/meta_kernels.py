@@ -52,14 +52,16 @@ def _binary_meta(x: Tensor, y: object, *_numbers: object) -> Tensor | None:
 
 
 def _binary_in_place_meta(x: Tensor, y: object, *_numbers: object) -> Tensor | None:
+    if type(y) is int and x.is_meta:  # what batch norms count in train mode
+        return x
     fits = not isinstance(y, Tensor) or (_is_plain(y) and x.dtype == y.dtype and x.shape == y.shape)
     return x if fits and _is_plain(x) else None
 
 
 def _batch_norm_meta(x: Tensor, *rest: Any) -> tuple[Tensor, ...] | None:
-    *vectors, training, _, _ = rest
+    *vectors, _training, _, _ = rest
     channels = x.shape[1:2]
-    if training or not _is_plain(x) or any(v is not None and v.shape != channels for v in vectors):
+    if not _is_plain(x) or any(v is not None and v.shape != channels for v in vectors):
         return None
     return _new_meta(x, x.shape), _new_meta(x, channels), _new_meta(x, channels)
 
@@ -116,7 +118,21 @@ def _mean_meta(x: Tensor, dims: Sequence[int] | None, keep: bool = False) -> Ten
     return _new_meta(x, [1 if d in gone else n for d, n in enumerate(x.shape) if keep or d not in gone])
 
 
+def _grid_sampler_meta(x: Tensor, grid: Tensor, *_numbers: object) -> Tensor | None:
+    """65 ms by torch's decomposition; RAFT calls it 48 times a pass."""
+    fits = x.dim() == grid.dim() == 4 and x.shape[0] == grid.shape[0] and grid.shape[3] == 2 and x.numel()
+    plain = _is_plain(x) and _is_plain(grid) and x.dtype == grid.dtype
+    return _new_meta(x, [*x.shape[:2], *grid.shape[1:3]]) if fits and plain else None
+
+
+def _resized_meta(x: Tensor, size: Sequence[int], *_numbers: object) -> Tensor | None:
+    fits = x.dim() == 4 and len(size) == 2 and min(*size, *x.shape) > 0
+    return _new_meta(x, [*x.shape[:2], *size]) if fits and _is_plain(x) else None
+
+
 SHORTCUTS: dict[Any, Shortcut] = {
+    aten.grid_sampler_2d.default: _grid_sampler_meta,
+    **dict.fromkeys([aten.upsample_bilinear2d.default, aten.upsample_nearest2d.default], _resized_meta),
     aten.native_batch_norm.default: _batch_norm_meta,
     aten.native_layer_norm.default: _layer_norm_meta,
     aten.convolution.default: _convolution_meta,

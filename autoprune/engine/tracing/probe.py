@@ -145,6 +145,9 @@ class Probe:
         try:
             run = self.run(graph, kept, small)
             by_number = run.evidence.takes_by_number
+            if run.evidence.output_shapes != self.dense.evidence.output_shapes:
+                suspects = _units_as_many(graph, self.dense, run.evidence.output_shapes)
+                return Verdict("the model's output would have another shape", suspects, takes_by_number=by_number)
             wrong = misalignment(graph, stays, kept, self.dense, run)
             if wrong is not None:
                 return Verdict(wrong.reason, np.unique(wrong.units), takes_by_number=by_number)
@@ -158,6 +161,15 @@ class Probe:
             failure = f"the model's code fixes its size: {first_line(broken.error)}"
             by_number = broken.run.evidence.takes_by_number
             return Verdict(failure, _units_met(graph, kept, broken), broken.path, takes_by_number=by_number)
+
+
+def _units_as_many(graph: ChannelGraph, dense: LabelledRun, shapes: Sequence[tuple[int, ...]]) -> Ints:
+    """The units of layers that put out as many channels as the dense model's outputs have where `shapes` differ."""
+    pairs = zip(dense.evidence.output_shapes, shapes, strict=False)
+    counts = {before for was, now in pairs for before, after in zip(was, now, strict=False) if before != after}
+    labels = [array.ravel() for op in dense.evidence.ops for array in op.out_dims if array.size in counts]
+    units = np.unique(dense_units(graph, dense)[np.concatenate([_no_units(), *labels])])
+    return units[units >= 0]
 
 
 def _units_met(graph: ChannelGraph, kept: AllKept, broken: BrokenPassError) -> Ints:

@@ -30,12 +30,14 @@ class ScaleError(Exception):
 class _Source(NamedTuple):
     """The labels of something that can be scaled back, and the calls that work with it, with its labels there.
 
-    Biases that have been added to what comes out of a layer are scaled back, too.
+    Biases that have been added to what comes out of a layer are scaled back, too. A product of a layer's outputs with
+    themselves has them two `times`.
     """
 
     blocks: list[Block]
     uses: Sequence[tuple[CallKey, list[Block]]]
     out_of_layer: bool
+    times: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,7 @@ def _scaled_by(key: CallKey, before: LabelledRun, after: LabelledRun) -> _Scaled
             for width, count in [*widths, *(_widths_summed(labels, before, after) if source.out_of_layer else ())]:
                 power = _power_of_ratio(factor, count / width.size)
                 if power is not None:
-                    return _Scaled(labels, width, power, source)
+                    return _Scaled(labels, width, power / source.times, source)
     raise ScaleError(f"{CHANGED} in {key[0]!r}")
 
 
@@ -95,9 +97,9 @@ def _sources(evidence: Evidence, key: CallKey) -> Iterator[_Source]:
     """What a call may scale: what comes straight out of a layer, a product of that, a weight."""
     outputs, weights = evidence.layer_uses, evidence.weight_uses
     yield _Source(_blocks_used(outputs, key), outputs, out_of_layer=True)
-    product, blocks = next(((made, b) for use, made, b in evidence.product_uses if use == key), (key, []))
-    uses = [*outputs, *((use, b) for use, made, b in evidence.product_uses if made == product)]
-    yield _Source(blocks, [(use, b) for use, b in uses if use != product], out_of_layer=True)
+    product, blocks, times = next(((p, b, n) for use, p, b, n in evidence.product_uses if use == key), (key, [], 1))
+    uses = [*outputs, *((use, b) for use, other, b, _ in evidence.product_uses if other == product)]
+    yield _Source(blocks, [(use, b) for use, b in uses if use != product], out_of_layer=True, times=times)
     yield _Source(_blocks_used(weights, key), weights, out_of_layer=False)
 
 
@@ -119,7 +121,7 @@ def _power_of_ratio(factor: float, ratio: float) -> float | None:
         return None
     power = math.log(factor) / math.log(ratio)
     quarter = round(4 * power) / 4
-    return quarter if quarter and abs(power - quarter) < 1e-6 else None
+    return quarter if quarter and abs(factor / ratio**quarter - 1) < 1e-6 else None  # computed in float32, perhaps
 
 
 def _check_uses(scaled: _Scaled, changed: Container[CallKey]) -> None:

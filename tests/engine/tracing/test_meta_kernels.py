@@ -47,6 +47,23 @@ SPECIAL = {
         convolution((2, 14, 9, 9), (11, 2, 3, 3), groups=7),
     ],
     aten.native_batch_norm.default: [norm(7), norm(7, training=True), norm(11), norm(7, running=11)],
+    aten.grid_sampler_2d.default: [
+        (empty(2, 7, 5, 5), empty(2, 3, 4, 2), 0, 0, False),
+        (empty(2, 7, 5, 5), empty(3, 3, 4, 2), 0, 0, False),
+        (empty(2, 7, 5, 5), empty(2, 3, 4, 3), 0, 0, False),
+        (empty(2, 7, 5, 5), empty(2, 3, 4, 2, dtype=torch.float64), 0, 0, False),
+    ],
+    aten.upsample_bilinear2d.default: [
+        (empty(2, 7, 5, 5), [10, 3], False, None, None),
+        (empty(2, 7, 5, 5), [0, 3], False, None, None),
+        (empty(2, 7, 5), [3, 3], False, None, None),
+        (empty(2, 5, 5, 7).permute(0, 3, 1, 2), [3, 3], True, None, None),
+    ],
+    aten.upsample_nearest2d.default: [
+        (empty(2, 7, 5, 5), [10, 3]),
+        (empty(2, 7, 5, 5), [10, 3], 2.0, None),
+        (empty(2, 7, 5, 5), [0, 3]),
+    ],
     aten.native_layer_norm.default: [
         (empty(2, 5, 7), [7], empty(7), empty(7), 1e-6),
         (empty(2, 5, 7), [5, 7], None, None, 1e-6),

@@ -95,3 +95,22 @@ def test_a_verdict_says_why_a_group_cannot_be_cut_and_nothing_about_one_that_can
     dense = probed_graph(probe)
     culprit = next(group for group in dense.groups if group.id == "a")
     assert "the model's code fixes its size" in str(probe.failure(dense, [culprit]))
+
+
+class CountsChannels(nn.Module):
+    """Returns a tensor that is as long as there are channels, without any of them: what no box was found for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 11, 1), nn.Conv2d(11, 5, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.b(self.a(x))
+        return self.c(y).mean((1, 2, 3)), y.new_zeros(0, y.shape[1])
+
+
+def test_outputs_keep_their_shapes() -> None:
+    graph = trace(CountsChannels(), image())
+
+    assert sizes(graph) == {"a": 7, "c": 5}
+    assert frozen(graph) == {"b": "the model's output would have another shape"}
