@@ -29,7 +29,7 @@ def test_a_model_is_measured_and_one_that_cannot_be_built_says_why() -> None:
     assert differences([found, {**absent, "model": "own/three", "torch": "0.1.0"}]) == {}
 
 
-def test_a_model_differs_if_any_number_or_reason_does_but_not_for_torchs_own_words() -> None:
+def test_a_model_differs_if_any_number_does_but_not_for_torchs_own_words() -> None:
     same = [row("a", "2.6.0", words=": size N"), row("a", "2.11.0", words=": Size [N]")]
     other = [row("b", "2.6.0"), row("b", "2.11.0", frozen=3)]
 
