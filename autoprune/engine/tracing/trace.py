@@ -52,8 +52,11 @@ def trace(model: nn.Module, inputs: Inputs, *, grouped: str = "offsets") -> Chan
 
 def _dense_probe(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingMode) -> Probe:
     on_meta = meta_copy(model)
+    held = _data_held(on_meta)
     try:
-        return Probe(on_meta, _run_by_rows_where_needed(on_meta, specs, mode))
+        dense = _run_by_rows_where_needed(on_meta, specs, mode)
+        _check_weights_stay(held, _data_held(on_meta))
+        return Probe(on_meta, dense)
     except ModelError:
         raise
     except Exception as failed:  # noqa: BLE001 - whatever stops it, running with data decides
@@ -76,6 +79,22 @@ def _probe_with_data(model: nn.Module, real: nn.Module, specs: tuple[InputSpec, 
         return Probe(on_meta, _run_by_rows_where_needed(on_meta, specs, run.mode))
     except BrokenPassError:  # it reads what no operation returns, `tolist` for instance
         return Probe(real, _run_by_rows_where_needed(real, specs, run.mode))
+
+
+def _data_held(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Parameter -> where its data are, and how often they have been written to."""
+    return {name: (p.untyped_storage()._cdata, p._version) for name, p in model.named_parameters()}
+
+
+def _check_weights_stay(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> None:
+    """Refuse a forward pass that writes its own weights: it would write those of the dense sizes into a cut model."""
+    written = [name for name, data in before.items() if after.get(name) != data]
+    if written:
+        raise ModelError(
+            f"its forward pass writes into its own weight {written[0]!r}, which a cut cannot follow",
+            where="model",
+            allowed="a model that only reads its weights: compute this one once, before tracing",
+        )
 
 
 def _run_by_rows_where_needed(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingMode) -> LabelledRun:

@@ -12,7 +12,7 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.masking import mask
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
-from autoprune.errors import InputError
+from autoprune.errors import InputError, ModelError
 
 
 def sizes(graph: ChannelGraph) -> dict[str, int]:
@@ -124,3 +124,30 @@ def test_parts_that_a_cut_makes_equal_stay_apart() -> None:
             return self.b(small) + self.c(large)
 
     assert {group.id: group.size for group in trace(Parts(), image()).prunable} == {"a": 7, "a#2": 14}
+
+
+class WritesItsKernel(nn.Module):
+    """Branches become one kernel while it runs, as re-parametrised networks have it."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.a, self.branch, self.merged = (nn.Conv2d(inputs, 7, 1) for inputs in (3, 7, 7))
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.branch.weight + 1
+        if self.in_place:
+            self.merged.weight.copy_(weight)
+        else:
+            self.merged.weight.data = weight
+        return self.merged(self.a(x))
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_forward_pass_that_writes_its_own_weights_is_refused(in_place: bool) -> None:
+    net = WritesItsKernel(in_place=in_place)
+    before = net.merged.weight.clone()
+
+    with pytest.raises(ModelError, match=r"writes into its own weight 'merged\.weight'"):
+        trace(net, image())
+    assert torch.equal(net.merged.weight, before)
