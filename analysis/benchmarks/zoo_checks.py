@@ -47,9 +47,12 @@ def half(graph: ChannelGraph, seed: int) -> Keep:
 
 
 def random_keep(graph: ChannelGraph, seed: int) -> Keep:
-    """From one unit to all of them, another number in every group."""
+    """From two units to all of them, another number in every group.
+
+    With one left, torch.einsum multiplies instead of calling a matrix product, and FlopCounterMode counts none of that.
+    """
     random = np.random.default_rng(seed)
-    counts = {group: int(random.integers(1, group.size + 1)) for group in graph.prunable}
+    counts = {group: int(random.integers(min(2, group.size), group.size + 1)) for group in graph.prunable}
     return Keep.of({g.id: random.choice(g.size, n, replace=False).tolist() for g, n in counts.items()})
 
 
