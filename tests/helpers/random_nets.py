@@ -53,8 +53,15 @@ SHAREABLE = (
 )
 
 # What couples channels in most networks, and what applies to few shapes, is drawn more often than the rest.
-OFTEN = {"conv": 3, "grouped": 6, "add": 3, "concat": 2, "shuffle": 3, "chunk": 6, "split": 3, "pixel_shuffle": 4}
-OFTEN |= {"pixel_unshuffle": 3, "group_norm": 2, "multihead_attention": 3, "own_attention": 2, "depthwise": 2}
+OFTEN = {"conv": 3, "grouped": 6, "add": 3, "concat": 2, "shuffle": 3, "chunk": 6, "split": 3, "pixel_shuffle": 6}
+OFTEN |= {
+    "swapped": 2,
+    "pixel_unshuffle": 3,
+    "group_norm": 2,
+    "multihead_attention": 3,
+    "own_attention": 2,
+    "depthwise": 2,
+}
 
 
 class RandomNet(nn.Module):

@@ -6,6 +6,10 @@ Networks come in batches with a seed each; a batch's row is appended once it is 
 network, what was kept and the reason, so a second call goes on where the first was stopped. A failure is `wrong` (a
 law of cut models does not hold, or something raises) or `freezes more` than it has to: a network of which nothing
 holds channels fast, or a cut model that is traced again.
+
+Of the first 2,200 networks (93 kinds of nodes), drawn while the faults that they showed were mended, 2 were wrong, by
+one cause, and 17 froze more. Of these, run again, 2 fail, by one cause: a stream that was cut to two channels,
+is padded by two and picked from by numbers freezes when it is traced again. 200 networks take 40 to 50 CPU-seconds.
 """
 
 from __future__ import annotations

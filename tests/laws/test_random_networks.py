@@ -151,7 +151,7 @@ def test_every_kind_of_node_is_drawn() -> None:
     """A kind that applies to no shape would test nothing."""
     drawn: Counter[str] = Counter()
 
-    @settings(QUICK, max_examples=600, phases=[Phase.generate])
+    @settings(QUICK, max_examples=1200, phases=[Phase.generate])
     @given(specs(most=12))
     def draw(spec: Spec) -> None:
         drawn.update({node.kind for node in spec.nodes})
