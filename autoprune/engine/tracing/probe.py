@@ -14,6 +14,7 @@ from autoprune.engine.labels.ties import Ties
 from autoprune.engine.surgery.prune import sizes_after, sync_sizes
 from autoprune.engine.surgery.tensors import AllKept, all_kept, copy_with, cut_tensor
 from autoprune.engine.tracing.alignment import dense_units, misalignment, units_of_labels
+from autoprune.engine.tracing.code_places import place_in_code
 from autoprune.engine.tracing.components import components
 from autoprune.engine.tracing.forward import BrokenPassError, run_labelled
 from autoprune.engine.tracing.labelled_run import LabelledRun
@@ -158,7 +159,9 @@ class Probe:
         except BrokenPassError as broken:
             if isinstance(broken.error, NameError):  # a mistake in someone's code, no size written into it
                 raise broken.error from None
-            failure = f"the model's code fixes its size: {first_line(broken.error)}"
+            place = place_in_code(broken.error)
+            where = f" ({place})" if place else ""
+            failure = f"the model's code fixes its size: {first_line(broken.error)}{where}"
             by_number = broken.run.evidence.takes_by_number
             return Verdict(failure, _units_met(graph, kept, broken), broken.path, takes_by_number=by_number)
 
