@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -118,7 +119,8 @@ def run_labelled(model: nn.Module, specs: tuple[InputSpec, ...], mode: GroupingM
         return LabelledRun(specs, slots, flow.labels.count, flow.ties, flow.evidence, settled, sizes, held)
 
     try:
-        read = _run_forward(model, modules, specs, flow, mode.values)
+        # in a context of its own: what code has collected in a context variable stays there when a pass fails
+        read = copy_context().run(_run_forward, model, modules, specs, flow, mode.values)
     except Exception as error:
         raise BrokenPassError(
             error, flow.state.path, _labels_of(flow, tree_leaves(flow.state.arguments)), found()
@@ -249,21 +251,31 @@ def _numbers_held(modules: Modules) -> dict[str, dict[str, tuple[int, ...]]]:
 
 @contextmanager
 def _left_as_it_was(modules: Modules) -> Iterator[None]:
-    """What the model's code keeps in its modules is gone afterwards: anchors of a detector, made in the first pass."""
-    before = [(vars(module), dict(vars(module)), dict(module._buffers)) for module in modules.values()]
+    """What the model's code keeps in its modules is gone afterwards: anchors of a detector, made in the first pass.
+
+    So are hooks: transformers' models hook up their layers in the first pass and note it in an attribute. Without that
+    note the second pass would hook them up once more, and collect every output twice.
+    """
+    before = [(vars(module), dict(vars(module)), _inner_dicts(vars(module))) for module in modules.values()]
     try:
         yield
     finally:
-        for own, held, buffers in before:
+        for own, held, inner in before:
             if _changed(own, held):
                 own.clear()
                 own.update(held)
-            if _changed(own["_buffers"], buffers):
-                own["_buffers"].clear()
-                own["_buffers"].update(buffers)
+            for name, entries in inner.items():
+                if _changed(own[name], entries):
+                    own[name].clear()
+                    own[name].update(entries)
 
 
-def _changed(now: Mapping[str, object], before: Mapping[str, object]) -> bool:
+def _inner_dicts(own: Mapping[str, Any]) -> dict[str, dict[Any, object]]:
+    """A module's buffers and hooks."""
+    return {name: dict(own[name]) for name in ("_buffers", "_forward_hooks", "_forward_pre_hooks")}
+
+
+def _changed(now: Mapping[Any, object], before: Mapping[Any, object]) -> bool:
     return len(now) != len(before) or any(now.get(name) is not value for name, value in before.items())
 
 

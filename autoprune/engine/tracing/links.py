@@ -4,7 +4,8 @@ Attention code often takes the width of a head from that of the stream: head = s
 alone. Where a stream of h d channels goes into a layer whose outputs are split into heads of d, the stream is taken as
 h heads as well, and offset i of every head becomes one unit with them. And one attribute may count the filters of
 several layers, `inter_channels` those of all three of a non-local block: unit i of each goes with those of the others.
-Slices whose bounds are computed from the width, [:, : c // 8], move unless all of them lose the same share.
+Slices whose bounds are computed from the width, [:, : c // 8], move unless all of them lose the same share. And code
+may view or split one layer's outputs by the width of another's, `reduce(x).reshape(n, x.shape[1], -1)`.
 All this makes units coarse, so it is done only where the groups in question fail alone and do not fail linked.
 """
 
@@ -48,6 +49,29 @@ def attribute_links(attributes: Attributes, evidence: Evidence, unit_of_label: I
         if (unit_of_label[joined[0]] != unit_of_label[joined[1]]).any():
             links[key] = joined
     return links
+
+
+def width_links(evidence: Evidence, unit_of_label: Ints) -> dict[str, list[Link]]:
+    """Module -> links of all lengths that its code splits by to another width inside it that is as large: alternatives.
+
+    The widths that layers read come first, in the order of the pass: most code asks its input for its width.
+    """
+    links: dict[str, dict[bytes, list[Link]]] = {}
+    for path, part in dict.fromkeys((path, part.tobytes()) for path, parts in evidence.lengths for part in parts):
+        length = np.frombuffer(part, dtype=np.int64)
+        units = unit_of_label[length]
+        for width in _widths_within(path, evidence) if (units >= 0).all() else ():
+            others = unit_of_label[width]
+            if width.size == length.size and (others >= 0).all() and not np.isin(others, units).any():
+                links.setdefault(path, {}).setdefault(others.tobytes(), []).append(np.stack([length, width]))
+    return {path: [np.concatenate(parts, axis=1) for parts in found.values()] for path, found in links.items()}
+
+
+def _widths_within(path: str, evidence: Evidence) -> list[Ints]:
+    """The widths that the operations in a module read, then those that they put out."""
+    inside = [op for op in evidence.ops if not path or op.name == path or op.name.startswith(f"{path}.")]
+    read = [op.inputs.ravel() for op in inside if op.inputs is not None]
+    return [*read, *(labels.ravel() for op in inside for labels in op.out_dims)]
 
 
 def slice_links(evidence: Evidence, finest: bool) -> list[Link]:

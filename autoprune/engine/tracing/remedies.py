@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from autoprune.engine.tracing.links import (
     head_links,
     slice_links,
     sliced_dimensions,
+    width_links,
 )
 from autoprune.engine.tracing.probe import Probe, Verdict, owning_groups
 
@@ -77,8 +79,40 @@ def link_attributes(trial: Trial) -> Trial:
 
 def _links_of(links: dict[tuple[str, str], Link], path: str | None) -> list[Link]:
     """The links of the attributes of a module and of its kin, of which there are then no more."""
-    kin = {key for key in links if path is not None and re.sub(r"\d+", "#", key[0]) == re.sub(r"\d+", "#", path)}
+    kin = {key for key in links if path is not None and _kind(key[0]) == _kind(path)}
     return [links.pop(key) for key in sorted(kin)]
+
+
+def link_widths(trial: Trial) -> Trial:
+    """With a length that the code of a module, and of its kin, splits by tied to another width in it, if that helps."""
+    for _ in range(_MOST_LINKS):
+        dense, path = trial.probe.dense, trial.verdict.path
+        links = width_links(dense.evidence, dense_units(trial.graph, dense))
+        here = [place for place, link in enumerate(links.get(path or "", ())) if _points_at(trial, link)]
+        if not trial.verdict.failure or path is None or not here:
+            break
+        kin = [found for other, found in links.items() if _kind(other) == _kind(path)]
+        alternatives = [[found[place] for found in kin if place < len(found)] for place in here[:_MOST_LINKS]]
+        fitting = next((linked for linked in map(partial(_linked, trial), alternatives) if linked), None)
+        if fitting is None:
+            break
+        trial = tried(fitting, trial.reasons)
+    return trial
+
+
+def _linked(trial: Trial, links: Sequence[Link]) -> Probe | None:
+    """The probe with these labels tied, if what they belong to can then be cut."""
+    probe = trial.probe.with_shared([*trial.probe.shared, *links])
+    graph = build_graph(probe.dense, trial.reasons)
+    owners = owning_groups(graph, dense_units(graph, probe.dense)[np.concatenate([link.ravel() for link in links])])
+    failure = probe.failure(graph, owners)
+    trial.probe.passes = probe.passes
+    return None if failure else probe
+
+
+def _kind(path: str) -> str:
+    """The module's name, the same for modules of blocks that are alike."""
+    return re.sub(r"\d+", "#", path)
 
 
 def link_heads(trial: Trial) -> Trial:
@@ -147,6 +181,7 @@ REMEDIES: tuple[Callable[[Trial], Trial], ...] = (
     split_by_rows,
     link_attributes,
     link_heads,
+    link_widths,
     link_slices,
     freeze_padded,
     freeze_slices,

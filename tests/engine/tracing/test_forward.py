@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import pytest
 import torch
 from nets import Chain, Residual, image
@@ -85,3 +87,59 @@ def test_inputs_by_place_in_lists_and_by_name() -> None:
     assert list(input_specs({"mask": b})) == [InputSpec((5,), "int64", name="mask")]
     with pytest.raises(ModelError, match="expected a tensor as example input, found int"):
         list(input_specs([a, 7]))
+
+
+COLLECTED: ContextVar[list[Tensor] | None] = ContextVar("collected", default=None)
+
+
+class Collects(nn.Module):
+    """Its layers hand their outputs over in a context variable, which nobody empties after a failed pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 11, 1)
+        self.heads = nn.ModuleList([nn.Conv2d(7, 5, 1), nn.Conv2d(11, 5, 1)])
+
+    def forward(self, x):
+        if COLLECTED.get() is None:
+            COLLECTED.set([])
+        stem = self.stem(x)
+        COLLECTED.get().append(stem)
+        inner = self.inner(stem)
+        COLLECTED.get().append(inner.view(len(x), 11, *x.shape[2:]))
+        found = sum(head(y) for head, y in zip(self.heads, COLLECTED.get(), strict=False))
+        COLLECTED.set(None)
+        return found
+
+
+def test_a_failed_pass_leaves_nothing_for_the_next_one():
+    graph = trace(Collects(), torch.rand(1, 3, 5, 5))
+    assert COLLECTED.get() is None
+    assert [group.id for group in graph.prunable] == ["stem"]
+
+
+class HooksItself(nn.Module):
+    """Hooks its layers up in its first pass, to collect what they put out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 7, 1), nn.Conv2d(7, 11, 1)])
+        self.heads = nn.ModuleList([nn.Conv2d(7, 5, 1), nn.Conv2d(11, 5, 1)])
+        self.found: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "hooked"):
+            self.hooked = [
+                layer.register_forward_hook(lambda *call: self.found.append(call[2])) for layer in self.layers
+            ]
+        self.found = []
+        for layer in self.layers:
+            x = layer(x)
+        return sum(head(y) for head, y in zip(self.heads, self.found, strict=True))
+
+
+def test_a_model_that_hooks_up_its_layers_does_so_in_every_pass_anew() -> None:
+    model = HooksItself()
+    graph = trace(model, torch.rand(1, 3, 5, 5))
+    assert {group.id: group.size for group in graph.prunable} == {"layers.0": 7, "layers.1": 11}
+    assert not any(layer._forward_hooks for layer in model.layers)

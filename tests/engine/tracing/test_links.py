@@ -59,3 +59,64 @@ def test_a_number_that_the_module_around_asks_for_follows_its_channels() -> None
     graph = trace(Asks(), image())
 
     assert {group.id: group.size for group in graph.prunable} == {"encoder": 11, "encoder#2": 13, "update": 13}
+
+
+class Reduces(nn.Module):
+    """Views one layer's outputs by the width of another's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.reduce = nn.Conv2d(3, 11, 1), nn.Conv2d(11, 11, 2, 2)
+        self.head = nn.Linear(11, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.stem(x)
+        tokens = self.reduce(stream).reshape(len(x), stream.shape[1], -1).transpose(1, 2)
+        return self.head(tokens).mean(1)
+
+
+class Focuses(nn.Module):
+    """Splits one layer's outputs into parts as wide as its input, and some more whose number the code fixes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project, self.out = nn.Linear(width, 2 * width + 3), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[-1]
+        query, context, gates = self.project(x).split((width, width, 3), -1)
+        return x + self.out(query * context * gates.mean(-1, keepdim=True))
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(3, 13, 3, 3), nn.Sequential(Focuses(13), Focuses(13))
+        self.head = nn.Linear(13, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+def check_cut(net: nn.Module, keep: Keep) -> None:
+    graph, x = trace(net, image()), image()
+    with torch.no_grad():
+        torch.testing.assert_close(prune(net, graph, keep)(x), mask(net, graph, keep)(x))
+
+
+def test_what_is_viewed_by_another_layers_width_goes_with_it() -> None:
+    net = randomised(Reduces())
+    assert {group.id: group.size for group in trace(net, image()).prunable} == {"stem": 11}
+    check_cut(net, Keep.of({"stem": [0, 3, 4, 8]}))
+
+
+def test_parts_as_wide_as_the_stream_go_with_it_in_every_block_and_the_others_stay() -> None:
+    net = randomised(Tokens())
+    graph = trace(net, image())
+    assert {group.id: group.size for group in graph.prunable} == {"stem": 13}
+    assert {group.id: group.size for group in graph.groups if group.frozen} == {
+        "blocks.0.project": 3,
+        "blocks.1.project": 3,
+        "head": 5,
+    }
+    check_cut(net, Keep.of({"stem": [1, 2, 6, 9, 12]}))
