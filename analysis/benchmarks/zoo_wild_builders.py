@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def transformers_model(model: str, config: dict[str, Any]) -> nn.Module:
@@ -29,3 +29,21 @@ def nnunet(name: str, dimensions: int, **options: Any) -> nn.Module:
         **options, conv_op=conv, conv_bias=True, norm_op=norm, norm_op_kwargs={"affine": True}, nonlin=nn.LeakyReLU
     )
     return built
+
+
+class _Reconstructing(nn.Module):
+    """An auto-encoder that decodes the mean of its code; in its own forward pass it draws a code at random."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, _ = self.model.encode(x)
+        decoded: Tensor = self.model.decode(mean)
+        return decoded
+
+
+def monai_autoencoder(**options: Any) -> nn.Module:
+    """MONAI's variational auto-encoder, without chance."""
+    return _Reconstructing(importlib.import_module("monai.networks.nets").AutoencoderKL(**options))

@@ -121,8 +121,9 @@ class CrossChannelCall:
 class ComputedWeight:
     """A layer's weight that the model computes from parameters, in weight norm for example.
 
-    It is argument number `argument` of the `index`-th call of the operation `name` in a forward pass. `blocks` are
-    pairs of dimensions and the units along them, as in `CrossChannelCall`.
+    It is argument number `argument` of the `index`-th call of the operation `name` in a forward pass, matrix products
+    counted together (`operations.counted_as`). `blocks` are pairs of dimensions, counted from the last, which is -1,
+    and the units along them: the same product may get its weight once more for every image.
     """
 
     name: str

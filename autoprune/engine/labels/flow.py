@@ -19,6 +19,7 @@ from autoprune.engine.labels.evidence import Evidence, LabelledComputedWeight, L
 from autoprune.engine.labels.pass_state import PassState
 from autoprune.engine.labels.tensor_labels import TensorLabels
 from autoprune.engine.labels.ties import Ties
+from autoprune.engine.operations import counted_as
 
 
 def _drop(block: Block, dim: int) -> Block:
@@ -157,8 +158,10 @@ class Flow:
         """If this argument of the call, a weight, is computed from parameters, masks have to zero it there."""
         weight = call.args[argument]
         if self.is_weight(weight) and id(weight) not in self.state.plain_weights and (blocks := self.get(weight)):
-            index = self.state.calls[call.name] - 1
-            self.evidence.computed_weights.append(LabelledComputedWeight(call.name, index, argument, tuple(blocks)))
+            name, rank = counted_as(call.name), weight.dim()
+            from_last = tuple((tuple(dim - rank for dim in dims), labels) for dims, labels in blocks)
+            index = self.state.calls[name] - 1
+            self.evidence.computed_weights.append(LabelledComputedWeight(name, index, argument, from_last))
 
     def note_role(self, labels: Ints, role: str) -> None:
         """The tensor these labels lie on plays that part for them (see `graph.Slot`)."""

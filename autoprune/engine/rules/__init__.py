@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.labels.flow import Call, Flow
+from autoprune.engine.operations import counted_as
 from autoprune.engine.rules import (  # noqa: F401 - to register their rules
     along_dimensions,
     cross_channel,
@@ -60,7 +61,8 @@ def apply(flow: Flow, call: Call) -> None:
 
 def _counted(flow: Flow, name: str) -> CallKey:
     calls = flow.state.calls
-    calls[name] += 1
+    for counted in {name, counted_as(name)}:
+        calls[counted] += 1
     return name, calls[name] - 1
 
 

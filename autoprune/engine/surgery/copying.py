@@ -44,7 +44,22 @@ def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
         return memo.setdefault(id(value), value.detach().clone())
     if isinstance(value, nn.Module) and _copies_by_default(kind):
         return _copy_default(value, memo)
+    _copy_computed(value, memo, set())
     return copy.deepcopy(value, memo)
+
+
+def _copy_computed(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
+    """Copies of the computed tensors that hang on a value: a pass with gradients leaves some in plain objects."""
+    if type(value) in _ATOMS or id(value) in seen or isinstance(value, (type, nn.Module)):
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        if not value.is_leaf:
+            memo.setdefault(id(value), value.detach().clone())
+        return
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+    for item in (*items, *getattr(value, "__dict__", {}).values()):
+        _copy_computed(item, memo, seen)
 
 
 def _copy_items(value: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:

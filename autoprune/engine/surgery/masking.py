@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.engine.graph import ChannelGraph, ComputedWeight, CrossChannelCall
 from autoprune.engine.keep import Keep
-from autoprune.engine.operations import operation_name
+from autoprune.engine.operations import counted_as, operation_name
 from autoprune.engine.surgery.computed_weights import compensated
 from autoprune.engine.surgery.folding import with_added_biases
 from autoprune.engine.surgery.plain_operations import plain_operations
@@ -108,8 +108,11 @@ class KeptOnly(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = operation_name(func)
         key = (name, self.counts[name])
-        self.counts[name] += 1
-        if (weight := self.weights.get(key)) is not None:
+        counted = counted_as(name)
+        weight = self.weights.get((counted, self.counts[counted]))
+        for other in {name, counted}:
+            self.counts[other] += 1
+        if weight is not None:
             args = _with_zeroed_weight(args, weight, self.stays)
         call = self.across.get(key)
         if call is None:
@@ -130,7 +133,7 @@ def _with_zeroed_weight(args, weight: ComputedWeight, stays: np.ndarray):  # typ
     """The arguments of a layer's call with its weight zero where pruned units own an entry."""
     tensor = args[weight.argument]
     for dims, units in weight.blocks:
-        shape = [tensor.shape[d] if d in dims else 1 for d in range(tensor.dim())]
+        shape = [tensor.shape[d] if d in dims else 1 for d in range(-tensor.dim(), 0)]
         gone = torch.from_numpy(~kept_mask(units, stays).transpose(np.argsort(dims))).reshape(shape)
         tensor = tensor.masked_fill(gone.to(tensor.device), 0)
     return (*args[: weight.argument], tensor, *args[weight.argument + 1 :])

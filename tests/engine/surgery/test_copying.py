@@ -112,6 +112,25 @@ def test_hooks_go_along_and_removing_one_leaves_the_others() -> None:
     assert torch.allclose(new(x), model(x) + 1)
 
 
+class Pyramid:
+    """No module; it keeps what a pass has computed."""
+
+    def __init__(self, levels: list[Tensor]) -> None:
+        self.levels, self.around = levels, [self]
+
+
+def test_what_a_pass_with_gradients_has_left_in_plain_objects_is_copied_without_them() -> None:
+    model = nn.Conv2d(3, 7, 1)
+    level = model(torch.rand(1, 3, 2, 2))
+    model.pyramid, model.last = Pyramid([level]), (level, 3)
+    copied = copy_module(model, {})
+
+    assert copied.pyramid.levels[0] is copied.last[0]
+    assert not copied.last[0].requires_grad
+    assert torch.equal(copied.last[0], level)
+    assert copied.pyramid.around[0] is copied.pyramid
+
+
 def test_a_compiled_module_is_copied_without_what_was_compiled() -> None:
     model = nn.Linear(3, 7)
     model.compile(backend="eager")

@@ -99,3 +99,29 @@ def test_a_masked_model_is_right_where_the_dense_one_takes_the_fast_path_of_atte
     with torch.no_grad():
         torch.testing.assert_close(mask(net, graph, keep)(image()), small(image()), rtol=1e-4, atol=1e-5)
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class PositiveLinear(nn.Linear):
+    """Its weight is computed; without a bias the product is `mm` or `bmm`, as the input lies in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, F.softplus(self.weight))
+
+
+class PositiveTokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = nn.Conv2d(3, 7, 1), PositiveLinear(7, 11), PositiveLinear(11, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(self.stem(x).flatten(2).transpose(1, 2)))
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_computed_weight_is_found_again_whatever_the_batch_size(images: int) -> None:
+    net, x = randomised(PositiveTokens()), torch.rand(images, 3, 4, 4)
+    graph = trace(net, x[:1])
+    keep = Keep.of({"stem": [0, 2, 6], "first": [1, 3, 4, 8]})
+    assert [weight.index for weight in graph.computed_weights] == [0, 1]
+    with torch.no_grad():
+        torch.testing.assert_close(prune(net, graph, keep, fold=False)(x), mask(net, graph, keep)(x))
