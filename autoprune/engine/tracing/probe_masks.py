@@ -13,7 +13,7 @@ from autoprune.engine.graph import ChannelGraph, Group, Ints
 _PASSES = 3
 
 #: Shares of their units that groups of one width lose: neighbours far apart, since code divides widths and rounds.
-_SHARES = (0, 1 / 2, 1 / 4, 3 / 8, 1 / 8, 7 / 16, 3 / 16, 5 / 16, 1 / 16)
+_SHARES = (0, *(part / 32 for part in (16, 8, 12, 4, 14, 6, 10, 2, 15, 7, 11, 3, 13, 5, 9, 1)))
 
 
 def first_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
