@@ -140,7 +140,8 @@ def _print_study(study: Study) -> None:
         print(line)
     if study.finalists:
         show(finalists_table(study), title="finalists: mean and standard deviation over seeds")
-        print(reproduction_line(study))
+        if line := reproduction_line(study):
+            print(line)
     if (count := _finalists_to_train(study)) > 0:
         print(f"{count} finalists are not trained yet; after the search: autoprune finish {study.folder.path}")
     if _taken_over(study):
