@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ORDER = (
     "errors",
     "files schema",
-    "metric recipe",
+    "recipe",
     "engine analysis cluster search_spaces",
     "engine/allocation engine/labels",
     "engine/rules engine/surgery",
@@ -37,7 +37,7 @@ ORDER = (
     "rules __init__ __main__",
 )
 #: No torch, no Ray, no Optuna: neither named nor loaded by what they import.
-TORCH_FREE = ("errors", "files", "schema", "metric", "recipe", "engine", "engine/allocation", "study")
+TORCH_FREE = ("errors", "files", "schema", "recipe", "engine", "engine/allocation", "study")
 HEAVY = ("torch", "torchvision", "ray", "optuna", "timm", "onnx", "onnxruntime")
 MAPPED = ("analysis", "cluster", "search_spaces")
 LONGEST_FUNCTION = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autoprune.errors import InputError
-from autoprune.metric import ACCURACY, MetricSpec
+from autoprune.study.metric import ACCURACY, MetricSpec
 
 RMSE = MetricSpec(name="rmse", direction="minimize", best=0.0, worst=None)
 PSNR = MetricSpec(name="psnr", best=None, worst=0.0, unit="dB")
