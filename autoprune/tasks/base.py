@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import ModelError
 from autoprune.recipe import Training
+from autoprune.study.metric import MetricSpec
 from autoprune.training.protocols import Batch, Forward, Loss, Metric
 
 
@@ -129,9 +130,14 @@ class Task(ABC):
     def distillation(self, outputs: Any, taught: Any, temperature: float) -> Tensor:
         """How far a model's outputs are from a teacher's for the same batch, mean over the batch, float32."""
 
+    @property
+    @abstractmethod
+    def metric_spec(self) -> MetricSpec:
+        """What the number that `metric` gives means: name, direction, range and unit."""
+
     @abstractmethod
     def metric(self) -> Metric:
-        """What a model is judged by, having counted nothing yet; larger is better."""
+        """What a model is judged by, having counted nothing yet; its value is as `metric_spec` says."""
 
     @abstractmethod
     def example(self) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from autoprune.errors import AutopruneError, InputError, ModelError, check_name
 from autoprune.recipe import Training, stable_hash
 from autoprune.schema import expect_mapping, read, to_plain
+from autoprune.study.metric import ACCURACY, MetricSpec
 from autoprune.tasks import zoo
 from autoprune.tasks.base import LabelledImages, Task, check_outputs
 from autoprune.tasks.data import load_splits
@@ -123,6 +124,11 @@ class Classification(Task):
     def distillation(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
         """See `training.distillation.distillation`."""
         return distillation(outputs, taught, temperature)
+
+    @property
+    def metric_spec(self) -> MetricSpec:
+        """The share of images that are right; see `Task.metric_spec`."""
+        return ACCURACY
 
     def metric(self) -> Accuracy:
         """See `Accuracy`."""

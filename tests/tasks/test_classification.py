@@ -10,6 +10,7 @@ from torch import nn
 
 from autoprune.errors import InputError, ModelError
 from autoprune.recipe import Training
+from autoprune.study.metric import ACCURACY
 from autoprune.tasks import load_task
 
 
@@ -232,3 +233,13 @@ def test_untrained_network_on_request():
     task = task_with(name="digits_net", train={"images": 0})
 
     assert torch.equal(task.build().classifier.weight, task.model().classifier.weight)
+
+
+def test_the_metric_counts_the_images_whose_largest_output_is_the_label():
+    task = task_with(factory="user_model:build")
+    outputs = torch.eye(10)[[3, 5, 7, 0, 1, 2, 9]]
+    metric = task.metric()
+    metric.update(outputs, (None, torch.tensor([3, 5, 7, 0, 1, 9, 2])))
+
+    assert task.metric_spec == ACCURACY
+    assert metric.value() == 5 / 7
