@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autoprune.errors import AutopruneError, DataError
@@ -108,8 +109,11 @@ def source_of_function(spec: DataSpec, where: str) -> Source:
     return source_of_arrays(arrays, str(spec.function), None)
 
 
-def digits_source(spec: DataSpec, where: str) -> Source:
-    """scikit-learn's 1,797 real 8x8 digits: 1,197 train, 300 validation, 300 test, each with the same class shares."""
+def digits_by_part() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """scikit-learn's 1,797 real 8x8 digits: 1,197 train, 300 validation, 300 test, each with the same class shares.
+
+    Of each part the images, (N, 8, 8) from 0 to 255, and the labels, (N,).
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -118,10 +122,15 @@ def digits_source(spec: DataSpec, where: str) -> Source:
     rest, test = train_test_split(np.arange(len(labels)), test_size=300, stratify=labels, random_state=0)
     train, validation = train_test_split(rest, test_size=300, stratify=labels[rest], random_state=0)
     parts = {"train": train, "validation": validation, "test": test}
-    arrays = {f"{part}_images": images[chosen] for part, chosen in parts.items()}
-    return source_of_arrays(
-        arrays | {f"{part}_labels": labels[chosen] for part, chosen in parts.items()}, "digits", None
-    )
+    return {part: (images[chosen], labels[chosen].astype(np.int64)) for part, chosen in parts.items()}
+
+
+def digits_source(spec: DataSpec, where: str) -> Source:
+    """See `digits_by_part`."""
+    arrays: dict[str, Any] = {}
+    for part, (images, labels) in digits_by_part().items():
+        arrays[f"{part}_images"], arrays[f"{part}_labels"] = images, labels
+    return source_of_arrays(arrays, "digits", None)
 
 
 # Mean and std of the training pixels, rounded as they are usually quoted; torchvision class of the same data.
