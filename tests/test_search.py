@@ -65,7 +65,7 @@ def test_models_on_the_front_load_with_the_factory(study):
     task = load_task(study.config["task"])
     for member in front(study.outcomes):
         model = artifact.load(study.folder.models / str(member.id), task.build)
-        assert model(task.example()).shape == (1, 10)
+        assert model(*task.example()).shape == (1, 10)
         info = artifact.describe(study.folder.models / str(member.id))["info"]
         assert info["outcome"]["id"] == member.id
 

@@ -107,7 +107,7 @@ class Subject:
         """A network of the zoo on random images."""
         task = load_task({**open_task(None).spec, "model": {"name": model, "train": {"images": 0}}})
         device = pick_device(device)
-        return cls(task, SharedState.of(task, choose_runtime(task.model(), tuple(task.example().shape), BATCH, device)))
+        return cls(task, SharedState.of(task, choose_runtime(task.model(), task, BATCH, device)))
 
     @property
     def runtime(self) -> Runtime:

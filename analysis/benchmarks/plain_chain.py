@@ -165,7 +165,7 @@ def main() -> None:
     os.environ["AUTOPRUNE_DATA"] = str(options.data)
     task = _task_of(options.network)
     threads = max(1, (os.cpu_count() or 1) // options.workers)
-    runtime = choose_runtime(task.model(), tuple(task.example().shape), SCORE_BATCH, threads=threads)
+    runtime = choose_runtime(task.model(), task, SCORE_BATCH, threads=threads)
     plan = Plan(
         network=options.network,
         seed=options.seed,

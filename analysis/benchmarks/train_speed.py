@@ -164,7 +164,7 @@ class Row:
 
 def measure(name: str, model: nn.Module, task: Task, rounds: int, images: int) -> Row:
     """Measure the sides in turns, after one round that is not counted."""
-    runtime = choose_runtime(model, tuple(task.example().shape), BATCH, "cpu")
+    runtime = choose_runtime(model, task, BATCH, "cpu")
     speeds: dict[str, list[float]] = {"defaults": [], "bare": [], "ours": []}
     for turn in range(rounds + 1):
         model.to(memory_format=torch.contiguous_format)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune import methods
 from autoprune.analysis.claims.mechanisms_common import HALF, Claim, Found, build, rounded, staged, verdict
@@ -20,6 +20,7 @@ from autoprune.engine.surgery.prune import prune
 from autoprune.recipe import Allocation
 from autoprune.study.space_file import load_space
 from autoprune.tasks import load_task
+from autoprune.training.batch_structure import repeated
 from autoprune.trial.shared import SharedState
 
 NORMALISERS = ("memory", "flops", "none")
@@ -94,7 +95,7 @@ def times(
     """Per model and round, seconds of the fastest of some passes; every second round goes through them backwards."""
     runtime, found = shared.exact, dict[str, list[float]]((name, []) for name in models)
     placed = {name: runtime.place(model).eval() for name, model in models.items()}
-    inputs = runtime.arrange(shared.task.example()[:1].repeat(batch, 1, 1, 1))
+    inputs = runtime.arrange(repeated(shared.task.example(), batch))
     with torch.inference_mode(), runtime.limits():
         for turn in range(-1, rounds):  # the first round warms up
             for name in list(placed)[:: -1 if turn % 2 else 1]:
@@ -103,9 +104,9 @@ def times(
     return found
 
 
-def _timed_pass(model: nn.Module, inputs: Tensor) -> float:
+def _timed_pass(model: nn.Module, inputs: tuple[Any, ...]) -> float:
     began = time.perf_counter()
-    model(inputs)
+    model(*inputs)
     return time.perf_counter() - began
 
 

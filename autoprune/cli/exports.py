@@ -32,7 +32,7 @@ def export(args: Namespace) -> None:
     task = load_task(study.config["task"])
     info = {
         "task": study.config["task"],
-        "pixels": dataclasses.asdict(task.validation.pixels),
+        "pixels": task.input_facts(),
         "dense": study.config.get("dense"),
         "groups": study.config.get("groups"),
         "timed": _latency_setup(study, outcome),

@@ -29,7 +29,7 @@ from autoprune.files import new_folder
 if TYPE_CHECKING:
     from autoprune.tasks import Task
 
-Runner = Callable[[Tensor], Tensor]
+Runner = Callable[..., Tensor]
 
 
 ONNX, PROGRAM, MODEL_CARD, RECORD = "model.onnx", "model.pt2", "README.md", "export.json"
@@ -42,7 +42,7 @@ TOLERANCE = 1e-4
 def export(
     artifact_folder: str | Path,
     factory: Callable[[], nn.Module],
-    example: Tensor,
+    example: tuple[Tensor, ...],
     out: str | Path,
     *,
     info: Mapping[str, Any],
@@ -52,7 +52,7 @@ def export(
     Args:
         artifact_folder: written by `artifact.save`.
         factory: builds the dense architecture.
-        example: (N, C, H, W) normalised images.
+        example: the inputs of a forward pass on one image, tensors; see `Task.example`.
         out: a folder that does not exist, or is empty.
         info: plain data for the model card: `task` (its spec), `outcome` (an Outcome), `dense` (accuracy, flops,
             params), each optional. Kept in `export.json`.
@@ -128,13 +128,13 @@ def _copy_artifact(source: Path, folder: Path) -> list[str]:
     return [path.name for path in files]
 
 
-def _write_program(model: nn.Module, example: Tensor, path: Path) -> None:
+def _write_program(model: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     # Two images at least: torch.export takes a size of 1 for a constant.
     batch = _example_batch(example, 2)
-    dynamic = ({0: torch.export.Dim("batch")},)
+    dynamic = ({0: torch.export.Dim("batch")},) * len(batch)
     try:
         with _exporters_muted():
-            torch.export.save(torch.export.export(model, (batch,), dynamic_shapes=dynamic), path)
+            torch.export.save(torch.export.export(model, batch, dynamic_shapes=dynamic), path)
     except Exception as error:  # torch.export raises some twenty unrelated types
         raise ExportError(f"torch.export: {first_line(error, 200)}", where=path.name) from error
 
@@ -147,7 +147,7 @@ def _write_onnx(program: Path, path: Path) -> None:
                 exported,
                 (),
                 path,
-                input_names=["images"],
+                input_names=_input_names(exported),
                 output_names=["logits"],
                 dynamo=True,
                 external_data=False,
@@ -155,6 +155,12 @@ def _write_onnx(program: Path, path: Path) -> None:
             )
     except Exception as error:  # the same, and onnxscript's own
         raise ExportError(f"torch.onnx: {first_line(error, 200)}", where=path.name) from error
+
+
+def _input_names(program: torch.export.ExportedProgram) -> list[str]:
+    """`images` for one input, else the names of the arguments of the model's `forward`."""
+    names = list(program.graph_signature.user_inputs)
+    return ["images"] if len(names) == 1 else [str(name) for name in names]
 
 
 def _load_runners(folder: Path, factory: Callable[[], nn.Module]) -> dict[str, Runner]:
@@ -172,8 +178,13 @@ def _onnx_runner(path: Path) -> Runner:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ArtifactError(f"onnxruntime: {first_line(error, 200)}", where=str(path)) from error
-    name = session.get_inputs()[0].name
-    return lambda images: torch.from_numpy(session.run(None, {name: images.contiguous().numpy()})[0])
+    names = [given.name for given in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> Tensor:
+        given = {name: tensor.contiguous().numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return run
 
 
 def _program_runner(path: Path) -> Runner:
@@ -184,13 +195,13 @@ def _program_runner(path: Path) -> Runner:
         raise ArtifactError(f"torch.export: {first_line(error, 200)}", where=str(path)) from error
 
 
-def _worst_error(run: Runner, model: nn.Module, example: Tensor) -> float:
+def _worst_error(run: Runner, model: nn.Module, example: tuple[Tensor, ...]) -> float:
     """Largest |file - model| over batches of 1 and 3 images, relative to the model's largest output."""
     worst = 0.0
     for size in (1, 3):
-        images = _example_batch(example, size)
+        inputs = _example_batch(example, size)
         with torch.inference_mode():
-            expected, actual = model(images), run(images)
+            expected, actual = model(*inputs), run(*inputs)
         if actual.shape != expected.shape:
             raise ExportError(f"a batch of {size} gives {tuple(actual.shape)}, the model {tuple(expected.shape)}")
         error = (actual - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
@@ -204,19 +215,20 @@ def _check_errors(errors: Mapping[str, float]) -> None:
             raise ExportError(f"differs from the model by {error:.1e} of its largest output", where=name)
 
 
-def _example_batch(example: Tensor, size: int) -> Tensor:
+def _example_batch(example: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
     """`size` different images made from the first: a file that mixes up its batch would show."""
-    first = example[:1]
-    return torch.cat([first.roll(shift, dims=-1) * (1 + shift / 8) for shift in range(size)])
+    return tuple(
+        torch.cat([first[:1].roll(shift, dims=-1) * (1 + shift / 8) for shift in range(size)]) for first in example
+    )
 
 
 def _export_record(
-    info: Mapping[str, Any], errors: Mapping[str, float], example: Tensor, copied: list[str]
+    info: Mapping[str, Any], errors: Mapping[str, float], example: tuple[Tensor, ...], copied: list[str]
 ) -> dict[str, Any]:
     packages = ("autoprune", "torch", "onnx", "onnxruntime")
     return {
         **info,
-        "input": list(example.shape[1:]),
+        "input": list(example[0].shape[1:]),
         "files": {"artefact": copied, "onnx": [ONNX], "pt2": [PROGRAM]},
         "relative_error": dict(errors),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
@@ -243,5 +255,5 @@ class _AsModule(nn.Module):
         super().__init__()
         object.__setattr__(self, "run", run)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.run(images)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.run(*inputs)

@@ -133,7 +133,7 @@ def _image_shape(record: Mapping[str, Any]) -> str:
 def _input_part(record: Mapping[str, Any]) -> str:
     pixels = record.get("pixels") or {}
     scale = ""
-    if pixels:
+    if "mean" in pixels:
         mean, std = (", ".join(f"{value:g}" for value in pixels[name]) for name in ("mean", "std"))
         scale = f" From stored pixels: divide by {pixels['scale']:g}, subtract {mean}, divide by {std} (per channel)."
     shape = f"float32, ({_image_shape(record)}) per image, any number of images, normalised as in training."

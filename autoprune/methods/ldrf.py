@@ -25,7 +25,7 @@ from autoprune.methods.base.reconstruction import BATCH, Fit, Recovery
 from autoprune.methods.magnitude import Random
 from autoprune.recipe import Allocation, Target
 from autoprune.schema import choices, within
-from autoprune.training.protocols import images_in
+from autoprune.training.batch_structure import images_in
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from autoprune.methods.base.units import in_scope, is_depthwise
 from autoprune.methods.taylor import loss_change_without
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.schema import within
-from autoprune.training.protocols import images_in
+from autoprune.training.batch_structure import images_in
 
 
 @dataclass(frozen=True, kw_only=True)

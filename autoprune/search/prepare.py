@@ -19,7 +19,7 @@ from autoprune.study.constraints import Constraints
 from autoprune.study.folder import StudyFolder
 from autoprune.study.outcome import DENSE
 from autoprune.study.space import Space
-from autoprune.tasks import load_task
+from autoprune.tasks import Task, load_task
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.trial.cache import FolderStore
 from autoprune.trial.shared import SharedState
@@ -57,7 +57,7 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement) -> P
     if config.cascade.keep < 1:
         pausing_shares(config.space)
     task = load_task(config.task)
-    runtime = _measure_runtime(task.model(), tuple(task.example().shape), recipe, config.resources)
+    runtime = _measure_runtime(task, recipe, config.resources)
     shared = SharedState.of(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)
     check_prunable(shared.graph)
     space = config.space.bind([(group.id, group.stage) for group in shared.graph.prunable])
@@ -87,10 +87,10 @@ def _open_in_workers(config: StudyConfig, runtime: Runtime, recipe: Recipe) -> O
     )
 
 
-def _measure_runtime(model: torch.nn.Module, shape: tuple[int, ...], recipe: Recipe, resources: Resources) -> Runtime:
+def _measure_runtime(task: Task, recipe: Recipe, resources: Resources) -> Runtime:
     """How trials compute fastest, measured here."""
     device = "cuda" if resources.gpus_per_trial and torch.cuda.is_available() else "cpu"
-    return choose_runtime(model, shape, recipe.training.batch_size, device, resources.cpus_per_trial)
+    return choose_runtime(task.model(), task, recipe.training.batch_size, device, resources.cpus_per_trial)
 
 
 def check_targets(space: Space, shared: SharedState) -> None:

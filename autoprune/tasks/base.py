@@ -95,12 +95,18 @@ class Task(ABC):
     Fields:
         spec: the `task:` mapping it was read from.
         train, validation, test: disjoint splits. Selection looks at `validation`; `test` is read once, at the very end.
+        images_per_pass: most images of a forward pass where their number does not change what comes out: when a model
+            is measured, scored or recalibrated. How many fit into memory.
+        loss_while_training: whether `loss` needs the model in training mode, as of networks that return their losses
+            there and nowhere else; methods then ask for it with batch norms and dropout in eval mode.
     """
 
     spec: Mapping[str, Any]
     train: Split
     validation: Split
     test: Split
+    images_per_pass: int = 1000
+    loss_while_training: bool = False
 
     @abstractmethod
     def build(self, seed: int = 0) -> nn.Module:
@@ -128,7 +134,11 @@ class Task(ABC):
 
     @abstractmethod
     def distillation(self, outputs: Any, taught: Any, temperature: float) -> Tensor:
-        """How far a model's outputs are from a teacher's for the same batch, mean over the batch, float32."""
+        """How far a model's outputs are from a teacher's for the same batch, mean over the batch, float32.
+
+        Raises:
+            InputError: this task knows no such distance.
+        """
 
     @property
     @abstractmethod
@@ -140,8 +150,12 @@ class Task(ABC):
         """What a model is judged by, having counted nothing yet; its value is as `metric_spec` says."""
 
     @abstractmethod
-    def example(self) -> Tensor:
-        """An input of the network, (1, C, H, W) float32 on the CPU, to trace the model with."""
+    def example(self) -> tuple[Any, ...]:
+        """The positional inputs of a forward pass on one image, on the CPU: what the model is traced and timed with.
+
+        They may have any structure that `training/batch_structure.py` describes: `(image (1, C, H, W),)` for most
+        networks, `([image (C, H, W)],)` for a detector that takes a list.
+        """
 
     @abstractmethod
     def input_facts(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def evaluate(model: nn.Module, split: TrainingSplit, task: TrainingTask, runtime
     was_training, model = model.training, runtime.place(model).eval()
     metric, forward = task.metric(), runtime.forward_of(model)
     # ResNet-20, CIFAR-10, bf16, images/s on one core: 1,789 at 64, 1,906 at 125, 1,603 at 250, 1,341 at 1,000
-    size = 125 if runtime.device == "cpu" else 1000
+    size = min(125 if runtime.device == "cpu" else 1000, task.images_per_pass)
     with torch.inference_mode(), runtime.limits():
         for batch in split.batches(torch.arange(len(split)), size, device=runtime.device):
             metric.update(task.predict(forward, runtime.arrange(batch)), batch)
@@ -28,7 +28,7 @@ def evaluate(model: nn.Module, split: TrainingSplit, task: TrainingTask, runtime
 
 
 def recalibrate(model: nn.Module, task: TrainingTask, runtime: Runtime, *, images: int = 2048, seed: int) -> None:
-    """Re-estimate the batch-norm statistics: the plain average over batches of 256 training images, augmented.
+    """Re-estimate the batch-norm statistics: the plain average over batches of up to 256 training images, augmented.
 
     Augmented as in training, because that is what the weights know: on the pretrained CIFAR-10 ResNet-20 (2,048 images,
     2,500 test images) it gives 91.8 % where images as they are give 88.8 %; before, it is 91.6 %.
@@ -39,7 +39,7 @@ def recalibrate(model: nn.Module, task: TrainingTask, runtime: Runtime, *, image
     runtime.place(model).eval()
     if not norms:
         return
-    size = min(256, len(task.train), max(1, images))
+    size = min(256, task.images_per_pass, len(task.train), max(1, images))
     count = max(size, min(images, len(task.train)) // size * size)
     order = torch.randperm(len(task.train), generator=random_stream(seed, 0))[:count]
     forward = runtime.forward_of(model)

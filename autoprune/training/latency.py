@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.recipe import stable_hash
+from autoprune.training.batch_structure import moved, repeated
 from autoprune.training.runtime import Runtime
 
 #: Passes of each model that are not counted: caches fill, and cuDNN looks for its fastest kernels.
@@ -47,7 +49,7 @@ class Timing:
 def measure(
     model: nn.Module,
     dense: nn.Module,
-    shape: tuple[int, ...],
+    inputs: tuple[Any, ...],
     runtime: Runtime,
     *,
     clock: Clock = time.perf_counter,
@@ -60,42 +62,42 @@ def measure(
 
     Args:
         model, dense: the pruned model and the one it is compared with.
-        shape: (B, C, H, W) of the inputs.
+        inputs: of a forward pass, in any structure, on any device.
         runtime: device, memory format and threads.
         clock: seconds; read after the device has finished its work.
         seconds: how long, warm-up not counted; at least `LEAST` pairs are timed however long they take.
     """
     exact = replace(runtime, precision="fp32")
-    inputs = exact.arrange(torch.zeros(shape, device=exact.device))
+    inputs = exact.arrange(moved(inputs, exact.device))
     pair = [exact.place(each).eval() for each in (dense, model)]
     with torch.inference_mode(), exact.limits():
         for _ in range(WARM_UP):
-            _time_each(pair, inputs, clock)
+            _time_each(pair, inputs, exact.device, clock)
         found, end = [], clock() + seconds
         while len(found) < LEAST or (len(found) < MOST and clock() < end):
             pair.reverse()  # who comes second finds other caches than who comes first
-            turns = _time_each(pair, inputs, clock)
+            turns = _time_each(pair, inputs, exact.device, clock)
             found.append(turns if len(found) % 2 else turns[::-1])
     other, own = zip(*found, strict=True)
     return Timing(ms=1000 * median(own), ratio=min(own) / min(other))
 
 
-def _time_each(pair: list[nn.Module], inputs: Tensor, clock: Clock) -> list[float]:
+def _time_each(pair: list[nn.Module], inputs: tuple[Any, ...], device: str, clock: Clock) -> list[float]:
     """What one forward pass of each takes, in their order."""
     times = []
     for model in pair:
-        _wait_for_device(inputs)
+        _wait_for_device(device)
         began = clock()
-        model(inputs)
-        _wait_for_device(inputs)
+        model(*inputs)
+        _wait_for_device(device)
         times.append(clock() - began)
     return times
 
 
-def _wait_for_device(inputs: Tensor) -> None:
+def _wait_for_device(device: str) -> None:
     """Until the device has done what it was told."""
-    if inputs.is_cuda:
-        torch.cuda.synchronize(inputs.device)
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 class Timer:
@@ -103,12 +105,12 @@ class Timer:
 
     Args:
         dense: is copied once something is timed.
-        shape: (1, C, H, W) of an input.
+        example: the inputs of a forward pass on one image; see `batch_structure.repeated`.
         runtime: see `measure`.
     """
 
-    def __init__(self, dense: Callable[[], nn.Module], shape: tuple[int, ...], runtime: Runtime) -> None:
-        self.dense, self.shape, self.runtime = dense, shape, runtime
+    def __init__(self, dense: Callable[[], nn.Module], example: tuple[Any, ...], runtime: Runtime) -> None:
+        self.dense, self.example, self.runtime = dense, example, runtime
         self._placed: nn.Module | None = None
         self._known: dict[str, Timing] = {}
 
@@ -118,5 +120,5 @@ class Timer:
         if key not in self._known:
             if self._placed is None:
                 self._placed = self.dense()
-            self._known[key] = measure(model, self._placed, (batch, *self.shape[1:]), self.runtime)
+            self._known[key] = measure(model, self._placed, repeated(self.example, batch), self.runtime)
         return self._known[key]

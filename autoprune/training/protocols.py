@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from autoprune.recipe import Training
 
@@ -60,6 +59,10 @@ class TrainingTask(Protocol):
     def validation(self) -> TrainingSplit:
         """The images on which rungs are measured."""
 
+    @property
+    def images_per_pass(self) -> int:
+        """Most images of a forward pass where their number does not change what comes out."""
+
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """One forward pass, and the loss to minimise, as far as `training` shapes it."""
 
@@ -100,8 +103,3 @@ class Listener(Protocol):
 def listening(regulariser: Regulariser | None, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """The context in which a model trains under this regulariser."""
     return regulariser.listening(model) if isinstance(regulariser, Listener) else contextlib.nullcontext()
-
-
-def images_in(batch: Batch) -> int:
-    """Number of images of a batch: the length of its first tensor."""
-    return len(next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)))

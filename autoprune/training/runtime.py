@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from autoprune.errors import InputError, check_name
 from autoprune.training.batch_norm import wide_norms
-from autoprune.training.protocols import Forward
+from autoprune.training.protocols import Batch, Forward, TrainingTask
 from autoprune.training.seeds import seeded_randomness
 
 
@@ -45,9 +45,14 @@ class Runtime:
         return model.to(device=self.device, memory_format=layout)
 
     def arrange(self, batch: Any) -> Any:
-        """A batch whose images, (B, C, H, W), have the memory format of this runtime; all else is as it was."""
+        """A batch whose images, (B, C, H, W) float, have the memory format of this runtime; all else is as it was."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return tree_map_only(Tensor, lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t, batch)
+
+        def arrange_tensor(tensor: Tensor) -> Tensor:
+            is_image = tensor.dim() == 4 and tensor.is_floating_point()
+            return tensor.contiguous(memory_format=layout) if is_image else tensor
+
+        return tree_map_only(Tensor, arrange_tensor, batch)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which the model's forward pass runs."""
@@ -96,21 +101,22 @@ def pick_device(device: str = "auto") -> str:
 
 
 def choose_runtime(
-    model: nn.Module, example_shape: tuple[int, ...], batch_size: int, device: str = "auto", threads: int | None = None
+    model: nn.Module, task: TrainingTask, batch_size: int, device: str = "auto", threads: int | None = None
 ) -> Runtime:
     """The fastest way to train this model at this batch, by measurement: fp32 or bf16, channels-last or not.
 
     bf16 is taken only where it wins by 10 %; so is the layout that is not channels-last. The model is left as it is.
 
     Args:
-        example_shape: (C, H, W) or (1, C, H, W) of an input.
+        task: its loss is measured on its first training images.
     """
     device = pick_device(device)
-    shape = (batch_size, *example_shape[-3:])
+    count = min(batch_size, len(task.train))
+    batch = next(iter(task.train.batches(torch.arange(count), count, device=device)))
     formats = [(precision, layout) for precision in ("fp32", "bf16") for layout in (True, False)]
     common: dict[str, Any] = {"device": device, "compile": device != "cpu", "threads": threads}
     options = [Runtime(precision=precision, channels_last=layout, **common) for precision, layout in formats]
-    seconds = _measure_seconds(model, shape, options)
+    seconds = _measure_seconds(model, task, batch, options)
     return min(options, key=lambda option: seconds[option] * _margin_to_win(option))
 
 
@@ -119,7 +125,9 @@ def _margin_to_win(runtime: Runtime) -> float:
     return (1.1 if runtime.precision == "bf16" else 1.0) * (1.0 if runtime.channels_last else 1.1)
 
 
-def _measure_seconds(model: nn.Module, shape: tuple[int, ...], options: list[Runtime]) -> dict[Runtime, float]:
+def _measure_seconds(
+    model: nn.Module, task: TrainingTask, batch: Batch, options: list[Runtime]
+) -> dict[Runtime, float]:
     """Seconds of one forward and backward pass: the best of up to four, after one that is not counted.
 
     The options take turns, so that a busy moment of the machine hits all of them; those that are half as slow again as
@@ -131,18 +139,16 @@ def _measure_seconds(model: nn.Module, shape: tuple[int, ...], options: list[Run
         limit = 1.5 * min(seconds.values())
         for option, twin in twins.items():
             if seconds[option] <= limit:
-                elapsed = _timed_pass(twin, shape, option)
+                elapsed = _timed_pass(twin, task, batch, option)
                 seconds[option] = min(seconds[option], elapsed) if turn else math.inf
     return seconds
 
 
-def _timed_pass(model: nn.Module, shape: tuple[int, ...], runtime: Runtime) -> float:
+def _timed_pass(model: nn.Module, task: TrainingTask, batch: Batch, runtime: Runtime) -> float:
     with runtime.limits(), runtime.training(model), seeded_randomness(0, runtime.device):
-        inputs = runtime.arrange(torch.rand(shape, device=runtime.device))
+        arranged = runtime.arrange(batch)
         began = time.perf_counter()
-        with runtime.autocast():
-            outputs = model(inputs)
-        outputs.float().square().mean().backward()
+        task.loss(runtime.forward_of(model), arranged).value.backward()
         if runtime.device != "cpu":
             torch.cuda.synchronize(runtime.device)
         return time.perf_counter() - began

@@ -19,7 +19,8 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.masking import silence
 from autoprune.methods import Context
 from autoprune.methods.magnitude import L1
-from autoprune.training.protocols import Batch, images_in
+from autoprune.training.batch_structure import images_in
+from autoprune.training.protocols import Batch
 
 #: Training images, as they are. Two draws of 512 order ResNet-20's groups alike (correlation of the feature: 0.99).
 IMAGES = 512

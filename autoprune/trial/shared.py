@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TypeVar
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from autoprune.tasks import Task
 from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
 from autoprune.training.latency import Timer
+from autoprune.training.loss_mode import asked_for_losses
 from autoprune.training.processes import ALONE, Processes
 from autoprune.training.protocols import Batch
 from autoprune.training.runtime import Runtime, choose_runtime
@@ -43,16 +45,16 @@ class TracedModel:
 
     Fields:
         grouped: what grouped convolutions and norms lose, `offsets` or `groups`; see `trace`.
-        example: an input, (1, C, H, W).
+        example: the inputs of a forward pass; see `Task.example`.
     """
 
     model: nn.Module
     graph: ChannelGraph
     grouped: str
-    example: Tensor
+    example: tuple[Any, ...]
 
     @classmethod
-    def of(cls, model: nn.Module, example: Tensor, grouped: str) -> TracedModel:
+    def of(cls, model: nn.Module, example: tuple[Any, ...], grouped: str) -> TracedModel:
         """Trace the model."""
         return cls(model, _graph_of(model, example, grouped), grouped, example)
 
@@ -92,13 +94,12 @@ class SharedState:
             store, share: see `StudyCache`.
         """
         model, example = task.model(), task.example()
-        shape = tuple(example.shape)
-        runtime = runtime or choose_runtime(model, shape, SCORE_BATCH)
+        runtime = runtime or choose_runtime(model, task, SCORE_BATCH)
         return cls(
             task=task,
             offsets=TracedModel.of(model, example, "offsets"),
             runtime=runtime,
-            timer=Timer(lambda: copy.deepcopy(model), shape, runtime),
+            timer=Timer(lambda: copy.deepcopy(model), example, runtime),
             cache=StudyCache(store, share=share),
         )
 
@@ -156,13 +157,13 @@ class SharedState:
 
         def batches(images: int) -> Iterator[Batch]:
             order = torch.randperm(len(task.train), generator=random_stream(seed, 1))[:images]
-            yield from task.train.batches(order, SCORE_BATCH, device=device)
+            yield from task.train.batches(order, min(SCORE_BATCH, task.images_per_pass), device=device)
 
         return Context(
             model=model,
             graph=self.graph if graph is None else graph,
             batches=batches,
-            loss=lambda model, batch: task.loss(model, batch).value,
+            loss=partial(_loss_in_eval_mode, task),
             predict=task.predict,
             seed=seed,
         )
@@ -215,5 +216,11 @@ def where_possible(act: Callable[[S], T], options: Sequence[S]) -> list[T]:
     return found
 
 
-def _graph_of(model: nn.Module, example: Tensor, grouped: str) -> ChannelGraph:
-    return trace(model, example.to(next(model.parameters()).device), grouped=grouped)
+def _loss_in_eval_mode(task: Task, model: nn.Module, batch: Batch) -> Tensor:
+    """The task's plain loss for a model in eval mode."""
+    with asked_for_losses(model) if task.loss_while_training else nullcontext():
+        return task.loss(model, batch).value
+
+
+def _graph_of(model: nn.Module, example: tuple[Any, ...], grouped: str) -> ChannelGraph:
+    return trace(model, example, grouped=grouped)

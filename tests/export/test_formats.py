@@ -27,7 +27,7 @@ from autoprune.tasks import load_task
 from autoprune.training.evaluate import evaluate
 from autoprune.training.runtime import Runtime
 
-EXAMPLE = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(5))
+EXAMPLE = (torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(5)),)
 DIGITS = {
     "kind": "classification",
     "data": {"name": "digits", "splits": {"train": "train", "validation": "validation", "test": "test"}},
@@ -57,7 +57,7 @@ class OfTwoMinds(Net):
         return super().forward(images) if images.sum() > 0 else -super().forward(images)
 
 
-def save_pruned(folder: Path, factory: Callable[[], nn.Module], example: Tensor) -> nn.Module:
+def save_pruned(folder: Path, factory: Callable[[], nn.Module], example: tuple[Tensor]) -> nn.Module:
     """An artefact of the factory's model with the first channel of every group gone; returns the pruned model."""
     model = factory().eval()
     graph = trace(model, example)
@@ -150,7 +150,7 @@ def test_a_file_of_another_model_is_an_error_and_leaves_nothing(
     save_pruned(tmp_path / "artefact", Net, EXAMPLE)
     write = formats._write_program
 
-    def write_another(model: nn.Module, example: Tensor, path: Path) -> None:
+    def write_another(model: nn.Module, example: tuple[Tensor], path: Path) -> None:
         changed = artifact.load(tmp_path / "artefact", model=Net)
         with torch.no_grad():
             changed.get_parameter("linear.bias")[2] += 1e-3

@@ -89,7 +89,7 @@ def test_ranks_alone_meet_the_target_on_the_rebuilt_model_and_keep_every_channel
     counted = []
     for model in (shared.model, done.model):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.cpu()(example)
+            model.cpu()(*example)
         counted.append(counter.get_total_flops())
 
     assert counted[1] / counted[0] == pytest.approx(done.outcome.flops_ratio)
@@ -124,7 +124,7 @@ def test_the_artefact_of_a_trial_loads_into_the_dense_factory(shared: SharedStat
     example = shared.task.example()
 
     with torch.no_grad():
-        assert torch.allclose(again(example), done.model.cpu().eval()(example), atol=1e-6)
+        assert torch.allclose(again(*example), done.model.cpu().eval()(*example), atol=1e-6)
 
 
 def test_an_unreachable_rank_is_refused_before_training(shared: SharedState) -> None:

@@ -68,7 +68,7 @@ def test_example_is_the_first_training_image():
     image = task.train.images[:1].float().permute(0, 3, 1, 2) / 255
     expected = (image - task.train.pixels.mean[0]) / task.train.pixels.std[0]
 
-    torch.testing.assert_close(task.example(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(task.example(), (expected,), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])

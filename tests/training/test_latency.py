@@ -41,8 +41,8 @@ class Taking(nn.Module):
 
 def timed(own: tuple[float, ...], dense: tuple[float, ...], seconds: float = 0.0) -> Timing:
     clock = FakeClock()
-    shape = (3, 5, 7, 7)
-    return measure(Taking(clock, *own), Taking(clock, *dense), shape, RUNTIME, clock=clock, seconds=seconds)
+    inputs = (torch.zeros(3, 5, 7, 7),)
+    return measure(Taking(clock, *own), Taking(clock, *dense), inputs, RUNTIME, clock=clock, seconds=seconds)
 
 
 def test_milliseconds_and_the_ratio_to_the_dense_model() -> None:
@@ -80,7 +80,7 @@ def test_a_machine_that_slows_down_changes_the_milliseconds_and_not_the_ratio() 
 def test_they_take_turns_and_each_comes_first_as_often() -> None:
     clock, log = FakeClock(), []
     pair = [Taking(clock, 1.0, log=log, name=name) for name in ("own", "dense")]
-    measure(*pair, (1, 1, 1, 1), RUNTIME, clock=clock, seconds=0.0)
+    measure(*pair, (torch.zeros(1, 1, 1, 1),), RUNTIME, clock=clock, seconds=0.0)
     turns = [tuple(log[i : i + 2]) for i in range(2 * WARM_UP, len(log), 2)]
 
     assert len(turns) == LEAST
@@ -91,7 +91,7 @@ def test_they_take_turns_and_each_comes_first_as_often() -> None:
 def test_it_goes_on_until_the_seconds_are_over(seconds: float, pairs: int) -> None:
     clock = FakeClock()
     own = Taking(clock, 3.0)
-    measure(own, Taking(clock, 12.0), (1, 1, 1, 1), RUNTIME, clock=clock, seconds=seconds)
+    measure(own, Taking(clock, 12.0), (torch.zeros(1, 1, 1, 1),), RUNTIME, clock=clock, seconds=seconds)
 
     assert len(own.seen) == WARM_UP + pairs  # a pair takes 15 ms
 
@@ -99,7 +99,7 @@ def test_it_goes_on_until_the_seconds_are_over(seconds: float, pairs: int) -> No
 def test_in_fp32_in_the_memory_format_of_the_runtime_and_in_eval_mode() -> None:
     clock = FakeClock()
     own, dense = Taking(clock, 3.0).train(), Taking(clock, 12.0).train()
-    measure(own, dense, (3, 5, 7, 7), RUNTIME, clock=clock, seconds=0.0)
+    measure(own, dense, (torch.zeros(3, 5, 7, 7),), RUNTIME, clock=clock, seconds=0.0)
 
     for x in (*own.seen, *dense.seen):
         assert (x.shape, x.dtype) == ((3, 5, 7, 7), torch.float32)
@@ -109,7 +109,7 @@ def test_in_fp32_in_the_memory_format_of_the_runtime_and_in_eval_mode() -> None:
 
 
 def test_real_models_on_the_real_clock() -> None:
-    found = measure(nn.Conv2d(5, 3, 3), nn.Conv2d(5, 11, 3), (2, 5, 7, 7), RUNTIME, seconds=0.0)
+    found = measure(nn.Conv2d(5, 3, 3), nn.Conv2d(5, 11, 3), (torch.zeros(2, 5, 7, 7),), RUNTIME, seconds=0.0)
 
     assert found.ms > 0
     assert found.ratio > 0
@@ -121,8 +121,8 @@ class TestTimer:
         """The shapes of what was timed; nothing is."""
         shapes: list[tuple[int, ...]] = []
 
-        def fake(model: nn.Module, dense: nn.Module, shape: tuple[int, ...], runtime: Runtime) -> Timing:
-            shapes.append(shape)
+        def fake(model: nn.Module, dense: nn.Module, inputs: tuple[Tensor], runtime: Runtime) -> Timing:
+            shapes.append(tuple(inputs[0].shape))
             return Timing(ms=float(len(shapes)), ratio=0.5)
 
         monkeypatch.setattr(latency, "measure", fake)
@@ -130,7 +130,7 @@ class TestTimer:
 
     def test_models_of_the_same_widths_are_timed_once(self, calls: list[tuple[int, ...]]) -> None:
         built = []
-        timer = Timer(lambda: built.append(1) or nn.Conv2d(5, 11, 3), (1, 5, 7, 7), RUNTIME)  # type: ignore[func-returns-value]
+        timer = Timer(lambda: built.append(1) or nn.Conv2d(5, 11, 3), (torch.zeros(1, 5, 7, 7),), RUNTIME)  # type: ignore[func-returns-value]
         times = [timer.time(nn.Conv2d(5, width, 3), 1).ms for width in (3, 7, 3, 7, 3)]
 
         assert times == [1.0, 2.0, 1.0, 2.0, 1.0]
@@ -138,7 +138,7 @@ class TestTimer:
         assert built == [1]
 
     def test_another_batch_is_another_time(self, calls: list[tuple[int, ...]]) -> None:
-        timer = Timer(lambda: nn.Conv2d(5, 11, 3), (1, 5, 7, 7), RUNTIME)
+        timer = Timer(lambda: nn.Conv2d(5, 11, 3), (torch.zeros(1, 5, 7, 7),), RUNTIME)
 
         assert [timer.time(nn.Conv2d(5, 3, 3), batch).ms for batch in (1, 13)] == [1.0, 2.0]
         assert calls == [(1, 5, 7, 7), (13, 5, 7, 7)]

@@ -13,7 +13,7 @@ from autoprune.training.runtime import Runtime
 def test_choose_runtime_measures_without_touching_the_model(digits, small):
     before = copy.deepcopy(small.state_dict())
 
-    runtime = runtime_module.choose_runtime(small, digits.example().shape, 32, threads=1)
+    runtime = runtime_module.choose_runtime(small, digits, 32, threads=1)
 
     assert ("cpu", False, 1) == (runtime.device, runtime.compile, runtime.threads)
     assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
@@ -30,12 +30,12 @@ def test_choose_runtime_measures_without_touching_the_model(digits, small):
         ((1.0, 0.95, 0.95, 0.7), ("bf16", False)),
     ],
 )
-def test_fewer_digits_and_odd_layouts_must_win_by_a_margin(monkeypatch, small, seconds, expected):
+def test_fewer_digits_and_odd_layouts_must_win_by_a_margin(monkeypatch, digits, small, seconds, expected):
     monkeypatch.setattr(
-        runtime_module, "_measure_seconds", lambda model, shape, options: dict(zip(options, seconds, strict=True))
+        runtime_module, "_measure_seconds", lambda model, task, batch, options: dict(zip(options, seconds, strict=True))
     )
 
-    runtime = runtime_module.choose_runtime(small, (1, 8, 8), 32, "cpu")
+    runtime = runtime_module.choose_runtime(small, digits, 32, "cpu")
 
     assert expected == (runtime.precision, runtime.channels_last)
 
@@ -43,14 +43,14 @@ def test_fewer_digits_and_odd_layouts_must_win_by_a_margin(monkeypatch, small, s
 def test_slow_options_are_measured_less(monkeypatch, small):
     calls = []
 
-    def timed(model, shape, runtime):
+    def timed(model, task, batch, runtime):
         calls.append(runtime.precision)
         return 1.0 if runtime.precision == "fp32" else 2.0
 
     monkeypatch.setattr(runtime_module, "_timed_pass", timed)
     options = [Runtime(), Runtime(precision="bf16")]
 
-    assert [1.0, 2.0] == list(runtime_module._measure_seconds(small, (2, 1, 8, 8), options).values())
+    assert [1.0, 2.0] == list(runtime_module._measure_seconds(small, None, None, options).values())
     assert (5, 2) == (calls.count("fp32"), calls.count("bf16"))
 
 

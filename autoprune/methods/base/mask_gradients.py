@@ -16,6 +16,7 @@ from autoprune.engine.graph import ChannelGraph, Group, Ints
 from autoprune.errors import InputError
 from autoprune.methods.base.method import Context
 from autoprune.methods.base.units import in_scope, units_of
+from autoprune.training.batch_structure import images_in
 
 
 def maskable_groups(context: Context, scope: str) -> tuple[tuple[Group, ...], dict[str, Tensor]]:
@@ -140,7 +141,7 @@ class MaskGradients:
                 handle.remove()
 
     def _start_pass(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.images = len(next(iter((*args, *kwargs.values()))))
+        self.images = images_in((*args, kwargs))
         self.observed.clear()
 
     def _observe_inputs(self, units: Tensor, dim: int, _layer: nn.Module, args: tuple[Any, ...]) -> Any:

@@ -56,8 +56,7 @@ class OpenTask:
 
         torch.set_num_threads(self.cpus)
         task = load_task(self.task)
-        shape = tuple(task.example().shape)
-        runtime = self.runtime or choose_runtime(task.model(), shape, self.batch_size, threads=self.cpus)
+        runtime = self.runtime or choose_runtime(task.model(), task, self.batch_size, threads=self.cpus)
         shared = SharedState.of(task, runtime, store if self.share else None, share=self.share)
         return TaskEvaluator(shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)
 

@@ -211,7 +211,7 @@ def test_exemplars_are_found_and_counted_without_images() -> None:
 
 
 def test_every_model_is_timed_in_every_round() -> None:
-    shared: Any = SimpleNamespace(exact=Runtime(), task=SimpleNamespace(example=image))
+    shared: Any = SimpleNamespace(exact=Runtime(), task=SimpleNamespace(example=lambda: (image(),)))
     found = speed.times(shared, {"small": Residual(3, 3), "large": Residual(64, 512)}, 128, rounds=3)
 
     assert [len(found["small"]), len(found["large"])] == [3, 3]

@@ -1,0 +1,52 @@
+"""Batches and inputs of any structure: how many images they hold, how they grow, how they move.
+
+In them a tuple or a mapping is structure, such as images beside labels; a list has one entry per image, such as images
+of different sizes; a tensor outside of lists has one row per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from autoprune.errors import DataError
+
+
+def images_in(batch: Any) -> int:
+    """Number of images of a batch: the rows of its first tensor, or the entries of its first list.
+
+    Raises:
+        DataError: it holds neither.
+    """
+    count = _count_images(batch)
+    if count is None:
+        raise DataError(f"a {type(batch).__name__} without tensors", where="batch", allowed="tensors, or lists of them")
+    return count
+
+
+def repeated(inputs: Any, images: int) -> Any:
+    """The inputs of one image as those of several equal ones."""
+    if isinstance(inputs, Tensor):
+        return inputs.repeat(images, *[1] * (inputs.dim() - 1)) if inputs.dim() else inputs
+    if isinstance(inputs, list):
+        return inputs * images
+    if isinstance(inputs, Mapping):
+        return {name: repeated(item, images) for name, item in inputs.items()}
+    return tuple(repeated(item, images) for item in inputs) if isinstance(inputs, tuple) else inputs
+
+
+def moved(batch: Any, device: str) -> Any:
+    """The same with its tensors on `device`; all else is as it was."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+def _count_images(batch: Any) -> int | None:
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else None
+    if isinstance(batch, list):
+        return len(batch)
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple) else ()
+    return next((count for part in parts if (count := _count_images(part)) is not None), None)
