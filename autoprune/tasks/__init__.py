@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from autoprune.errors import check_name
 from autoprune.schema import expect_mapping
-from autoprune.tasks import classification
 from autoprune.tasks.base import Split, Task
 
-KINDS: dict[str, Callable[[Mapping[str, Any], str], Task]] = {"classification": classification.load}
+#: The module of each kind, whose `load` reads the mapping; loaded when it is asked for.
+KINDS = {
+    "classification": "autoprune.tasks.classification",
+    "segmentation": "autoprune.tasks.segmentation.task",
+}
 
 
 def load_task(spec: Mapping[str, Any], where: str = "task") -> Task:
@@ -23,7 +27,8 @@ def load_task(spec: Mapping[str, Any], where: str = "task") -> Task:
     """
     mapping = expect_mapping(spec, where)
     kind = check_name(mapping.get("kind", "classification"), KINDS, kind="task", where=f"{where}.kind")
-    return KINDS[kind](mapping, where)
+    task: Task = importlib.import_module(KINDS[kind]).load(mapping, where)
+    return task
 
 
 __all__ = ["KINDS", "Split", "Task", "load_task"]

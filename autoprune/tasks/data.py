@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from autoprune.errors import InputError, check_name, one_of
 from autoprune.tasks.base import LabelledImages, Pixels
-from autoprune.tasks.data_spec import DataSpec, Source
+from autoprune.tasks.data_spec import DataSpec, Source, SplitSpec
 from autoprune.tasks.image_folder import image_folder_source
 from autoprune.tasks.sources import FILES, digits_source, named_source, source_of_function
 from autoprune.tasks.splits import check_labels, split_expressions, split_ranges
@@ -21,15 +22,24 @@ def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], 
         InputError: the mapping is wrong. DataError: the data are missing, malformed, or their splits overlap.
     """
     source = _find_source(spec, where)
+    splits = select_splits(spec, source, where)
+    check_labels(splits, where)
+    return splits, source.num_classes
+
+
+def select_splits(spec: SplitSpec, source: Source, where: str) -> dict[str, Any]:
+    """The splits `train`, `validation` and `test` of a source, as a `data:` mapping asks for them; train is augmented.
+
+    Raises:
+        InputError: the mapping is wrong, or splits overlap.
+    """
     ranges = split_ranges(split_expressions(spec, source, where), source, f"{where}.splits")
     pixels = _pixel_statistics(spec, source, where)
     plain = replace(pixels, augment=())
-    splits = {
+    return {
         name: source.parts[part].select(low, high, pixels if name == "train" else plain)
         for name, (part, low, high) in ranges.items()
     }
-    check_labels(splits, where)
-    return splits, source.num_classes
 
 
 def names() -> list[str]:
@@ -55,7 +65,7 @@ def _find_source(spec: DataSpec, where: str) -> Source:
     return _SOURCES[check_name(spec.name, _SOURCES, kind="data set", where=f"{where}.name")](spec, where)
 
 
-def _pixel_statistics(spec: DataSpec, source: Source, where: str) -> Pixels:
+def _pixel_statistics(spec: SplitSpec, source: Source, where: str) -> Pixels:
     if bool(spec.mean) != bool(spec.std):
         raise InputError("give both `mean` and `std`, or neither", where=where)
     mean, std = spec.mean or source.mean, spec.std or source.std

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from autoprune.schema import choices, within
-from autoprune.tasks.base import LabelledImages, Pixels
+from autoprune.tasks.base import Pixels, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,21 @@ class DataSpec:
     download: bool = False
 
 
+class SplitSpec(Protocol):
+    """What the `data:` mappings of all kinds of tasks say of splits and pixels; see `DataSpec`."""
+
+    splits: Mapping[str, str]
+    augment: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Part:
     """One part of a data set as its files have it; `select` makes a split of the images [start, stop)."""
 
     length: int
-    select: Callable[[int, int, Pixels], LabelledImages]
+    select: Callable[[int, int, Pixels], Split]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from autoprune.errors import DataError, InputError
 from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.tasks.data_spec import DataSpec, Part, Source
+from autoprune.tasks.file_batches import decoded_batches
 from autoprune.tasks.user_code import data_folder
 from autoprune.training.seeds import random_stream
 
@@ -34,13 +36,9 @@ class Streamed(LabelledImages):
         self, order: Tensor, batch_size: int, *, device: str, seed: int | None, start: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `LabelledImages.fetch`."""
-        from torch.utils.data import DataLoader
-
-        chosen = order.tolist()[start * batch_size :]
-        jobs = [(index, None if seed is None else (seed, start * batch_size + k)) for k, index in enumerate(chosen)]
-        batches = [jobs[low : low + batch_size] for low in range(0, len(jobs), batch_size)]
         files = _ImageFiles(self.paths, self.labels, self.pixels.augment, self.size)
-        for images, labels in DataLoader(files, batch_sampler=batches, num_workers=self.workers):
+        found = decoded_batches(files, order, batch_size, default_collate, workers=self.workers, seed=seed, start=start)
+        for images, labels in found:
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     def to(self, device: str) -> Streamed:
@@ -58,38 +56,46 @@ class Streamed(LabelledImages):
 
 @dataclass(frozen=True)
 class _ImageFiles:
-    """Image files as a map from (index, seeds of its augmentation or None) to (pixels (size, size, 3) uint8, label)."""
+    """Reads image files as (pixels (size, size, 3) uint8, label)."""
 
     paths: tuple[str, ...]
     labels: Tensor
     augment: tuple[str, ...]
     size: int
 
-    def __getitem__(self, job: tuple[int, tuple[int, int] | None]) -> tuple[Tensor, Tensor]:
-        from torchvision.datasets.folder import default_loader
-        from torchvision.transforms.v2.functional import pil_to_tensor
+    def name(self, index: int) -> str:
+        """See `Decoder.name`."""
+        return self.paths[index]
 
-        index, seeds = job
-        image = pil_to_tensor(default_loader(self.paths[index]))  # PIL; torchvision's own decoders are going away
-        stream = None if seeds is None else random_stream(*seeds)
-        return self._cropped_square(image, stream).permute(1, 2, 0), self.labels[index]
+    def decode(self, index: int, stream: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """See `Decoder.decode`."""
+        return self._cropped_square(read_image(self.paths[index]), stream).permute(1, 2, 0), self.labels[index]
 
     def _cropped_square(self, image: Tensor, stream: torch.Generator | None) -> Tensor:
         from torchvision.transforms.v2 import functional as T
 
         side = [self.size, self.size]
         if stream is not None and "crop" in self.augment:
-            image = T.resized_crop(image, *_random_box(image.shape[1], image.shape[2], stream), side, antialias=True)
+            image = T.resized_crop(image, *random_box(image.shape[1], image.shape[2], stream), side, antialias=True)
         else:
             image = T.center_crop(T.resize(image, [round(self.size / 0.875)], antialias=True), side)
         mirror = stream is not None and "flip" in self.augment and torch.rand((), generator=stream) < 0.5
         return T.horizontal_flip(image) if mirror else image
 
 
-def _random_box(height: int, width: int, stream: torch.Generator) -> tuple[int, int, int, int]:
-    """Top, left, height, width of a random part: 8 to 100 % of the area, 3:4 to 4:3 (Szegedy et al. 2015)."""
+def read_image(path: str) -> Tensor:
+    """The pixels of an image file, uint8 (3, H, W)."""
+    from torchvision.datasets.folder import default_loader
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    image: Tensor = pil_to_tensor(default_loader(path))  # PIL; torchvision's own decoders are going away
+    return image
+
+
+def random_box(height: int, width: int, stream: torch.Generator, least: float = 0.08) -> tuple[int, int, int, int]:
+    """Top, left, height, width of a random part: `least` to 1 of the area, 3:4 to 4:3 (Szegedy et al. 2015)."""
     share, aspect, down, right = torch.rand(4, generator=stream).tolist()
-    area, ratio = height * width * (0.08 + 0.92 * share), (3 / 4) * (16 / 9) ** aspect
+    area, ratio = height * width * (least + (1 - least) * share), (3 / 4) * (16 / 9) ** aspect
     box_height, box_width = min(height, round((area / ratio) ** 0.5)), min(width, round((area * ratio) ** 0.5))
     return (
         int(down * (height - box_height + 1)),
@@ -105,8 +111,7 @@ def image_folder_source(spec: DataSpec, where: str) -> Source:
         raise InputError(
             "missing key 'path'", where=where, allowed="a folder with train/CLASS/*.jpg and val/CLASS/*.jpg"
         )
-    root = Path(spec.path).expanduser()
-    root = root if root.is_absolute() or root.is_dir() else data_folder() / root
+    root = folder_of(spec.path)
     parts = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     if "train" not in parts:
         raise DataError(
@@ -123,6 +128,12 @@ def image_folder_source(spec: DataSpec, where: str) -> Source:
             )
     make = {part: Part(len(files), partial(_streamed_part, files, spec)) for part, (_, files) in listed.items()}
     return Source(make, len(classes), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def folder_of(path: str) -> Path:
+    """The folder as given, or inside the data folder where a relative one is not here."""
+    root = Path(path).expanduser()
+    return root if root.is_absolute() or root.is_dir() else data_folder() / root
 
 
 def _list_folder(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 from autoprune.errors import DataError, InputError, check_name
 from autoprune.tasks.base import LabelledImages
-from autoprune.tasks.data_spec import DataSpec, Source
+from autoprune.tasks.data_spec import Source, SplitSpec
 
 _EXPRESSION = re.compile(r"(\w+)(?:\[(-?\d*):(-?\d*)\])?")
 
 Range = tuple[str, int, int]
 
 
-def split_expressions(spec: DataSpec, source: Source, where: str) -> dict[str, str]:
+def split_expressions(spec: SplitSpec, source: Source, where: str) -> dict[str, str]:
     """All three expressions; without `validation`: the part of that name, else the last tenth of the training split."""
     for name in spec.splits:
         check_name(name, ("train", "validation", "test"), kind="split", where=f"{where}.splits")

@@ -1,0 +1,84 @@
+"""Batches of files that are decoded in processes of their own: which image is augmented how depends on seeds alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from autoprune.errors import DataError, first_line
+from autoprune.training.seeds import random_stream
+
+
+class Decoder(Protocol):
+    """Reads one image of a split and what belongs to it."""
+
+    def name(self, index: int) -> str:
+        """The file of an image, for error messages."""
+
+    def decode(self, index: int, stream: torch.Generator | None) -> Any:
+        """The image, augmented with what `stream` draws; None = as it is."""
+
+
+def decoded_batches(
+    decoder: Decoder,
+    order: Tensor,
+    batch_size: int,
+    collate: Callable[[list[Any]], Any],
+    *,
+    workers: int,
+    seed: int | None,
+    start: int,
+) -> Iterator[Any]:
+    """What `collate` makes of the images of `order`, batch by batch; arguments as of `Split.batches`.
+
+    Raises:
+        DataError: an image cannot be read; it names the file.
+    """
+    from torch.utils.data import DataLoader
+
+    chosen = order.tolist()[start * batch_size :]
+    jobs = [(index, None if seed is None else (seed, start * batch_size + k)) for k, index in enumerate(chosen)]
+    batches = [jobs[low : low + batch_size] for low in range(0, len(jobs), batch_size)]
+    loader = DataLoader(
+        _Decoded(decoder),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_Collated(collate),  # type: ignore[arg-type]
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A decoder as a map from (index, seeds of its augmentation or None) to the image, or why it cannot be read.
+
+    A value and no exception: torch would hand on a traceback of the worker as the message.
+    """
+
+    decoder: Decoder
+
+    def __getitem__(self, job: tuple[int, tuple[int, int] | None]) -> Any:
+        index, seeds = job
+        try:
+            return self.decoder.decode(index, None if seeds is None else random_stream(*seeds))
+        except DataError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - image libraries may raise anything on a torn file
+            return DataError(f"cannot be read: {first_line(error)}", where=self.decoder.name(index))
+
+
+@dataclass(frozen=True)
+class _Collated:
+    """A batch, or the first reason why there is none."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, items: list[Any]) -> Any:
+        return next((item for item in items if isinstance(item, DataError)), None) or self.collate(items)

@@ -1,0 +1,1 @@
+"""Semantic segmentation: data, networks, losses and metrics."""

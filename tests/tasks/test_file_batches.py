@@ -1,0 +1,50 @@
+"""Files are decoded in order and augmented by seed and place; one that cannot be read is named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from autoprune.errors import DataError
+from autoprune.tasks.file_batches import decoded_batches
+
+
+@dataclass(frozen=True)
+class Numbers:
+    torn: int = -1
+
+    def name(self, index: int) -> str:
+        return f"{index}.png"
+
+    def decode(self, index: int, stream: torch.Generator | None) -> tuple[int, float]:
+        if index == self.torn:
+            raise OSError("broken data stream\nand more")
+        return index, 0.0 if stream is None else float(torch.rand((), generator=stream))
+
+
+def batches(order: list[int], *, torn: int = -1, workers: int = 0, seed: int | None = None, start: int = 0) -> list:
+    found = decoded_batches(Numbers(torn), torch.tensor(order), 3, list, workers=workers, seed=seed, start=start)
+    return list(found)
+
+
+def test_batches_follow_the_order_and_the_last_may_be_smaller() -> None:
+    assert batches([5, 2, 9, 9, 0]) == [[(5, 0.0), (2, 0.0), (9, 0.0)], [(9, 0.0), (0, 0.0)]]
+
+
+def test_each_place_has_its_own_draw_and_batches_left_out_change_none() -> None:
+    whole = batches([7, 7, 7, 7, 7, 7, 7], seed=11)
+    draws = [draw for batch in whole for _, draw in batch]
+
+    assert len(set(draws)) == 7
+    assert batches([7, 7, 7, 7, 7, 7, 7], seed=11, start=1) == whole[1:]
+    assert batches([7, 7, 7, 7, 7, 7, 7], seed=12) != whole
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_cannot_be_read_is_named_in_one_line(workers: int) -> None:
+    with pytest.raises(DataError) as caught:
+        batches([1, 2, 3, 13, 4], torn=13, workers=workers)
+
+    assert str(caught.value) == "13.png: cannot be read: broken data stream"
