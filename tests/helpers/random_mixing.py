@@ -219,3 +219,22 @@ class Padded(Widened):
 def paired(*values: Tensor) -> Tensor:
     """Channels of two values beside each other, one from each in turn."""
     return torch.stack([values[0], values[-1]], 2).flatten(1, 2)
+
+
+@kind(
+    "added_where_as_wide",
+    always(width=st.sampled_from((3, 5, 7, 9, 11)), by=st.sampled_from(("shape", "attribute"))),
+    free=False,
+)
+class AddedWhereAsWide(nn.Module):
+    """A shortcut where the layer puts out as many channels as it takes, which the code asks at every pass."""
+
+    def __init__(self, shape: Shape, width: int, by: str) -> None:
+        super().__init__()
+        self.conv, self.by = nn.Conv2d(shape[0], width, 1), by
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.by == "shape":
+            return y + x if x.shape[1] == y.shape[1] else y
+        return y + x if self.conv.in_channels == self.conv.out_channels else y

@@ -37,7 +37,7 @@ def misalignment(
     component, unit = components(run)[known], origin[known]
     met = _with_several_partners(component, unit)
     if met.any():
-        reason = "after a cut other channels would meet: the model's code fixes an index or a padding"
+        reason = "after a cut other channels would meet: the model's code fixes an index or padding, or compares widths"
         return Misalignment(reason, unit[met])
     alone = _units_alone(graph, kept)
     origin = _spread_over_ties(run, origin)

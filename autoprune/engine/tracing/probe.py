@@ -19,7 +19,8 @@ from autoprune.engine.tracing.components import components
 from autoprune.engine.tracing.forward import BrokenPassError, run_labelled
 from autoprune.engine.tracing.labelled_run import LabelledRun
 from autoprune.engine.tracing.links import Link, head_links
-from autoprune.engine.tracing.probe_masks import first_masks, further_masks
+from autoprune.engine.tracing.probe_masks import even_masks, first_masks, further_masks
+from autoprune.engine.tracing.width_comparisons import compares_numbers
 from autoprune.engine.tracing.width_scales import ScaleError, changed_scales
 from autoprune.errors import first_line
 
@@ -58,13 +59,21 @@ class Probe:
         dense: its run.
         heads: places of the heads, in `head_links`, that are taken as linked to their streams.
         shared: labels that are taken as tied, since one attribute counts them.
+        forgotten: names of attributes that are as large as a width by chance.
     """
 
     def __init__(
-        self, model: nn.Module, dense: LabelledRun, heads: frozenset[int] = frozenset(), shared: Sequence[Link] = ()
+        self,
+        model: nn.Module,
+        dense: LabelledRun,
+        heads: frozenset[int] = frozenset(),
+        shared: Sequence[Link] = (),
+        forgotten: frozenset[str] = frozenset(),
     ) -> None:
         self.model, self.dense, self.heads, self.shared = model, dense, heads, tuple(shared)
+        self.forgotten = forgotten
         self.takes_by_number = dense.evidence.takes_by_number
+        self.compares_widths = compares_numbers(model)
         self.passes = 0
         self._failed_mask = 0
 
@@ -97,8 +106,21 @@ class Probe:
         mode = replace(self.dense.mode, by_row=self.dense.mode.by_row | frozenset(calls))
         return self._with(frozenset(), (), run_labelled(self.model, self.dense.specs, mode))
 
-    def _with(self, heads: frozenset[int], shared: Sequence[Link], dense: LabelledRun) -> Probe:
-        new = Probe(self.model, _tied(_with_heads(dense, heads), shared), heads, shared)
+    def without_attributes(self, names: frozenset[str]) -> Probe:
+        """A new probe of the same model in which attributes of these names are no widths."""
+        dense = run_labelled(self.model, self.dense.specs, self.dense.mode)
+        return self._with(self.heads, self.shared, dense, self.forgotten | names)
+
+    def _with(
+        self,
+        heads: frozenset[int],
+        shared: Sequence[Link],
+        dense: LabelledRun,
+        forgotten: frozenset[str] | None = None,
+    ) -> Probe:
+        names = self.forgotten if forgotten is None else forgotten
+        linked = _without_attributes(_tied(_with_heads(dense, heads), shared), names)
+        new = Probe(self.model, linked, heads, shared, names)
         new.passes, new.takes_by_number = self.passes, self.takes_by_number
         return new
 
@@ -123,9 +145,11 @@ class Probe:
         return Verdict(scales=tuple(scales.values()), takes_by_number=self.takes_by_number)
 
     def _masks(self, graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
-        """Which units stay: all but a few of each group; more cuts if channels turn out to be taken by number."""
+        """Which units stay: all but a few of each group; more cuts if widths are compared, channels taken by number."""
         if groups:
             yield from first_masks(graph, groups)
+        if groups and self.compares_widths:
+            yield from even_masks(graph, groups)
         if groups and self.takes_by_number:
             yield from further_masks(graph, groups)
 
@@ -192,6 +216,13 @@ def _cut_copy(model: nn.Module, graph: ChannelGraph, kept: AllKept, stays: np.nd
 
 def _with_heads(run: LabelledRun, heads: frozenset[int]) -> LabelledRun:
     return _tied(run, [link for place, link in enumerate(head_links(run.evidence)) if place in heads] if heads else [])
+
+
+def _without_attributes(run: LabelledRun, names: frozenset[str]) -> LabelledRun:
+    if not names:
+        return run
+    left = {path: {k: v for k, v in own.items() if k not in names} for path, own in run.attributes().items()}
+    return replace(run, attributes=lambda: left)
 
 
 def _tied(run: LabelledRun, links: Sequence[Link]) -> LabelledRun:

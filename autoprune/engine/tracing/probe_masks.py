@@ -1,4 +1,4 @@
-"""Which units a probe cuts: ends and random shares of all groups, different numbers from different groups."""
+"""Which units a probe cuts: ends and random shares of groups, different numbers of them, or all to one width."""
 
 from __future__ import annotations
 
@@ -56,6 +56,18 @@ def _full_widths(graph: ChannelGraph, group: Group) -> list[int]:
         return [group.size]
     per_unit = graph.widths.per_unit[:, graph.column[group.id]]
     return np.unique(per_unit[per_unit > 0] * group.size).astype(int).tolist()
+
+
+def even_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
+    """Which units stay where all widths become that of the smallest group: code that compares two sees them equal.
+
+    `if x.shape[1] == y.shape[1]: y = y + x` runs without the addition until a cut makes it true.
+    """
+    widths = [max(_full_widths(graph, group)) for group in groups]
+    goal = min(widths)
+    left = [max(1, goal * group.size // width) for group, width in zip(groups, widths, strict=True)]
+    if max(widths) > goal:
+        yield mask_without(graph, (group.units[count:] for group, count in zip(groups, left, strict=True)))
 
 
 def further_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:

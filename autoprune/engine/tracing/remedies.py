@@ -21,6 +21,7 @@ from autoprune.engine.tracing.links import (
     width_links,
 )
 from autoprune.engine.tracing.probe import Probe, Verdict, owning_groups
+from autoprune.engine.tracing.size_attributes import doubtful_names
 
 #: How often attributes are linked before groups are frozen.
 _MOST_LINKS = 4
@@ -48,6 +49,15 @@ def _tried_linked(trial: Trial, links: Sequence[Link]) -> Trial:
     linked = tried(trial.probe.with_shared([*trial.probe.shared, *links]))
     trial.probe.passes = linked.probe.passes
     return linked
+
+
+def forget_attributes(trial: Trial) -> Trial:
+    """Without the attributes that are as large as a width by chance, if the model then fails elsewhere, or not."""
+    names = doubtful_names(trial.probe.dense.attributes(), trial.graph.attributes)
+    if not names:
+        return trial
+    other = tried(trial.probe.without_attributes(names), trial.reasons)
+    return trial if other.verdict.failure == trial.verdict.failure else other
 
 
 def split_by_rows(trial: Trial) -> Trial:
@@ -178,10 +188,12 @@ def _points_at(trial: Trial, labels: Ints) -> bool:
 
 #: Tried in this order while a cut fails.
 REMEDIES: tuple[Callable[[Trial], Trial], ...] = (
+    forget_attributes,
     split_by_rows,
     link_attributes,
     link_heads,
     link_widths,
+    forget_attributes,  # once more: a failure earlier in the pass may have hidden what they do
     link_slices,
     freeze_padded,
     freeze_slices,

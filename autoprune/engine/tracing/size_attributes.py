@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -60,17 +61,48 @@ def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: I
 
 
 def lengths_by_attribute(attributes: Attributes, evidence: Evidence) -> dict[tuple[str, str], list[Ints]]:
-    """(module, attribute) -> the label arrays of its length with which the module's own code works, if several."""
+    """(module, attribute) -> the label arrays of its length with which the module works, if there are several.
+
+    Of attributes whose name says that they are a width, those that layers right inside it read and put out as well:
+    `assert x.shape[1] == self.channels` before a convolution of as many channels.
+    """
+    found = _lone_lengths(evidence.lengths)
+    widths = _lone_lengths(_widths_right_inside(evidence))
+    several: dict[tuple[str, str], list[Ints]] = {}
+    for path, own in attributes.items():
+        for name, value in own.items():
+            if len(value) == 1 and _not_other(name):
+                labels = found.get((path, value[0]), {})
+                labels = labels | widths.get((path, value[0]), {}) if _says_size(name) else labels
+                if len(labels) > 1:
+                    several[path, name] = list(labels.values())
+    return several
+
+
+def _lone_lengths(lengths: Iterable[tuple[str, Parts]]) -> dict[tuple[str, int], dict[bytes, Ints]]:
+    """(module, length) -> the label arrays as long as that, each once."""
     found: dict[tuple[str, int], dict[bytes, Ints]] = {}
-    for path, parts in evidence.lengths:
+    for path, parts in lengths:
         if len(parts) == 1:
             found.setdefault((path, parts[0].size), {})[parts[0].tobytes()] = parts[0]
-    return {
-        (path, name): list(found[path, value[0]].values())
-        for path, own in attributes.items()
-        for name, value in own.items()
-        if len(value) == 1 and _not_other(name) and len(found.get((path, value[0]), ())) > 1
-    }
+    return found
+
+
+def _widths_right_inside(evidence: Evidence) -> Iterator[tuple[str, Parts]]:
+    """The widths that an operation reads and puts out, for the module that runs it and the one around that."""
+    for op in evidence.ops:
+        for labels in ([] if op.inputs is None else [op.inputs], op.out_dims):
+            yield from ((path, (part.ravel(),)) for part in labels for path in {op.name, op.name.rpartition(".")[0]})
+
+
+def doubtful_names(attributes: Attributes, found: Iterable[SizeAttribute]) -> frozenset[str]:
+    """Names that say nothing of channels and that follow them in less than half of the modules that have them.
+
+    The number of a layer in its network is a width by chance: after a cut the chunks of layer 16 are 16 wide.
+    """
+    follow = Counter(attribute.name for attribute in found if not _says_size(attribute.name))
+    held = Counter(name for own in attributes.values() for name in own)
+    return frozenset(name for name, count in follow.items() if 2 * count < held[name])
 
 
 def _says_size(name: str) -> bool:

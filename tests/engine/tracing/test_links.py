@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from cuts import lawful_graph, prunable
 from nets import image, randomised
 from torch import Tensor, nn
 
@@ -120,3 +121,24 @@ def test_parts_as_wide_as_the_stream_go_with_it_in_every_block_and_the_others_st
         "head": 5,
     }
     check_cut(net, Keep.of({"stem": [1, 2, 6, 9, 12]}))
+
+
+class Down(nn.Module):
+    """Every second pixel, checked by an attribute that counts what comes in and what goes out (diffusers)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1] == self.channels
+        return self.conv(x)
+
+
+def test_widths_that_an_assertion_counts_by_one_attribute_are_cut_together() -> None:
+    net = randomised(nn.Sequential(nn.Conv2d(3, 11, 1), Down(11), nn.Conv2d(11, 13, 1), Down(13), nn.Conv2d(13, 5, 1)))
+    graph = lawful_graph(net, image())
+
+    assert prunable(graph) == {"0": 11, "2": 13}
+    assert {"0", "1.conv"} <= set(graph.by_id["0"].layers)

@@ -1,0 +1,78 @@
+"""Code that compares two widths: a cut may make them equal by chance, so one of the two must stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.engine.tracing.trace import trace
+from autoprune.engine.tracing.width_comparisons import compares_numbers
+
+
+class _Pair(nn.Module):
+    """Two convolutions of 11 and 13 channels, added where they are as wide: they never are, until they are cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 11, 3), nn.Conv2d(11, 13, 3, padding=1)
+        self.head = nn.Conv2d(13, 5, 1)
+
+    def as_wide(self, x: Tensor, y: Tensor) -> bool:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        y = self.b(x).relu()
+        return self.head(y + x if self.as_wide(x, y) else y).mean((2, 3))
+
+
+class _ByShape(_Pair):
+    def as_wide(self, x: Tensor, y: Tensor) -> bool:
+        return x.shape[1] == y.shape[1]
+
+
+class _BySize(_Pair):
+    def as_wide(self, x: Tensor, y: Tensor) -> bool:
+        return x.size(1) == y.size(1)
+
+
+class _ByAttribute(_Pair):
+    def as_wide(self, x: Tensor, y: Tensor) -> bool:
+        return self.b.in_channels == self.b.out_channels
+
+
+def _wider(x: Tensor, y: Tensor) -> bool:
+    return x.shape[1] < y.shape[1]
+
+
+class _ByOrder(_Pair):
+    def as_wide(self, x: Tensor, y: Tensor) -> bool:
+        return not _wider(x, y)
+
+
+class _ByConstant(_Pair):
+    def as_wide(self, x: Tensor, y: Tensor) -> bool:
+        return self.b.stride == (2, 2) or x.shape[1] == 17
+
+
+@pytest.mark.parametrize("network", [_ByShape, _BySize, _ByAttribute, _ByOrder], ids=lambda kind: kind.__name__)
+def test_of_two_widths_that_the_code_compares_one_stays(network: type[_Pair]) -> None:
+    model = network().eval()
+
+    graph = trace(model, torch.zeros(1, 3, 8, 8))
+
+    assert compares_numbers(model)
+    assert {group.id for group in graph.prunable} in ({"a"}, {"b"})
+    assert any("compares" in str(group.frozen) for group in graph.groups)
+
+
+def test_a_comparison_with_a_constant_holds_nothing_up() -> None:
+    model = _ByConstant().eval()
+
+    assert not compares_numbers(model)
+    assert {group.id for group in trace(model, torch.zeros(1, 3, 8, 8)).prunable} == {"a", "b"}
+
+
+def test_torchs_own_modules_are_not_read() -> None:
+    assert not compares_numbers(nn.Sequential(nn.Conv2d(3, 7, 1), nn.MultiheadAttention(8, 2), nn.LSTM(7, 5)))
