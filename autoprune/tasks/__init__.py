@@ -13,6 +13,7 @@ from autoprune.tasks.base import Split, Task
 #: The module of each kind, whose `load` reads the mapping; loaded when it is asked for.
 KINDS = {
     "classification": "autoprune.tasks.classification",
+    "detection": "autoprune.tasks.detection.task",
     "segmentation": "autoprune.tasks.segmentation.task",
 }
 

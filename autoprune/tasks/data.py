@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from autoprune.errors import InputError, check_name, one_of
 from autoprune.tasks.base import LabelledImages, Pixels
-from autoprune.tasks.data_spec import DataSpec, Source, SplitSpec
+from autoprune.tasks.data_spec import DataSpec, PixelSpec, Source
 from autoprune.tasks.image_folder import image_folder_source
 from autoprune.tasks.sources import FILES, digits_source, named_source, source_of_function
 from autoprune.tasks.splits import check_labels, split_expressions, split_ranges
@@ -22,19 +22,22 @@ def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], 
         InputError: the mapping is wrong. DataError: the data are missing, malformed, or their splits overlap.
     """
     source = _find_source(spec, where)
-    splits = select_splits(spec, source, where)
+    splits = select_splits(spec.splits, source, pixels_of(spec, source, where), where)
     check_labels(splits, where)
     return splits, source.num_classes
 
 
-def select_splits(spec: SplitSpec, source: Source, where: str) -> dict[str, Any]:
-    """The splits `train`, `validation` and `test` of a source, as a `data:` mapping asks for them; train is augmented.
+def select_splits(expressions: Mapping[str, str], source: Source, pixels: Pixels, where: str) -> dict[str, Any]:
+    """The splits `train`, `validation` and `test` of a source.
+
+    Args:
+        expressions: by split; see `split_expressions`.
+        pixels: how they are read; only `train` is augmented.
 
     Raises:
-        InputError: the mapping is wrong, or splits overlap.
+        InputError: an expression is wrong, or splits overlap.
     """
-    ranges = split_ranges(split_expressions(spec, source, where), source, f"{where}.splits")
-    pixels = _pixel_statistics(spec, source, where)
+    ranges = split_ranges(split_expressions(expressions, source, where), source, f"{where}.splits")
     plain = replace(pixels, augment=())
     return {
         name: source.parts[part].select(low, high, pixels if name == "train" else plain)
@@ -65,7 +68,12 @@ def _find_source(spec: DataSpec, where: str) -> Source:
     return _SOURCES[check_name(spec.name, _SOURCES, kind="data set", where=f"{where}.name")](spec, where)
 
 
-def _pixel_statistics(spec: SplitSpec, source: Source, where: str) -> Pixels:
+def pixels_of(spec: PixelSpec, source: Source, where: str) -> Pixels:
+    """How images become inputs: as the `data:` mapping says, else as the source does.
+
+    Raises:
+        InputError: mean and std do not fit the images.
+    """
     if bool(spec.mean) != bool(spec.std):
         raise InputError("give both `mean` and `std`, or neither", where=where)
     mean, std = spec.mean or source.mean, spec.std or source.std

@@ -43,10 +43,9 @@ class DataSpec:
     download: bool = False
 
 
-class SplitSpec(Protocol):
-    """What the `data:` mappings of all kinds of tasks say of splits and pixels; see `DataSpec`."""
+class PixelSpec(Protocol):
+    """What the `data:` mappings of several kinds of tasks say of pixels; see `DataSpec`."""
 
-    splits: Mapping[str, str]
     augment: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 
 from autoprune.errors import DataError, InputError, check_name
 from autoprune.tasks.base import LabelledImages
-from autoprune.tasks.data_spec import Source, SplitSpec
+from autoprune.tasks.data_spec import Source
 
 _EXPRESSION = re.compile(r"(\w+)(?:\[(-?\d*):(-?\d*)\])?")
 
 Range = tuple[str, int, int]
 
 
-def split_expressions(spec: SplitSpec, source: Source, where: str) -> dict[str, str]:
+def split_expressions(splits: Mapping[str, str], source: Source, where: str) -> dict[str, str]:
     """All three expressions; without `validation`: the part of that name, else the last tenth of the training split."""
-    for name in spec.splits:
+    for name in splits:
         check_name(name, ("train", "validation", "test"), kind="split", where=f"{where}.splits")
-    given = {"train": "train", "test": "test", **spec.splits}
+    given = {"train": "train", "test": "test", **splits}
     if "validation" in given:
         return given
     own = next((part for part in ("validation", "val") if part in source.parts), None)

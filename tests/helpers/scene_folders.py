@@ -56,3 +56,26 @@ def write_coco(root: Path, part: str, count: int, size: int = 32) -> Scenes:
             data["annotations"].append(entry | {"bbox": [left, top, right - left, bottom - top]})
     (root / "annotations" / f"instances_{part}.json").write_text(json.dumps(data))
     return scenes
+
+
+def write_voc_boxes(root: Path, parts: dict[str, list[str]], objects: dict[str, list[str]]) -> None:
+    """VOC's layout with images of 7 x 11 pixels; `objects`: of each image, as `class left top right bottom [hard]`."""
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / name).mkdir(parents=True)
+    for part, listed in parts.items():
+        (root / "ImageSets" / "Main" / f"{part}.txt").write_text("".join(f"{name}\n" for name in listed))
+    for name, found in objects.items():
+        Image.fromarray(np.full((7, 11, 3), 77, dtype=np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
+        size = "<size><width>11</width><height>7</height></size>"
+        (root / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation>{size}{''.join(map(_voc_object, found))}</annotation>"
+        )
+
+
+def _voc_object(text: str) -> str:
+    kind, *corners = text.replace(" hard", "").split()
+    box = "".join(
+        f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
+    hard = int(text.endswith(" hard"))
+    return f"<object><name>{kind}</name><difficult>{hard}</difficult><bndbox>{box}</bndbox></object>"

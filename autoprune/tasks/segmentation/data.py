@@ -14,7 +14,7 @@ from autoprune.errors import DataError, InputError
 from autoprune.schema import choices, within
 from autoprune.tasks import digit_scenes
 from autoprune.tasks.base import Pixels, Split
-from autoprune.tasks.data import select_splits
+from autoprune.tasks.data import pixels_of, select_splits
 from autoprune.tasks.data_spec import Part, Source
 from autoprune.tasks.digit_scenes import Scenes, make_scenes
 from autoprune.tasks.image_folder import IMAGENET_MEAN, IMAGENET_STD, folder_of
@@ -70,7 +70,7 @@ def load_splits(spec: MaskDataSpec, where: str) -> tuple[dict[str, Split], tuple
     """
     _check_keys(spec, where)
     source, classes = _SOURCES[spec.name](spec, where)
-    splits = select_splits(spec, source, where)
+    splits = select_splits(spec.splits, source, pixels_of(spec, source, where), where)
     _check_disjoint(splits, f"{where}.splits")
     return splits, classes
 

@@ -1,0 +1,1 @@
+"""Object detection: data, networks and mean average precision."""
