@@ -133,14 +133,16 @@ def link_heads(trial: Trial) -> Trial:
     if not links or (verdict.suspects.size and not np.isin(verdict.suspects, np.concatenate(owned)).any()):
         return trial
     linked = probe.with_heads(range(len(links)))
-    joint = build_graph(linked.dense, {})
-    units = dense_units(joint, linked.dense)
+    whole = tried(linked)
+    if not whole.verdict.failure:
+        return whole
+    joint, units = whole.graph, dense_units(whole.graph, linked.dense)
     owners = owning_groups(joint, np.concatenate([units[link.ravel()] for link in links]))
     if linked.failure(joint, owners):
         fit = {group.id for group in owners if not linked.failure(joint, [group])}
         own = [{group.id for group in owning_groups(joint, units[link.ravel()])} for link in links]
-        linked = linked.with_heads(place for place, ids in enumerate(own) if ids and ids <= fit)
-    return tried(linked)
+        whole = tried(linked.with_heads(place for place, ids in enumerate(own) if ids and ids <= fit))
+    return whole
 
 
 def link_slices(trial: Trial) -> Trial:
