@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FeaturePyramidNetwork
 
 from autoprune.errors import ModelError
@@ -30,7 +31,7 @@ class PyramidBackbone(nn.Module):
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         pairs = pairwise((widths[0], *widths))
         self.stages = nn.ModuleList(BasicBlock(c_in, c_out, 2, option="B") for c_in, c_out in pairs)
-        self.pyramid = FeaturePyramidNetwork(list(widths), pyramid)
+        self.pyramid = FeaturePyramidNetwork(list(widths), pyramid, norm_layer=nn.BatchNorm2d)
         self.out_channels = pyramid  # where torchvision's heads look for it
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -47,9 +48,10 @@ def small_retinanet(
     shape: Sequence[int],
     classes: int,
     *,
-    widths: Sequence[int] = (24, 48, 96),
-    pyramid: int = 48,
-    anchors: Sequence[float] = (14.0, 18.0, 28.0),
+    widths: Sequence[int] = (32, 64, 128),
+    pyramid: int = 32,
+    depth: int = 2,
+    anchors: Sequence[float] = (12.0, 18.0, 26.0),
     ratios: Sequence[float] = (1.0, 1.5, 2.5),
     score_thresh: float = 0.05,
     nms_thresh: float = 0.5,
@@ -60,6 +62,7 @@ def small_retinanet(
     Args:
         classes: the background counts as one.
         widths, pyramid: see `PyramidBackbone`.
+        depth: 3x3 convolutions of each head before its last, 0 to 4; torchvision's has 4.
         anchors: side of the square anchors of each stage's map, in pixels.
         ratios: height to width of the anchors at each place.
         score_thresh, nms_thresh, detections_per_img: of torchvision's RetinaNet.
@@ -70,10 +73,12 @@ def small_retinanet(
     if not widths or len(anchors) != len(widths):
         found = f"{len(anchors)} anchors for {len(widths)} stages"
         raise ModelError(found, where="small_retinanet", allowed="one per stage, and at least one stage")
+    generator = AnchorGenerator(tuple((side,) for side in anchors), (tuple(ratios),) * len(anchors))
     return RetinaNet(
         PyramidBackbone(shape[0], widths, pyramid),
         classes,
-        anchor_generator=AnchorGenerator(tuple((side,) for side in anchors), (tuple(ratios),) * len(anchors)),
+        anchor_generator=generator,
+        head=_shallow_head(pyramid, generator.num_anchors_per_location()[0], classes, depth),
         image_mean=[0.5] * shape[0],
         image_std=[0.25] * shape[0],
         min_size=min(shape[1:]),
@@ -82,3 +87,13 @@ def small_retinanet(
         nms_thresh=nms_thresh,
         detections_per_img=detections_per_img,
     )
+
+
+def _shallow_head(pyramid: int, anchors: int, classes: int, depth: int) -> RetinaNetHead:
+    """torchvision's head without its last convolutions but the one that gives the outputs."""
+    if not 0 <= depth <= 4:
+        raise ModelError(f"a head of depth {depth}", where="small_retinanet", allowed="0 to 4")
+    head = RetinaNetHead(pyramid, anchors, classes)
+    for part in (head.classification_head, head.regression_head):
+        part.conv = part.conv[:depth]
+    return head

@@ -24,8 +24,8 @@ def test_networks_that_find_no_boxes_or_need_more_are_unknown(name: str) -> None
 
 
 def test_a_constructor_that_refuses_is_quoted() -> None:
-    with pytest.raises(ModelError, match=r"small_retinanet cannot be built: .*depth"):
-        build_network("small_retinanet", (1, 64, 64), 7, {"depth": 3}, "model.name")
+    with pytest.raises(ModelError, match=r"small_retinanet cannot be built: .*height"):
+        build_network("small_retinanet", (1, 64, 64), 7, {"height": 3}, "model.name")
 
 
 def test_arguments_that_torchvision_would_drop_in_silence_are_refused() -> None:

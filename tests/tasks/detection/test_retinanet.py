@@ -57,3 +57,11 @@ def test_groups_reach_across_pyramid_and_heads_and_a_cut_model_runs() -> None:
 def test_anchors_belong_to_stages() -> None:
     with pytest.raises(ModelError, match="2 anchors for 3 stages"):
         small_retinanet((1, 32, 32), 4, **{**SMALL, "widths": (7, 11, 13)})
+
+
+def test_heads_are_as_deep_as_asked() -> None:
+    net = small_retinanet((1, 32, 32), 4, **SMALL, depth=1)
+
+    assert len(net.head.classification_head.conv) == len(net.head.regression_head.conv) == 1
+    with pytest.raises(ModelError, match="a head of depth 5; allowed: 0 to 4"):
+        small_retinanet((1, 32, 32), 4, **SMALL, depth=5)
