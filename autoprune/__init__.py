@@ -28,11 +28,15 @@ if TYPE_CHECKING:
     from autoprune.recipe import Target as Target
     from autoprune.recipe import Training as Training
     from autoprune.search import finish as finish
+    from autoprune.search import replay as replay
     from autoprune.search import resume as resume
     from autoprune.search import search as search
     from autoprune.study.folder import load_study as load_study
     from autoprune.study.outcome import Outcome as Outcome
     from autoprune.tasks import load_task as load_task
+    from autoprune.tasks.own.task import LoaderTask
+
+    Task = LoaderTask
     from autoprune.trial.run import run_trial as run_trial
 
 __version__ = "0.1.0"
@@ -55,19 +59,24 @@ _HOME = {
     "Outcome": "study.outcome",
     "load_study": "study.folder",
     "finish": "search",
+    "replay": "search",
     "resume": "search",
     "search": "search",
     "prune": "engine.surgery.prune",
     "load_task": "tasks",
     "trace": "engine.tracing.trace",
     "run_trial": "trial.run",
+    "Task": "tasks.own.task",
 }
+
+#: Names that are another one at home: `tasks.Task` is what every task is, `autoprune.Task` one of the user's own.
+_NAME_AT_HOME = {"Task": "LoaderTask"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'autoprune' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"autoprune.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"autoprune.{_HOME[name]}"), _NAME_AT_HOME.get(name, name))
 
 
 def __dir__() -> list[str]:

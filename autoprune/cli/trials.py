@@ -10,17 +10,18 @@ from typing import Any
 from autoprune.cli.common import find_outcome, member_facts, model_by_name
 from autoprune.cli.view import print_json, show
 from autoprune.errors import DataError, InputError, StudyError
-from autoprune.schema import read
-from autoprune.study.constraints import Constraints, Latency
-from autoprune.study.folder import Study, load_study
+from autoprune.study.folder import load_study
 from autoprune.study.outcome import Outcome
 
 
 def replay(args: Namespace) -> None:
     """Run one recorded trial again; `StudyError` if it gives something else."""
+    from autoprune.search.recorded_trial import run_again
+    from autoprune.tasks import load_task
+
     study = load_study(args.folder)
     before = find_outcome(study, args.trial)
-    after = _run_again(study, before)
+    after = run_again(study, before, load_task(study.config["task"]))
     rows = _comparison_rows(before, after, args.tolerance)
     if args.json:
         notes = {"recorded": dict(before.notes), "again": dict(after.notes)}
@@ -44,31 +45,6 @@ def prune(args: Namespace) -> None:
     if args.to is not None:
         facts["folder"] = str(args.to)
     _print_facts(facts, as_json=args.json)
-
-
-def _run_again(study: Study, before: Outcome) -> Outcome:
-    from autoprune.study.lineages import lineage, recipes_by_number
-    from autoprune.tasks import load_task
-    from autoprune.trial.lineage import run_lineage
-    from autoprune.trial.shared import SharedState
-
-    ancestors = [recipe for _, recipe in lineage(before.recipe, recipes_by_number(study.proposals))]
-    shared = SharedState.of(load_task(study.config["task"]), _recorded_runtime(study))
-    # A trial that completed has kept all constraints; times differ a little, and are not to end it now.
-    where = f"{study.folder.config}: constraints"
-    limits = read(Constraints, study.config.get("constraints", {}), where) if before.infeasible else None
-    latency = Latency(**study.config.get("latency", {})) if before.latency_ms is not None else None
-    options = {"id": before.id, "control": before.control}
-    return run_lineage(ancestors, before.recipe, shared, constraints=limits, latency=latency, **options).outcome
-
-
-def _recorded_runtime(study: Study) -> Any:
-    """How the study's trials computed, so that they are repeated with the same precision and threads."""
-    from autoprune.training.runtime import Runtime, pick_device
-
-    runtime = read(Runtime, study.config.get("runtime"), f"{study.folder.config}: runtime")
-    pick_device(runtime.device)
-    return runtime
 
 
 def _comparison_rows(before: Outcome, after: Outcome, tolerance: float) -> list[dict[str, Any]]:

@@ -1,23 +1,28 @@
-"""Search: which recipes to run and where. `search` starts a study, `resume` goes on, `finish` tests its front."""
+"""Search: which recipes to run and where. `search` starts a study, `resume` goes on, `finish` tests its front,
+`replay` runs one trial again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from autoprune.errors import InputError
 from autoprune.search.options import BudgetOptions, FinalistsOptions
 from autoprune.search.placement import Placement
-from autoprune.study.folder import Study, StudyFolder
+from autoprune.study.folder import Study, StudyFolder, load_study
+from autoprune.study.outcome import Outcome
 
 if TYPE_CHECKING:
     from autoprune.search.running.study_progress import View
+    from autoprune.tasks import Task
 
 # Workers import this package too, so what only the driver needs, such as Optuna (0.2 s), is imported by the functions.
 
 
 def search(
-    space: str | Path,
+    space: str | Path | Mapping[str, Any],
     *,
     out: str | Path,
     trials: int | None = None,
@@ -31,11 +36,12 @@ def search(
     view: View | None = None,
     sampler: str | None = None,
     warm_start: str | Path | None = None,
+    task: Task | None = None,
 ) -> Study:
     """Search a space until the budget is used up.
 
     Args:
-        space: a ready space or a space file.
+        space: a ready space, a space file, or what such a file holds.
         out: study folder, new or empty.
         trials: how many recipes, controls included.
         minutes: how long.
@@ -49,6 +55,8 @@ def search(
         view: is shown the progress.
         sampler: name of the sampler that proposes recipes (see `study.config.Sampler`), in place of the space file's.
         warm_start: folder of an earlier study, whose front is tried first, as far as this space can express it.
+        task: in place of the space's; its objects go to the workers, and nothing of it into the folder. Whoever goes on
+            with the study has to give it again.
 
     Returns:
         The study as the folder holds it.
@@ -69,6 +77,7 @@ def search(
         sampler=sampler,
         warm_start=warm_start,
         view=view,
+        task=task,
     )
 
 
@@ -83,6 +92,7 @@ def resume(
     address: str | None = None,
     in_process: bool = False,
     view: View | None = None,
+    task: Task | None = None,
 ) -> Study:
     """Go on with a study that was cut short, or that has ended: trials without an outcome run again, then new ones.
 
@@ -93,6 +103,7 @@ def resume(
         gpu_hours, images: of the whole study. If none of the four is given, what is left of the study's budget.
         until: as for `search`.
         address, in_process, view: as for `search`.
+        task: of a study that was begun with one.
 
     Returns:
         The study as the folder holds it then.
@@ -105,7 +116,7 @@ def resume(
 
     budget = BudgetOptions(trials=trials, minutes=minutes, gpu_hours=gpu_hours, images=images, until=until)
     placement = Placement(address=address, in_process=in_process)
-    return resume_study(StudyFolder(Path(folder)), budget=budget, placement=placement, view=view)
+    return resume_study(StudyFolder(Path(folder)), budget=budget, placement=placement, view=view, task=task)
 
 
 def finish(
@@ -117,6 +128,7 @@ def finish(
     address: str | None = None,
     in_process: bool = False,
     view: View | None = None,
+    task: Task | None = None,
 ) -> Study:
     """Train members of a study's front again, at full length and with several seeds, and read the test split.
 
@@ -129,6 +141,7 @@ def finish(
         images: training images of each.
         most: members, spread along the front.
         address, in_process, view: as for `search`.
+        task: of a study that was begun with one.
 
     Returns:
         The study as the folder holds it then, with `finalists`.
@@ -143,7 +156,31 @@ def finish(
 
     wanted = FinalistsOptions(seeds=seeds, images=images, most=most)
     placement = Placement(address=address, in_process=in_process)
-    return finish_study(StudyFolder(Path(folder)), wanted=wanted, placement=placement, view=view)
+    return finish_study(StudyFolder(Path(folder)), wanted=wanted, placement=placement, view=view, task=task)
 
 
-__all__ = ["finish", "resume", "search"]
+def replay(folder: str | Path, trial: int, *, task: Task | None = None) -> Outcome:
+    """Run one recorded trial of a study again, in this process.
+
+    Args:
+        folder: of the study.
+        trial: its number.
+        task: of a study that was begun with one.
+
+    Returns:
+        What it gives now; the study stays as it is.
+
+    Raises:
+        InputError: the folder holds no study, or there is no such ended trial.
+    """
+    from autoprune.search.recorded_trial import run_again
+    from autoprune.tasks import load_task
+
+    study = load_study(folder)
+    before = next((outcome for outcome in study.outcomes if outcome.id == trial), None)
+    if before is None:
+        raise InputError(f"there is no ended trial {trial}", where=str(study.folder.path))
+    return run_again(study, before, load_task(study.config["task"]) if task is None else task)
+
+
+__all__ = ["finish", "replay", "resume", "search"]

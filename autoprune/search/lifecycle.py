@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from autoprune import methods
+from autoprune.errors import InputError
 from autoprune.search.options import BudgetOptions, FinalistsOptions
 from autoprune.search.overrides import warm_started, with_budget, with_finalists, with_sampler
 from autoprune.search.placement import Placement
@@ -24,10 +26,11 @@ from autoprune.study.config import Budget
 from autoprune.study.finalists import MissingTraining, to_train
 from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.space_file import load_space
+from autoprune.tasks import Task
 
 
 def start_study(
-    space: str | Path,
+    space: str | Path | Mapping[str, Any],
     folder: StudyFolder,
     *,
     budget: BudgetOptions,
@@ -36,14 +39,16 @@ def start_study(
     sampler: str | None = None,
     warm_start: str | Path | None = None,
     view: View | None = None,
+    task: Task | None = None,
 ) -> Study:
     """Search a space in a new folder until the budget is used up; see `autoprune.search.search`."""
     check_new_folder(folder.path)
-    config = load_space(space, overrides=overrides, check_method=methods.build, find_method=methods.find)
+    spec = None if task is None else task.spec
+    config = load_space(space, overrides=overrides, task=spec, check_method=methods.build, find_method=methods.find)
     config = with_sampler(with_budget(config, budget), sampler)
     earlier = None if warm_start is None else load_study(warm_start)
     with placement.executor(config.resources) as executor:
-        prepared = warm_started(prepare(config, folder, placement), earlier)
+        prepared = warm_started(prepare(config, folder, placement, task), earlier)
         executor.wait_until_ready()
         create_folder(folder, prepared)
         with lock(folder):
@@ -52,7 +57,12 @@ def start_study(
 
 
 def resume_study(
-    folder: StudyFolder, *, budget: BudgetOptions, placement: Placement, view: View | None = None
+    folder: StudyFolder,
+    *,
+    budget: BudgetOptions,
+    placement: Placement,
+    view: View | None = None,
+    task: Task | None = None,
 ) -> Study:
     """Go on with a study; see `autoprune.search.resume`."""
     load_study(folder.path)
@@ -61,7 +71,7 @@ def resume_study(
         study = load_study(folder.path)
         config = with_budget(stored_config(study), budget)
         executor = stack.enter_context(placement.executor(config.resources))
-        prepared = prepare(config, folder, placement)
+        prepared = prepare(config, folder, placement, task)
         check_same_model(study, prepared)
         start = 0.0 if budget.minutes is None else last_time(study)
         _search_and_retrain(executor, prepared, folder, study=study, start=start, view=view)
@@ -69,7 +79,12 @@ def resume_study(
 
 
 def finish_study(
-    folder: StudyFolder, *, wanted: FinalistsOptions, placement: Placement, view: View | None = None
+    folder: StudyFolder,
+    *,
+    wanted: FinalistsOptions,
+    placement: Placement,
+    view: View | None = None,
+    task: Task | None = None,
 ) -> Study:
     """Retrain what is missing of a study's finalists; see `autoprune.search.finish`."""
     load_study(folder.path)
@@ -80,7 +95,9 @@ def finish_study(
         entries = to_train(study, config.finalists)
         if entries:
             executor = stack.enter_context(placement.executor(config.resources))
-            prepared = prepare(config, folder, placement)
+            prepared = prepare(config, folder, placement, task)
+            if prepared.shared.task.test is None:
+                raise InputError("the task has no test split", where="finish", allowed="a task with `test`")
             check_same_model(study, prepared)
             _retrain_front(executor, prepared, study, entries, clock=continued_clock(study), limits=Limits(), view=view)
     return load_study(folder.path)

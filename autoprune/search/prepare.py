@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -20,6 +22,7 @@ from autoprune.study.folder import StudyFolder
 from autoprune.study.outcome import DENSE
 from autoprune.study.space import Space
 from autoprune.tasks import Task, load_task
+from autoprune.tasks.checks import check_task
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.trial.cache import FolderStore
 from autoprune.trial.shared import SharedState
@@ -41,22 +44,24 @@ class Prepared:
     open_evaluator: OpenTask | OpenLoaded
 
 
-def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement) -> Prepared:
+def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement, given: Task | None = None) -> Prepared:
     """Load the task, trace the model, and see that the space's lowest target and the constraints can be met.
 
     Args:
         config: of the study.
         folder: of the study, which need not be there yet.
         placement: where the trials will run.
+        given: the task, if it was given in Python; None = the one that the configuration describes.
 
     Raises:
-        InputError: data, checkpoint, model, target, constraints or the sampler's first recipes are wrong.
+        InputError: data, checkpoint, model, loss, metric, target, constraints or the sampler's first recipes are wrong.
         StudyError: nothing of the model can be pruned.
     """
     recipe = config.space.corners()[0]
     if config.cascade.keep < 1:
         pausing_shares(config.space)
-    task = load_task(config.task)
+    task = load_task(config.task) if given is None else _same_task(given, config)
+    check_asked(task, config)
     runtime = _measure_runtime(task, recipe, config.resources)
     shared = SharedState.of(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)
     check_prunable(shared.graph)
@@ -64,7 +69,10 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement) -> P
     check_targets(space, shared)
     check_constraints(config.constraints, space, shared)
     first_recipes.check_first(space, config.sampler)
-    opener = _open_here(config, shared) if placement.in_process else _open_in_workers(config, runtime, recipe)
+    described = to_plain(config.task) if given is None else task
+    opener = (
+        _open_here(config, shared) if placement.in_process else _open_in_workers(described, config, runtime, recipe)
+    )
     return Prepared(config, space, shared, opener)
 
 
@@ -73,11 +81,11 @@ def _open_here(config: StudyConfig, shared: SharedState) -> OpenLoaded:
     return OpenLoaded(shared=shared, cpus=cpus, constraints=config.constraints, latency=config.timed)
 
 
-def _open_in_workers(config: StudyConfig, runtime: Runtime, recipe: Recipe) -> OpenTask:
+def _open_in_workers(task: Mapping[str, Any] | Task, config: StudyConfig, runtime: Runtime, recipe: Recipe) -> OpenTask:
     """Workers train as was measured here, unless trials have a GPU and this machine has none."""
     measured_here = runtime.device != "cpu" or not config.resources.gpus_per_trial
     return OpenTask(
-        task=to_plain(config.task),
+        task=task,
         runtime=runtime if measured_here else None,
         cpus=config.resources.cpus_per_trial,
         batch_size=recipe.training.batch_size,
@@ -91,6 +99,23 @@ def _measure_runtime(task: Task, recipe: Recipe, resources: Resources) -> Runtim
     """How trials compute fastest, measured here."""
     device = "cuda" if resources.gpus_per_trial and torch.cuda.is_available() else "cpu"
     return choose_runtime(task.model(), task, recipe.training.batch_size, device, resources.cpus_per_trial)
+
+
+def _same_task(given: Task, config: StudyConfig) -> Task:
+    """The task, if the study's configuration describes it."""
+    if to_plain(given.spec) != to_plain(config.task):
+        what = f"the study was begun with another task: {dict(config.task)!r}"
+        raise InputError(what, where="task", allowed="the same loss and metric")
+    return given
+
+
+def check_asked(task: Task, config: StudyConfig) -> None:
+    """Try the task on a few images, with what the space's recipes ask of its loss; see `check_task`."""
+    asked = [recipe.training for recipe in config.space.corners()]
+    most = {name: max(getattr(training, name) for training in asked) for name in ("distill", "label_smoothing")}
+    check_task(task, task.model(), replace(asked[0], **most))
+    if config.finalists.share is not None and task.test is None:
+        raise InputError("finalists are read on a test split", where="finalists", allowed="a task with `test`")
 
 
 def check_targets(space: Space, shared: SharedState) -> None:

@@ -44,24 +44,26 @@ def names() -> list[str]:
 
 
 def load_space(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Mapping[str, Any],
     *,
     overrides: Sequence[str] = (),
+    task: Mapping[str, Any] | None = None,
     check_method: CheckMethod | None = None,
     find_method: FindMethod | None = None,
 ) -> StudyConfig:
     """Read a space file, what it extends, and the overrides.
 
     Args:
-        name_or_path: a ready space or a file.
+        name_or_path: a ready space, a file, or what a file holds.
         overrides: `space.target.flops=0.5`: a dotted path and a value in YAML.
+        task: in place of the file's own.
         check_method, find_method: see `Space.read`.
 
     Raises:
         InputError: naming the file, the path inside it and what is allowed.
     """
     where, data = _load_merged(name_or_path, Path(), ())
-    data = {**{section: {} for section in _optional_sections()}, **data}
+    data = {**{section: {} for section in _optional_sections()}, **data} | ({} if task is None else {"task": task})
     for override in overrides:
         _apply_override(data, override)
     where = f"{where} with --set {' '.join(overrides)}" if overrides else where
@@ -73,8 +75,12 @@ def _optional_sections() -> list[str]:
     return [f.name for f in dataclasses.fields(StudyConfig) if f.default_factory is not dataclasses.MISSING]
 
 
-def _load_merged(name_or_path: str | Path, base: Path, chain: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+def _load_merged(
+    name_or_path: str | Path | Mapping[str, Any], base: Path, chain: tuple[str, ...]
+) -> tuple[str, dict[str, Any]]:
     """The file's label and its data merged over what it extends; `chain` are the files that led here."""
+    if isinstance(name_or_path, Mapping):
+        return _merge_extended("space", name_or_path, base, chain)
     where, text, folder = _find_text(str(name_or_path), base, chain[-1] if chain else "")
     if where in chain:
         raise InputError(f"extends itself: {' -> '.join((*chain, where))}", where=where)
@@ -82,6 +88,12 @@ def _load_merged(name_or_path: str | Path, base: Path, chain: tuple[str, ...]) -
     if not isinstance(parsed, Mapping):
         keys = ", ".join(("extends", *StudyConfig.__dataclass_fields__))
         raise InputError("this is no space file", where=where, allowed=f"a mapping with the keys {keys}")
+    return _merge_extended(where, parsed, folder, chain)
+
+
+def _merge_extended(
+    where: str, parsed: Mapping[str, Any], folder: Path, chain: tuple[str, ...]
+) -> tuple[str, dict[str, Any]]:
     data = dict(expect_mapping(parsed, where))
     if "extends" not in data:
         return where, data

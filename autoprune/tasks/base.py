@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from autoprune.errors import ModelError
 from autoprune.recipe import Training
 from autoprune.study.metric import MetricSpec
-from autoprune.training.protocols import Batch, Forward, Loss, Metric
+from autoprune.training.protocols import Batch, Forward, Loss, Metric, WholeMetric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,18 +93,19 @@ class Task(ABC):
     """A problem to prune for.
 
     Fields:
-        spec: the `task:` mapping it was read from.
-        train, validation, test: disjoint splits. Selection looks at `validation`; `test` is read once, at the very end.
+        spec: the `task:` mapping it was read from; `load_task` sets it.
+        train, validation, test: disjoint splits. Selection looks at `validation`; `test` is read once, at the very end,
+            and may be missing where no finalists are trained.
         images_per_pass: most images of a forward pass where their number does not change what comes out: when a model
             is measured, scored or recalibrated. How many fit into memory.
         loss_while_training: whether `loss` needs the model in training mode, as of networks that return their losses
             there and nowhere else; methods then ask for it with batch norms and dropout in eval mode.
     """
 
-    spec: Mapping[str, Any]
+    spec: Mapping[str, Any] = field(default_factory=dict)
     train: Split
     validation: Split
-    test: Split
+    test: Split | None
     images_per_pass: int = 1000
     loss_while_training: bool = False
 
@@ -146,7 +147,7 @@ class Task(ABC):
         """What the number that `metric` gives means: name, direction, range and unit."""
 
     @abstractmethod
-    def metric(self) -> Metric:
+    def metric(self) -> Metric | WholeMetric:
         """What a model is judged by, having counted nothing yet; its value is as `metric_spec` says."""
 
     @abstractmethod

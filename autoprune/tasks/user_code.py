@@ -18,10 +18,22 @@ def data_folder() -> Path:
 
 
 def load_function(reference: str, where: str) -> Callable[..., Any]:
-    """The function that `module:function` names; the current folder counts as a place for modules.
+    """The function that `module:function` names; see `load_object`.
 
     Raises:
-        InputError: no such module or function, or the module fails when it is imported.
+        InputError: as `load_object`, or it is no function.
+    """
+    function: Callable[..., Any] = load_object(reference, where)
+    if not callable(function):
+        raise InputError(f"{reference!r} is not a function", where=where)
+    return function
+
+
+def load_object(reference: str, where: str) -> Any:
+    """What `module:name` names; the current folder counts as a place for modules.
+
+    Raises:
+        InputError: no such module or name, or the module fails when it is imported.
     """
     module, _, name = reference.partition(":")
     if not module or not name:
@@ -30,9 +42,6 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        function = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except Exception as error:  # importing a user's module may raise anything
         raise InputError(f"{reference!r} cannot be imported: {error}", where=where) from error
-    if not callable(function):
-        raise InputError(f"{reference!r} is not a function", where=where)
-    return function

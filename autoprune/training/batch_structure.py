@@ -1,4 +1,4 @@
-"""Batches and inputs of any structure: how many images they hold, how they grow, how they move.
+"""Batches and inputs of any structure: how many images they hold, how they grow, how they move, what they are.
 
 In them a tuple or a mapping is structure, such as images beside labels; a list has one entry per image, such as images
 of different sizes; a tensor outside of lists has one row per image.
@@ -41,6 +41,17 @@ def repeated(inputs: Any, images: int) -> Any:
 def moved(batch: Any, device: str) -> Any:
     """The same with its tensors on `device`; all else is as it was."""
     return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+def describe_structure(batch: Any) -> str:
+    """What a batch is made of, without sizes: `(float32 4-d, int64 1-d)`."""
+    if isinstance(batch, Tensor):
+        return f"{str(batch.dtype).removeprefix('torch.')} {batch.dim()}-d"
+    if isinstance(batch, Mapping):
+        return "{" + ", ".join(f"{name}: {describe_structure(item)}" for name, item in batch.items()) + "}"
+    if isinstance(batch, tuple):
+        return f"({', '.join(map(describe_structure, batch))})"
+    return "a list" if isinstance(batch, list) else type(batch).__name__
 
 
 def _count_images(batch: Any) -> int | None:

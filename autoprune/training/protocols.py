@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from autoprune.recipe import Training
+from autoprune.study.metric import MetricSpec
 
 #: What a split yields: tensors in any structure. Only its task knows what is in it.
 Batch = Any
@@ -48,6 +49,14 @@ class Metric(Protocol):
         """The metric over all images counted; the device is waited for here."""
 
 
+@runtime_checkable
+class WholeMetric(Protocol):
+    """A metric that runs the model itself, over all batches of a split, in place of `update` and `value`."""
+
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+        """The metric of a model in eval mode; the batches can be gone through more than once and have a length."""
+
+
 class TrainingTask(Protocol):
     """A task as training sees it; `tasks.Task` is one."""
 
@@ -72,7 +81,11 @@ class TrainingTask(Protocol):
     def distillation(self, outputs: Any, taught: Any, temperature: float) -> Tensor:
         """How far outputs are from a teacher's for the same batch, mean over the batch."""
 
-    def metric(self) -> Metric:
+    @property
+    def metric_spec(self) -> MetricSpec:
+        """What the metric's number means."""
+
+    def metric(self) -> Metric | WholeMetric:
         """A new metric that has counted nothing."""
 
 

@@ -102,7 +102,7 @@ def run(
         model = _run_stages(recipe, shared, progress, hear_rung, folder, parent, constraints or Constraints(), latency)
         if final and not progress.stopped:
             with progress.stage("test"):  # nothing is decided any more
-                progress.tested = evaluate(model, shared.task.test, shared.task, shared.exact)
+                progress.tested = shared.test_value(model)
         folder.save_progress(progress.record(started))  # once more: the stage that a rung ended is timed only now
     except stages.ConstraintError as broken:
         progress.broken = f"{BROKEN}{broken}"

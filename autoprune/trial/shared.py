@@ -19,7 +19,7 @@ from autoprune.engine.cost import Cost, cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.tracing.trace import trace
-from autoprune.errors import TargetError
+from autoprune.errors import InputError, TargetError
 from autoprune.methods import Context, Method, Scores
 from autoprune.recipe import Allocation, Target, stable_hash
 from autoprune.tasks import Task
@@ -140,6 +140,12 @@ class SharedState:
     def dense_accuracy(self) -> float:
         """The task's metric of the dense model as it was handed in, on the validation split."""
         return evaluate(copy.deepcopy(self.model), self.task.validation, self.task, self.exact)
+
+    def test_value(self, model: nn.Module) -> float:
+        """The task's metric of a model on the test split; raises `InputError` if the task has none."""
+        if self.task.test is None:
+            raise InputError("the task has no test split", where="task", allowed="a task with `test`")
+        return evaluate(model, self.task.test, self.task, self.exact)
 
     def check_reachable(self, target: Target, allocation: Allocation | None = None) -> None:
         """Raise `TargetError` if no method could meet the target under this allocation."""

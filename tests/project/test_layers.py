@@ -25,7 +25,7 @@ ORDER = (
     "engine/tracing study",
     "training analysis/report",
     "methods/base tasks",
-    "methods tasks/detection tasks/segmentation",
+    "methods tasks/detection tasks/own tasks/segmentation",
     "trial",
     "export search/proposing",
     "search/running",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autoprune.errors import DataError
-from autoprune.training.batch_structure import images_in, moved, repeated
+from autoprune.training.batch_structure import describe_structure, images_in, moved, repeated
 
 IMAGES = torch.zeros(7, 3, 5, 5)
 #: Three images of different sizes, as detectors take them.
@@ -50,3 +50,9 @@ def test_only_tensors_move():
     assert ["meta"] * 3 == [image.device.type for image in batch[0]]
     assert "meta" == batch[1][0]["boxes"].device.type
     assert "a" == batch[1][0]["name"]
+
+
+def test_structures_in_words():
+    batch = {"x": torch.zeros(2, 3), "y": ([torch.zeros(1)], "a")}
+
+    assert "{x: float32 2-d, y: (a list, str)}" == describe_structure(batch)

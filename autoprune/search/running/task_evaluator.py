@@ -18,6 +18,7 @@ from autoprune.study.outcome import Proposal
 from autoprune.trial.cache import Store
 
 if TYPE_CHECKING:
+    from autoprune.tasks import Task
     from autoprune.training.runtime import Runtime
     from autoprune.trial.shared import SharedState
 
@@ -27,7 +28,7 @@ class OpenTask:
     """Builds a `TaskEvaluator` for a task: loads data and model, traces the model.
 
     Args:
-        task: the `task:` mapping of the space file.
+        task: the `task:` mapping of the space file, or the task itself, if it was given in Python.
         runtime: how to train, as the driver measured it, so that all workers train the same way; None = measure here.
         cpus: threads of a trial.
         batch_size: to measure with.
@@ -36,7 +37,7 @@ class OpenTask:
         constraints, latency: see `run.run`.
     """
 
-    task: Mapping[str, Any]
+    task: Mapping[str, Any] | Task
     runtime: Runtime | None
     cpus: int
     batch_size: int
@@ -55,7 +56,7 @@ class OpenTask:
         from autoprune.trial.shared import SharedState
 
         torch.set_num_threads(self.cpus)
-        task = load_task(self.task)
+        task = load_task(self.task) if isinstance(self.task, Mapping) else self.task
         runtime = self.runtime or choose_runtime(task.model(), task, self.batch_size, threads=self.cpus)
         shared = SharedState.of(task, runtime, store if self.share else None, share=self.share)
         return TaskEvaluator(shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)

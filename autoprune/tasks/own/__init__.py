@@ -1,0 +1,1 @@
+"""Tasks made of what users bring: loaders, a model, a loss and a metric."""

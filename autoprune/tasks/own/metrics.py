@@ -1,0 +1,220 @@
+"""Metrics that users name or bring: torchmetrics by name or as objects, classes with update and compute, functions."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from autoprune.errors import AutopruneError, DataError, InputError
+from autoprune.schema import expect_mapping, read
+from autoprune.study.metric import MetricSpec
+from autoprune.tasks.user_code import load_object
+from autoprune.training.protocols import Batch
+
+#: Where torchmetrics has its classes; the first that has a name has it.
+MODULES = ("torchmetrics.classification", "torchmetrics.regression", "torchmetrics.segmentation", "torchmetrics.image")
+ALLOWED = (
+    "a name in torchmetrics, module:name, a function (model, loader) -> number, or a class with update and compute"
+)
+_MEANING = ("direction", "best", "worst", "unit", "called")
+
+
+@dataclass(frozen=True, eq=False)
+class MetricChoice:
+    """What a model is judged by.
+
+    Fields:
+        spec: what its number means.
+        start: makes a metric that has counted nothing, given what takes the targets out of a batch.
+    """
+
+    spec: MetricSpec
+    start: Callable[[Callable[[Batch], Any]], Any]
+
+
+class Updated:
+    """A metric with `update(outputs, targets)` and `compute()`, as torchmetrics' are.
+
+    Args:
+        metric: has counted nothing.
+        targets_of: takes the targets out of a batch.
+    """
+
+    def __init__(self, metric: Any, targets_of: Callable[[Batch], Any]) -> None:
+        self.metric, self.targets_of = metric, targets_of
+        self._labels = type(metric).__module__.startswith("torchmetrics.classification")
+
+    def update(self, outputs: Any, batch: Batch) -> None:
+        """Count one batch.
+
+        Raises:
+            DataError: the metric cannot use these outputs and targets.
+        """
+        outputs = tree_map_only(Tensor, _as_float32, outputs)
+        targets = self.targets_of(batch)
+        if self._labels and isinstance(targets, Tensor) and targets.is_floating_point():
+            targets = _as_labels(targets, type(self.metric).__name__)
+        if isinstance(self.metric, nn.Module) and isinstance(outputs, Tensor):
+            self.metric.to(outputs.device)
+        try:
+            self.metric.update(outputs, targets)
+        except Exception as error:  # torchmetrics and the user's code may raise anything
+            name = type(self.metric).__name__
+            raise DataError(
+                f"{name} cannot use outputs and targets: {type(error).__name__}: {error}", where="metric"
+            ) from error
+
+    def value(self) -> float:
+        """The metric over all that was counted.
+
+        Raises:
+            DataError: it is no number.
+        """
+        return _as_number(self.metric.compute(), type(self.metric).__name__)
+
+
+class WholeSplit:
+    """A function of a model and a loader that gives the metric of the loader's data.
+
+    Args:
+        function: evaluate(model, loader) -> number.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+        """What the function gives.
+
+        Raises:
+            DataError: it fails, or gives no number.
+        """
+        name = _name_of(self.function)
+        try:
+            found = self.function(model, batches)
+        except AutopruneError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise DataError(f"{name} failed: {type(error).__name__}: {error}", where="metric") from error
+        return _as_number(found, name)
+
+
+def read_metric(spec: object, where: str) -> MetricChoice:
+    """The metric that a space file or a user's code gives.
+
+    Args:
+        spec: a name, a reference, an object, or a mapping {name or function, direction, best, worst, unit, called} with
+            further arguments of a class. `called` is what reports call it.
+
+    Raises:
+        InputError: there is no such metric, it refuses its arguments, or it is not known what its number means.
+    """
+    arguments = dict(expect_mapping(spec, where)) if isinstance(spec, Mapping) else {"name": spec}
+    given = arguments.pop("name", None) or arguments.pop("function", None)
+    if given is None:
+        raise InputError("missing key 'name'", where=where, allowed="name or function, and arguments of it")
+    meaning = {key: arguments.pop(key) for key in _MEANING if key in arguments}
+    found = _find_metric(given, where) if isinstance(given, str) else given
+    if not _is_updated(found):
+        return _choice_of_function(found, arguments, meaning, where)
+    first = _constructed(found, arguments, where)
+    start = partial(_start_updated, first)
+    return MetricChoice(_spec_of_updated(first, meaning, where), start)
+
+
+def _start_updated(first: Any, targets_of: Callable[[Batch], Any]) -> Updated:
+    return Updated(copy.deepcopy(first), targets_of)
+
+
+def _choice_of_function(
+    function: Any, arguments: Mapping[str, Any], meaning: Mapping[str, Any], where: str
+) -> MetricChoice:
+    if not callable(function):
+        raise InputError(f"a {type(function).__name__} is no metric", where=where, allowed=ALLOWED)
+    name = str(meaning.get("called") or _name_of(function))
+    bound = partial(function, **arguments) if arguments else function
+    ends = {} if "best" in meaning or "worst" in meaning else _ends_of_share(meaning)
+    return MetricChoice(_read_spec(name, {**ends, **meaning}, where), lambda _targets_of: WholeSplit(bound))
+
+
+def _ends_of_share(meaning: Mapping[str, Any]) -> dict[str, float]:
+    """The range of a function that says nothing of it: from 0 to 1, the better end as its direction says."""
+    smaller_is_better = meaning.get("direction") == "minimize"
+    return {"best": 0.0, "worst": 1.0} if smaller_is_better else {"best": 1.0, "worst": 0.0}
+
+
+def _spec_of_updated(metric: Any, meaning: Mapping[str, Any], where: str) -> MetricSpec:
+    """What torchmetrics says of a metric, and what the user says in its place."""
+    name, higher = str(meaning.get("called") or type(metric).__name__), getattr(metric, "higher_is_better", None)
+    if "direction" not in meaning and higher is None:
+        allowed = "direction: maximize or minimize"
+        raise InputError(f"{name} does not say whether larger is better", where=where, allowed=allowed)
+    direction = meaning.get("direction", "maximize" if higher else "minimize")
+    low, high = getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None)
+    best, worst = (high, low) if direction == "maximize" else (low, high)
+    return _read_spec(name, {"best": best, "worst": worst, **meaning, "direction": direction}, where)
+
+
+def _read_spec(name: str, meaning: Mapping[str, Any], where: str) -> MetricSpec:
+    fields = {key: item for key, item in meaning.items() if key != "called"}
+    ends = {key: fields.get(key) for key in ("best", "worst")}
+    return read(MetricSpec, {**fields, **ends, "name": name}, where)
+
+
+def _find_metric(name: str, where: str) -> Any:
+    if ":" in name:
+        return load_object(name, where)
+    for module in MODULES:
+        found = getattr(importlib.import_module(module), name, None)
+        if inspect.isclass(found):
+            return found
+    raise InputError(f"unknown metric {name!r}", where=where, allowed=ALLOWED)
+
+
+def _is_updated(found: Any) -> bool:
+    return hasattr(found, "update") and hasattr(found, "compute")
+
+
+def _constructed(found: Any, arguments: Mapping[str, Any], where: str) -> Any:
+    """The metric as it is, or made of its class."""
+    if not inspect.isclass(found):
+        if arguments:
+            raise InputError(f"a metric that is made already takes no {next(iter(arguments))!r}", where=where)
+        return found
+    try:
+        return found(**arguments)
+    except Exception as error:  # torchmetrics and the user's code may raise anything
+        raise InputError(f"{found.__name__} refuses its arguments: {error}", where=where) from error
+
+
+def _as_number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"{value.numel()} values" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise DataError(f"{name} gives {found}", where="metric", allowed="one number") from error
+
+
+def _as_labels(targets: Tensor, name: str) -> Tensor:
+    """Labels that were written as floating-point numbers, for a loss that wants them so."""
+    labels = targets.long()
+    if not torch.equal(labels.to(targets.dtype), targets):
+        raise DataError(f"{name} takes labels, the targets hold parts of 1", where="metric", allowed="whole numbers")
+    return labels
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(getattr(function, "func", function), "__name__", type(function).__name__))

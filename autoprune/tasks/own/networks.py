@@ -1,0 +1,77 @@
+"""Dense networks that users hand over as objects: a function that builds one, or a network with its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from autoprune.errors import InputError, ModelError
+from autoprune.tasks.base import Task
+
+
+class Network(Protocol):
+    """Where a dense network comes from; `Given` and `FromFile` are some."""
+
+    @property
+    def where(self) -> str:
+        """What errors name."""
+
+    def build(self, seed: int) -> nn.Module:
+        """A new network with weights drawn with this seed, in eval mode, on the CPU."""
+
+    def trained(self, task: Task, facts: list[Any]) -> nn.Module:
+        """A new network with its trained weights; see `DenseModel.trained`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A function that returns the dense network with its trained weights, or that network itself.
+
+    A network itself is copied. Where weights are drawn anew, its layers do that by `reset_parameters`.
+    """
+
+    source: nn.Module | Callable[[], object]
+    where: str = "model"
+
+    def build(self, seed: int) -> nn.Module:
+        """See `Network.build`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if isinstance(self.source, nn.Module):
+                return _drawn_anew(copy.deepcopy(self.source)).to("cpu").eval()
+            return self._made().to("cpu").eval()
+
+    def trained(self, _task: Task, _facts: list[Any]) -> nn.Module:
+        """See `Network.trained`."""
+        model = copy.deepcopy(self.source) if isinstance(self.source, nn.Module) else self.build(0)
+        return model.to("cpu").eval()
+
+    def _made(self) -> nn.Module:
+        assert not isinstance(self.source, nn.Module)
+        try:
+            model = self.source()
+        except Exception as error:  # the user's code may raise anything
+            raise ModelError(f"building it failed: {type(error).__name__}: {error}", where=self.where) from error
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"a {type(model).__name__} was built", where=self.where, allowed="a torch.nn.Module")
+        return model
+
+
+def _drawn_anew(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+    return model
+
+
+def check_source(source: object, where: str) -> nn.Module | Callable[[], object]:
+    """The source of a network if it is one; raises `InputError` otherwise."""
+    if isinstance(source, nn.Module) or callable(source):
+        return source
+    allowed = "a function that returns the dense model, or the model itself"
+    raise InputError(f"a {type(source).__name__} is no model", where=where, allowed=allowed)

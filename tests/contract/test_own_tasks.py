@@ -1,0 +1,78 @@
+"""Searches of tasks that were given in Python: what the folder says of them, and who has to give them again."""
+
+import pytest
+from commands import Capture, fails
+from user_tasks import SPEC, Net, evaluate, loss, test_data, train_loader, val_loader
+
+import autoprune as ap
+from autoprune.errors import InputError
+
+SPACE = {
+    "space": {
+        "method": {"choice": {"l1": {}, "taylor": {"images": 32}}},
+        "target": {"flops": {"float": [0.3, 0.8]}},
+        "training": {"images": 80, "batch_size": 8, "lr": 0.01},
+    },
+    "controls": False,
+    "resources": {"workers": 1, "cpus_per_trial": 1},
+}
+
+
+def given(**changes):
+    parts = {"model": Net, "train": train_loader(), "validation": val_loader(), "loss": loss, "metric": evaluate}
+    return ap.Task(**{**parts, **changes})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("own") / "study"
+    return ap.search(SPACE, out=out, trials=2, in_process=True, task=given())
+
+
+def test_the_folder_says_that_the_task_was_given_in_python(study):
+    assert "python" == study.config["task"]["kind"]
+    assert given().spec == study.config["task"]
+    assert ["completed"] * 2 == [outcome.status for outcome in study.outcomes]
+
+
+def test_the_same_search_from_a_mapping_gives_the_same_numbers(study, tmp_path):
+    again = ap.search({**SPACE, "task": SPEC}, out=tmp_path / "study", trials=2, in_process=True)
+
+    assert [outcome.recipe for outcome in study.outcomes] == [outcome.recipe for outcome in again.outcomes]
+    assert [outcome.widths for outcome in study.outcomes] == [outcome.widths for outcome in again.outcomes]
+
+
+def test_whoever_goes_on_gives_the_task_again(study, capsys: Capture):
+    folder = study.folder.path
+    message = r"task: the task of this study was given in Python; allowed: the same task as an argument"
+
+    for act in (ap.resume, ap.finish):
+        with pytest.raises(InputError, match=message):
+            act(folder, in_process=True, **({"trials": 3} if act is ap.resume else {}))
+    with pytest.raises(InputError, match=message):
+        ap.replay(folder, 0)
+    assert "given in Python" in fails(capsys, "replay", str(folder), "--trial", "0")
+    assert study.outcomes[1].widths == ap.replay(folder, 1, task=given()).widths
+    assert 3 == len(ap.resume(folder, trials=3, in_process=True, task=given()).outcomes)
+
+
+def test_another_task_is_refused(study):
+    with pytest.raises(InputError, match="the study was begun with another task"):
+        ap.resume(study.folder.path, trials=4, in_process=True, task=given(loss="CrossEntropyLoss"))
+
+
+def test_finalists_need_a_test_split(study):
+    with pytest.raises(InputError, match="the task has no test split"):
+        ap.finish(study.folder.path, in_process=True, seeds=1, images=40, most=1, task=given())
+    done = ap.finish(study.folder.path, in_process=True, seeds=1, images=40, most=1, task=given(test=test_data))
+
+    assert all(0 <= outcome.test_accuracy <= 1 for outcome in done.finalists)
+
+
+def test_a_wrong_task_leaves_no_folder(tmp_path):
+    with pytest.raises(InputError, match="the loss is a tensor"):
+        ap.search(
+            SPACE, out=tmp_path / "study", trials=2, in_process=True, task=given(loss=lambda outputs, targets: outputs)
+        )
+
+    assert [] == list(tmp_path.iterdir())
