@@ -154,9 +154,9 @@ def answer(proposal: Proposal) -> tuple[Outcome, Outcome]:
     except TargetError as error:
         gone = Outcome(recipe=recipe, status="failed", error=str(error), **fields)
         return gone, gone
-    exact = Outcome(recipe=recipe, status="completed", accuracy=accuracy, flops_ratio=flops, **fields)
+    exact = Outcome(recipe=recipe, status="completed", metric=accuracy, flops_ratio=flops, **fields)
     random = np.random.default_rng(int(recipe.key()[:12], 16))
-    return replace(exact, accuracy=min(max(accuracy + random.normal(0, SPLIT_NOISE), 0.0), 1.0)), exact
+    return replace(exact, metric=min(max(accuracy + random.normal(0, SPLIT_NOISE), 0.0), 1.0)), exact
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------

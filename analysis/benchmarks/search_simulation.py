@@ -78,7 +78,7 @@ class Truth:
         residuals = defaultdict(list)
         for row in ended:
             training = trainings[row.number]
-            residuals[way_of(row.recipe)].append(training.accuracy - _expected(expectation, training))
+            residuals[way_of(row.recipe)].append(training.height - _expected(expectation, training))
         additions = {way: statistics.fmean(found) for way, found in residuals.items()}
         within = [value - additions[way] for way, found in residuals.items() for value in found]
         costs = [row.flops for row in ended]
@@ -144,9 +144,7 @@ def trainings_of(rows: Sequence[Row], dense: float) -> dict[int, Training]:
         start = (1.0, dense) if parent is None else (parent.flops, parent.accuracy)
         assert start[0] is not None
         assert start[1] is not None
-        found[row.number] = Training(
-            parent_cost=start[0], parent_accuracy=start[1], cost=row.flops, accuracy=row.accuracy
-        )
+        found[row.number] = Training(parent_cost=start[0], parent_height=start[1], cost=row.flops, height=row.accuracy)
     return found
 
 
@@ -159,7 +157,7 @@ def held_out_error(rows: Sequence[Row], dense: float) -> float:
     for number, training in trainings.items():
         parts[roots.index(_root(number, origins)) % 2].append(training)
     fitted = Expectation.fitted(dense, parts[0])
-    errors = [training.accuracy - _expected(fitted, training) for training in parts[1]]
+    errors = [training.height - _expected(fitted, training) for training in parts[1]]
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
@@ -170,7 +168,7 @@ def _root(number: int, origins: Mapping[int, int | None]) -> int:
 
 def simulate(space: Space, config: StudyConfig, truth: Truth, *, seed: int, seconds: float, workers: int) -> Result:
     """One search of so many seconds."""
-    search = Proposer(space, sampler=config.sampler, seed=seed, controls=config.controls, dense_accuracy=truth.dense)
+    search = Proposer(space, sampler=config.sampler, seed=seed, controls=config.controls, dense_metric=truth.dense)
     random, outside = np.random.default_rng([seed, 1]), 0.0
     waiting: list[tuple[float, int, Proposal]] = []
     ended: dict[int | None, Outcome] = {}
@@ -215,12 +213,12 @@ def _outcome(proposal: Proposal, ended: Mapping[int | None, Outcome], truth: Tru
     gained = truth.addition(recipe, seed) if cost < start[1] else 0.0
     accuracy = truth.expectation.child(*start, cost) + gained + truth.noise * luck
     return Outcome(
-        id=proposal.id, recipe=recipe, control=proposal.control, status="completed", accuracy=accuracy, flops_ratio=cost
+        id=proposal.id, recipe=recipe, control=proposal.control, status="completed", metric=accuracy, flops_ratio=cost
     )
 
 
 def _expected(expectation: Expectation, training: Training) -> float:
-    return expectation.child(training.parent_accuracy, training.parent_cost, training.cost)
+    return expectation.child(training.parent_height, training.parent_cost, training.cost)
 
 
 def describe(rows: Sequence[Row], truth: Truth, options: argparse.Namespace) -> list[str]:
@@ -257,7 +255,7 @@ def main() -> None:
     shared = SharedState.of(load_task(config.task))
     groups = [(group.id, group.stage) for group in shared.graph.prunable]
     rows = read_table(options.rows)
-    truth = Truth.fitted(rows, shared.dense_accuracy())
+    truth = Truth.fitted(rows, shared.dense_metric())
     plain = config.to_plain()["space"]
     lines = describe(rows, truth, options)
     lines += table_head(["side", "hypervolume", "mean height", "trainings", "outside"])

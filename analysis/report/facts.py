@@ -1,4 +1,4 @@
-"""What a report asks of a study: its dense model, its channel groups, costs and accuracies. Without pandas."""
+"""What a report asks of a study: its dense model, its channel groups, costs and metrics. Without pandas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.study import pareto
 from autoprune.study.folder import Study
 from autoprune.study.outcome import Outcome
 
@@ -17,9 +16,9 @@ COST_NAMES = {"flops": "FLOPs", "params": "parameters", "activations": "activati
 
 @dataclass(frozen=True, kw_only=True)
 class DenseModel:
-    """The unpruned model, as measured when the study began: accuracy in [0, 1], absolute cost."""
+    """The unpruned model, as measured when the study began: the metric in its own unit, absolute cost."""
 
-    accuracy: float
+    metric: float
     flops: float
     params: float
     activations: float
@@ -37,16 +36,18 @@ class ChannelGroup:
 
 def dense_model(study: Study) -> DenseModel:
     """The dense model as `study.yaml` describes it; raises `InputError` if it does not."""
-    return DenseModel(**_wanted_entries(study, study.config.get("dense"), DenseModel, "dense"))
+    names = {"metric": study.metric.name, "flops": "flops", "params": "params", "activations": "activations"}
+    entries = _wanted_entries(study, study.config.get("dense"), names.values(), "dense")
+    return DenseModel(**{field: entries[name] for field, name in names.items()})
 
 
 def groups(study: Study) -> tuple[ChannelGroup, ...]:
     """The channel groups in `study.yaml`, frozen ones included; raises `InputError` if they are not there."""
-    entries = study.config.get("groups")
+    entries, names = study.config.get("groups"), [field.name for field in fields(ChannelGroup)]
     if not isinstance(entries, list):
         raise InputError("missing key 'groups'", where=str(study.folder.config), allowed="a file written by a search")
     return tuple(
-        ChannelGroup(**_wanted_entries(study, entry, ChannelGroup, f"groups[{i}]")) for i, entry in enumerate(entries)
+        ChannelGroup(**_wanted_entries(study, entry, names, f"groups[{i}]")) for i, entry in enumerate(entries)
     )
 
 
@@ -61,8 +62,8 @@ def kept_channels(outcome: Outcome, among: Iterable[ChannelGroup]) -> list[int]:
 
 
 def main_cost(study: Study) -> str:
-    """The cost that accuracy is drawn against: the first among the objectives."""
-    return pareto.costs_of(study.objectives)[0]
+    """The cost that the metric is drawn against: the first among the objectives."""
+    return study.tradeoff.costs[0]
 
 
 def cost_ratio(study: Study, outcome: Outcome) -> float | None:
@@ -70,16 +71,15 @@ def cost_ratio(study: Study, outcome: Outcome) -> float | None:
     return outcome.costs[main_cost(study)]
 
 
-def last_accuracy(outcome: Outcome) -> float | None:
-    """The accuracy of a completed trial; else the one measured last, which a stopped trial was judged by; else None."""
-    if outcome.accuracy is not None:
-        return outcome.accuracy
-    return outcome.rungs[-1].accuracy if outcome.rungs else None
+def last_metric(outcome: Outcome) -> float | None:
+    """The metric of a completed trial; else the one measured last, which a stopped trial was judged by; else None."""
+    if outcome.metric is not None:
+        return outcome.metric
+    return outcome.rungs[-1].metric if outcome.rungs else None
 
 
-def _wanted_entries(study: Study, data: object, cls: type, where: str) -> dict[str, Any]:
-    """The entries of `data` for the fields of `cls`; the search may write more beside them."""
-    names: Iterable[str] = [field.name for field in fields(cls)]
+def _wanted_entries(study: Study, data: object, names: Iterable[str], where: str) -> dict[str, Any]:
+    """The entries of `data` with these names; the search may write more beside them."""
     if not isinstance(data, Mapping) or any(name not in data for name in names):
         raise InputError(f"expected {', '.join(names)}, found {data!r}", where=f"{study.folder.config}: {where}")
     return {name: data[name] for name in names}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
@@ -16,8 +17,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from autoprune.analysis.report import facts, lineages, summary
+from autoprune.analysis.report.metric_words import axis_title, tick_format, value_text
 from autoprune.study import pareto
 from autoprune.study.folder import Study
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
 
 INK = "ink"
@@ -40,24 +43,24 @@ def method_colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def measured(study: Study) -> list[Outcome]:
-    """The outcomes that a plot of accuracy against cost can show: they did not fail, and have both numbers."""
+    """The outcomes that a plot of the metric against cost can show: they did not fail, and have both numbers."""
     alive = [o for o in study.outcomes if o.status != "failed" and facts.cost_ratio(study, o) is not None]
-    return [outcome for outcome in alive if facts.last_accuracy(outcome) is not None]
+    return [outcome for outcome in alive if facts.last_metric(outcome) is not None]
 
 
 def front_figure(study: Study) -> go.Figure:
-    """Accuracy against the main cost of every trial that was measured: colour is the method, symbol how it ended.
+    """The metric against the main cost of every trial that was measured: colour is the method, symbol how it ended.
 
     The line joins the members of the front that no other beats in the two that are drawn: all, if there are no more
-    objectives. Stopped trials lie at the accuracy they were stopped with; failed ones are not drawn.
+    objectives. Stopped trials lie where they were when they were stopped; failed ones are not drawn.
     `layout.meta.ranges` has the y ranges of `front` (the members and the dense model) and of `all`; `customdata` is
     the trial's number.
     """
     members, cost = study.front, facts.main_cost(study)
     colours = _colours_of_study(study)
-    figure = go.Figure(layout=_plain_layout(_cost_title(study), "Validation accuracy"))
+    figure = go.Figure(layout=_plain_layout(_cost_title(study), axis_title(study.metric, "Validation")))
     figure.add_trace(_dense_line(study))
-    figure.add_trace(_front_line(pareto.front(members, ("accuracy", cost)), cost))
+    figure.add_trace(_front_line(pareto.front(members, replace(study.tradeoff, costs=(cost,))), cost))
     if steps := lineages.descent_lines(study):
         figure.add_trace(_descent_line(steps, cost))
     kinds = _by_kind(study, members)
@@ -68,19 +71,19 @@ def front_figure(study: Study) -> go.Figure:
     ranks = {method: _AFTER_THE_LINES + i for i, method in enumerate(sorted(legend))}
     for method, kind in order:
         rank = ranks[method] if legend[method] == kind else None
-        figure.add_trace(_marks(kinds[method, kind], kind, colours[method], sizes, rank, cost))
-    ranges = accuracy_ranges(study, members)
+        figure.add_trace(_marks(kinds[method, kind], kind, colours[method], sizes, rank, study))
+    ranges = metric_ranges(study, members)
     figure.update_layout(meta={"ranges": ranges})
     # A cut may cost time: the axis ends beyond 1 then.
     widest = max([1.0, *(facts.cost_ratio(study, outcome) or 0.0 for outcome in measured(study))])
     figure.update_xaxes(range=[0, 1.04 * widest], tickformat=".0%")
-    figure.update_yaxes(range=ranges["front"], tickformat=".1~%")
+    figure.update_yaxes(range=ranges["front"], tickformat=tick_format(study.metric))
     return figure
 
 
 def hypervolume_figure(study: Study) -> go.Figure:
     """Hypervolume of the front so far against the time since the study began, a step per trial that widened it."""
-    rows = pareto.hypervolume_over_time(study.outcomes, study.objectives)
+    rows = pareto.hypervolume_over_time(study.outcomes, study.tradeoff)
     scale, unit = _time_unit(float(rows[-1, 0]) if len(rows) else 0.0)
     figure = go.Figure(layout=_plain_layout(f"Time since the study began ({unit})", "Hypervolume"))
     line = {"shape": "hv", "width": 2}
@@ -94,22 +97,18 @@ def hypervolume_figure(study: Study) -> go.Figure:
 
 
 def methods_figure(study: Study) -> go.Figure:
-    """Best accuracy per method in each tenth of the main cost's range; counts and medians are in the hover text."""
+    """The best of each method in each tenth of the main cost's range; counts and medians are in the hover text."""
     colours = _colours_of_study(study)
-    figure, objectives = (
-        go.Figure(layout=_plain_layout(_cost_title(study), "Best validation accuracy")),
-        study.objectives,
-    )
+    title = axis_title(study.metric, "Best validation")
+    figure = go.Figure(layout=_plain_layout(_cost_title(study), title))
     figure.add_trace(_dense_in_bins(study))
     for row in summary.method_rows(study):
-        own = pareto.candidates((o for o in study.outcomes if o.recipe.method.name == row.name), objectives)
+        own = pareto.candidates((o for o in study.outcomes if o.recipe.method.name == row.name), study.tradeoff)
         cells = _cells_by_bin(own, facts.main_cost(study))
         if cells:
-            figure.add_trace(
-                _best_per_bin(row.name, cells, colours[row.name], facts.COST_NAMES[facts.main_cost(study)])
-            )
+            figure.add_trace(_best_per_bin(row.name, cells, colours[row.name], study))
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=_bin_names())
-    figure.update_yaxes(tickformat=".1~%")
+    figure.update_yaxes(tickformat=tick_format(study.metric))
     return figure
 
 
@@ -171,24 +170,25 @@ def time_spent(study: Study) -> dict[str, float]:
     return {**stages, rest: max(0.0, inside - sum(stages.values())), between: gaps}
 
 
-def accuracy_ranges(study: Study, members: Sequence[Outcome]) -> dict[str, list[float]]:
+def metric_ranges(study: Study, members: Sequence[Outcome]) -> dict[str, list[float]]:
     """The y range that shows the front well, and the one that shows every trial."""
-    dense = facts.dense_model(study).accuracy
-    near = [member.accuracy or 0.0 for member in members]
-    drawn = [facts.last_accuracy(outcome) or 0.0 for outcome in measured(study)]
-    everything = _padded_range([dense, *drawn])
-    return {"front": _padded_range([dense, *near]) if near else everything, "all": everything}
+    dense, metric = facts.dense_model(study).metric, study.metric
+    near = [member.metric or 0.0 for member in members]
+    drawn = [facts.last_metric(outcome) or 0.0 for outcome in measured(study)]
+    everything = _padded_range([dense, *drawn], metric)
+    return {"front": _padded_range([dense, *near], metric) if near else everything, "all": everything}
 
 
-def hover_text(outcome: Outcome, sizes: Mapping[str, int]) -> str:
+def hover_text(outcome: Outcome, sizes: Mapping[str, int], metric: MetricSpec) -> str:
     """Everything that matters of a trial, in lines for a plotly hover box; text from outside is escaped."""
-    accuracy = facts.last_accuracy(outcome)
+    value = facts.last_metric(outcome)
+    reached = "not measured" if value is None else value_text(value, metric, 2)
     ratios = {text: ratio for name, text in facts.COST_NAMES.items() if (ratio := outcome.costs[name]) is not None}
     costs = ", ".join(f"{text} {summary.percent(ratio)}" for text, ratio in ratios.items())
     costs += "" if outcome.latency_ms is None else f" ({summary.milliseconds(outcome.latency_ms)})"
     lines = [
         f"<b>trial {outcome.id}</b>, {html.escape(outcome.recipe.method.name)}" + " (control)" * outcome.control,
-        f"accuracy {summary.percent(accuracy, 2) if accuracy is not None else 'not measured'}{_when_stopped(outcome)}",
+        f"{metric.name} {reached}{_when_stopped(outcome)}",
         costs,
         f"{outcome.recipe.training.images:,} training images, {summary.duration(outcome.duration)}",
         widths_summary(outcome, sizes),
@@ -257,18 +257,18 @@ def _cost_title(study: Study) -> str:
 
 
 def _dense_line(study: Study) -> go.Scatter:
-    accuracy = facts.dense_model(study).accuracy
-    name = f"dense {summary.percent(accuracy)}"
+    value = facts.dense_model(study).metric
+    name = f"dense {value_text(value, study.metric)}"
     line = {"dash": "dash", "width": 1.5}
-    hover = f"dense model: {summary.percent(accuracy, 2)}<extra></extra>"
-    return go.Scatter(x=[0, 1.04], y=[accuracy] * 2, mode="lines", line=line, name=name, meta=INK, hovertemplate=hover)
+    hover = f"dense model: {value_text(value, study.metric, 2)}<extra></extra>"
+    return go.Scatter(x=[0, 1.04], y=[value] * 2, mode="lines", line=line, name=name, meta=INK, hovertemplate=hover)
 
 
 def _front_line(members: Sequence[Outcome], cost: str) -> go.Scatter:
-    """Between two members the front promises the accuracy of the cheaper one."""
+    """Between two members the front promises the metric of the cheaper one."""
     return go.Scatter(
         x=[member.costs[cost] for member in members],
-        y=[member.accuracy for member in members],
+        y=[member.metric for member in members],
         mode="lines",
         line={"shape": "hv", "width": 1.5},
         name="front",
@@ -279,7 +279,7 @@ def _front_line(members: Sequence[Outcome], cost: str) -> go.Scatter:
 
 def _descent_line(steps: Sequence[tuple[Outcome, Outcome]], cost: str) -> go.Scatter:
     """A line from every trial of a lineage to what goes on from it."""
-    places = [[(one.costs[cost], one.accuracy) for one in step] + [(None, None)] for step in steps]
+    places = [[(one.costs[cost], one.metric) for one in step] + [(None, None)] for step in steps]
     x, y = zip(*(place for three in places for place in three), strict=True)
     line = {"width": 1, "dash": "dot"}
     return go.Scatter(x=x, y=y, mode="lines", line=line, name="lineages", meta=INK, hoverinfo="skip", opacity=0.6)
@@ -296,29 +296,30 @@ def _by_kind(study: Study, members: Sequence[Outcome]) -> dict[tuple[str, str], 
 
 
 def _marks(
-    outcomes: Sequence[Outcome], kind: str, colour: str, sizes: Mapping[str, int], rank: int | None, cost: str
+    outcomes: Sequence[Outcome], kind: str, colour: str, sizes: Mapping[str, int], rank: int | None, study: Study
 ) -> go.Scatter:
     """Outcomes of one method that ended alike; `rank` is their place in the legend, if they have one."""
-    method = html.escape(outcomes[0].recipe.method.name)
+    method, cost = html.escape(outcomes[0].recipe.method.name), facts.main_cost(study)
     return go.Scatter(
         x=[outcome.costs[cost] for outcome in outcomes],
-        y=[facts.last_accuracy(outcome) for outcome in outcomes],
+        y=[facts.last_metric(outcome) for outcome in outcomes],
         mode="markers",
         name=method,
         legendgroup=method,
         showlegend=rank is not None,
         legendrank=rank,
         marker={**_MARKERS[kind], "color": colour},
-        hovertext=[hover_text(outcome, sizes) for outcome in outcomes],
+        hovertext=[hover_text(outcome, sizes, study.metric) for outcome in outcomes],
         hoverinfo="text",
         customdata=[outcome.id for outcome in outcomes],
         meta=kind,
     )
 
 
-def _padded_range(values: Sequence[float]) -> list[float]:
+def _padded_range(values: Sequence[float], metric: MetricSpec) -> list[float]:
     low, high = min(values), max(values)
-    margin = max(0.08 * (high - low), 0.005)
+    whole = abs(metric.best - metric.worst) if metric.best is not None and metric.worst is not None else metric.scale
+    margin = max(0.08 * (high - low), 0.005 * (whole or 1.0))
     return [low - margin, high + margin]
 
 
@@ -340,26 +341,27 @@ def _cells_by_bin(outcomes: Sequence[Outcome], cost: str) -> dict[int, list[Outc
     return dict(sorted(cells.items()))
 
 
-def _best_per_bin(method: str, cells: Mapping[int, Sequence[Outcome]], colour: str, cost: str) -> go.Scatter:
+def _best_per_bin(method: str, cells: Mapping[int, Sequence[Outcome]], colour: str, study: Study) -> go.Scatter:
     names = _bin_names()
+    best = {index: summary.best_of(cell, study) for index, cell in cells.items()}
     return go.Scatter(
         x=[names[index] for index in cells],
-        y=[max(o.accuracy or 0.0 for o in cell) for cell in cells.values()],
+        y=[None if one is None else one.metric for one in best.values()],
         mode="lines+markers",
         name=html.escape(method),
         line={"color": colour, "width": 1.5, "dash": "dot" if method in summary.ALWAYS else "solid"},
         marker={"size": 8, "symbol": "diamond" if method in summary.ALWAYS else "circle"},
-        hovertext=[_bin_text(method, names[index], cell, cost) for index, cell in cells.items()],
+        hovertext=[_bin_text(method, names[index], cell, study) for index, cell in cells.items()],
         hoverinfo="text",
     )
 
 
-def _bin_text(method: str, name: str, cell: Sequence[Outcome], cost: str) -> str:
-    accuracies = [outcome.accuracy or 0.0 for outcome in cell]
-    best = max(cell, key=lambda outcome: outcome.accuracy or 0.0)
-    numbers = (
-        f"best {summary.percent(max(accuracies), 2)} (trial {best.id}), median {summary.percent(median(accuracies), 2)}"
-    )
+def _bin_text(method: str, name: str, cell: Sequence[Outcome], study: Study) -> str:
+    metric, cost = study.metric, facts.COST_NAMES[facts.main_cost(study)]
+    best = max(cell, key=lambda outcome: metric.height(outcome.metric or 0.0))
+    middle = median(outcome.metric or 0.0 for outcome in cell)
+    numbers = f"best {value_text(best.metric or 0.0, metric, 2)} (trial {best.id})"
+    numbers += f", median {value_text(middle, metric, 2)}"
     return f"<b>{html.escape(method)}</b> at {name} {cost}<br>{numbers}<br>{summary.plural(len(cell), 'trial')}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pandas as pd
 
 from autoprune.analysis.report import facts
 from autoprune.files import write_atomically
-from autoprune.study import pareto
 from autoprune.study.folder import Study
 from autoprune.study.outcome import Outcome
 
@@ -25,10 +24,13 @@ NOTES = "notes."
 
 
 def trials_frame(study: Study) -> pd.DataFrame:
-    """One row per outcome, in the order they ended; recipe, stage seconds and notes become dotted columns."""
+    """One row per outcome, in the order they ended; recipe, stage seconds and notes become dotted columns.
+
+    The metric has a column by its name, and one of what was measured last: `accuracy` and `last_accuracy`.
+    """
     on_front = {outcome.id for outcome in study.front}
-    rows = [_trial_row(outcome, outcome.id in on_front) for outcome in study.outcomes]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=_FIXED_COLUMNS)
+    rows = [_trial_row(outcome, outcome.id in on_front, study.metric.name) for outcome in study.outcomes]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=_metric_named(_FIXED_COLUMNS, study.metric.name))
 
 
 def widths_frame(study: Study) -> pd.DataFrame:
@@ -43,13 +45,13 @@ def widths_frame(study: Study) -> pd.DataFrame:
 
 
 def rungs_frame(study: Study) -> pd.DataFrame:
-    """One row per measured rung of every outcome: id, method, status, images, accuracy, seconds."""
+    """One row per measured rung of every outcome: id, method, status, images, the metric by its name, seconds."""
     rows = [
-        (outcome.id, outcome.recipe.method.name, outcome.status, rung.images, rung.accuracy, rung.seconds)
+        (outcome.id, outcome.recipe.method.name, outcome.status, rung.images, rung.metric, rung.seconds)
         for outcome in study.outcomes
         for rung in outcome.rungs
     ]
-    return pd.DataFrame(rows, columns=["id", "method", "status", "images", "accuracy", "seconds"])
+    return pd.DataFrame(rows, columns=["id", "method", "status", "images", study.metric.name, "seconds"])
 
 
 def write_pareto_csv(study: Study, path: str | Path, trials: pd.DataFrame | None = None) -> Path:
@@ -66,9 +68,10 @@ def write_pareto_csv(study: Study, path: str | Path, trials: pd.DataFrame | None
     """
     table = trials_frame(study) if trials is None else trials
     front = table[table["on_front"].astype(bool)]
-    by_cost = [f"{name}_ratio" for name in pareto.costs_of(study.objectives)]
+    by_cost = [f"{name}_ratio" for name in study.tradeoff.costs]
     front = front.sort_values([*by_cost, "finished"]).dropna(axis="columns", how="all")
-    columns = [name for name in _CSV_COLUMNS if name in front] if len(front) else list(_CSV_COLUMNS)
+    wanted = _metric_named(_CSV_COLUMNS, study.metric.name)
+    columns = [name for name in wanted if name in front] if len(front) else wanted
     recipe = [name for name in front if name.startswith(RECIPE) and name != f"{RECIPE}method.name"]
     notes = [name for name in front if name.startswith(NOTES)]
     return write_atomically(path, front.reindex(columns=columns + recipe + notes).to_csv(index=False))
@@ -86,25 +89,32 @@ def flatten(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 _FIXED_COLUMNS = (
-    *("id", "method", "status", "control", "on_front", "accuracy", "last_accuracy", "flops_ratio", "params_ratio"),
+    *("id", "method", "status", "control", "on_front", "metric", "last_metric", "flops_ratio", "params_ratio"),
     *("activations_ratio", "latency_ratio", "latency_ms", "images", "duration", "started", "finished", "worker"),
     *("seed", "error"),
 )
 
 _CSV_COLUMNS = (
-    *("id", "method", "accuracy", "flops_ratio", "params_ratio", "activations_ratio", "latency_ratio", "latency_ms"),
+    *("id", "method", "metric", "flops_ratio", "params_ratio", "activations_ratio", "latency_ratio", "latency_ms"),
     *("images", "duration", "finished", "seed", "control"),
 )
 
 
-def _trial_row(outcome: Outcome, on_front: bool) -> dict[str, Any]:
+def _metric_named(columns: Sequence[str], name: str) -> list[str]:
+    """The columns with the metric under its name."""
+    names = {"metric": name, "last_metric": f"last_{name}"}
+    return [names.get(column, column) for column in columns]
+
+
+def _trial_row(outcome: Outcome, on_front: bool, metric: str) -> dict[str, Any]:
     derived = {
         "method": outcome.recipe.method.name,
         "on_front": on_front,
-        "last_accuracy": facts.last_accuracy(outcome),
+        "last_metric": facts.last_metric(outcome),
         "images": outcome.recipe.training.images,
         "duration": outcome.duration,
     }
-    row = {name: derived[name] if name in derived else getattr(outcome, name) for name in _FIXED_COLUMNS}
+    values = [derived[name] if name in derived else getattr(outcome, name) for name in _FIXED_COLUMNS]
+    row = dict(zip(_metric_named(_FIXED_COLUMNS, metric), values, strict=True))
     stages = {f"{SECONDS}{stage}": seconds for stage, seconds in outcome.seconds.items()}
     return row | stages | flatten(outcome.recipe.to_dict(), RECIPE) | flatten(outcome.notes, NOTES)

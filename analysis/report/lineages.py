@@ -17,7 +17,7 @@ class Descendant:
         outcome: of its trial.
         depth: trials that it goes on from.
         on_front: whether it is a member itself.
-        gained: its accuracy above its parent's, or above the dense model's.
+        gained: its metric above its parent's, or above the dense model's; below it, where smaller is better.
         cut: whether it is smaller than what it goes on from.
     """
 
@@ -55,11 +55,11 @@ def _ancestors(study: Study, member: Outcome) -> list[int]:
 
 
 def _descendant(study: Study, outcome: Outcome, before: Outcome | None, depth: int, members: set[int]) -> Descendant:
-    start = (study.config.get("dense") or {}).get("accuracy", 0.0) if before is None else before.accuracy or 0.0
+    start = (study.dense_metric if before is None else before.metric) or 0.0
     return Descendant(
         outcome=outcome,
         depth=depth,
         on_front=outcome.id in members,
-        gained=(outcome.accuracy or 0.0) - start,
+        gained=(outcome.metric or 0.0) - start,
         cut=before is None or dict(before.widths) != dict(outcome.widths),
     )

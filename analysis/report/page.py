@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import yaml
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
-from autoprune.analysis.report import facts, figures, frames, lineages, summary
+from autoprune.analysis.report import facts, figures, frames, lineages, metric_words, summary
 from autoprune.analysis.report.templating import templates
 from autoprune.files import write_atomically
-from autoprune.study import finalists, pareto
+from autoprune.study import finalists
 from autoprune.study.folder import Study
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import DENSE, Outcome
 
 
@@ -47,13 +49,25 @@ def write_report(study: Study, path: str | Path, trials: pd.DataFrame | None = N
     environment, trials = templates(), frames.trials_frame(study) if trials is None else trials
     environment.filters |= {"percent": summary.percent, "points": summary.points, "duration": summary.duration}
     environment.filters |= {"plural": summary.plural, "milliseconds": summary.milliseconds}
+    environment.filters |= _metric_filters(study.metric)
     page = environment.get_template("report.html").render(_page_context(study, trials, environment))
     return write_atomically(path, page)
 
 
+def _metric_filters(metric: MetricSpec) -> dict[str, Any]:
+    """How the page shows values of the metric, differences between them, and what finalists have over seeds."""
+    words = {
+        "value": metric_words.value_text,
+        "difference": metric_words.difference_text,
+        "over_seeds": metric_words.over_seeds,
+    }
+    return {name: partial(show, metric=metric) for name, show in words.items()}
+
+
 def _page_context(study: Study, trials: pd.DataFrame, environment: Environment) -> dict[str, Any]:
     members, timed = study.front, _has_latency(study)
-    columns = [column for column in _COLUMNS if timed or column[0] not in _TIMES]
+    columns = [column for column in _columns(study) if timed or column[0] not in _TIMES]
+    found = finalists.by_member(study.finalists, study.metric)
     return {
         "title": summary.title(study),
         "folder": str(study.folder.path),
@@ -61,7 +75,8 @@ def _page_context(study: Study, trials: pd.DataFrame, environment: Environment) 
         "summary": summary.summarise(study),
         "dense": facts.dense_model(study),
         "cost": facts.COST_NAMES[facts.main_cost(study)],
-        "objectives": ["accuracy", *(facts.COST_NAMES[name] for name in pareto.costs_of(study.objectives))],
+        **_metric_context(study.metric),
+        "objectives": [study.metric.name, *(facts.COST_NAMES[name] for name in study.tradeoff.costs)],
         "timed": timed,
         "latency_batch": (study.config.get("latency") or {}).get("batch"),
         "dense_control": next((o for o in study.outcomes if o.completed and o.recipe.method.name == DENSE), None),
@@ -73,8 +88,8 @@ def _page_context(study: Study, trials: pd.DataFrame, environment: Environment) 
         "outside_range": _outside_range(study, members),
         "members": [_member_entry(study, member) for member in members],
         "descent": lineages.descent_of_front(study),
-        "finalists": finalists.by_member(study.finalists),
-        "against_dense": finalists.against_dense(finalists.by_member(study.finalists)),
+        "finalists": found,
+        "against_dense": finalists.against_dense(found),
         "reproduced": {row["trial"]: row["reproduced"] for row in finalists.rows(study)},
         "lost_finalists": finalists.count_lost(study.finalists),
         "chosen": _first_shown(study, members),
@@ -95,6 +110,17 @@ def _page_context(study: Study, trials: pd.DataFrame, environment: Environment) 
         "plotly": get_plotlyjs(),
         "style": _template_source(environment, "report.css"),
         "script": _template_source(environment, "report.js"),
+    }
+
+
+def _metric_context(metric: MetricSpec) -> dict[str, str]:
+    """The metric in the words of the page."""
+    return {
+        "metric": metric.name,
+        "Metric": metric_words.heading(metric),
+        "metrics": metric_words.plural(metric),
+        "one_metric": metric_words.one_value(metric),
+        "reference": metric_words.reference_text(metric),
     }
 
 
@@ -141,9 +167,8 @@ def _with_widths(study: Study) -> list[Outcome]:
 def _first_shown(study: Study, members: Sequence[Outcome]) -> Outcome | None:
     """The trial whose widths are shown first: the headline's member, else the cheapest, else any trial that was cut."""
     cut = [member for member in members if member.widths]
-    affordable = summary.most_accurate(
-        member for member in cut if (facts.cost_ratio(study, member) or 0.0) <= summary.BUDGET
-    )
+    cheap = (member for member in cut if (facts.cost_ratio(study, member) or 0.0) <= summary.BUDGET)
+    affordable = summary.best_of(cheap, study)
     return next((shown for shown in (affordable, *cut, *_with_widths(study)) if shown is not None), None)
 
 
@@ -160,8 +185,8 @@ def _shown_trials(study: Study, members: Sequence[Outcome]) -> dict[str, list[tu
 
 
 def _trial_label(study: Study, outcome: Outcome) -> str:
-    accuracy = facts.last_accuracy(outcome)
-    measured = f"{summary.percent(accuracy)} accuracy" if accuracy is not None else "no accuracy"
+    value, metric = facts.last_metric(outcome), study.metric
+    measured = f"no {metric.name}" if value is None else f"{metric_words.value_text(value, metric)} {metric.name}"
     ratio = facts.cost_ratio(study, outcome)
     cost = f" at {summary.percent(ratio)} {facts.COST_NAMES[facts.main_cost(study)]}" if ratio is not None else ""
     ended = "" if outcome.completed else f" ({outcome.status})"
@@ -180,14 +205,16 @@ def _member_entry(study: Study, outcome: Outcome) -> dict[str, Any]:
 
 def _outside_range(study: Study, members: Sequence[Outcome]) -> int:
     """How many measured trials lie outside the range that the front is first shown in."""
-    low, high = figures.accuracy_ranges(study, members)["front"]
-    accuracies = [facts.last_accuracy(outcome) for outcome in figures.measured(study)]
-    return sum(accuracy is not None and not low <= accuracy <= high for accuracy in accuracies)
+    low, high = figures.metric_ranges(study, members)["front"]
+    drawn = [facts.last_metric(outcome) for outcome in figures.measured(study)]
+    return sum(value is not None and not low <= value <= high for value in drawn)
 
 
 def _trial_rows(study: Study, trials: pd.DataFrame, columns: Sequence[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
     """The trials table: per outcome the cells of `columns`, the recipe values that differ between trials, its notes."""
-    recipes = _varying_recipe(trials)
+    recipes, name = _varying_recipe(trials), study.metric.name
+    trials = trials.rename(columns={name: "metric", f"last_{name}": "last_metric"})
+    trials = trials.assign(missed=[study.tradeoff.misses(outcome) for outcome in study.outcomes])
     for outcome, row, recipe in zip(study.outcomes, trials.itertuples(), recipes, strict=True):
         cells = [make(row) for _, make in columns[1:-1]]
         notes = ", ".join(_setting_text(name, value) for name, value in outcome.notes.items())
@@ -229,14 +256,20 @@ def _number_column(name: str, show: Any) -> Any:
 def _status_cell(row: Any) -> Cell:
     text = "on the front" if row.on_front else row.status
     text += f" ({row.error})" if row.status == "stopped" and isinstance(row.error, str) else ""
+    text += " (misses the limit)" if row.missed else ""
     return Cell(text=f"{text} (control)" if row.control else text, key=text)
 
 
-def _accuracy_cell(row: Any) -> Cell:
-    if _is_missing(row.last_accuracy):
-        return Cell(text=_NONE, key=-1.0)
-    partial = "" if row.status == "completed" else " so far"
-    return Cell(text=f"{summary.percent(row.last_accuracy, 2)}{partial}", key=float(row.last_accuracy))
+def _metric_column(metric: MetricSpec) -> Any:
+    """The metric, sorted from worst to best; an absent one is below all others."""
+
+    def make(row: Any) -> Cell:
+        if _is_missing(row.last_metric):
+            return Cell(text=_NONE, key=-1.0)
+        so_far = "" if row.status == "completed" else " so far"
+        return Cell(text=f"{metric_words.value_text(row.last_metric, metric, 2)}{so_far}", key=float(row.last_metric))
+
+    return make
 
 
 def _is_missing(value: Any) -> bool:
@@ -248,22 +281,24 @@ _NONE = "\N{EN DASH}"
 
 _TIMES = ("Latency", "ms")
 
-_COLUMNS = (
-    ("Trial", None),
-    ("Method", lambda row: Cell(text=row.method, key=row.method)),
-    ("Ended", _status_cell),
-    ("Accuracy", _accuracy_cell),
-    ("FLOPs", _number_column("flops_ratio", summary.percent)),
-    ("Parameters", _number_column("params_ratio", summary.percent)),
-    ("Activations", _number_column("activations_ratio", summary.percent)),
-    ("Latency", _number_column("latency_ratio", summary.percent)),
-    ("ms", _number_column("latency_ms", lambda value: f"{value:,.2f}")),
-    ("Images", _number_column("images", lambda value: f"{value:,.0f}")),
-    ("Seconds", _number_column("duration", lambda value: f"{value:,.1f}")),
-    ("Finished", _number_column("finished", summary.duration)),
-    ("Seed", _number_column("seed", lambda value: f"{value:.0f}")),
-    ("What was varied", None),
-)
+
+def _columns(study: Study) -> list[tuple[str, Any]]:
+    return [
+        ("Trial", None),
+        ("Method", lambda row: Cell(text=row.method, key=row.method)),
+        ("Ended", _status_cell),
+        (metric_words.heading(study.metric), _metric_column(study.metric)),
+        ("FLOPs", _number_column("flops_ratio", summary.percent)),
+        ("Parameters", _number_column("params_ratio", summary.percent)),
+        ("Activations", _number_column("activations_ratio", summary.percent)),
+        ("Latency", _number_column("latency_ratio", summary.percent)),
+        ("ms", _number_column("latency_ms", lambda value: f"{value:,.2f}")),
+        ("Images", _number_column("images", lambda value: f"{value:,.0f}")),
+        ("Seconds", _number_column("duration", lambda value: f"{value:,.1f}")),
+        ("Finished", _number_column("finished", summary.duration)),
+        ("Seed", _number_column("seed", lambda value: f"{value:.0f}")),
+        ("What was varied", None),
+    ]
 
 
 def _split_texts(config: Mapping[str, Any]) -> dict[str, str]:

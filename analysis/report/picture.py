@@ -9,24 +9,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autoprune.analysis.report import facts, figures, summary
+from autoprune.analysis.report.metric_words import axis_title, value_text
 from autoprune.analysis.report.templating import templates
 from autoprune.errors import AutopruneError, InputError
 from autoprune.files import write_atomically
 from autoprune.study import pareto
 from autoprune.study.folder import Study, load_study
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Where the plotting area lies in the picture, in pixels, and the accuracies at its bottom and top."""
+    """Where the plotting area lies in the picture, in pixels, and the values of the metric at its bottom and top."""
 
     low: float
     high: float
@@ -39,9 +41,9 @@ class Frame:
         """Pixels from the left of a FLOPs ratio; the area spans 0 to 1.04."""
         return round(self.left + (self.right - self.left) * flops_ratio / 1.04, 1)
 
-    def y(self, accuracy: float) -> float:
-        """Pixels from the top of an accuracy."""
-        return round(self.bottom - (self.bottom - self.top) * (accuracy - self.low) / (self.high - self.low), 1)
+    def y(self, value: float) -> float:
+        """Pixels from the top of a value of the metric."""
+        return round(self.bottom - (self.bottom - self.top) * (value - self.low) / (self.high - self.low), 1)
 
 
 def write_picture(study: Study, path: str | Path) -> Path:
@@ -77,25 +79,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _picture_context(study: Study) -> dict[str, Any]:
-    members = pareto.front(study.outcomes)  # whatever else was an objective, the picture is accuracy against FLOPs
-    low, high = figures.accuracy_ranges(study, members)["front"]
+    by_flops = replace(study.tradeoff, costs=("flops",))  # whatever else was an objective, FLOPs are drawn
+    members = pareto.front(study.outcomes, by_flops)
+    low, high = figures.metric_ranges(study, members)["front"]
     frame = Frame(low=low, high=high)
-    candidates = pareto.candidates(study.outcomes)
+    candidates = pareto.candidates(study.outcomes, by_flops)
     colours = figures.method_colours(outcome.recipe.method.name for outcome in study.outcomes)
-    dense = facts.dense_model(study).accuracy
+    dense, metric = facts.dense_model(study).metric, study.metric
     return {
         "width": 840,
         "height": 460,
         **{name: getattr(frame, name) for name in ("left", "right", "top", "bottom")},
         "title": summary.title(study),
         "description": summary.summarise(study).headline,
+        "y_title": axis_title(metric, "Validation"),
         "x_ticks": [{"at": frame.x(share / 5), "text": f"{20 * share} %"} for share in range(6)],
-        "y_ticks": [{"at": frame.y(value), "text": f"{100 * value:g} %"} for value in _round_values(low, high)],
-        "dense": {"at": frame.y(dense), "text": f"dense {summary.percent(dense)}"},
+        "y_ticks": [{"at": frame.y(value), "text": _tick_text(value, metric)} for value in _round_values(low, high)],
+        "dense": {"at": frame.y(dense), "text": f"dense {value_text(dense, metric)}"},
         "staircase": _front_path(frame, members),
         "marks": list(_trial_marks(frame, candidates, members, colours)),
         "legend": [{"name": name, "colour": colours[name]} for name in _method_names(candidates)],
     }
+
+
+def _tick_text(value: float, metric: MetricSpec) -> str:
+    return f"{100 * value:g} %" if metric.unit == "%" else f"{value:g}"
 
 
 def _method_names(outcomes: Iterable[Outcome]) -> list[str]:
@@ -108,15 +116,15 @@ def _trial_marks(
     """The marks, those of members last, so that they lie on top."""
     on_front = {member.id for member in members}
     for outcome in sorted(candidates, key=lambda o: o.id in on_front):
-        accuracy, flops = outcome.accuracy or 0.0, outcome.flops_ratio or 0.0
-        if frame.low <= accuracy <= frame.high:
+        value, flops = outcome.metric or 0.0, outcome.flops_ratio or 0.0
+        if frame.low <= value <= frame.high:
             colour = colours[outcome.recipe.method.name]
-            yield {"x": frame.x(flops), "y": frame.y(accuracy), "colour": colour, "member": outcome.id in on_front}
+            yield {"x": frame.x(flops), "y": frame.y(value), "colour": colour, "member": outcome.id in on_front}
 
 
 def _front_path(frame: Frame, members: Sequence[Outcome]) -> str:
-    """The path through the members: level to the next member's cost, then up to its accuracy."""
-    corners = [(frame.x(member.flops_ratio or 0.0), frame.y(member.accuracy or 0.0)) for member in members]
+    """The path through the members: level to the next member's cost, then to its metric."""
+    corners = [(frame.x(member.flops_ratio or 0.0), frame.y(member.metric or 0.0)) for member in members]
     return " ".join(f"H{x} V{y}" if i else f"M{x} {y}" for i, (x, y) in enumerate(corners))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from autoprune.analysis.report import facts, trust
+from autoprune.analysis.report.metric_words import difference_text, over_seeds, reference_text, value_text
 from autoprune.study import finalists, pareto
 from autoprune.study.folder import Study
 from autoprune.study.outcome import DENSE, RANDOM, Outcome, RunInterval
@@ -15,7 +16,7 @@ from autoprune.study.outcome import DENSE, RANDOM, Outcome, RunInterval
 #: The share of the dense model's cost, of its FLOPs if nothing else was asked for, that the headline is about.
 BUDGET = 0.5
 
-#: How far below the dense accuracy still counts as near: one percentage point.
+#: How far below the dense model still counts as near, by height: of accuracy one percentage point.
 NEAR_DENSE = 0.01
 
 #: Controls that every comparison of methods shows, whether they ran or not.
@@ -32,10 +33,11 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRow:
-    """How one method did; accuracies are None where no trial of the method completed (under the budget).
+    """How one method did, by the metric; None where no trial of the method completed (under the budget).
 
-    Where recipes go on from others, accuracy is the parent's as much as the method's. `over_expected` compares like
-    with like: the median of how far trials lay above what was expected of any recipe from there to that target.
+    Where recipes go on from others, the metric is the parent's as much as the method's. `over_expected` compares like
+    with like: the median of how far trials lay, by height, above what was expected of any recipe from there to that
+    target.
     """
 
     name: str
@@ -95,7 +97,7 @@ def method_rows(study: Study) -> list[MethodRow]:
         own.setdefault(outcome.recipe.method.name, []).append(outcome)
     rows = {name: _method_row(name, study, outcomes) for name, outcomes in own.items()}
     tried = [rows[name] for name in sorted(set(rows) - set(ALWAYS))]
-    tried.sort(key=lambda row: (row.best_in_budget or 0.0, row.best or 0.0), reverse=True)
+    tried.sort(key=lambda row: [_height(value, study) for value in (row.best_in_budget, row.best)], reverse=True)
     return tried + [rows[name] for name in reversed(ALWAYS)]
 
 
@@ -150,20 +152,19 @@ def milliseconds(time: float) -> str:
     return f"{time:.3g}\N{NO-BREAK SPACE}ms"
 
 
-def most_accurate(outcomes: Iterable[Outcome]) -> Outcome | None:
-    """The outcome with the highest accuracy, the first of equal ones; None of none."""
-    return max(outcomes, key=lambda outcome: outcome.accuracy or 0.0, default=None)
+def best_of(outcomes: Iterable[Outcome], study: Study) -> Outcome | None:
+    """The outcome with the best metric, the first of equal ones; None of none."""
+    return max(outcomes, key=lambda outcome: _height(outcome.metric, study), default=None)
 
 
 def hypervolume(study: Study) -> float:
     """Of the front, in the study's objectives."""
-    found = pareto.points(study.front, study.objectives)
-    return pareto.hypervolume(found, pareto.reference(study.objectives))
+    return pareto.hypervolume(pareto.points(study.front, study.tradeoff), pareto.reference(study.tradeoff))
 
 
 def _headline_sentence(study: Study) -> str:
     members, cost = study.front, facts.COST_NAMES[facts.main_cost(study)]
-    affordable = most_accurate(member for member in members if (facts.cost_ratio(study, member) or 0.0) <= BUDGET)
+    affordable = best_of((one for one in members if (facts.cost_ratio(study, one) or 0.0) <= BUDGET), study)
     if affordable is not None:
         return f"Best model at ≤ {percent(BUDGET, 0)} {cost}: {_describe_fully(affordable, study)}."
     if members:
@@ -176,25 +177,29 @@ def _headline_sentence(study: Study) -> str:
         found = failures(study)
         which = "all of them with" if len(found) == 1 else "most often with"
         return f"All {plural(len(study.outcomes), 'trial')} failed, {which}: {_first_line(found[0].error)}"
+    if any(study.tradeoff.misses(outcome) for outcome in study.outcomes):
+        return f"No pruned model has {_limit_text(study)}, so there is no front."
     return "No pruned model was trained to its end, so there is no front."
 
 
 def _describe_fully(outcome: Outcome, study: Study) -> str:
-    dense = facts.dense_model(study).accuracy
-    accuracy = outcome.accuracy or 0.0
-    against = f"dense {percent(dense)}, {points(accuracy - dense)}"
-    return f"{percent(accuracy)} accuracy ({against}) at {_costs_text(outcome, study)}, {_trial_and_method(outcome)}"
+    dense, metric = facts.dense_model(study).metric, study.metric
+    value = outcome.metric or 0.0
+    against = f"dense {value_text(dense, metric)}, {difference_text(value - dense, metric)}"
+    reached = f"{value_text(value, metric)} {metric.name} ({against})"
+    return f"{reached} at {_costs_text(outcome, study)}, {_trial_and_method(outcome)}"
 
 
 def _describe_briefly(outcome: Outcome, study: Study) -> str:
-    accuracy = outcome.accuracy or 0.0
-    against = points(accuracy - facts.dense_model(study).accuracy)
-    return f"{percent(accuracy)} ({against}) at {_costs_text(outcome, study)}, {_trial_and_method(outcome)}"
+    value = outcome.metric or 0.0
+    against = difference_text(value - facts.dense_model(study).metric, study.metric)
+    reached = f"{value_text(value, study.metric)} ({against})"
+    return f"{reached} at {_costs_text(outcome, study)}, {_trial_and_method(outcome)}"
 
 
 def _costs_text(outcome: Outcome, study: Study) -> str:
     """The objectives of the study: `49.3 % FLOPs and 61.0 % latency (3.2 ms)`."""
-    return " and ".join(cost_text(name, outcome) for name in pareto.costs_of(study.objectives))
+    return " and ".join(cost_text(name, outcome) for name in study.tradeoff.costs)
 
 
 def _trial_and_method(outcome: Outcome) -> str:
@@ -211,7 +216,15 @@ def _counts_fact(study: Study) -> str:
     among = f" ({plural(controls, 'control')} among them)" if controls else ""
     broken = sum(outcome.infeasible for outcome in study.outcomes)
     ended += f" ({broken:,} of them by a constraint)" if broken else ""
+    missing = sum(study.tradeoff.misses(outcome) for outcome in study.outcomes)
+    ended += f" ({missing:,} without {_limit_text(study)})" if missing else ""
     return " ".join(f"{ended}, {counts['failed']:,} failed in {elapsed}{among}. {_unfinished_fact(study)}".split())
+
+
+def _limit_text(study: Study) -> str:
+    """What a model must have to be on the front, in a study that has such a limit."""
+    limit = study.tradeoff.limit
+    return "" if limit is None else study.metric.wish(limit)
 
 
 def _unfinished_fact(study: Study) -> str:
@@ -223,9 +236,9 @@ def _knee_fact(study: Study) -> str:
     members = study.front
     if len(members) < 3:
         return ""
-    knee = pareto.knee(members, study.objectives)
+    knee = pareto.knee(members, study.tradeoff)
     # A front without a bend has its knee at an end, and that is no news.
-    if len(study.objectives) == 2 and knee in (members[0], members[-1]):
+    if len(study.tradeoff.costs) == 1 and knee in (members[0], members[-1]):
         return ""
     return f"Knee of the front, where a further cut begins to cost most: {_describe_briefly(knee, study)}."
 
@@ -234,29 +247,29 @@ def _near_dense_fact(study: Study) -> str:
     members = study.front
     if not members:
         return ""
-    dense = facts.dense_model(study).accuracy
-    near = [member for member in members if (member.accuracy or 0.0) >= dense - NEAR_DENSE]
+    metric = study.metric
+    least = max(metric.height(facts.dense_model(study).metric) - NEAR_DENSE, 1e-9)  # no worst end has the height 0
+    near = [member for member in members if _height(member.metric, study) >= least]
+    wanted = f"within 1 point of the dense {metric.name}"
+    if metric.unit != "%":
+        wanted = f"near the dense model, that is with {metric.wish(metric.at_height(least))}"
     if not near:
-        return "No pruned model came within 1 point of the dense accuracy."
-    return f"Cheapest model within 1 point of the dense accuracy: {_describe_briefly(near[0], study)}."
+        return f"No pruned model came {wanted}." if metric.unit == "%" else f"No pruned model is {wanted}."
+    return f"Cheapest model {wanted}: {_describe_briefly(near[0], study)}."
 
 
 def _finalists_fact(study: Study) -> str:
-    """The finalist under the budget that is best on the validation split, with its accuracy on the test split."""
-    found = finalists.by_member(study.finalists)
+    """The finalist under the budget that is best on the validation split, with its metric on the test split."""
+    found = finalists.by_member(study.finalists, study.metric)
     members = [one for one in found if not one.dense]
     affordable = [one for one in members if one.flops_ratio <= BUDGET] or members
     if not affordable:
         return ""
-    best = max(affordable, key=lambda one: one.validation.mean)
-    dense = next((f" (dense {_over_seeds(one)})" for one in found if one.dense), "")
-    trained = f"Trained again with {plural(len(best.runs), 'seed')}, on the test split: {_over_seeds(best)}{dense}"
+    best, metric = max(affordable, key=lambda one: _height(one.validation.mean, study)), study.metric
+    dense = next((f" (dense {over_seeds(one.test, metric)})" for one in found if one.dense), "")
+    reached = f"{over_seeds(best.test, metric)}{dense}"
+    trained = f"Trained again with {plural(len(best.runs), 'seed')}, on the test split: {reached}"
     return f"{trained} at {percent(best.flops_ratio)} FLOPs, trial {best.member}, method {best.method}."
-
-
-def _over_seeds(one: finalists.Finalist) -> str:
-    std = "" if one.test.std is None else f" ± {100 * one.test.std:.1f}"
-    return f"{percent(one.test.mean)}{std}"
 
 
 def _halving_fact(study: Study) -> str:
@@ -271,37 +284,43 @@ def _halving_fact(study: Study) -> str:
         f"{percent(one.share, 0)} to {percent(one.after, 0)}: {one.correlation:+.2f} of {one.recipes}"
         for one in trust.trust(study)
     ]
-    trusted = "rank correlation of accuracy at equal FLOPs from one rung to the next (trust)"
+    trusted = f"rank correlation of {study.metric.name} at equal FLOPs from one rung to the next (trust)"
     return f"{text} {trusted[0].upper()}{trusted[1:]}: {'; '.join(ranks)}." if ranks else text
 
 
 def _hypervolume_fact(study: Study) -> str:
-    value, costs = hypervolume(study), [facts.COST_NAMES[name] for name in pareto.costs_of(study.objectives)]
+    value, costs = hypervolume(study), [facts.COST_NAMES[name] for name in study.tradeoff.costs]
     against = f"{' and '.join(costs)} ratio{'s' * (len(costs) > 1)} 1"
-    return f"Hypervolume {value:.4f} against accuracy 0 and {against}." if value else ""
+    return f"Hypervolume {value:.4f} against {reference_text(study.metric)} and {against}." if value else ""
 
 
 def _method_row(name: str, study: Study, own: Sequence[Outcome]) -> MethodRow:
     members = {outcome.id for outcome in study.front}
-    done = [outcome for outcome in own if outcome.completed and outcome.accuracy is not None]
-    accuracies = [outcome.accuracy or 0.0 for outcome in done]
-    in_budget = [outcome.accuracy or 0.0 for outcome in done if (facts.cost_ratio(study, outcome) or 1.0) <= BUDGET]
+    done = [outcome for outcome in own if outcome.completed and outcome.metric is not None]
+    found = [outcome.metric for outcome in done if outcome.metric is not None]
+    best = best_of(done, study)
+    cheap = best_of((outcome for outcome in done if (facts.cost_ratio(study, outcome) or 1.0) <= BUDGET), study)
     return MethodRow(
         name=name,
         counts=Counter(outcome.status for outcome in own),
         on_front=sum(outcome.id in members for outcome in own),
-        best=max(accuracies, default=None),
-        best_in_budget=max(in_budget, default=None),
-        median=median(accuracies) if accuracies else None,
+        best=None if best is None else best.metric,
+        best_in_budget=None if cheap is None else cheap.metric,
+        median=median(found) if found else None,
         over_expected=_median_over_expected(study, done),
     )
 
 
 def _median_over_expected(study: Study, done: Sequence[Outcome]) -> float | None:
     expected = {proposal.id: proposal.expected for proposal in study.proposals if proposal.distributions}
-    known = [(outcome.accuracy, expected.get(outcome.id)) for outcome in done]
-    found = [accuracy - before for accuracy, before in known if accuracy is not None and before is not None]
+    known = [(_height(outcome.metric, study), expected.get(outcome.id)) for outcome in done]
+    found = [height - before for height, before in known if before is not None]
     return median(found) if found else None
+
+
+def _height(value: float | None, study: Study) -> float:
+    """How good a metric is; below everything where there is none."""
+    return -1.0 if value is None else study.metric.height(value)
 
 
 def _worker_share(worker: str, intervals: Sequence[RunInterval]) -> Share:

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from autoprune.study.folder import Study
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome, Rung
 
 #: Recipes that must have been measured at both of two rungs before a correlation is given.
@@ -23,8 +24,8 @@ class Trust:
     Fields:
         share, after: the two rungs, as shares of the training images.
         recipes: measured at both.
-        correlation: Spearman's, of the accuracies of recipes of equal FLOPs and equally accurate parents: ranks by both
-            are partialled out, since accuracy rises with both at every rung and would make any rung look trustworthy.
+        correlation: Spearman's, of the heights of recipes of equal FLOPs and of parents of equal height: ranks by both
+            are partialled out, since height rises with both at every rung and would make any rung look trustworthy.
     """
 
     share: float
@@ -47,8 +48,8 @@ def trust(study: Study) -> list[Trust]:
     """Every rung with the next; pairs with fewer than `FEWEST` recipes measured at both are left out."""
     searched = [outcome for outcome in study.outcomes if not outcome.control and outcome.flops_ratio is not None]
     shares = sorted({rung.share for outcome in searched for rung in outcome.rungs if rung.comparable})
-    parents = {outcome.id: outcome.accuracy or 0.0 for outcome in study.outcomes}
-    found = (_trust_between(searched, parents, one, two) for one, two in pairwise(shares))
+    parents = {outcome.id: study.tradeoff.height(outcome) or 0.0 for outcome in study.outcomes}
+    found = (_trust_between(searched, parents, one, two, study.metric) for one, two in pairwise(shares))
     return [known for known in found if known is not None]
 
 
@@ -65,12 +66,13 @@ def saved(study: Study) -> Saved | None:
 
 
 def _trust_between(
-    outcomes: Sequence[Outcome], parents: Mapping[int | None, float], share: float, after: float
+    outcomes: Sequence[Outcome], parents: Mapping[int | None, float], share: float, after: float, metric: MetricSpec
 ) -> Trust | None:
     rows = [
         (one, two, outcome.flops_ratio, parents.get(outcome.recipe.parent, 1.0))
         for outcome in outcomes
-        if (one := _accuracy_at(outcome, share)) is not None and (two := _accuracy_at(outcome, after)) is not None
+        if (one := _height_at(outcome, share, metric)) is not None
+        and (two := _height_at(outcome, after, metric)) is not None
     ]
     if len(rows) < FEWEST:
         return None
@@ -79,8 +81,9 @@ def _trust_between(
     )
 
 
-def _accuracy_at(outcome: Outcome, share: float) -> float | None:
-    return next((rung.accuracy for rung in outcome.rungs if rung.share == share and rung.comparable), None)
+def _height_at(outcome: Outcome, share: float, metric: MetricSpec) -> float | None:
+    found = (metric.height(rung.metric) for rung in outcome.rungs if rung.share == share and rung.comparable)
+    return next(found, None)
 
 
 def _partial_correlation(x: np.ndarray, y: np.ndarray, *given: np.ndarray) -> float:
@@ -100,7 +103,7 @@ def _mean_ranks(values: np.ndarray) -> np.ndarray:
 
 def _seconds_per_image(outcome: Outcome) -> Iterator[float]:
     """Seconds an image between neighbouring rungs."""
-    before = Rung(share=0.0, images=0, accuracy=0.0, seconds=0.0)
+    before = Rung(share=0.0, images=0, metric=0.0, seconds=0.0)
     for rung in outcome.rungs:
         if rung.images > before.images:
             yield (rung.seconds - before.seconds) / (rung.images - before.images)

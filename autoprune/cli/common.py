@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import InputError
 from autoprune.study.folder import Study
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ def find_outcome(study: Study, trial: int) -> Outcome:
     raise InputError(f"there is no ended trial {trial}", where=str(study.folder.path), allowed=allowed)
 
 
-def member_facts(outcome: Outcome) -> dict[str, Any]:
-    """One trial in plain data: id, method, accuracy, ratios; the latency if it was measured."""
+def member_facts(outcome: Outcome, metric: MetricSpec) -> dict[str, Any]:
+    """One trial in plain data: id, method, the metric by its name, ratios; the latency if it was measured."""
     ratios = {name: getattr(outcome, name) for name in ("flops_ratio", "params_ratio", "activations_ratio")}
     times = {"latency_ratio": outcome.latency_ratio, "latency_ms": outcome.latency_ms}
     ratios |= {} if outcome.latency_ms is None else times
-    return {"id": outcome.id, "method": outcome.recipe.method.name, "accuracy": outcome.accuracy, **ratios}
+    return {"id": outcome.id, "method": outcome.recipe.method.name, metric.name: outcome.metric, **ratios}
 
 
 def model_by_name(args: Namespace) -> tuple[nn.Module, Inputs]:

@@ -12,8 +12,10 @@ from typing import Any
 from autoprune.cli.common import find_outcome
 from autoprune.cli.view import print_json, show
 from autoprune.errors import ExportError, InputError
+from autoprune.schema import to_plain
 from autoprune.study import finalists
 from autoprune.study.folder import Study, load_study
+from autoprune.study.metric import ACCURACY, MetricSpec, read_metric
 from autoprune.study.outcome import DENSE, Outcome
 
 
@@ -33,22 +35,28 @@ def export(args: Namespace) -> None:
     info = {
         "task": study.config["task"],
         "pixels": task.input_facts(),
+        "metric": to_plain(study.metric),
         "dense": study.config.get("dense"),
         "groups": study.config.get("groups"),
         "timed": _latency_setup(study, outcome),
-        "outcome": json.loads(outcome.to_json()),
+        "outcome": json.loads(outcome.to_json(study.metric)),
         "finalists": trained_again if outcome.member is not None else [],
     }
     written = formats.export(source, task.build, task.example(), args.to, info=info)
-    time = "" if outcome.latency_ms is None else f", {outcome.latency_ms:.3g} ms"
-    again, tested = "", ""
-    if outcome.test_accuracy is not None:
-        again = f", trained again on {outcome.recipe.training.images:,} images"
-        tested = f" ({outcome.test_accuracy:.4f} on the test split)"
-    accuracy = f"accuracy {outcome.accuracy:.4f}{tested}"
-    print(f"trial {outcome.id}{again}: {accuracy} at {outcome.flops_ratio:.1%} of the FLOPs{time}")
+    print(_exported_line(study.metric, outcome))
     for file in written:
         print(file)
+
+
+def _exported_line(metric: MetricSpec, outcome: Outcome) -> str:
+    """What is handed over, in one line."""
+    time = "" if outcome.latency_ms is None else f", {outcome.latency_ms:.3g} ms"
+    again, tested = "", ""
+    if outcome.test_metric is not None:
+        again = f", trained again on {outcome.recipe.training.images:,} images"
+        tested = f" ({metric.shown(outcome.test_metric)} on the test split)"
+    reached = f"{metric.name} {metric.shown(outcome.metric or 0.0)}{tested}"
+    return f"trial {outcome.id}{again}: {reached} at {outcome.flops_ratio:.1%} of the FLOPs{time}"
 
 
 def _latency_setup(study: Study, outcome: Outcome) -> dict[str, Any] | None:
@@ -60,60 +68,69 @@ def _latency_setup(study: Study, outcome: Outcome) -> dict[str, Any] | None:
 
 
 def verify(args: Namespace) -> None:
-    """Score every file of an exported folder; `ExportError` unless all have the accuracy that was reported."""
+    """Score every file of an exported folder; `ExportError` unless all have the metric that was reported."""
     from autoprune.export import formats
     from autoprune.tasks import load_task
 
     record = formats.read_record(args.folder)
-    reported = (record.get("outcome") or {}).get("accuracy")
+    metric = read_metric(record.get("metric") or {}, f"{args.folder}: metric")
+    reported = (record.get("outcome") or {}).get(metric.name)
     if reported is None or not record.get("task"):
-        raise InputError("export.json names no task or accuracy to compare with", where=str(args.folder))
+        raise InputError(f"export.json names no task or {metric.name} to compare with", where=str(args.folder))
     task = load_task(record["task"])
     count = len(task.validation)
     found = formats.verify(args.folder, task)
-    rows = [_verification_row(name, accuracy, reported, count) for name, accuracy in found.items()]
+    rows = [_verification_row(name, value, reported, count, metric) for name, value in found.items()]
     if args.json:
-        print_json({"reported": reported, "images": count, "found": found})
+        print_json({"metric": metric.name, "reported": reported, "images": count, "found": found})
     else:
-        show(rows, title=f"{args.folder}: {count} validation images, reported accuracy {reported:.4f}")
+        title = f"{args.folder}: {count} validation images, reported {metric.name} {metric.shown(reported)}"
+        show(rows, title=title, numbers=(metric.name, "off"))
     wrong = [row["file"] for row in rows if not row["as reported"]]
     if wrong:
-        raise ExportError(f"{', '.join(wrong)}: not the accuracy that was reported", where=str(args.folder))
+        raise ExportError(f"{', '.join(wrong)}: not the {metric.name} that was reported", where=str(args.folder))
 
 
-def _verification_row(name: str, accuracy: float, reported: float, images: int) -> dict[str, Any]:
+def _verification_row(name: str, value: float, reported: float, images: int, metric: MetricSpec) -> dict[str, Any]:
     # Kernels add in another order: a logit on the edge may fall to the other side, in one image of a thousand.
-    off = abs(round(accuracy * images) - round(reported * images))
-    return {"file": name, "accuracy": accuracy, "as reported": off <= math.ceil(images / 1000), "images off": off}
+    allowed = math.ceil(images / 1000) / images
+    as_reported = abs(metric.height(value) - metric.height(reported)) < allowed + 1e-9
+    off = metric.shown_difference(value - reported)
+    return {"file": name, metric.name: metric.shown(value), "as reported": as_reported, "off": off}
 
 
 def _chosen_outcome(study: Study, args: Namespace) -> Outcome:
     from autoprune.study import pareto
 
-    limits = _given_limits(args)
+    limits = _given_limits(args, study.metric)
     if (args.trial is not None) + args.knee + bool(limits) > 1:
         allowed = (
-            "--trial, --knee, or any of --min-accuracy, --max-flops, --max-params, --max-activations, --max-latency"
+            "--trial, --knee, or any of --metric, --min-accuracy, --max-flops, --max-params, --max-activations, "
+            "--max-latency"
         )
         raise InputError("more than one choice", where="export", allowed=allowed)
     again = {} if args.searched else _best_finalists(study)
     if args.trial is not None:
         return again.get(args.trial) or find_outcome(study, args.trial)
     members = [again.get(member.id, member) for member in study.front]
-    members = pareto.front(members, study.objectives)
-    return pareto.pick(members, limits, study.objectives) if limits else pareto.knee(members, study.objectives)
+    members = pareto.front(members, study.tradeoff)
+    return pareto.pick(members, limits, study.tradeoff) if limits else pareto.knee(members, study.tradeoff)
 
 
 def _best_finalists(study: Study) -> dict[int, Outcome]:
     """Trial -> its finalist, under the trial's number; the best of its seeds on the validation split."""
-    found = finalists.by_member(study.finalists)
+    found = finalists.by_member(study.finalists, study.metric)
     return {one.member: dataclasses.replace(one.best, id=one.member) for one in found}
 
 
-def _given_limits(args: Namespace) -> dict[str, float]:
+def _given_limits(args: Namespace, metric: MetricSpec) -> dict[str, float]:
     """What the model may cost at most and has to reach at least, as `pareto.pick` takes it."""
+    if args.min_accuracy is not None and metric.name != ACCURACY.name:
+        raise InputError(f"this study is of {metric.name}", where="--min-accuracy", allowed="--metric VALUE")
+    if args.min_accuracy is not None and args.metric is not None:
+        raise InputError("--min-accuracy and --metric say the same", where="export", allowed="one of the two")
     given = {"flops": args.max_flops, "params": args.max_params, "activations": args.max_activations}
-    given["accuracy"] = args.min_accuracy
+    given["metric"] = args.metric if args.min_accuracy is None else args.min_accuracy
     if args.max_latency is not None:
         name, most = args.max_latency
         given[name] = most
@@ -122,7 +139,7 @@ def _given_limits(args: Namespace) -> dict[str, float]:
 
 def _stored_model(study: Study, outcome: Outcome) -> Path:
     if outcome.member is not None:
-        found = finalists.by_member(study.finalists)
+        found = finalists.by_member(study.finalists, study.metric)
         return study.folder.final_models / str(next(one.best.id for one in found if one.member == outcome.member))
     folder = study.folder.models / str(outcome.id)
     if not folder.is_dir():

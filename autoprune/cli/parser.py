@@ -169,7 +169,7 @@ def _add_status(commands: Any) -> None:
         "studies.status",
         "how far a search is, and its front",
         """Count the trials of a study by how they ended, and print the front: the models that no other beats in both
-        accuracy and FLOPs. Reads the study folder only, so it can look at a search that is running.""",
+        metric and cost. Reads the study folder only, so it can look at a search that is running.""",
         "autoprune status runs/digits_demo",
         "autoprune status runs/digits_demo --json | jq .front",
     )
@@ -196,7 +196,7 @@ def _add_replay(commands: Any) -> None:
         "trials.replay",
         "run one recorded trial again and compare",
         """Run the recipe of one trial again, from the dense model on, and compare what comes out with what was
-        recorded. Widths and costs must be equal and the accuracy must agree within the tolerance; otherwise the
+        recorded. Widths and costs must be equal and the metric must agree within the tolerance; otherwise the
         exit code is 1. On the same machine with the same versions the numbers are usually equal to the digit.""",
         "autoprune replay runs/digits_demo --trial 17",
     )
@@ -207,7 +207,7 @@ def _add_replay(commands: Any) -> None:
         type=number_within(0, 1),
         default=0.01,
         metavar="T",
-        help="how far the accuracy may be off (default: 0.01, that is one point)",
+        help="how far the metric may be off, as a share of its range (default: 0.01, of accuracy one point)",
     )
     add_json(parser)
 
@@ -228,17 +228,19 @@ def _add_export(commands: Any) -> None:
     add_study(parser)
     parser.add_argument("--trial", type=int, metavar="ID", help="this trial")
     parser.add_argument("--knee", action="store_true", help="where the front bends most (default)")
-    parser.add_argument(
-        "--max-flops", type=cost_ratio, metavar="R", help="the most accurate with at most this FLOPs ratio"
-    )
+    parser.add_argument("--max-flops", type=cost_ratio, metavar="R", help="the best with at most this FLOPs ratio")
     parser.add_argument("--max-params", type=cost_ratio, metavar="R", help="the same for parameters")
     parser.add_argument("--max-activations", type=cost_ratio, metavar="R", help="the same for activations")
     parser.add_argument(
         "--max-latency", type=latency_limit, metavar="T", help="the same for latency: 5ms, or a ratio such as 0.5"
     )
     parser.add_argument(
-        "--min-accuracy", type=number_within(0, 1), metavar="A", help="the cheapest with at least this accuracy"
+        "--metric",
+        type=number_within(-sys.float_info.max, sys.float_info.max),
+        metavar="V",
+        help="the cheapest whose metric is as good",
     )
+    parser.add_argument("--min-accuracy", type=number_within(0, 1), metavar="A", help="the same in a study of accuracy")
     parser.add_argument("--searched", action="store_true", help="as the search left it, whatever finish has trained")
     parser.add_argument("--to", type=Path, required=True, metavar="OUT", help="new folder")
 
@@ -250,7 +252,7 @@ def _add_verify(commands: Any) -> None:
         "score the files of an export on the validation data",
         """Load each file of an exported folder on its own (the artefact with the model's factory, ONNX with
         onnxruntime, the program with torch.export) and score it on the validation split. Exit code 1 unless all
-        of them have the accuracy that the search reported.""",
+        of them have the metric that the search reported.""",
         "autoprune verify runs/demo/export",
     )
     parser.add_argument("folder", type=Path, metavar="OUT", help="a folder written by autoprune export")

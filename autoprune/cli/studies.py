@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autoprune.cli.common import member_facts, without_collector
-from autoprune.cli.view import finalists_table, front_table, open_view, print_json, reproduction_line, show
-from autoprune.schema import read
+from autoprune.cli.view import (
+    FINALIST_NUMBERS,
+    finalists_table,
+    front_table,
+    open_view,
+    print_json,
+    reproduction_line,
+    show,
+)
+from autoprune.schema import read, to_plain
 from autoprune.study.folder import Study, load_study
+from autoprune.study.outcome import Outcome
 
 #: The share of the dense FLOPs that the summary of a search asks for.
 HALF = 0.5
@@ -73,14 +83,21 @@ def study_facts(study: Study) -> dict[str, Any]:
         "trials": {name: sum(outcome.status == name for outcome in study.outcomes) for name in names},
         "unfinished": len(study.unfinished()),
         "taken_over": _taken_over(study),
+        "metric": to_plain(study.metric),
         "dense": study.config.get("dense"),
-        "front": [member_facts(member) for member in members],
-        "best_under_half": member_facts(max(under_half, key=lambda o: o.accuracy or 0.0)) if under_half else None,
-        "hypervolume": pareto.hypervolume(pareto.points(members, study.objectives), pareto.reference(study.objectives)),
+        "front": [member_facts(member, study.metric) for member in members],
+        "best_under_half": _best_of(study, under_half),
+        "hypervolume": pareto.hypervolume(pareto.points(members, study.tradeoff), pareto.reference(study.tradeoff)),
         "finalists": finalists.rows(study),
         "finalists_to_train": _finalists_to_train(study),
         "report": str(study.folder.report) if study.folder.report.is_file() else None,
     }
+
+
+def _best_of(study: Study, members: Sequence[Outcome]) -> dict[str, Any] | None:
+    """The best of the members in plain data, if there is one."""
+    best = max(members, key=lambda member: study.tradeoff.height(member) or 0.0, default=None)
+    return None if best is None else member_facts(best, study.metric)
 
 
 def _taken_over(study: Study) -> int:
@@ -116,9 +133,7 @@ def _run_watched(run: Any, *args: Any, **options: Any) -> None:
         print_json({"event": "end", **study_facts(study)})
         return
     _print_study(study)
-    from autoprune.study.pareto import costs_of
-
-    folder, cost = study.folder.path, costs_of(study.objectives)[0]
+    folder, cost = study.folder.path, study.tradeoff.costs[0]
     chosen = f"autoprune export {folder} --max-{cost} {HALF} --to {folder}/export"
     print(f"\nreport: {study.folder.report}\nexport: {chosen}")
 
@@ -135,11 +150,12 @@ def _print_study(study: Study) -> None:
     from autoprune.analysis.report.summary import summarise
 
     summary = summarise(study)
-    show(front_table(study), title=f"front of {study.folder.path}")
+    show(front_table(study), title=f"front of {study.folder.path}", numbers=(study.metric.name,))
     for line in (summary.headline, *summary.facts):
         print(line)
     if study.finalists:
-        show(finalists_table(study), title="finalists: mean and standard deviation over seeds")
+        title = f"finalists: {study.metric.name}, mean and standard deviation over seeds"
+        show(finalists_table(study), title=title, numbers=list(FINALIST_NUMBERS.values()))
         if line := reproduction_line(study):
             print(line)
     if (count := _finalists_to_train(study)) > 0:

@@ -11,6 +11,7 @@ from autoprune.cli.common import find_outcome, member_facts, model_by_name
 from autoprune.cli.view import print_json, show
 from autoprune.errors import DataError, InputError, StudyError
 from autoprune.study.folder import load_study
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
 
 
@@ -22,7 +23,7 @@ def replay(args: Namespace) -> None:
     study = load_study(args.folder)
     before = find_outcome(study, args.trial)
     after = run_again(study, before, load_task(study.config["task"]))
-    rows = _comparison_rows(before, after, args.tolerance)
+    rows = _comparison_rows(before, after, args.tolerance, study.metric)
     if args.json:
         notes = {"recorded": dict(before.notes), "again": dict(after.notes)}
         print_json({"trial": before.id, "same": all(row["same"] for row in rows), "compared": rows, "notes": notes})
@@ -47,18 +48,18 @@ def prune(args: Namespace) -> None:
     _print_facts(facts, as_json=args.json)
 
 
-def _comparison_rows(before: Outcome, after: Outcome, tolerance: float) -> list[dict[str, Any]]:
-    """One row per number of a trial; status, counted costs and widths must be equal, the accuracy near.
+def _comparison_rows(before: Outcome, after: Outcome, tolerance: float, metric: MetricSpec) -> list[dict[str, Any]]:
+    """One row per number of a trial; status, counted costs and widths must be equal, the metric near, by its height.
 
     Times are not compared: they are the machine's, not the recipe's.
     """
     rows = []
-    for name in ("status", "flops_ratio", "params_ratio", "activations_ratio", "accuracy"):
+    for name in ("status", "flops_ratio", "params_ratio", "activations_ratio", "metric"):
         old, new = getattr(before, name), getattr(after, name)
         near = old == new
-        if name == "accuracy" and old is not None and new is not None:
-            near = abs(old - new) <= tolerance
-        rows.append({"what": name, "recorded": old, "again": new, "same": near})
+        if name == "metric" and old is not None and new is not None:
+            near = abs(metric.height(old) - metric.height(new)) <= tolerance
+        rows.append({"what": metric.name if name == "metric" else name, "recorded": old, "again": new, "same": near})
     widths = dict(before.widths) == dict(after.widths)
     rows.append(
         {"what": "widths", "recorded": sum(before.widths.values()), "again": sum(after.widths.values()), "same": widths}
@@ -75,16 +76,23 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     from autoprune.trial.shared import SharedState
 
     recipe = _given_recipe(args)
-    shared = SharedState.of(load_task(load_space(args.task, find_method=methods.find).task))
+    task = load_task(load_space(args.task, find_method=methods.find).task)
+    shared = SharedState.of(task)
     shared.check_reachable(recipe.target, recipe.allocation)
     done = run(recipe, shared)
     if not done.outcome.completed or done.model is None or done.keep is None or done.graph is None:
         raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")
     if args.to is not None:
-        artifact.save(args.to, done.model, done.graph, done.keep, info={"outcome": json.loads(done.outcome.to_json())})
+        artifact.save(
+            args.to,
+            done.model,
+            done.graph,
+            done.keep,
+            info={"outcome": json.loads(done.outcome.to_json(task.metric_spec))},
+        )
     outcome = done.outcome
     told = {"notes": dict(outcome.notes), "seconds": dict(outcome.seconds)}
-    return {**member_facts(outcome), "widths": dict(outcome.widths), **told}
+    return {**member_facts(outcome, task.metric_spec), "widths": dict(outcome.widths), **told}
 
 
 def _prune_model(args: Namespace) -> dict[str, Any]:

@@ -27,6 +27,15 @@ ROWS = 12
 
 _HEADINGS = {"flops": "FLOPs"}
 
+#: The columns of `finalists_table` that hold the metric, by the rows of `finalists.rows`.
+FINALIST_NUMBERS = {
+    "validation": "validation",
+    "validation_std": "+-",
+    "test": "test",
+    "test_std": "+- ",
+    "against_dense": "against dense",
+}
+
 
 #: Width of a table that is not on a terminal: wide enough for the names of layers, nothing is cut off.
 PIPE_WIDTH = 240
@@ -51,7 +60,7 @@ class JsonView:
                 id=_trial_number(outcome),
                 method=outcome.recipe.method.name,
                 status=outcome.status,
-                accuracy=outcome.accuracy,
+                **{progress.metric.name: outcome.metric},
                 flops_ratio=outcome.flops_ratio,
                 **({} if outcome.latency_ms is None else {"latency_ms": round(outcome.latency_ms, 3)}),
                 **({} if outcome.member is None else {"seed": outcome.recipe.seed}),
@@ -105,14 +114,18 @@ class LiveView:
         self._live.stop()
 
 
-def show(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
-    """Print rows with the same keys as a table under a title; nothing if there are none."""
+def show(rows: Sequence[Mapping[str, Any]], *, title: str = "", numbers: Sequence[str] = ()) -> None:
+    """Print rows with the same keys as a table under a title; nothing if there are none.
+
+    Args:
+        numbers: columns that hold numbers as text, which stand to the right as numbers do.
+    """
     if not rows:
         return
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, soft_wrap=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, value in rows[0].items():
-        numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+        numeric = name in numbers or (isinstance(value, (int, float)) and not isinstance(value, bool))
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell_text(value) for value in row.values()))
@@ -132,7 +145,7 @@ def front_table(study: Study) -> list[dict[str, Any]]:
         {
             "trial": member.id,
             "method": member.recipe.method.name,
-            "accuracy": member.accuracy,
+            study.metric.name: study.metric.shown(member.metric or 0.0),
             "flops": member.flops_ratio,
             "params": member.params_ratio,
             "activations": member.activations_ratio,
@@ -151,10 +164,18 @@ def finalists_table(study: Study) -> list[dict[str, Any]]:
     """The finalists of a study, one row per member, cheapest first, the dense control last."""
     from autoprune.study import finalists
 
-    names = {"flops_ratio": "flops", "validation_std": "+-", "test_std": "+- ", "against_dense": "against dense"}
+    metric, names = study.metric, {"flops_ratio": "flops", **FINALIST_NUMBERS}
     left_out = ("searched", "reproduced")  # 80 columns do not hold them; `reproduction_line` says them in short
     rows = [{key: value for key, value in row.items() if key not in left_out} for row in finalists.rows(study)]
-    return [{names.get(key, key): value for key, value in row.items()} for row in rows]
+    shown = {"against_dense": metric.shown_difference} | dict.fromkeys(("validation", "test"), metric.shown)
+    shown |= dict.fromkeys(("validation_std", "test_std"), metric.shown)
+    return [
+        {
+            names.get(key, key): shown[key](value) if key in shown and value is not None else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def reproduction_line(study: Study) -> str:
@@ -163,12 +184,11 @@ def reproduction_line(study: Study) -> str:
     from autoprune.study.outcome import DENSE
 
     pruned = [row for row in finalists.rows(study) if row["method"] != DENSE and row["reproduced"] is not None]
-    found = [100 * row["reproduced"] for row in pruned]
+    found = [row["reproduced"] for row in pruned]
     if not found:
         return ""
-    return (
-        f"on the validation split they end {min(found):+.1f} to {max(found):+.1f} points from what the search had found"
-    )
+    low, high = (study.metric.shown_difference(value) for value in (min(found), max(found)))
+    return f"on the validation split they end {low} to {high} from what the search had found"
 
 
 def _cell_text(value: Any) -> str:
@@ -199,15 +219,16 @@ def _budget_bar(progress: StudyProgress) -> ProgressBar:
 
 
 def _front_so_far(progress: StudyProgress) -> Table:
-    dense = "" if progress.dense_accuracy is None else f" (dense: {progress.dense_accuracy:.2%})"
-    table = Table(title=f"front so far{dense}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    metric, dense = progress.metric, progress.dense_metric
+    beside = "" if dense is None else f" (dense: {metric.shown(dense)})"
+    table = Table(title=f"front so far{beside}", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     costs = list(progress.front[0].costs) if progress.front else ["flops"]
-    for name in ("trial", "method", "accuracy", *(_HEADINGS.get(cost, cost) for cost in costs), ""):
+    for name in ("trial", "method", metric.name, *(_HEADINGS.get(cost, cost) for cost in costs), ""):
         table.add_column(name, justify="left" if name in ("method", "") else "right")
     for point in _shown_points(progress.front):
         bar = "█" * min(round(20 * point.costs[costs[0]]), 20)
         shares = (f"{point.costs[cost]:.1%}" for cost in costs)
-        table.add_row(str(point.id), point.method, f"{point.accuracy:.2%}", *shares, bar)
+        table.add_row(str(point.id), point.method, metric.shown(point.metric), *shares, bar)
     return table
 
 

@@ -54,8 +54,8 @@ def export(
         factory: builds the dense architecture.
         example: the inputs of a forward pass on one image, tensors; see `Task.example`.
         out: a folder that does not exist, or is empty.
-        info: plain data for the model card: `task` (its spec), `outcome` (an Outcome), `dense` (accuracy, flops,
-            params), each optional. Kept in `export.json`.
+        info: plain data for the model card: `task` (its spec), `outcome` (an Outcome), `metric` (its
+            spec), `dense` (metric, flops, params), each optional. Kept in `export.json`.
 
     Returns:
         The files written: artefact, `model.onnx`, `model.pt2`, `export.json`, `README.md`.
@@ -83,7 +83,7 @@ def verify(out: str | Path, task: Task) -> dict[str, float]:
     """Score every file of an exported folder on the task's validation split.
 
     Returns:
-        Accuracy in [0, 1] of `artefact`, `onnx` and `pt2`, each loaded from its file and run in float32.
+        The task's metric of `artefact`, `onnx` and `pt2`, each loaded from its file and run in float32.
 
     Raises:
         InputError: this is not an exported folder, or an optional package is missing.

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from autoprune.study.metric import MetricSpec, read_metric
+
 
 def model_card(record: Mapping[str, Any]) -> str:
     """Markdown for the record that `export` writes (`export.json`); parts that the record lacks are left out."""
@@ -39,10 +41,10 @@ def _model_name(record: Mapping[str, Any]) -> str:
 
 
 def _numbers_part(record: Mapping[str, Any]) -> str:
-    dense, outcome = record.get("dense") or {}, record.get("outcome") or {}
+    dense, outcome, metric = record.get("dense") or {}, record.get("outcome") or {}, _metric(record)
     rows = [
-        _accuracy_row("accuracy (validation)", dense.get("accuracy"), outcome.get("accuracy")),
-        _accuracy_row("accuracy (test)", None, outcome.get("test_accuracy")),
+        _metric_row(metric, "validation", dense.get(metric.name), outcome.get(metric.name)),
+        _metric_row(metric, "test", None, outcome.get(f"test_{metric.name}")),
         _cost_row("FLOPs per image", dense.get("flops"), outcome.get("flops_ratio")),
         _cost_row("parameters", dense.get("params"), outcome.get("params_ratio")),
         _cost_row("activations", dense.get("activations"), outcome.get("activations_ratio")),
@@ -55,10 +57,17 @@ def _numbers_part(record: Mapping[str, Any]) -> str:
     return head + "\n".join(row for row in rows if row) + note
 
 
-def _accuracy_row(label: str, dense: float | None, pruned: float | None) -> str:
+def _metric(record: Mapping[str, Any]) -> MetricSpec:
+    """What the model is judged by; accuracy in the records that do not say."""
+    return read_metric(record.get("metric") or {}, "export.json: metric")
+
+
+def _metric_row(metric: MetricSpec, split: str, dense: float | None, pruned: float | None) -> str:
     if pruned is None:
         return ""
-    return f"| {label} | {'' if dense is None else f'{dense:.2%}'} | {pruned:.2%} |"
+    better = ", smaller is better" if metric.direction == "minimize" else ""
+    before = "" if dense is None else metric.shown(dense)
+    return f"| {metric.name} ({split}{better}) | {before} | {metric.shown(pruned)} |"
 
 
 def _cost_row(label: str, dense: float | None, ratio: float | None) -> str:
@@ -158,39 +167,41 @@ def _recipe_part(record: Mapping[str, Any]) -> str:
 
 
 def _seeds_part(record: Mapping[str, Any]) -> str:
-    found = record.get("finalists") or []
+    found, metric = record.get("finalists") or [], _metric(record)
     if not found:
         return ""
     head = "| | seeds | validation | test |\n|---|---:|---:|---:|\n"
     rows = "\n".join(
         f"| {row['method']} at {row['flops_ratio']:.1%} of the FLOPs | {row['seeds']} "
-        f"| {_mean_and_std(row, 'validation')} | {_mean_and_std(row, 'test')} |"
+        f"| {_mean_and_std(row, 'validation', metric)} | {_mean_and_std(row, 'test', metric)} |"
         for row in found
     )
     return (
         "## Over several seeds\n\nThe recipe above and the search's dense control, trained as long with each seed: "
-        f"mean and sample standard deviation. The model here is the best on the validation split.\n\n{head}{rows}"
+        f"mean and sample standard deviation of {metric.name}. The model here is the best on the validation split."
+        f"\n\n{head}{rows}"
     )
 
 
-def _mean_and_std(row: Mapping[str, Any], name: str) -> str:
+def _mean_and_std(row: Mapping[str, Any], name: str, metric: MetricSpec) -> str:
     std = row[f"{name}_std"]
-    return f"{row[name]:.2%}" + ("" if std is None else f" ± {std:.2%}")
+    return metric.shown(row[name]) + ("" if std is None else f" ± {metric.shown(std)}")
 
 
 def _trust_part(record: Mapping[str, Any]) -> str:
-    tested = (record.get("outcome") or {}).get("test_accuracy") is not None
+    name = _metric(record).name
+    tested = (record.get("outcome") or {}).get(f"test_{name}") is not None
     advice = (
-        "The test accuracy was read once, after training, and chose nothing: quote that one. "
+        f"The {name} on the test split was read once, after training, and chose nothing: quote that one. "
         if tested
         else "Score the model on images that took no part in the search before you quote a number. "
     )
     splits = ((record.get("task") or {}).get("data") or {}).get("splits") or {}
     named = "\n".join(f"- {role}: `{split}`" for role, split in splits.items())
     return (
-        "## What the accuracy may be trusted for\n\n"
-        "The validation accuracy is of the split that also chose this model among the others of its search: it is "
-        f"a little too good. {advice}"
+        f"## What the {name} may be trusted for\n\n"
+        f"The {name} on the validation split is of the images that also chose this model among the others of its "
+        f"search: it is a little too good. {advice}"
         "The weights were fitted on the training split only." + (f"\n\nSplits:\n\n{named}" if named else "")
     )
 

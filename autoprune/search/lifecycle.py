@@ -21,6 +21,7 @@ from autoprune.search.running.limits import Limits
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.running.study_progress import View
 from autoprune.search.study_lock import lock
+from autoprune.search.study_metric import with_scale
 from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
 from autoprune.study.config import Budget
 from autoprune.study.finalists import MissingTraining, to_train
@@ -50,7 +51,9 @@ def start_study(
     with placement.executor(config.resources) as executor:
         prepared = warm_started(prepare(config, folder, placement, task), earlier)
         executor.wait_until_ready()
-        create_folder(folder, prepared)
+        dense = prepared.shared.dense_metric()
+        prepared = replace(prepared, config=with_scale(prepared.config, dense))
+        create_folder(folder, prepared, dense)
         with lock(folder):
             _search_and_retrain(executor, prepared, folder, view=view)
     return load_study(folder.path)

@@ -16,6 +16,7 @@ from autoprune.search.placement import Placement
 from autoprune.search.proposing import first_recipes
 from autoprune.search.running.early_stopping import pausing_shares
 from autoprune.search.running.task_evaluator import OpenLoaded, OpenTask
+from autoprune.search.study_metric import with_metric
 from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints
 from autoprune.study.folder import StudyFolder
@@ -33,6 +34,7 @@ class Prepared:
     """A study that may run: everything was loaded once and fits together.
 
     Fields:
+        config: with the metric of its task.
         space: the study's space, bound to the model.
         shared: what all trials in this process share.
         open_evaluator: builds an evaluator where the trials run.
@@ -61,6 +63,7 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement, give
     if config.cascade.keep < 1:
         pausing_shares(config.space)
     task = load_task(config.task) if given is None else _same_task(given, config)
+    config = with_metric(config, task.metric_spec)
     check_asked(task, config)
     runtime = _measure_runtime(task, recipe, config.resources)
     shared = SharedState.of(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)

@@ -34,11 +34,19 @@ def check_new_folder(path: Path) -> None:
         raise InputError("cannot be written", where=str(path), allowed="a folder that you may write to")
 
 
-def create_folder(folder: StudyFolder, prepared: Prepared) -> None:
-    """Make the study folder with its `study.yaml`; the only file a search starts with."""
+def create_folder(folder: StudyFolder, prepared: Prepared, dense: float) -> None:
+    """Make the study folder with its `study.yaml`; the only file a search starts with.
+
+    Args:
+        dense: the metric of the dense model on the validation split.
+    """
+    cost: Mapping[str, Any] = to_plain(prepared.shared.dense_cost)
     facts = {
         **prepared.config.to_plain(),
-        "dense": _describe_dense_model(prepared.shared),
+        "dense": {
+            prepared.config.tradeoff.metric.name: dense,
+            **{name: int(value) for name, value in cost.items()},
+        },
         "groups": _describe_groups(prepared.shared),
         "runtime": to_plain(prepared.shared.runtime),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
@@ -63,11 +71,6 @@ def check_same_model(study: Study, prepared: Prepared) -> None:
     """Raise `ModelError` if the model's groups are not those the study began with."""
     if _describe_groups(prepared.shared) != study.config.get("groups"):
         raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
-
-
-def _describe_dense_model(shared: SharedState) -> dict[str, Any]:
-    cost: Mapping[str, Any] = to_plain(shared.dense_cost)
-    return {"accuracy": shared.dense_accuracy(), **{name: int(value) for name, value in cost.items()}}
 
 
 def _describe_groups(shared: SharedState) -> list[dict[str, Any]]:

@@ -12,10 +12,17 @@ import yaml
 from autoprune.errors import InputError, check_name
 from autoprune.schema import choices, expect_mapping, read_field, to_plain, within
 from autoprune.study.constraints import Constraints, Latency
-from autoprune.study.outcome import OBJECTIVES
+from autoprune.study.metric import ACCURACY, MetricSpec, read_metric
 from autoprune.study.parameters import CheckMethod, FindMethod
 from autoprune.study.space import Space
+from autoprune.study.tradeoff import COSTS, Tradeoff
 from autoprune.study.yaml_text import parse_yaml
+
+#: Stands for the task's metric among objectives, whatever that is called.
+METRIC = "metric"
+
+#: What a study trades off if it does not say: the metric against FLOPs.
+OBJECTIVES = (METRIC, "flops")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +122,10 @@ class StudyConfig:
 
     Fields:
         task: the mapping that `tasks.load_task` takes.
-        objectives: what the sampler trades off: accuracy and one or two of the cost ratios. Accuracy is drawn against
-            the first of them.
+        metric: what the task's metric means, the fields of a `MetricSpec`; what is left out is as the task says. Once a
+            study has begun it holds all of them; one of before has none, and is of accuracy.
+        objectives: what the sampler trades off: the metric, by its name or as `metric`, and one or two of the cost
+            ratios. The metric is drawn against the first of them.
         constraints: the limits of every pruned model.
         latency: how it is measured.
         seed: of the sampler, and of every recipe unless the space has a `seed` of its own.
@@ -127,9 +136,8 @@ class StudyConfig:
 
     task: Mapping[str, Any]
     space: Space
-    objectives: tuple[str, ...] = field(
-        default=OBJECTIVES, metadata=choices("accuracy", "flops", "params", "activations", "latency")
-    )
+    metric: Mapping[str, Any] = field(default_factory=dict)
+    objectives: tuple[str, ...] = OBJECTIVES
     constraints: Constraints = field(default_factory=Constraints)
     latency: Latency = field(default_factory=Latency)
     budget: Budget = field(default_factory=Budget)
@@ -150,8 +158,8 @@ class StudyConfig:
         check_method: CheckMethod | None = None,
         find_method: FindMethod | None = None,
     ) -> StudyConfig:
-        """Read plain data with the top keys `task`, `space`, `objectives`, `constraints`, `latency`, `budget`,
-        `resources`, `sampler`, `cascade`, `finalists`, `seed`, `controls`, `share`.
+        """Read plain data with the top keys `task`, `space`, `metric`, `objectives`, `constraints`, `latency`,
+        `budget`, `resources`, `sampler`, `cascade`, `finalists`, `seed`, `controls`, `share`.
 
         Raises:
             InputError: naming `where`, the path inside it and what is allowed.
@@ -166,6 +174,7 @@ class StudyConfig:
         space = Space.read(mapping["space"], f"{inside}space", check_method=check_method, find_method=find_method)
         values = {**mapping, "space": space}
         config = cls(**{key: read_field(cls, key, item, f"{inside}{key}") for key, item in values.items()})
+        _check_metric(config.metric, f"{inside}metric")
         _check_objectives(config.objectives, f"{inside}objectives")
         return config
 
@@ -173,6 +182,12 @@ class StudyConfig:
     def from_yaml(cls, text: str, where: str = "", *, check_method: CheckMethod | None = None) -> StudyConfig:
         """The inverse of `to_yaml`."""
         return cls.from_plain(parse_yaml(text, where), where, check_method=check_method)
+
+    @property
+    def tradeoff(self) -> Tradeoff:
+        """What its fronts compare; of a study whose metric is known."""
+        metric, costs = read_metric(self.metric, "metric"), tuple(name for name in self.objectives if name in COSTS)
+        return Tradeoff(metric=metric, costs=costs, limit=self.constraints.metric_limit(metric))
 
     @property
     def timed(self) -> Latency | None:
@@ -190,7 +205,19 @@ class StudyConfig:
         return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
 
 
+def _check_metric(metric: Mapping[str, Any], where: str) -> None:
+    """Raise `InputError` for a key or a kind of value that a metric does not have; what they mean the task says."""
+    for key, item in metric.items():
+        check_name(key, MetricSpec.__dataclass_fields__, kind="key", where=where)
+        read_field(MetricSpec, key, item, f"{where}.{key}")
+
+
 def _check_objectives(objectives: tuple[str, ...], where: str) -> None:
-    if "accuracy" not in objectives or len(set(objectives)) != len(objectives) or not 2 <= len(objectives) <= 3:
-        allowed = "accuracy, and one or two of flops, params, activations, latency"
+    costs = [name for name in objectives if name in COSTS]
+    others = [name for name in objectives if name not in COSTS]
+    for name in others if len(others) > 1 else ():
+        if name != ACCURACY.name:
+            check_name(name, (METRIC, *COSTS), kind="value", where=f"{where}[{objectives.index(name)}]")
+    if len(costs) != len(objectives) - 1 or len(set(objectives)) != len(objectives) or len(costs) not in (1, 2):
+        allowed = f"accuracy, and one or two of {', '.join(COSTS)}; `{METRIC}`, or its name, where that is another"
         raise InputError(f"found {list(objectives)!r}", where=where, allowed=allowed)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from autoprune.errors import InputError
 from autoprune.schema import within
+from autoprune.study.metric import MetricSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class Constraints:
     Fields:
         flops, params, activations, latency: relative to the dense model.
         latency_ms: milliseconds of a forward pass, on the device that trains.
+        metric: what a model's metric must reach to be on a front, a number or text (`">= 0.9"`, `"<= 1.5"`); at least
+            that where larger is better, at most that where smaller is. It ends no recipe: it is known at the end only.
     """
 
     flops: float | None = field(default=None, metadata=within(0, 1, open_low=True))
@@ -33,10 +39,29 @@ class Constraints:
     activations: float | None = field(default=None, metadata=within(0, 1, open_low=True))
     latency: float | None = field(default=None, metadata=within(0, 1, open_low=True))
     latency_ms: float | None = field(default=None, metadata=within(0, 10**6, open_low=True))
+    metric: Any = None
 
     def limits(self) -> dict[str, float]:
-        """The limits that were set, by the name of the cost."""
-        return {name: limit for name, limit in vars(self).items() if limit is not None}
+        """The limits on costs that were set, by the name of the cost."""
+        return {name: limit for name, limit in vars(self).items() if limit is not None and name != "metric"}
+
+    def metric_limit(self, metric: MetricSpec) -> float | None:
+        """What the metric must reach; None = nothing.
+
+        Raises:
+            InputError: it is no limit, or it is on the wrong side of the metric.
+        """
+        sign = ">=" if metric.direction == "maximize" else "<="
+        if self.metric is None:
+            return None
+        if isinstance(self.metric, (int, float)) and not isinstance(self.metric, bool):
+            return float(self.metric)
+        found = re.fullmatch(r"\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", str(self.metric))
+        if found is None or found[1] != sign:
+            better = "larger" if metric.direction == "maximize" else "smaller"
+            allowed = f'a number or "{sign} 0.9": of {metric.name} {better} is better'
+            raise InputError(f"{self.metric!r} is no limit", where="constraints.metric", allowed=allowed)
+        return float(found[2])
 
     def excess(self, costs: Mapping[str, float | None]) -> dict[str, float]:
         """By what share of its limit each known cost exceeds it; 0 and below is allowed."""

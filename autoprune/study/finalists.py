@@ -18,6 +18,7 @@ from autoprune.recipe import MethodChoice, Recipe, Target
 from autoprune.study.config import Finalists
 from autoprune.study.folder import Study
 from autoprune.study.lineages import lineage, recipes_by_number
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import DENSE, Outcome, Proposal
 
 T = TypeVar("T")
@@ -49,9 +50,11 @@ class Finalist:
     Fields:
         member: number of the trial; `CONTROL` = the dense control of a search that had none.
         runs: at least one.
+        metric: of the study.
     """
 
     member: int
+    metric: MetricSpec
     runs: tuple[Outcome, ...]
 
     @property
@@ -76,26 +79,33 @@ class Finalist:
 
     @property
     def validation(self) -> MeanOverSeeds:
-        """Accuracy on the validation split."""
-        return MeanOverSeeds.of([run.accuracy or 0.0 for run in self.runs])
+        """The metric on the validation split."""
+        return MeanOverSeeds.of([run.metric for run in self.runs if run.metric is not None])
 
     @property
     def test(self) -> MeanOverSeeds:
-        """Accuracy on the test split."""
-        return MeanOverSeeds.of([run.test_accuracy or 0.0 for run in self.runs])
+        """The metric on the test split."""
+        return MeanOverSeeds.of([run.test_metric for run in self.runs if run.test_metric is not None])
 
     @property
     def best(self) -> Outcome:
         """The run whose model is kept: the best on the validation split, never on the test split."""
-        return max(self.runs, key=lambda run: (run.accuracy or 0.0, -run.id))
+        return max(self.runs, key=lambda run: (self._height(run), -run.id))
+
+    def _height(self, run: Outcome) -> float:
+        assert run.metric is not None, "it has completed"
+        return self.metric.height(run.metric)
 
 
-def by_member(outcomes: Sequence[Outcome]) -> list[Finalist]:
+def by_member(outcomes: Sequence[Outcome], metric: MetricSpec) -> list[Finalist]:
     """The lines of `finalists.jsonl` that completed, by member: by rising FLOPs, so that the control comes last."""
     done = [run for run in outcomes if run.completed and run.member is not None]
     done.sort(key=lambda run: run.recipe.seed)
     members = dict.fromkeys(run.member for run in done if run.member is not None)
-    found = [Finalist(member=member, runs=tuple(run for run in done if run.member == member)) for member in members]
+    found = [
+        Finalist(member=member, metric=metric, runs=tuple(run for run in done if run.member == member))
+        for member in members
+    ]
     return sorted(found, key=lambda one: (one.dense, one.flops_ratio, one.member))
 
 
@@ -106,19 +116,19 @@ def count_lost(outcomes: Sequence[Outcome]) -> int:
 
 
 def against_dense(found: Sequence[Finalist]) -> dict[int, float | None]:
-    """Member -> how far its mean test accuracy lies above that of the dense control; None if there is none."""
+    """Member -> how far its mean metric on the test split lies above the dense control's; None if there is none."""
     dense = next((one.test.mean for one in found if one.dense), None)
     return {one.member: None if dense is None else one.test.mean - dense for one in found}
 
 
 def rows(study: Study) -> list[dict[str, Any]]:
-    """One row in plain data per member, for tables and JSON; accuracies in [0, 1].
+    """One row in plain data per member, for tables and JSON; metrics in their own unit.
 
     `searched` is what the search had found on the validation split, and `reproduced` how far the mean of the runs lies
     above that.
     """
-    found = by_member(study.finalists)
-    searched = {outcome.id: outcome.accuracy for outcome in study.outcomes}
+    found = by_member(study.finalists, study.metric)
+    searched = {outcome.id: outcome.metric for outcome in study.outcomes}
     above = against_dense(found)
     return [
         {

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import InputError
+from autoprune.study.config import OBJECTIVES
 from autoprune.study.log import read_lines
-from autoprune.study.outcome import OBJECTIVES, Outcome, Proposal, RecipeReader
+from autoprune.study.metric import MetricSpec, read_metric
+from autoprune.study.outcome import Outcome, Proposal, RecipeReader
 from autoprune.study.pareto import front
+from autoprune.study.tradeoff import COSTS, Tradeoff
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,31 @@ class Study:
     @functools.cached_property
     def front(self) -> Sequence[Outcome]:
         """The outcomes that no other dominates in the study's objectives, see `pareto.front`; worked out once."""
-        return tuple(front(self.outcomes, self.objectives))
+        return tuple(front(self.outcomes, self.tradeoff))
+
+    @functools.cached_property
+    def metric(self) -> MetricSpec:
+        """What models are judged by; accuracy in a study that does not say."""
+        return _metric_of(self.folder, self.config)
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """What the study trades off: accuracy and the names of costs."""
-        return tuple(self.config.get("objectives", OBJECTIVES))
+        """What the study trades off: the name of the metric and the names of costs."""
+        given = self.config.get("objectives", OBJECTIVES)
+        return tuple(name if name in COSTS else self.metric.name for name in given)
+
+    @functools.cached_property
+    def tradeoff(self) -> Tradeoff:
+        """The same as fronts compare it, with the limit on the metric."""
+        limit = (self.config.get("constraints") or {}).get("metric")
+        costs = tuple(name for name in self.objectives if name in COSTS)
+        return Tradeoff(metric=self.metric, costs=costs, limit=limit)
+
+    @property
+    def dense_metric(self) -> float | None:
+        """The metric of the dense model on the validation split, as measured before the first trial."""
+        found: float | None = (self.config.get("dense") or {}).get(self.metric.name)
+        return found
 
     def unfinished(self) -> tuple[Proposal, ...]:
         """Proposals without an outcome: what a resumed search runs again."""
@@ -117,11 +139,15 @@ def load_study(folder: str | Path) -> Study:
             f"no study in {str(folder)!r}", allowed="a folder written by `autoprune search`, with study.yaml inside"
         )
     config = yaml.safe_load(paths.config.read_text())
-    recipe = RecipeReader()
+    recipe, metric = RecipeReader(), _metric_of(paths, config)
     lines = read_lines(paths.proposals)
     proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}", recipe) for n, line in lines)
     outcomes, paused, finalists = (
-        tuple(Outcome.from_json(line, f"{log}:{n}", recipe) for n, line in read_lines(log))
+        tuple(Outcome.from_json(line, f"{log}:{n}", recipe, metric) for n, line in read_lines(log))
         for log in (paths.outcomes, paths.paused, paths.finalists)
     )
     return Study(paths, config, proposals, outcomes, paused, finalists)
+
+
+def _metric_of(folder: StudyFolder, config: Mapping[str, Any]) -> MetricSpec:
+    return read_metric(config.get("metric") or {}, f"{folder.config}: metric")

@@ -1,4 +1,8 @@
-"""Outcome: what a recipe gave. Proposal: a recipe that was handed out. Each is one line of JSON in a study's logs."""
+"""Outcome: what a recipe gave. Proposal: a recipe that was handed out. Each is one line of JSON in a study's logs.
+
+In a line a metric stands under its own name: `"accuracy": 0.91`, `"test_accuracy": 0.9`, in a study of another one
+`"rmse": 1.2`. Here it is `metric`, whatever it is called.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from autoprune.errors import InputError
 from autoprune.recipe import Recipe
 from autoprune.schema import choices, read, to_plain
 from autoprune.study.log import parse_line
+from autoprune.study.metric import ACCURACY, MetricSpec
 
 STATUSES = ("completed", "stopped", "failed", "paused")
 
 #: The methods of the controls: the dense model with the same training, and pruning at random.
 DENSE, RANDOM = "dense", "random"
-
-#: What a study trades off if it does not say: accuracy against FLOPs.
-OBJECTIVES = ("accuracy", "flops")
 
 #: Fields that a line leaves out if they have these values, those of a study without lineages.
 WITHOUT_LINEAGES: Mapping[str, Any] = {"ancestors": [], "ancestor_images": 0, "expected": None}
@@ -46,18 +49,24 @@ class RecipeReader:
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """Validation accuracy on the way.
+    """The metric on the validation split on the way.
 
     Fields:
         share: which of the recipe's `rungs` it is; 0 = right after the cut, 1 = the end.
         images: training images seen by then, sparsify stage included.
+        metric: in its own unit.
         seconds: spent by then; what a paused trial waited does not count.
     """
 
     share: float
     images: int
-    accuracy: float
+    metric: float
     seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """The metric, as it is called in studies of accuracy."""
+        return self.metric
 
     @property
     def comparable(self) -> bool:
@@ -86,7 +95,7 @@ class Outcome:
         status: `completed`, `stopped` (ended early by the search, or right after the cut by a constraint, which
             `error` names) or `failed` (with `error`); in `paused.jsonl` also `paused`: it waits at its last rung, and
             may go on.
-        accuracy: on the validation split, in [0, 1]; None unless completed.
+        metric: on the validation split, in its own unit; None unless completed.
         flops_ratio, params_ratio, activations_ratio: relative to the dense model; None if the cut was never reached.
         latency_ratio: the same of the measured latency, and latency_ms the milliseconds of a forward pass (see
             `latency`); None unless the study asks for latency.
@@ -101,13 +110,13 @@ class Outcome:
         member: of a finalist, the number of the trial whose recipe it trains again (-1: a dense control that the search
             had none of); None for trials of a search.
         ancestors: of a finalist, the recipes of its member's lineage, which it has run before its own.
-        test_accuracy: of a finalist, on the test split, in [0, 1]; no trial of a search looks at that.
+        test_metric: of a finalist, the metric on the test split; no trial of a search looks at that.
     """
 
     id: int
     recipe: Recipe
     status: str = field(metadata=choices(*STATUSES))
-    accuracy: float | None = None
+    metric: float | None = None
     flops_ratio: float | None = None
     params_ratio: float | None = None
     activations_ratio: float | None = None
@@ -127,7 +136,17 @@ class Outcome:
     ancestor_images: int = 0
     member: int | None = None
     ancestors: tuple[Recipe, ...] = ()
-    test_accuracy: float | None = None
+    test_metric: float | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The metric, as it is called in studies of accuracy."""
+        return self.metric
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """The metric on the test split, as it is called in studies of accuracy."""
+        return self.test_metric
 
     @property
     def completed(self) -> bool:
@@ -170,15 +189,26 @@ class Outcome:
         """Seconds that workers spent on it; what it waited does not count."""
         return sum(interval.finished - interval.started for interval in self.run_intervals)
 
-    def to_json(self) -> str:
-        """One line of JSON, without the newline; NaN and infinity are refused."""
-        return json.dumps(_line_to_plain(self), allow_nan=False)
+    def to_json(self, metric: MetricSpec = ACCURACY) -> str:
+        """One line of JSON, without the newline; NaN and infinity are refused.
+
+        Args:
+            metric: of the study; the line has it under its name.
+        """
+        return json.dumps(name_metric(_line_to_plain(self), metric), allow_nan=False)
 
     @classmethod
-    def from_json(cls, line: str, where: str = "outcome", read_recipe: ReadRecipe = Recipe.from_dict) -> Outcome:
+    def from_json(
+        cls,
+        line: str,
+        where: str = "outcome",
+        read_recipe: ReadRecipe = Recipe.from_dict,
+        metric: MetricSpec = ACCURACY,
+    ) -> Outcome:
         """The inverse of `to_json`; raises `InputError` on anything else."""
         data = parse_line(line, where)
-        return read(cls, {**data, **_read_recipes(data, where, read_recipe)}, where)
+        data = unname_metric({**data, **_read_recipes(data, where, read_recipe)}, metric, where)
+        return read(cls, data, where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +218,8 @@ class Proposal:
     Fields:
         params, distributions: the sampler's own words for the recipe, so that a resumed search can replay it.
         proposed: seconds since the study began.
-        expected: of a search along lineages, the accuracy that was expected of the recipe when it was handed out.
+        expected: of a search along lineages, the height (`MetricSpec.height`) that was expected of the recipe when it
+            was handed out; of accuracy that is accuracy itself.
         ancestors: recipes that are run before it, each from what the one before has left; empty where the recipe
             starts from the dense model, or its parent's model is there to go on from.
     """
@@ -211,6 +242,32 @@ class Proposal:
         """The inverse of `to_json`; raises `InputError` on anything else."""
         data = parse_line(line, where)
         return read(cls, {**data, **_read_recipes(data, where, read_recipe)}, where)
+
+
+def name_metric(plain: Mapping[str, Any], metric: MetricSpec) -> dict[str, Any]:
+    """Plain data of an outcome, or of what else has rungs, with the metric under its name; in the same order."""
+    names = {"metric": metric.name, "test_metric": f"test_{metric.name}"}
+    whole = {names.get(key, key): value for key, value in plain.items()}
+    rungs = [{names.get(key, key): value for key, value in rung.items()} for rung in whole["rungs"]]
+    return {**whole, "rungs": rungs}
+
+
+def unname_metric(data: Mapping[str, Any], metric: MetricSpec, where: str) -> dict[str, Any]:
+    """The inverse of `name_metric`; raises `InputError` where the metric has another name."""
+    fields = {metric.name: "metric", f"test_{metric.name}": "test_metric"}
+
+    def with_fields(part: Any, place: str) -> Any:
+        if not isinstance(part, dict):
+            return part
+        for key in fields.values():
+            if key in part and key not in fields:
+                raise InputError(f"unknown key {key!r}", where=place, allowed=", ".join(fields))
+        return {fields.get(name, name): value for name, value in part.items()}
+
+    whole: dict[str, Any] = with_fields(dict(data), where)
+    if isinstance(rungs := whole.get("rungs"), list):
+        whole["rungs"] = [with_fields(rung, f"{where}.rungs[{i}]") for i, rung in enumerate(rungs)]
+    return whole
 
 
 def _line_to_plain(line: Outcome | Proposal) -> dict[str, Any]:

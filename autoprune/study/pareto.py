@@ -1,8 +1,8 @@
-"""Which trials are worth keeping: the front of accuracy against cost, its hypervolume, its knee, the pick for export.
+"""Which trials are worth keeping: the front of a metric against cost, its hypervolume, its knee, the pick for export.
 
 Arrays of points hold one row per point and one column per objective, and every objective is minimised. Outcomes
-become points whose columns are the cost ratios of the study's objectives, in their order, and -accuracy at the end:
-(flops_ratio, -accuracy) unless a study says otherwise.
+become points whose columns are the cost ratios of the study's trade-off, in their order, and at the end -height, how
+good the metric is from 0 to 1 (`MetricSpec.height`): (flops_ratio, -accuracy) unless a study says otherwise.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from autoprune.errors import InputError
-from autoprune.study.outcome import DENSE, OBJECTIVES, Outcome
+from autoprune.study.outcome import DENSE, Outcome
+from autoprune.study.tradeoff import ACCURACY_AND_FLOPS, Tradeoff
 
-#: What the hypervolume of outcomes is measured against: flops_ratio 1 and accuracy 0.
+#: What the hypervolume is measured against where there is one cost: its ratio 1, and height 0.
 REFERENCE = (1.0, 0.0)
 
 
@@ -75,7 +76,7 @@ def hypervolume(points: ArrayLike, reference: Sequence[float] = REFERENCE) -> fl
     O(n log n); every further column is cut into at most n slices.
 
     Args:
-        points: (n, d) with d >= 2; for outcomes (flops_ratio, -accuracy).
+        points: (n, d) with d >= 2; for outcomes (flops_ratio, -height).
         reference: d numbers.
     """
     limit = np.asarray(reference, dtype=np.float64)
@@ -84,14 +85,14 @@ def hypervolume(points: ArrayLike, reference: Sequence[float] = REFERENCE) -> fl
 
 
 def mean_height(points: ArrayLike, low: float = 0.1) -> float:
-    """The best accuracy at or below a cost, averaged over the costs from `low` to 1; exact.
+    """The best height at or below a cost, averaged over the costs from `low` to 1; exact.
 
-    The mean of a step function: 0 as long as no point is that cheap, then the highest accuracy so far. Unlike the
+    The mean of a step function: 0 as long as no point is that cheap, then the greatest height so far. Unlike the
     hypervolume it gives nothing for points below `low`, beyond what they are worth at `low`. A row with a NaN, and one
     of cost 1 or more, adds nothing.
 
     Args:
-        points: (n, 2) of (cost ratio, -accuracy), without the dense model.
+        points: (n, 2) of (cost ratio, -height), without the dense model.
         low: where the range of costs begins, in [0, 1).
 
     Raises:
@@ -104,49 +105,45 @@ def mean_height(points: ArrayLike, low: float = 0.1) -> float:
     return hypervolume(clipped) / (1 - low)
 
 
-def costs_of(objectives: Sequence[str]) -> tuple[str, ...]:
-    """The objectives but for accuracy, in their order."""
-    return tuple(name for name in objectives if name != "accuracy")
+def reference(tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> tuple[float, ...]:
+    """What the hypervolume of outcomes is measured against: 1 for every cost ratio, and height 0."""
+    return (*(1.0 for _ in tradeoff.costs), 0.0)
 
 
-def reference(objectives: Sequence[str] = OBJECTIVES) -> tuple[float, ...]:
-    """What the hypervolume of outcomes is measured against: 1 for every cost ratio, and accuracy 0."""
-    return (*(1.0 for _ in costs_of(objectives)), 0.0)
-
-
-def points(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
-    """(n, d) of the cost ratios and -accuracy; NaN where an outcome did not complete or lacks a number."""
-    nan, names = float("nan"), costs_of(objectives)
+def points(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> NDArray[np.float64]:
+    """(n, d) of the cost ratios and -height; NaN where an outcome did not complete or lacks a number."""
+    nan, names = float("nan"), tradeoff.costs
 
     def row(outcome: Outcome) -> list[float]:
+        height = tradeoff.height(outcome)
         numbers = [outcome.costs[name] for name in names]
         known = [number for number in numbers if number is not None]
-        if not outcome.completed or outcome.accuracy is None or len(known) < len(names):
+        if not outcome.completed or height is None or len(known) < len(names):
             return [nan] * (len(names) + 1)
-        return [*known, -outcome.accuracy]
+        return [*known, -height]
 
     return np.array([row(outcome) for outcome in outcomes], dtype=np.float64).reshape(-1, len(names) + 1)
 
 
-def candidates(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -> list[Outcome]:
-    """The outcomes that may be on a front: completed, with all numbers, and pruned at all.
+def candidates(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> list[Outcome]:
+    """The outcomes that may be on a front: completed, with all numbers, not below the limit, and pruned at all.
 
     The `random` control is one of them: a randomly pruned model that nothing beats is a result, and worth seeing. The
     `dense` control is not.
     """
-    known = [outcome for outcome in outcomes if outcome.recipe.method.name != DENSE]
-    missing = np.isnan(points(known, objectives))
+    known = [o for o in outcomes if o.recipe.method.name != DENSE and not tradeoff.misses(o)]
+    missing = np.isnan(points(known, tradeoff))
     return [outcome for outcome, numbers in zip(known, missing, strict=True) if not numbers.any()]
 
 
-def front(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -> list[Outcome]:
-    """The candidates that no other candidate dominates, by rising cost: of the first cost objective, then the others.
+def front(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> list[Outcome]:
+    """The candidates that no other candidate dominates, by rising cost: of the first cost, then the others.
 
-    With two objectives that is by rising accuracy too. Of several with the same numbers the one that finished first
+    With one cost that is by rising height too. Of several with the same numbers the one that finished first
     stays.
     """
-    pool = candidates(outcomes, objectives)
-    rows = points(pool, objectives)
+    pool = candidates(outcomes, tradeoff)
+    rows = points(pool, tradeoff)
     members = [
         (tuple(row), outcome) for outcome, row, stays in zip(pool, rows, nondominated(rows), strict=True) if stays
     ]
@@ -156,62 +153,62 @@ def front(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -
     return list(first.values())
 
 
-def hypervolume_over_time(outcomes: Iterable[Outcome], objectives: Sequence[str] = OBJECTIVES) -> NDArray[np.float64]:
+def hypervolume_over_time(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> NDArray[np.float64]:
     """(n, 2) of (seconds since the study began, hypervolume of the front so far): a row per finished candidate."""
-    pool = sorted(candidates(outcomes, objectives), key=lambda o: (o.finished, o.id))
-    found = points(pool, objectives)
+    pool = sorted(candidates(outcomes, tradeoff), key=lambda o: (o.finished, o.id))
+    found = points(pool, tradeoff)
     rows = np.zeros((len(pool), 2))
     so_far, value = found[:0], 0.0
     for index, (outcome, point) in enumerate(zip(pool, found, strict=True)):
         if not (so_far <= point).all(axis=1).any():
             so_far = np.vstack([so_far[~(point <= so_far).all(axis=1)], point])
-            value = hypervolume(so_far, reference(objectives))
+            value = hypervolume(so_far, reference(tradeoff))
         rows[index] = outcome.finished, value
     return rows
 
 
-def knee(members: Sequence[Outcome], objectives: Sequence[str] = OBJECTIVES) -> Outcome:
+def knee(members: Sequence[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> Outcome:
     """The member of a front that lies farthest from the line between the front's two ends, on its better side.
 
     All objectives are first scaled to [0, 1] over the front (Das 1999, "On characterizing the knee of the Pareto
     curve"); with three of them the line is the plane through the three corners where one is worst and the others best.
-    Where no member lies on the better side, or two are equally far, the more accurate one is taken.
+    Where no member lies on the better side, or two are equally far, the better one is taken.
 
     Raises:
         InputError: the front is empty.
     """
-    _expect_members(members)
-    rows = points(members, objectives)
+    _expect_members(members, tradeoff)
+    rows = points(members, tradeoff)
     low, span = rows.min(axis=0), np.ptp(rows, axis=0)
     scaled = (rows - low) / np.where(span > 0, span, 1.0)
     farthest = (1 - scaled.sum(axis=1)).round(12)
     return members[max(range(len(members)), key=lambda i: (farthest[i], -rows[i, -1]))]
 
 
-def pick(members: Sequence[Outcome], limits: Mapping[str, float], objectives: Sequence[str] = OBJECTIVES) -> Outcome:
-    """The member of a front to hand over: the most accurate one within the limits; if accuracy alone is limited, the
-    cheapest one that reaches it.
+def pick(members: Sequence[Outcome], limits: Mapping[str, float], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> Outcome:
+    """The member of a front to hand over: the best one within the limits; if the metric alone is limited, the cheapest
+    one that reaches it.
 
     Args:
         members: as `front` returns them; the dense model is never among them, so it is never picked.
-        limits: name -> number: `accuracy` at least, any of `Outcome.costs` at most.
-        objectives: of the study; the first cost among them says what is cheapest.
+        limits: name -> number: `metric` at least as good, any of `Outcome.costs` at most.
+        tradeoff: of the study; the first of its costs says what is cheapest.
 
     Raises:
         InputError: no limit is given, the front is empty, a limit is on what was not measured, or no member fits (the
             nearest one is named).
     """
     if not limits:
-        raise InputError("nothing to pick by", allowed="a largest cost, a smallest accuracy or several")
-    _expect_members(members)
-    over = [_excess_over_limits(member, limits) for member in members]
-    fitting = [member for member, excess in zip(members, over, strict=True) if excess == 0]
+        raise InputError("nothing to pick by", allowed="a largest cost, a metric to reach or several")
+    _expect_members(members, tradeoff)
+    over = [_excess_over_limits(member, limits, tradeoff) for member in members]
+    fitting = [index for index, excess in enumerate(over) if excess == 0]
     if not fitting:
-        raise _nothing_fits(members[int(np.argmin(over))], limits, objectives)
-    cheapest = {member.id: row for member, row in zip(members, points(members, objectives), strict=True)}
-    if set(limits) == {"accuracy"}:
-        return min(fitting, key=lambda o: tuple(cheapest[o.id]))
-    return min(fitting, key=lambda o: (-(o.accuracy or 0.0), *cheapest[o.id]))
+        raise _nothing_fits(members[int(np.argmin(over))], limits, tradeoff)
+    rows = [tuple(row) for row in points(members, tradeoff)]
+    if set(limits) == {"metric"}:
+        return members[min(fitting, key=lambda i: rows[i])]
+    return members[min(fitting, key=lambda i: (rows[i][-1], *rows[i]))]
 
 
 def _crowding_distances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -254,33 +251,40 @@ def _dominated_area(rows: NDArray[np.float64], limit: NDArray[np.float64]) -> fl
     return float(widths @ heights)
 
 
-def _expect_members(members: Sequence[Outcome]) -> None:
+def _expect_members(members: Sequence[Outcome], tradeoff: Tradeoff) -> None:
     if not members:
-        raise InputError("the front is empty: no trial that pruned something completed")
+        reached = "" if tradeoff.limit is None else f" with {tradeoff.metric.wish(tradeoff.limit)}"
+        raise InputError(f"the front is empty: no trial that pruned something completed{reached}")
 
 
-def _excess_over_limits(member: Outcome, limits: Mapping[str, float]) -> float:
-    """By how much a member breaks the limits, summed; milliseconds as a share of their limit."""
+def _excess_over_limits(member: Outcome, limits: Mapping[str, float], tradeoff: Tradeoff) -> float:
+    """By how much a member breaks the limits, summed; milliseconds as a share of their limit, a metric by height."""
     total = 0.0
     for name, limit in limits.items():
-        value = member.accuracy if name == "accuracy" else member.costs[name]
+        value = member.metric if name == "metric" else member.costs[name]
         if value is None:
-            raise InputError(f"{name} of trial {member.id} was not measured", allowed="a study that searched for it")
-        over = max(limit - value if name == "accuracy" else value - limit, 0.0)
+            what = f"{_logged_name(name, tradeoff)} of trial {member.id} was not measured"
+            raise InputError(what, allowed="a study that searched for it")
+        heights = tradeoff.metric.height
+        over = max(heights(limit) - heights(value) if name == "metric" else value - limit, 0.0)
         total += over / limit if name == "latency_ms" else over
     return total
 
 
-def _nothing_fits(nearest: Outcome, limits: Mapping[str, float], objectives: Sequence[str]) -> InputError:
-    values = {**nearest.costs, "accuracy": nearest.accuracy}
-    signs = {name: ">=" if name == "accuracy" else "<=" for name in limits}
-    wishes = [f"{_logged_name(name)} {signs[name]} {limit:g}" for name, limit in limits.items()]
-    shown = [name for name in limits if name != "accuracy"] or list(costs_of(objectives)[:1])
-    found = ", ".join(f"{_logged_name(name)} {values[name]:.4g}" for name in shown)
-    named = f"trial {nearest.id} with {found} and accuracy {nearest.accuracy:.4g}"
+def _nothing_fits(nearest: Outcome, limits: Mapping[str, float], tradeoff: Tradeoff) -> InputError:
+    metric = tradeoff.metric
+    wishes = [
+        metric.wish(limit) if name == "metric" else f"{_logged_name(name, tradeoff)} <= {limit:g}"
+        for name, limit in limits.items()
+    ]
+    shown = [name for name in limits if name != "metric"] or list(tradeoff.costs[:1])
+    found = ", ".join(f"{_logged_name(name, tradeoff)} {nearest.costs[name]:.4g}" for name in shown)
+    named = f"trial {nearest.id} with {found} and {metric.name} {nearest.metric:.4g}"
     return InputError(f"no model on the front has {' and '.join(wishes)}; the nearest is {named}")
 
 
-def _logged_name(name: str) -> str:
+def _logged_name(name: str, tradeoff: Tradeoff) -> str:
     """A limit's name as the logs have it."""
-    return name if name in ("accuracy", "latency_ms") else f"{name}_ratio"
+    if name == "metric":
+        return tradeoff.metric.name
+    return name if name == "latency_ms" else f"{name}_ratio"

@@ -15,7 +15,8 @@ from torch import nn
 
 from autoprune.files import written_whole
 from autoprune.schema import read, to_plain
-from autoprune.study.outcome import Rung
+from autoprune.study.metric import ACCURACY, MetricSpec
+from autoprune.study.outcome import Rung, name_metric, unname_metric
 from autoprune.trial.pruned_model import PrunedModel, load_pruned, save_pruned
 from autoprune.trial.remains import Remains
 from autoprune.trial.shared import SharedState
@@ -56,10 +57,12 @@ class TrialFolder:
 
     Fields:
         writes: False where another process of the trial saves for all.
+        metric: of the task; rungs are saved with its name.
     """
 
     path: Path | None
     writes: bool = True
+    metric: MetricSpec = ACCURACY
 
     def of_stage(self, name: str) -> Path | None:
         """The file that the training of a stage is resumed from."""
@@ -69,14 +72,14 @@ class TrialFolder:
         """Replace what was saved before."""
         if self.path is not None and self.writes:
             with written_whole(self.path / PROGRESS) as beside:
-                beside.write_text(json.dumps(to_plain(record), allow_nan=False))
+                beside.write_text(json.dumps(name_metric(to_plain(record), self.metric), allow_nan=False))
 
     def load_progress(self) -> ProgressRecord | None:
         """What was saved last, if anything."""
         if self.path is None or not (self.path / PROGRESS).exists():
             return None
         file = self.path / PROGRESS
-        return read(ProgressRecord, json.loads(file.read_text()), str(file))
+        return read(ProgressRecord, unname_metric(json.loads(file.read_text()), self.metric, str(file)), str(file))
 
     def save_cut(self, model: nn.Module, remains: Remains, record: CutRecord) -> None:
         """Save the pruned model; what stages before the cut left to resume from is needed no more."""

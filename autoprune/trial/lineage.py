@@ -54,4 +54,4 @@ def _failed_for(recipe: Recipe, number: int, done: Trial, options: dict[str, Any
     """The outcome of a recipe whose ancestor did not complete."""
     error = f"ancestor {number} of the lineage {done.outcome.status}: {done.outcome.error}"
     known = {name: options[name] for name in ("id", "control") if name in options}
-    return replace(done.outcome, **known, recipe=recipe, seed=recipe.seed, status="failed", error=error, accuracy=None)
+    return replace(done.outcome, **known, recipe=recipe, seed=recipe.seed, status="failed", error=error, metric=None)

@@ -83,9 +83,9 @@ class Progress:
         """Whether this rung was measured, and reported, by an earlier process."""
         return any(rung.share == share for rung in self.rungs)
 
-    def add_rung(self, share: float, images: int, accuracy: float) -> Rung:
+    def add_rung(self, share: float, images: int, metric: float) -> Rung:
         """Note a rung that was measured now."""
-        rung = Rung(share=share, images=images, accuracy=accuracy, seconds=self.elapsed())
+        rung = Rung(share=share, images=images, metric=metric, seconds=self.elapsed())
         self.rungs.append(rung)
         return rung
 
@@ -104,7 +104,7 @@ class Progress:
             id=0,
             recipe=recipe,
             status=status,
-            accuracy=self.rungs[-1].accuracy if completed else None,
+            metric=self.rungs[-1].metric if completed else None,
             rungs=tuple(self.rungs),
             widths=remains.keep.widths(remains.graph) if remains is not None else {},
             seconds=self.seconds,
@@ -112,6 +112,6 @@ class Progress:
             seed=recipe.seed,
             error=error or self.broken or None,
             latency_ms=self.cut.latency_ms,
-            test_accuracy=self.tested if completed else None,
+            test_metric=self.tested if completed else None,
             **ratios,
         )

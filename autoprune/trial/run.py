@@ -23,6 +23,7 @@ from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.outcome import BROKEN, Outcome, Rung
 from autoprune.tasks import Task
 from autoprune.training.evaluate import evaluate, recalibrate
+from autoprune.training.fit import DivergedError
 from autoprune.trial import stages
 from autoprune.trial.checkpoint import CutRecord, TrialFolder
 from autoprune.trial.progress import CutSoFar, Progress
@@ -91,7 +92,8 @@ def run(
             `stopped`, and the error says by which constraint. The dense model may exceed them all.
         latency: how the pruned model is timed, right after the cut; None = not at all.
     """
-    progress, folder = Progress(), TrialFolder(scratch, writes=shared.processes.leads)
+    progress = Progress()
+    folder = TrialFolder(scratch, writes=shared.processes.leads, metric=shared.task.metric_spec)
     now, before = clock or progress.elapsed, folder.load_progress()
     started = before.started if before is not None else now()
     if before is not None:
@@ -115,10 +117,16 @@ def run(
 
 
 def _rung_listener(progress: Progress, folder: TrialFolder, report: Report | None, started: float) -> HearRung:
-    """Notes every rung, saves how far the trial has come, and asks `report` whether it goes on."""
+    """Notes every rung, saves how far the trial has come, and asks `report` whether it goes on.
 
-    def hear_rung(share: float, images: int, accuracy: float) -> bool:
-        rung = progress.add_rung(share, images, accuracy)
+    A metric that is no number, or out of the task's range for it, fails the trial: nothing could be compared with it.
+    """
+
+    def hear_rung(share: float, images: int, metric: float) -> bool:
+        if not folder.metric.contains(metric):
+            what = f"the {folder.metric.name} is {metric:g} on the validation split after {images:,} images"
+            raise DivergedError(what, where="training", allowed=f"a number, {folder.metric.range_text()}")
+        rung = progress.add_rung(share, images, metric)
         folder.save_progress(progress.record(started))
         progress.stopped = report is not None and not report(rung, dict(progress.cut.ratios))
         return not progress.stopped
@@ -254,9 +262,9 @@ def _fine_tune(
         return
     plan = stages.RungPlan.of(recipe.training, spent)
 
-    def on_rung(images: int, accuracy: float) -> bool:
+    def on_rung(images: int, metric: float) -> bool:
         share = plan.share_after(images)
-        return progress.has_passed(share) or hear_rung(share, spent + images, accuracy)
+        return progress.has_passed(share) or hear_rung(share, spent + images, metric)
 
     checkpoint = folder.of_stage("finetune")
     with progress.stage("finetune"):

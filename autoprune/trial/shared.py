@@ -137,7 +137,7 @@ class SharedState:
         """The dense model to distil from; all trials share its cached outputs."""
         return Teacher(copy.deepcopy(self.model), **({} if self.cache.share else {"memory": 0}))
 
-    def dense_accuracy(self) -> float:
+    def dense_metric(self) -> float:
         """The task's metric of the dense model as it was handed in, on the validation split."""
         return evaluate(copy.deepcopy(self.model), self.task.validation, self.task, self.exact)
 

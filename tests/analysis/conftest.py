@@ -104,8 +104,8 @@ def completed(number: int, flops: float, accuracy: float, method: str = "l1", **
         "activations_ratio": flops * 1.1,
         "widths": {} if method == "dense" else widths(flops**0.5),
         "rungs": (
-            Rung(share=0.0, images=0, accuracy=accuracy * 0.7, seconds=1.0),
-            Rung(share=1.0, images=5_000, accuracy=accuracy, seconds=6.0),
+            Rung(share=0.0, images=0, metric=accuracy * 0.7, seconds=1.0),
+            Rung(share=1.0, images=5_000, metric=accuracy, seconds=6.0),
         ),
         "started": 7.0 * number,
         "finished": 7.0 * number + 7.0,
@@ -114,7 +114,7 @@ def completed(number: int, flops: float, accuracy: float, method: str = "l1", **
     }
     values = {**values, **fields}
     choice = values.pop("recipe", recipe(method, flops))
-    return Outcome(id=number, recipe=choice, status="completed", flops_ratio=flops, accuracy=accuracy, **values)
+    return Outcome(id=number, recipe=choice, status="completed", flops_ratio=flops, metric=accuracy, **values)
 
 
 def failed(number: int, error: str, method: str = "taylor", **fields: Any) -> Outcome:
@@ -124,8 +124,8 @@ def failed(number: int, error: str, method: str = "taylor", **fields: Any) -> Ou
 
 def stopped(number: int, flops: float, accuracy: float, method: str = "l2", **fields: Any) -> Outcome:
     rungs = (
-        Rung(share=0.0, images=0, accuracy=accuracy - 0.1, seconds=1.0),
-        Rung(share=0.3, images=1_500, accuracy=accuracy, seconds=2.0),
+        Rung(share=0.0, images=0, metric=accuracy - 0.1, seconds=1.0),
+        Rung(share=0.3, images=1_500, metric=accuracy, seconds=2.0),
     )
     values = {"started": 7.0 * number, "finished": 7.0 * number + 3.0, "worker": "worker-0", "rungs": rungs, **fields}
     choice = recipe(method, flops)

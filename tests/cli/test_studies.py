@@ -172,7 +172,7 @@ def test_status_as_text(capsys: Capture, here: Path) -> None:
     text = works(capsys, "status", write_study(here / "study", OUTCOMES))
 
     rows = [line.split() for line in text.splitlines()]
-    assert ["5", "taylor", "0.8900", "0.4700", "0.4700", "0.4700", "0.2350", "4.7000"] in rows
+    assert ["5", "taylor", "89.00", "%", "0.4700", "0.4700", "0.4700", "0.2350", "4.7000"] in rows
     assert "trial 5" in text
 
 
@@ -199,8 +199,23 @@ def test_status_shows_finalists(capsys: Capture, here: Path) -> None:
         }
     )
     assert facts["finalists_to_train"] == 0
-    assert ["5", "taylor", "2", "0.4700", "0.9300", "0.0141", "0.9050", "0.0071", "-0.0350"] in rows
-    assert "they end +4.0 to +4.0 points from what the search had found" in works(capsys, "status", study)
+    assert [
+        "5",
+        "taylor",
+        "2",
+        "0.4700",
+        "93.00",
+        "%",
+        "1.41",
+        "%",
+        "90.50",
+        "%",
+        "0.71",
+        "%",
+        "-3.5",
+        "points",
+    ] in rows
+    assert "they end +4.0 points to +4.0 points from what the search had found" in works(capsys, "status", study)
 
 
 def test_report_writes_both_files_and_says_where(capsys: Capture, here: Path) -> None:

@@ -10,6 +10,7 @@ from commands import OUTCOMES
 
 from autoprune.cli import view
 from autoprune.search.running.study_progress import FrontPoint, StudyProgress
+from autoprune.study.metric import ACCURACY
 from autoprune.study.outcome import Outcome
 
 
@@ -24,8 +25,10 @@ def progress(*latest: Outcome, **changes: Any) -> StudyProgress:
         "paused": 7,
         "used": 0.31,
     }
-    points = tuple(FrontPoint(id=n, method="l1", costs={"flops": n / 50}, accuracy=n / 100) for n in range(1, 31))
-    return StudyProgress(**{**plain, "dense_accuracy": 0.97, "front": points, "latest": latest, **changes})
+    points = tuple(FrontPoint(id=n, method="l1", costs={"flops": n / 50}, metric=n / 100) for n in range(1, 31))
+    return StudyProgress(
+        **{**plain, "metric": ACCURACY, "dense_metric": 0.97, "front": points, "latest": latest, **changes}
+    )
 
 
 def test_elsewhere_every_trial_is_a_line_of_json() -> None:
@@ -64,7 +67,7 @@ def test_on_a_terminal_it_is_a_picture() -> None:
     for part in (
         "2 trials done, 1 running, 3 stopped early, 7 waiting, 4 failed",
         "about 1 h 01 min left",
-        "dense: 97.00%",
+        "dense: 97.00 %",
         "60.0%",
     ):
         assert part in text

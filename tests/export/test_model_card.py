@@ -28,10 +28,10 @@ def test_the_card_of_a_finalist_names_both_splits_and_the_seeds() -> None:
     rows = [{**own, "test": 0.905, "test_std": 0.0071}, {**dense, "test": 0.94, "test_std": None}]
     card = model_card({**record, "outcome": {**record["outcome"], "test_accuracy": 0.8983}, "finalists": rows})
 
-    assert "| accuracy (test) |  | 89.83% |" in card
-    assert "| l1 at 47.0% of the FLOPs | 3 | 93.00% ± 1.41% | 90.50% ± 0.71% |" in card
-    assert "| dense at 100.0% of the FLOPs | 1 | 95.00% | 94.00% |" in card
-    assert "The test accuracy was read once" in card
+    assert "| accuracy (test) |  | 89.83 % |" in card
+    assert "| l1 at 47.0% of the FLOPs | 3 | 93.00 % ± 1.41 % | 90.50 % ± 0.71 % |" in card
+    assert "| dense at 100.0% of the FLOPs | 1 | 95.00 % | 94.00 % |" in card
+    assert "The accuracy on the test split was read once" in card
     assert "Score the model on images that took no part" not in card
     assert "Score the model on images that took no part" in model_card(record)
     assert "(test)" not in model_card(record)

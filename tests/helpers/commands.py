@@ -83,7 +83,7 @@ def outcome(number: int, accuracy: float, flops: float, method: str = "l1") -> O
         id=number,
         recipe=recipe,
         status="completed",
-        accuracy=accuracy,
+        metric=accuracy,
         widths={"features.0": 11},
         finished=number,
         **ratios,
@@ -96,9 +96,7 @@ OUTCOMES = (outcome(3, 0.71, 0.31), outcome(5, 0.89, 0.47, "taylor"), outcome(7,
 def finalist(number: int, member: Outcome, seed: int, accuracy: float, tested: float) -> Outcome:
     """A training of a member on 3,200 images."""
     recipe = replace(member.recipe, training=Training(images=3200, rungs=(1.0,)), seed=seed)
-    return replace(
-        member, id=number, member=member.id, recipe=recipe, seed=seed, accuracy=accuracy, test_accuracy=tested
-    )
+    return replace(member, id=number, member=member.id, recipe=recipe, seed=seed, metric=accuracy, test_metric=tested)
 
 
 DENSE = replace(outcome(0, 0.96, 1.0, "dense"), control=True)

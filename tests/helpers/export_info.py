@@ -12,9 +12,7 @@ from autoprune.study.outcome import Outcome
 def info(**changes: Any) -> dict[str, Any]:
     """Trial 41 of a search, in plain data; `changes` replace top keys."""
     recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.53))
-    outcome = Outcome(
-        id=41, recipe=recipe, status="completed", accuracy=0.9137, flops_ratio=0.5281, widths={"conv1": 12}
-    )
+    outcome = Outcome(id=41, recipe=recipe, status="completed", metric=0.9137, flops_ratio=0.5281, widths={"conv1": 12})
     task = {"data": {"splits": {"validation": "train[-500:]"}}, "model": {"name": "net"}}
     dense = {"accuracy": 0.9211, "flops": 1_234_567, "params": 8901}
     groups = [{"id": "conv1", "size": 13}]

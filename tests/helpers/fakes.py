@@ -40,7 +40,7 @@ def completed(proposal, accuracy=None, **rest):
     ratio = recipe.target.flops or 1.0
     fields = {
         "status": "completed",
-        "accuracy": ratio**0.5 - len(recipe.method.name) / 30 if accuracy is None else accuracy,
+        "metric": ratio**0.5 - len(recipe.method.name) / 30 if accuracy is None else accuracy,
         "flops_ratio": ratio,
         "params_ratio": ratio,
         "activations_ratio": ratio,
@@ -55,7 +55,7 @@ def proposal(number, *, flops=0.5, images=1000, control=False):
 
 def measured(number, *rungs, control=False, accuracy=0.5, flops=0.5, images=1100, **rest):
     """An outcome with rungs, each as (share, images, seconds)."""
-    found = tuple(Rung(share=s, images=n, accuracy=0.5, seconds=t) for s, n, t in rungs)
+    found = tuple(Rung(share=s, images=n, metric=0.5, seconds=t) for s, n, t in rungs)
     seconds = {"finetune": rungs[-1][2]} if rungs else {}
     origin = proposal(number, flops=flops, images=images, control=control)
     return completed(origin, accuracy, rungs=found, seconds=seconds, **rest)
@@ -64,7 +64,7 @@ def measured(number, *rungs, control=False, accuracy=0.5, flops=0.5, images=1100
 def final_numbers(proposal):
     """The higher the seed, the better on validation and the worse on the test split: a mix-up of the two shows."""
     ratio, seed = proposal.recipe.target.flops or 1.0, proposal.recipe.seed
-    return {"accuracy": ratio**0.5 + 0.001 * seed, "test_accuracy": 0.5 - 0.01 * seed}
+    return {"accuracy": ratio**0.5 + 0.001 * seed, "test_metric": 0.5 - 0.01 * seed}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Fake:
         fields = {"started": started, "finished": self.clock.now(), "seconds": {"all": passed[-1].seconds}}
         if stopped:
             short = completed(proposal, **fields, rungs=tuple(passed), status="stopped")
-            return Evaluation(outcome=replace(short, accuracy=None))
+            return Evaluation(outcome=replace(short, metric=None))
         accuracy = float("nan") if self.trouble.get(proposal.id) == "nan" else None
         numbers = final_numbers(proposal) if self.final else {"accuracy": accuracy}
         done = completed(proposal, **numbers, **fields, rungs=tuple(passed))
@@ -106,7 +106,7 @@ class Fake:
         known = int(state.read_text()) if state and state.exists() else 0
         final = completed(proposal).accuracy
         rungs = [
-            Rung(share=share, images=round(1000 * share), accuracy=final * (1 + share) / 2, seconds=0.1 + share)
+            Rung(share=share, images=round(1000 * share), metric=final * (1 + share) / 2, seconds=0.1 + share)
             for share in self.rungs
         ]
         for number, rung in enumerate(rungs[known:], known + 1):

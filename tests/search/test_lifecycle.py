@@ -8,6 +8,7 @@ from autoprune.errors import InputError
 from autoprune.search import finish, search
 from autoprune.search.study_lock import lock
 from autoprune.study.finalists import by_member
+from autoprune.study.metric import ACCURACY
 from autoprune.tasks import load_task
 
 SMALL = [
@@ -46,7 +47,7 @@ def test_a_search_that_keeps_time_for_its_finalists_ends_with_them(tmp_path):
     wanted = "finalists={share: 0.5, seeds: 1, images: 640, most: 2}"
     searched = search("digits_demo", out=tmp_path / "s", overrides=[*SMALL, wanted], in_process=True, trials=5)
     study = finish(tmp_path / "s", seeds=2, in_process=True)
-    found = by_member(study.finalists)
+    found = by_member(study.finalists, ACCURACY)
 
     assert searched.finalists == study.finalists[: len(searched.finalists)]
     assert {one.images for one in found} == {640}

@@ -9,6 +9,7 @@ from autoprune.errors import InputError
 from autoprune.study.config import Finalists
 from autoprune.study.finalists import TIMES_LONGER, against_dense, by_member, evenly_spread, rows, to_train
 from autoprune.study.folder import load_study
+from autoprune.study.metric import ACCURACY
 from autoprune.study.pareto import front
 
 IMAGES = 1000  # of the recipes in fakes.study_config
@@ -67,7 +68,7 @@ def test_spread(most, found):
 def test_means_deviations_and_the_distance_to_dense(study):
     fakes.retrain(study, Finalists(seeds=3))
     after = again(study)
-    found = {one.member: one for one in by_member(after.finalists)}
+    found = {one.member: one for one in by_member(after.finalists, ACCURACY)}
     members = [member.id for member in front(study.outcomes)]
 
     assert list(found) == [*members, 0]
@@ -86,8 +87,8 @@ def test_without_a_control_there_is_no_distance(study):
     fakes.retrain(study, Finalists(seeds=1))
     members = [run for run in again(study).finalists if not run.control]
 
-    assert set(against_dense(by_member(members)).values()) == {None}
-    assert {one.test.std for one in by_member(members)} == {None}
+    assert set(against_dense(by_member(members, ACCURACY)).values()) == {None}
+    assert {one.test.std for one in by_member(members, ACCURACY)} == {None}
 
 
 def test_more_seeds_are_added_and_fewer_change_nothing(study):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import rmse_study
 
 from autoprune.errors import InputError
 from autoprune.recipe import MethodChoice, Recipe, Target
 from autoprune.study.folder import StudyFolder, load_study
 from autoprune.study.log import append_line, repair_tail
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome, Proposal
 
 RECIPE = Recipe(method=MethodChoice(name="bn_scale", params={"penalty": 1e-4}), target=Target(flops=0.3))
@@ -21,7 +23,7 @@ def study(folder: Path, proposed: int, ended: list[int]) -> StudyFolder:
     for number in range(proposed):
         append_line(paths.proposals, Proposal(id=number, recipe=RECIPE).to_json())
     for number in ended:
-        append_line(paths.outcomes, Outcome(id=number, recipe=RECIPE, status="completed", accuracy=0.5).to_json())
+        append_line(paths.outcomes, Outcome(id=number, recipe=RECIPE, status="completed", metric=0.5).to_json())
     return paths
 
 
@@ -73,9 +75,35 @@ def test_the_front_is_in_the_objectives_of_the_study_and_worked_out_once(tmp_pat
     paths.config.write_text("objectives: [accuracy, params]\n")
     for number, (flops, params) in enumerate([(0.3, 0.7), (0.5, 0.5)]):
         costs = {"flops_ratio": flops, "params_ratio": params}
-        outcome = Outcome(id=number, recipe=RECIPE, status="completed", accuracy=0.9, **costs)
+        outcome = Outcome(id=number, recipe=RECIPE, status="completed", metric=0.9, **costs)
         append_line(paths.outcomes, outcome.to_json())
     loaded = load_study(tmp_path)
 
     assert [member.id for member in loaded.front] == [1]
     assert loaded.front is loaded.front
+
+
+def test_a_study_of_another_metric_is_read_by_its_name(tmp_path: Path) -> None:
+    folder = rmse_study.write(tmp_path / "trees", finalists=True)
+    found = load_study(folder.path)
+
+    assert found.metric == MetricSpec(**rmse_study.METRIC)
+    assert (found.objectives, found.dense_metric) == (("rmse", "flops"), 1.4)
+    assert [outcome.metric for outcome in found.outcomes] == [1.3, 4.2, 2.9, 2.1, 1.4, None, None]
+    assert [rung.metric for rung in found.outcomes[3].rungs] == [1.7 * 2.1, 2.1]
+    assert [run.test_metric for run in found.finalists] == [1.2, 2.3, 1.6, 2.7]
+    assert [member.id for member in found.front] == [3, 7, 11]
+
+
+def test_a_line_with_the_name_of_another_metric_is_refused(tmp_path: Path) -> None:
+    folder = rmse_study.write(tmp_path / "trees")
+    folder.outcomes.write_text(rmse_study.LINES[1].replace('"rmse"', '"accuracy"') + "\n")
+
+    with pytest.raises(InputError, match=r"outcomes.jsonl:1: unknown key 'accuracy'"):
+        load_study(folder.path)
+
+
+def test_a_limit_on_the_metric_shortens_the_front(tmp_path: Path) -> None:
+    folder = rmse_study.write(tmp_path / "trees", constraints={"metric": 1.5})
+
+    assert [member.id for member in load_study(folder.path).front] == [11]

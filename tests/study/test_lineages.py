@@ -34,8 +34,8 @@ def test_the_parents_of_what_has_not_ended_are_needed():
 
 def test_an_outcome_counts_its_own_images_and_its_ancestors():
     rungs = (
-        Rung(share=0.5, images=500, accuracy=0.5, seconds=1.0),
-        Rung(share=1, images=1001, accuracy=0.5, seconds=2),
+        Rung(share=0.5, images=500, metric=0.5, seconds=1.0),
+        Rung(share=1, images=1001, metric=0.5, seconds=2),
     )
     outcome = Outcome(id=7, recipe=recipe(3), status="completed", rungs=rungs, ancestor_images=3000)
     assert (outcome.own_images, outcome.lineage_images) == (1001, 4001)

@@ -14,6 +14,7 @@ from autoprune.errors import InputError
 from autoprune.recipe import MethodChoice, Recipe
 from autoprune.study import pareto
 from autoprune.study.outcome import Outcome
+from autoprune.study.tradeoff import Tradeoff
 
 NAN = float("nan")
 COARSE = st.integers(0, 7).map(lambda i: i / 7)  # a coarse grid, so that equal columns and equal points are common
@@ -26,7 +27,7 @@ def outcome(
 ) -> Outcome:
     status = str(fields.pop("status", "completed"))
     recipe = Recipe(method=MethodChoice(name=method), seed=number)
-    return Outcome(id=number, recipe=recipe, status=status, flops_ratio=flops, accuracy=accuracy, **fields)  # type: ignore[arg-type]
+    return Outcome(id=number, recipe=recipe, status=status, flops_ratio=flops, metric=accuracy, **fields)  # type: ignore[arg-type]
 
 
 def ids(outcomes: Sequence[Outcome]) -> list[int]:
@@ -270,10 +271,10 @@ class TestPick:
         assert pareto.pick(self.members, {"flops": 0.7}).id == 17
 
     def test_cheapest_that_reaches_the_accuracy(self) -> None:
-        assert pareto.pick(self.members, {"accuracy": 0.72}).id == 13
+        assert pareto.pick(self.members, {"metric": 0.72}).id == 13
 
     def test_most_accurate_within_both(self) -> None:
-        assert pareto.pick(self.members, {"flops": 0.99, "accuracy": 0.5}).id == 17
+        assert pareto.pick(self.members, {"flops": 0.99, "metric": 0.5}).id == 17
 
     def test_too_small_a_budget_names_the_nearest(self) -> None:
         with pytest.raises(InputError) as caught:
@@ -286,17 +287,17 @@ class TestPick:
     def test_both_limits_name_the_nearest(self) -> None:
         # Trial 13 is 0.05 over the budget, trial 11 is 0.11 below the accuracy, trial 17 is 0.3 over the budget.
         with pytest.raises(InputError, match=r"flops_ratio <= 0.4 and accuracy >= 0.82; the nearest is trial 13"):
-            pareto.pick(self.members, {"flops": 0.4, "accuracy": 0.82})
+            pareto.pick(self.members, {"flops": 0.4, "metric": 0.82})
 
     def test_dense_is_no_answer_to_a_wish_that_nothing_else_meets(self) -> None:
         trials = [*self.members, outcome(1, 1.0, 0.95, method="dense", control=True)]
 
         with pytest.raises(InputError, match="nearest is trial 17"):
-            pareto.pick(pareto.front(trials), {"accuracy": 0.94})
+            pareto.pick(pareto.front(trials), {"metric": 0.94})
 
     def test_no_limit(self) -> None:
         with pytest.raises(
-            InputError, match="nothing to pick by; allowed: a largest cost, a smallest accuracy or several"
+            InputError, match="nothing to pick by; allowed: a largest cost, a metric to reach or several"
         ):
             pareto.pick(self.members, {})
 
@@ -305,7 +306,8 @@ class TestPick:
             pareto.pick([], {"flops": 0.5})
 
 
-COSTLY = ("accuracy", "flops", "latency")
+COSTLY = Tradeoff(costs=("flops", "latency"))
+BY_TIME = Tradeoff(costs=("latency",))
 
 
 def timed(number: int, flops: float, latency: float | None, accuracy: float, **fields: object) -> Outcome:
@@ -319,7 +321,7 @@ class TestThreeObjectives:
 
     def test_points_hold_the_costs_in_the_order_of_the_objectives(self) -> None:
         assert pareto.points(self.members[:1], COSTLY).tolist() == [[0.25, 0.75, -0.5]]
-        assert pareto.points(self.members[:1], ("latency", "accuracy", "flops")).tolist() == [[0.75, 0.25, -0.5]]
+        assert pareto.points(self.members[:1], Tradeoff(costs=("latency", "flops"))).tolist() == [[0.75, 0.25, -0.5]]
         assert pareto.reference(COSTLY) == (1.0, 1.0, 0.0)
 
     def test_who_is_beaten_in_two_may_be_on_a_front_of_three(self) -> None:
@@ -328,7 +330,7 @@ class TestThreeObjectives:
 
         assert ids(pareto.front(trials, COSTLY)) == [11, 13, 17]
         assert ids(pareto.front(trials)) == [11, 17]
-        assert ids(pareto.front(trials, ("accuracy", "latency"))) == [13, 17]
+        assert ids(pareto.front(trials, BY_TIME)) == [13, 17]
 
     def test_who_was_not_timed_is_on_no_front_of_times(self) -> None:
         assert ids(pareto.front([timed(3, 0.25, None, 0.9), *self.members], COSTLY)) == [11, 13, 17]
@@ -358,7 +360,7 @@ class TestThreeObjectives:
             ({"latency": 0.75}, 17),
             ({"flops": 0.5}, 11),  # as accurate as 13, and cheaper in the first cost
             ({"flops": 0.5, "latency": 0.3}, 13),
-            ({"accuracy": 0.5}, 11),
+            ({"metric": 0.5}, 11),
         ],
     )
     def test_picks(self, limits: dict[str, float], chosen: int) -> None:
@@ -370,7 +372,7 @@ class TestThreeObjectives:
 
     def test_an_accuracy_that_nothing_reaches_is_said_with_the_first_cost(self) -> None:
         with pytest.raises(InputError, match=r"nearest is trial 17 with latency_ratio 0.5 and accuracy 0.75"):
-            pareto.pick(self.members, {"accuracy": 0.9}, ("accuracy", "latency"))
+            pareto.pick(self.members, {"metric": 0.9}, BY_TIME)
 
     def test_no_picks_by_what_was_not_measured(self) -> None:
         with pytest.raises(InputError, match="latency_ms of trial 1 was not measured"):

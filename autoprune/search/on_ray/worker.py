@@ -123,7 +123,7 @@ class TrialWorker(tune.Trainable):
 
 
 def _as_result(outcome: Outcome) -> dict[str, Any]:
-    """The one report that Tune gets of a segment."""
+    """The one report that Tune gets of a segment; the driver reads it back with the same default name of the metric."""
     return {"outcome": replace(outcome, worker=_name_of_this_process()).to_json(), "done": True}
 
 

@@ -20,7 +20,6 @@ from autoprune.recipe import Recipe
 from autoprune.study.config import Sampler
 from autoprune.study.folder import Study
 from autoprune.study.parameters import Branch, Choice, Float, Int, Scalar
-from autoprune.study.pareto import front
 from autoprune.study.space import Space
 
 #: Parameter name -> value, in the sampler's words.
@@ -121,7 +120,7 @@ def from_front(study: Study, space: Space, most: int) -> list[Params]:
     """
     where = str(study.folder.path)
     proposals = {proposal.id: proposal for proposal in study.proposals}
-    members = [proposals[member.id] for member in front(study.outcomes, study.objectives) if member.id in proposals]
+    members = [proposals[member.id] for member in study.front if member.id in proposals]
     if not members:
         raise StudyError("it has no front: nothing that was pruned ran to its end", where=where)
     known = space.parameters()

@@ -1,6 +1,7 @@
-"""What a training along a lineage is expected to give: the accuracy of a child, from its parent's and from both costs.
+"""What a training along a lineage is expected to give: the height of a child, from its parent's and from both costs.
 
-Trained on at one cost again and again, a model ends at an accuracy of its own: its ceiling. What a model lacks to its
+Height is how good a metric is, from 0 to 1 (`MetricSpec.height`); of accuracy that is accuracy itself. Trained on at
+one cost again and again, a model ends at a height of its own: its ceiling. What a model lacks to its
 ceiling is mostly made up by one training; a cut adds to it, by more than in proportion to what it takes away:
 
     child = ceiling(t) - KEPT * (ceiling(p) - parent) - shock * ln(p / t)^POWER        (p, t: costs of parent and child)
@@ -30,18 +31,18 @@ KEPT = 0.32
 POWER = 1.44
 #: The guess at (c1, c2, c3, shock), and its standard errors.
 GUESS, UNSURE = (0.01, -0.04, -0.008, 0.03), (0.03, 0.03, 0.012, 0.015)
-#: The standard error of a child's accuracy.
+#: The standard error of a child's height.
 NOISE = 0.004
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A training that has ended: costs relative to the dense model, and accuracies."""
+    """A training that has ended: costs relative to the dense model, and heights."""
 
     parent_cost: float
-    parent_accuracy: float
+    parent_height: float
     cost: float
-    accuracy: float
+    height: float
 
 
 @dataclass(frozen=True)
@@ -59,27 +60,27 @@ class Expectation:
         What lies far off counts in proportion only, not squared: a method that fails says little about the others.
 
         Args:
-            dense: the dense model's accuracy.
+            dense: the dense model's height.
         """
         rows, values = [np.diag(np.reciprocal(UNSURE))], [np.divide(GUESS, UNSURE)]
         for training in trainings:
             rows.append(_row(training.parent_cost, training.cost)[None] / NOISE)
-            gained = training.accuracy - dense - KEPT * (training.parent_accuracy - dense)
+            gained = training.height - dense - KEPT * (training.parent_height - dense)
             values.append(np.array([gained / NOISE]))
         factors, wanted = np.concatenate(rows), np.concatenate(values)
         fit = least_squares(lambda numbers: factors @ numbers - wanted, GUESS, lambda _: factors, loss="soft_l1")
         first, second, third, shock = fit.x.tolist()
         return cls(dense, (first, second, third), shock)
 
-    def child(self, parent_accuracy: float, parent_cost: float, cost: float) -> float:
-        """The accuracy of a child at `cost`; without a cut where that is the parent's."""
+    def child(self, parent_height: float, parent_cost: float, cost: float) -> float:
+        """The height of a child at `cost`; without a cut where that is the parent's."""
         numbers = np.array([*self.ceiling, self.shock])
-        inherited = KEPT * (parent_accuracy - self.dense)
+        inherited = KEPT * (parent_height - self.dense)
         return float(self.dense + inherited + _row(parent_cost, cost) @ numbers)
 
 
 def _row(parent_cost: float, cost: float) -> np.ndarray:
-    """The factors of c1, c2, c3 and shock in a child's accuracy."""
+    """The factors of c1, c2, c3 and shock in a child's height."""
     start, end = math.log(parent_cost), math.log(cost)
     powers = np.arange(1, 4)
     return np.append(end**powers - KEPT * start**powers, -(max(start - end, 0.0) ** POWER))

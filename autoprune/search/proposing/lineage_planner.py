@@ -12,6 +12,7 @@ from autoprune.search.proposing.first_recipes import Params, target_parameters
 from autoprune.search.proposing.lineage_expectation import Training
 from autoprune.search.proposing.lineage_policy import Lineages, Model, Step, front_of, next_step
 from autoprune.search.proposing.ways import Way, way_to_repeat
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import DENSE, Outcome, Proposal
 from autoprune.study.parameters import Float
 from autoprune.study.space import Space
@@ -45,13 +46,15 @@ class LineagePlanner:
 
     Args:
         space: bound to the model.
-        dense_accuracy: of the model as it was handed in.
+        metric: what models are judged by; what the planner compares is its height.
+        dense_metric: of the model as it was handed in.
     """
 
-    def __init__(self, space: Space, dense_accuracy: float) -> None:
+    def __init__(self, space: Space, metric: MetricSpec, dense_metric: float) -> None:
         self.target, self.range = target_range(space)
         self.cost = self.target.removeprefix("target.")
-        self._dense = Model(number=None, accuracy=dense_accuracy, cost=1.0)
+        self._metric = metric
+        self._dense = Model(number=None, height=metric.height(dense_metric), cost=1.0)
         self._ways: dict[str, Way] = {}
         self._way_of: dict[int, str] = {}
         self._recipes: dict[int, Recipe] = {}
@@ -130,18 +133,18 @@ class LineagePlanner:
         """Note what came of it."""
         step = self._running.pop(outcome.id, None)
         cost = outcome.costs[self.cost]
-        if not outcome.completed or outcome.accuracy is None or cost is None or outcome.recipe.method.name == DENSE:
+        if not outcome.completed or outcome.metric is None or cost is None or outcome.recipe.method.name == DENSE:
             return
-        model = Model(number=outcome.id, accuracy=outcome.accuracy, cost=cost)
+        model = Model(number=outcome.id, height=self._metric.height(outcome.metric), cost=cost)
         if step is not None:
             self._ended.append(_training(self._models[step.parent], model))
-            self._learn_of_way(outcome.id, model.accuracy - step.expected)
+            self._learn_of_way(outcome.id, model.height - step.expected)
         self._models[outcome.id] = model
 
     def surprise(self, outcome: Outcome) -> float | None:
-        """By how much the accuracy lies above what was expected; None if nothing was."""
+        """By how much the height of the metric lies above what was expected; None if nothing was."""
         step = self._steps.get(outcome.id)
-        return None if step is None or outcome.accuracy is None else outcome.accuracy - step.expected
+        return None if step is None or outcome.metric is None else self._metric.height(outcome.metric) - step.expected
 
     def _note_way(self, proposal: Proposal) -> None:
         params = without_step(self, proposal.params)
@@ -158,7 +161,7 @@ class LineagePlanner:
 
 
 def _training(parent: Model, child: Model) -> Training:
-    return Training(parent_cost=parent.cost, parent_accuracy=parent.accuracy, cost=child.cost, accuracy=child.accuracy)
+    return Training(parent_cost=parent.cost, parent_height=parent.height, cost=child.cost, height=child.height)
 
 
 def without_steps(planner: LineagePlanner, plans: Iterable[Params]) -> list[Params]:

@@ -34,11 +34,12 @@ class Model:
 
     Fields:
         number: of its trial; None = the dense model.
+        height: of its metric, from 0 to 1 (`MetricSpec.height`); of accuracy that is accuracy.
         cost: relative to the dense model.
     """
 
     number: int | None
-    accuracy: float
+    height: float
     cost: float
 
 
@@ -49,7 +50,7 @@ class Step:
     Fields:
         parent: what it goes on from; None = the dense model.
         target: relative to the dense model; the cost of the parent = train on without a cut.
-        expected: accuracy.
+        expected: height of its metric.
     """
 
     parent: int | None
@@ -81,32 +82,32 @@ class Lineages:
     @cached_property
     def expectation(self) -> Expectation:
         """What trainings give, as far as those that have ended tell."""
-        return Expectation.fitted(self.dense.accuracy, self.ended)
+        return Expectation.fitted(self.dense.height, self.ended)
 
 
 def front_of(models: Iterable[Model]) -> list[Model]:
     """The models that no other one beats, by rising cost."""
     found: list[Model] = []
-    for model in sorted(models, key=lambda model: (model.cost, -model.accuracy)):
-        if not found or model.accuracy > found[-1].accuracy:
+    for model in sorted(models, key=lambda model: (model.cost, -model.height)):
+        if not found or model.height > found[-1].height:
             found.append(model)
     return found
 
 
 def area(points: Iterable[tuple[float, float]]) -> float:
-    """The area below a front of (cost, accuracy), up to the cost 1."""
+    """The area below a front of (cost, height), up to the cost 1."""
     total, best, last = 0.0, 0.0, 0.0
-    for cost, accuracy in sorted(points):
+    for cost, height in sorted(points):
         if cost >= 1:
             break
         total += best * (cost - last)
-        best, last = max(best, accuracy), cost
+        best, last = max(best, height), cost
     return total + best * (1 - last)
 
 
 def next_step(lineages: Lineages) -> Step:
     """The step that the front is expected to gain most from per second."""
-    expected = [(model.cost, model.accuracy) for model in lineages.models]
+    expected = [(model.cost, model.height) for model in lineages.models]
     expected += [(step.target, step.expected) for step in lineages.running]
     now = area(expected)
 
@@ -138,7 +139,7 @@ def _steps_on_grid(lineages: Lineages, deepest: float, fineness: int) -> Iterato
             place = math.log(target)
             near = any(abs(place - other) < APART / fineness for other in under_way)
             if not near and (parent.number, round(place, 6)) not in tried:
-                expected = lineages.expectation.child(parent.accuracy, parent.cost, target)
+                expected = lineages.expectation.child(parent.height, parent.cost, target)
                 yield Step(parent=parent.number, target=target, expected=expected)
 
 

@@ -1,6 +1,6 @@
 """Proposer: which recipe comes next. It holds an Optuna study in memory, which two logs of a study folder can rebuild.
 
-Ray's own `OptunaSearch` leaves trials running for ever when an accuracy is missing, and tells the values of stopped
+Ray's own `OptunaSearch` leaves trials running for ever when a metric is missing, and tells the values of stopped
 trials as if they were complete; and a study in a data base outlives a killed driver in another state than the trials.
 So the logs are the only truth, and this study is a view of them.
 
@@ -33,6 +33,7 @@ from autoprune.search.proposing.optuna_constraints import check_constraints_are_
 from autoprune.search.proposing.samplers import build_sampler
 from autoprune.study.config import Sampler
 from autoprune.study.constraints import Constraints
+from autoprune.study.metric import ACCURACY, MetricSpec
 from autoprune.study.outcome import DENSE, RANDOM, Outcome, Proposal
 from autoprune.study.space import Space
 
@@ -51,21 +52,22 @@ class Proposer:
     the plan (`first_recipes.first_recipes`); then the sampler's own.
 
     In a space with `weights: front` the lineage policy says where a recipe starts and what it may cost, plan or not,
-    and the sampler how it prunes, whenever a new way is due (`ways.py`); what it is told then is how far the accuracy
-    lay above what was expected, since accuracy itself is the parent's more than the recipe's.
+    and the sampler how it prunes, whenever a new way is due (`ways.py`); what it is told then is how far the metric's
+    height lay above what was expected, since the height itself is the parent's more than the recipe's.
 
     Args:
         space: bound to the model.
-        objectives: accuracy and the cost ratios to trade off.
+        objectives: the name of the metric and the cost ratios to trade off. The sampler is told the metric's height.
+        metric: what models are judged by.
         constraints: what a pruned model may not exceed; samplers are told by how much each does.
         sampler: its name, after how many recipes it takes over, and what comes before.
         seed: of the sampler and of recipes whose space has no seed.
         controls: whether the controls come first.
-        dense_accuracy: of the model as it was handed in; needed where recipes go on from the front.
+        dense_metric: of the model as it was handed in; needed where recipes go on from the front.
         proposals, outcomes: the logs of an earlier run, in the order they were written.
 
     Raises:
-        InputError: recipes go on from the front and the dense model's accuracy is not known, or the sampler cannot
+        InputError: recipes go on from the front and the dense model's metric is not known, or the sampler cannot
             learn the constraints with the Optuna that is installed.
     """
 
@@ -74,24 +76,25 @@ class Proposer:
         space: Space,
         *,
         objectives: Sequence[str] = ("accuracy", "flops"),
+        metric: MetricSpec = ACCURACY,
         constraints: Constraints | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
         controls: bool = True,
-        dense_accuracy: float | None = None,
+        dense_metric: float | None = None,
         proposals: Iterable[Proposal] = (),
         outcomes: Iterable[Outcome] = (),
     ) -> None:
-        self.space, self.objectives, self.seed = space, tuple(objectives), seed
+        self.space, self.objectives, self.metric, self.seed = space, tuple(objectives), metric, seed
         self._constraints, self._sampler = constraints or Constraints(), sampler or Sampler()
         self._controls = CONTROLS if controls else 0
-        self._planner = _open_planner(space, dense_accuracy)
+        self._planner = _open_planner(space, metric, dense_metric)
         self._plan = first_recipes(space, self._sampler, seed, LINEAGE_STARTS if self._planner else WARM_STARTS)
         if self._planner is not None:
             self._plan = without_steps(self._planner, self._plan)
-        goals = ("accuracy",) if self._planner else self.objectives
+        goals = (metric.name,) if self._planner else self.objectives
         check_constraints_are_learned(self._sampler, len(goals), bool(self._constraints.limits()))
-        self._study = _create_study(goals)
+        self._study = _create_study(goals, metric)
         self._numbers: dict[int, int] = {}
         self._repeats: dict[str, int] = {}
         self._again: deque[Proposal] = deque()
@@ -195,7 +198,8 @@ class Proposer:
         if self._planner is not None:
             surprise = self._planner.surprise(outcome) if outcome.completed else None
             return None if surprise is None or not math.isfinite(surprise) else [surprise]
-        ratios = {"accuracy": outcome.accuracy} | outcome.costs
+        height = None if outcome.metric is None else self.metric.height(outcome.metric)
+        ratios = {self.metric.name: height} | outcome.costs
         values = [ratios[name] for name in self.objectives]
         if not outcome.completed or any(value is None or not math.isfinite(value) for value in values):
             return None
@@ -293,15 +297,16 @@ class Proposer:
         enrol_in_generation(self._study, sampler, self._numbers[proposal.id])
 
 
-def _open_planner(space: Space, dense_accuracy: float | None) -> LineagePlanner | None:
+def _open_planner(space: Space, metric: MetricSpec, dense_metric: float | None) -> LineagePlanner | None:
     if not offers_lineages(space):
         return None
-    if dense_accuracy is None:
-        raise InputError("recipes that go on from the front need the dense model's accuracy", where="space.weights")
-    return LineagePlanner(space, dense_accuracy)
+    if dense_metric is None:
+        what = f"recipes that go on from the front need the dense model's {metric.name}"
+        raise InputError(what, where="space.weights")
+    return LineagePlanner(space, metric, dense_metric)
 
 
-def _create_study(objectives: Sequence[str]) -> optuna.Study:
+def _create_study(objectives: Sequence[str], metric: MetricSpec) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions = ["maximize" if name == "accuracy" else "minimize" for name in objectives]
+    directions = ["maximize" if name == metric.name else "minimize" for name in objectives]
     return optuna.create_study(directions=directions)

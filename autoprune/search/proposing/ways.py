@@ -28,7 +28,7 @@ class Way:
 
     Fields:
         params: in the sampler's words.
-        surprises: by how much the accuracies of its recipes that have ended lay above what was expected.
+        surprises: by how much the heights of its recipes that have ended lay above what was expected.
     """
 
     params: Mapping[str, Any]

@@ -6,7 +6,7 @@ The session asks here at which rung a trial pauses and which goes on; `segments.
 Every rung below the end is a place where trials pause. Of those measured at a rung so far, the best `keep` may go on;
 asynchronous, as in ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"): whenever a worker is
 free the best trial that may go on does, from the highest rung down, and if there is none a new one starts. As the cost
-of a recipe is known and accuracy only compares among similar costs, the best is the one that adds most hypervolume to
+of a recipe is known and the metric only compares among similar costs, the best is the one that adds most hypervolume to
 those that went on from the same rung; where none adds any, it is the first by non-dominated sorting and crowding
 distance (Deb et al. 2002, NSGA-II).
 
@@ -29,7 +29,7 @@ from autoprune.study.space import Space
 
 @dataclass
 class RungResults:
-    """The results at one rung: number -> cost ratios and -accuracy; which trials wait here, and which went on."""
+    """The results at one rung: number -> cost ratios and -height; which trials wait here, and which went on."""
 
     share: float
     points: dict[int, tuple[float, ...]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class RungResults:
         return sorted(waiting, key=lambda number: -self._volume_with(number))  # stable: equal ones stay by rank
 
     def _volume_with(self, number: int) -> float:
-        """Hypervolume of this trial and of the trials that went on, against all cost ratios 1 and accuracy 0."""
+        """Hypervolume of this trial and of the trials that went on, against all cost ratios 1 and height 0."""
         points = [self.points[other] for other in sorted({*self.went_on, number})]
         return hypervolume(points, (*(1.0 for _ in points[0][1:]), 0.0))
 

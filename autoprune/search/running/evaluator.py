@@ -51,17 +51,17 @@ def run_safely(
     scratch: Path | None = None,
     parent: Path | None = None,
 ) -> Evaluation:
-    """Run one trial; whatever goes wrong becomes an outcome, and so does an accuracy that is NaN."""
+    """Run one trial; whatever goes wrong becomes an outcome, and so does a metric that is NaN."""
     started = clock.now()
     try:
         evaluation = evaluator.run(proposal, report, scratch, parent)
     except Exception as error:  # noqa: BLE001 - the search goes on whatever a method does
         reason = describe_error(error)
     else:
-        accuracy = evaluation.outcome.accuracy
-        if not evaluation.outcome.completed or (accuracy is not None and math.isfinite(accuracy)):
+        metric = evaluation.outcome.metric
+        if not evaluation.outcome.completed or (metric is not None and math.isfinite(metric)):
             return evaluation
-        reason = f"the accuracy is {accuracy}"
+        reason = f"the metric is {metric}"
     return Evaluation(outcome=failed_outcome(proposal, reason, started=started, finished=clock.now()))
 
 

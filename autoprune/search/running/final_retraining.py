@@ -66,7 +66,7 @@ class FinalRetraining(Dispatcher):
         super().__init__(config, folder, models=folder.final_models, budget=budget, view=view)
         repair_tail(folder.finalists)
         self.clock, self.began = clock, clock.now()
-        self.outcomes = list(study.finalists)
+        self.outcomes, self.tradeoff = list(study.finalists), config.tradeoff
         self.planned, self._earlier = len(entries), len(study.finalists)
         self._queue = deque(entries)
         self._member = {entry.proposal.id: entry.member for entry in entries}
@@ -101,7 +101,7 @@ class FinalRetraining(Dispatcher):
         if self.running.pop(outcome.id, None) is None:
             return
         outcome = replace(outcome, member=self._member[outcome.id])
-        append_line(self.folder.finalists, outcome.to_json())
+        append_line(self.folder.finalists, outcome.to_json(self.tradeoff.metric))
         self.outcomes.append(outcome)
         self._latest.append(outcome)
         self._remove_unwanted_models()
@@ -115,10 +115,10 @@ class FinalRetraining(Dispatcher):
             self.end_segment(replace(outcome, status=status))
 
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:
-        """The retraining at this moment; test accuracies are not among what is shown on the way."""
-        found = by_member(self.outcomes)
+        """The retraining at this moment; the metric on the test split is not shown on the way."""
+        found = by_member(self.outcomes, self.tradeoff.metric)
         points = [
-            _front_point(one.best, one.member, one.validation.mean, self.config.objectives)
+            replace(FrontPoint.of(one.best, self.tradeoff), id=one.member, metric=one.validation.mean)
             for one in found
             if not one.dense
         ]
@@ -129,7 +129,8 @@ class FinalRetraining(Dispatcher):
             seconds=self.clock.now(),
             eta=self._seconds_left(),
             used=len(self.ended) / self.planned if self.planned else None,
-            dense_accuracy=next((one.validation.mean for one in found if one.dense), None),
+            metric=self.tradeoff.metric,
+            dense_metric=next((one.validation.mean for one in found if one.dense), None),
             front=tuple(points),
             latest=tuple(latest),
         )
@@ -162,9 +163,5 @@ class FinalRetraining(Dispatcher):
 
     def _remove_unwanted_models(self) -> None:
         """Keep one model per member; what runs now may have left one whose outcome is not noted yet."""
-        wanted = {one.best.id for one in by_member(self.outcomes)}
+        wanted = {one.best.id for one in by_member(self.outcomes, self.tradeoff.metric)}
         self.models.remove(self.models.numbers() - wanted - set(self.running))
-
-
-def _front_point(run: Outcome, member: int, accuracy: float, objectives: Sequence[str]) -> FrontPoint:
-    return replace(FrontPoint.of(run, objectives), id=member, accuracy=accuracy)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from autoprune.recipe import Recipe
 from autoprune.search.running.early_stopping import SuccessiveHalving
 from autoprune.study.outcome import Outcome
-from autoprune.study.pareto import costs_of
+from autoprune.study.tradeoff import Tradeoff
 
 
 class PausedTrials:
@@ -15,13 +13,13 @@ class PausedTrials:
 
     Args:
         halving: says which waiting trial goes on.
-        objectives: of the study.
+        tradeoff: of the study.
     """
 
-    def __init__(self, halving: SuccessiveHalving, objectives: Sequence[str]) -> None:
+    def __init__(self, halving: SuccessiveHalving, tradeoff: Tradeoff) -> None:
         self.halving = halving
         self.waiting: dict[int, Outcome] = {}  # as they were at their last rung
-        self._costs = costs_of(objectives)
+        self._tradeoff = tradeoff
         self._at_last_pause: dict[int, Outcome] = {}  # of waiting trials, and of those that went on and run
 
     def at_last_pause(self, number: int) -> Outcome | None:
@@ -35,12 +33,13 @@ class PausedTrials:
 
     def record(self, outcome: Outcome) -> None:
         """Compare a trial with others at the rungs that it has passed."""
-        costs = [outcome.costs[name] for name in self._costs]
+        costs = [outcome.costs[name] for name in self._tradeoff.costs]
         if outcome.control or None in costs:
             return
         for rung in outcome.rungs:
             if rung.share in self.halving.shares and rung.comparable:
-                self.halving.record(outcome.id, rung.share, (*costs, -rung.accuracy))  # type: ignore[arg-type]
+                height = self._tradeoff.metric.height(rung.metric)
+                self.halving.record(outcome.id, rung.share, (*costs, -height))  # type: ignore[arg-type]
         if outcome.completed:
             self.halving.record_completion(outcome.id)
 

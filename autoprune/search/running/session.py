@@ -27,6 +27,7 @@ from autoprune.study.log import append_line, repair_tail
 from autoprune.study.outcome import Outcome, Proposal
 from autoprune.study.pareto import candidates, front
 from autoprune.study.space import Space
+from autoprune.study.tradeoff import Tradeoff
 
 #: A search whose first outcomes all failed is given up: the reason is not in the recipes.
 HOPELESS = 10
@@ -62,12 +63,12 @@ class Session(Dispatcher):
             repair_tail(log)
         study = study or load_study(folder.path)
         self.outcomes = list(study.outcomes)
-        self.dense_accuracy = (study.config.get("dense") or {}).get("accuracy")
-        self.proposer = _open_proposer(config, space, study, self.dense_accuracy)
+        self.dense_metric, self.tradeoff = study.dense_metric, config.tradeoff
+        self.proposer = _open_proposer(config, space, study)
         halving = SuccessiveHalving(pausing_shares(space) if config.cascade.keep < 1 else (), config.cascade.keep)
-        self.paused = PausedTrials(halving, config.objectives)
+        self.paused = PausedTrials(halving, self.tradeoff)
         self._proposals = {proposal.id: proposal for proposal in study.proposals}
-        plateau = PlateauCheck(self.outcomes, config.objectives)
+        plateau = PlateauCheck(self.outcomes, self.tradeoff)
         self._admission = Admission(self.proposer, self.paused, budget, plateau)
         self._most_running = 0
         self._replay_logs(study)
@@ -119,7 +120,7 @@ class Session(Dispatcher):
         )
         self.budget.end(outcome)
         if outcome.status == "paused":
-            append_line(self.folder.paused, outcome.to_json())
+            append_line(self.folder.paused, outcome.to_json(self.tradeoff.metric))
             self.paused.pause(outcome)
             self.refresh()
             return
@@ -138,8 +139,8 @@ class Session(Dispatcher):
 
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:
         """The search at this moment."""
-        now, objectives = self.clock.now(), self.config.objectives
-        points = [FrontPoint.of(member, objectives) for member in front(self.outcomes, objectives)]
+        now = self.clock.now()
+        points = [FrontPoint.of(member, self.tradeoff) for member in front(self.outcomes, self.tradeoff)]
         return StudyProgress(
             **count_ended(self.outcomes),
             running=len(self.running),
@@ -147,7 +148,8 @@ class Session(Dispatcher):
             seconds=now,
             eta=self.budget.seconds_left(self._seconds_of_trials_left(now), now),
             used=self.budget.used_share(len(self.outcomes), now),
-            dense_accuracy=self.dense_accuracy,
+            metric=self.tradeoff.metric,
+            dense_metric=self.dense_metric,
             front=tuple(points),
             latest=tuple(latest),
         )
@@ -169,8 +171,8 @@ class Session(Dispatcher):
             raise SearchInterrupted(
                 f"stopped with {count} outcomes kept; go on with `autoprune resume {self.folder.path}`"
             )
-        if not candidates(self.outcomes, self.config.objectives):
-            raise StudyError(_explain_empty_front(self.outcomes), where=str(self.folder.path))
+        if not candidates(self.outcomes, self.tradeoff):
+            raise StudyError(_explain_empty_front(self.outcomes, self.tradeoff), where=str(self.folder.path))
 
     def _choose_segment(self) -> TrialSegment | None:
         """Trials of an earlier run first; then one that may go on, from the highest rung down; then a new one."""
@@ -206,7 +208,7 @@ class Session(Dispatcher):
         return len(self.outcomes) >= HOPELESS and all(outcome.status == "failed" for outcome in self.outcomes)
 
     def _end_trial(self, outcome: Outcome) -> None:
-        append_line(self.folder.outcomes, outcome.to_json())
+        append_line(self.folder.outcomes, outcome.to_json(self.tradeoff.metric))
         self.outcomes.append(outcome)
         self._latest.append(outcome)
         self.paused.forget(outcome.id)
@@ -222,7 +224,7 @@ class Session(Dispatcher):
         A model whose outcome is not noted yet was written a moment ago by a worker, or a crash came in between: then
         the trial runs again and writes it anew.
         """
-        wanted = {member.id for member in front(self.outcomes, self.config.objectives)}
+        wanted = {member.id for member in front(self.outcomes, self.tradeoff)}
         wanted |= {outcome.id for outcome in self.outcomes if outcome.control and outcome.completed}
         ended = {outcome.id for outcome in self.outcomes}
         wanted |= self.proposer.parents() | needed_parents(self._proposals.values(), ended)
@@ -252,21 +254,26 @@ class Session(Dispatcher):
         return (left + len(self.running) / 2) * per_trial / at_once
 
 
-def _open_proposer(config: StudyConfig, space: Space, study: Study, dense_accuracy: float | None) -> Proposer:
+def _open_proposer(config: StudyConfig, space: Space, study: Study) -> Proposer:
     return Proposer(
         space,
-        objectives=config.objectives,
+        objectives=study.objectives,
         constraints=config.constraints,
         sampler=config.sampler,
         seed=config.seed,
         controls=config.controls,
-        dense_accuracy=dense_accuracy,
+        metric=config.tradeoff.metric,
+        dense_metric=study.dense_metric,
         proposals=study.proposals,
         outcomes=study.outcomes,
     )
 
 
-def _explain_empty_front(outcomes: Sequence[Outcome]) -> str:
+def _explain_empty_front(outcomes: Sequence[Outcome], tradeoff: Tradeoff) -> str:
+    if tradeoff.limit is not None and (missing := candidates(outcomes, replace(tradeoff, limit=None))):
+        best = max(missing, key=lambda outcome: tradeoff.height(outcome) or 0.0)
+        found = f"the best: trial {best.id} with {best.metric:.4g}"
+        return f"none of {len(missing)} models has {tradeoff.metric.wish(tradeoff.limit)} (constraints.metric); {found}"
     broken = [outcome for outcome in outcomes if outcome.infeasible]
     if len(broken) > len(outcomes) / 2:
         return f"{len(broken)} of {len(outcomes)} trials broke a constraint; the last one: {broken[-1].error}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from autoprune.errors import AutopruneError
+from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
-from autoprune.study.pareto import costs_of
+from autoprune.study.tradeoff import Tradeoff
 
 
 class SearchInterrupted(AutopruneError):  # noqa: N818 - nothing went wrong
@@ -18,19 +19,19 @@ class SearchInterrupted(AutopruneError):  # noqa: N818 - nothing went wrong
 
 @dataclass(frozen=True, kw_only=True)
 class FrontPoint:
-    """One member of the front so far; `costs` are those among the objectives, relative to the dense model."""
+    """One member of the front so far; `costs` are those that the study trades off, relative to the dense model."""
 
     id: int
     method: str
-    accuracy: float
+    metric: float
     costs: Mapping[str, float]
 
     @classmethod
-    def of(cls, outcome: Outcome, objectives: Sequence[str]) -> FrontPoint:
-        """An outcome that may be on a front in these objectives."""
-        costs = {name: outcome.costs[name] or 0.0 for name in costs_of(objectives)}
-        method, accuracy = outcome.recipe.method.name, outcome.accuracy or 0.0
-        return cls(id=outcome.id, method=method, accuracy=accuracy, costs=costs)
+    def of(cls, outcome: Outcome, tradeoff: Tradeoff) -> FrontPoint:
+        """An outcome that may be on a front of the study."""
+        costs = {name: outcome.costs[name] or 0.0 for name in tradeoff.costs}
+        assert outcome.metric is not None, "a member of a front has completed"
+        return cls(id=outcome.id, method=outcome.recipe.method.name, metric=outcome.metric, costs=costs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class StudyProgress:
         seconds: since the study began.
         eta: seconds until the budget is used up, as far as one can tell; None = not yet.
         used: share of the budget, the largest if there are several; None = nothing is counted.
+        metric: what models are judged by.
+        dense_metric: of the dense model.
         front: cheapest first.
         latest: outcomes since the last update, oldest first.
     """
@@ -55,7 +58,8 @@ class StudyProgress:
     seconds: float
     eta: float | None
     used: float | None
-    dense_accuracy: float | None
+    metric: MetricSpec
+    dense_metric: float | None
     front: tuple[FrontPoint, ...]
     latest: tuple[Outcome, ...]
 

@@ -135,7 +135,8 @@ class TaskEvaluator:
 
         folder = Path(tempfile.mkdtemp(prefix="autoprune-model-"))
         try:
-            info = {"outcome": json.loads(done.outcome.to_json()), "task": dict(self.shared.task.spec)}
+            task = self.shared.task
+            info = {"outcome": json.loads(done.outcome.to_json(task.metric_spec)), "task": dict(task.spec)}
             save_pruned(folder / "model", done.model, done.remains, info)
             return {path.name: path.read_bytes() for path in sorted((folder / "model").iterdir())}
         finally:

@@ -15,7 +15,7 @@ GROUPS = (("conv1", 0), ("layer1.0.conv1", 0), ("layer2.0.conv1", 1), ("layer3.0
 def measured(recipe: Recipe) -> Outcome:
     """An accuracy that follows from the recipe."""
     accuracy = int(recipe.key(), 16) / 16**12
-    return Outcome(id=0, recipe=recipe, status="completed", accuracy=accuracy, widths={"conv1": 3})
+    return Outcome(id=0, recipe=recipe, status="completed", metric=accuracy, widths={"conv1": 3})
 
 
 @pytest.mark.parametrize(

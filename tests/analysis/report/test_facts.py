@@ -15,7 +15,7 @@ from autoprune.study.folder import Study
 class TestStudyYaml:
     def test_more_than_is_needed_may_be_there(self, study: Study) -> None:
         assert "images" in study.config["dense"]
-        assert facts.dense_model(study).accuracy == 0.917
+        assert facts.dense_model(study).metric == 0.917
         assert [group.frozen is None for group in facts.groups(study)] == [True] * 4 + [False]
 
     @pytest.mark.parametrize("entries", [{"dense": {"accuracy": 0.9}}, {"dense": None}])
@@ -50,4 +50,4 @@ def test_the_main_cost_is_the_first_objective_beside_accuracy(make_study: Any, b
 def test_the_last_accuracy_of_a_stopped_trial_is_that_of_its_last_rung(build: SimpleNamespace) -> None:
     ended = (build.completed(7, 0.5, 0.8), build.stopped(8, 0.5, 0.61), build.failed(9, "boom"))
 
-    assert [facts.last_accuracy(outcome) for outcome in ended] == [0.8, 0.61, None]
+    assert [facts.last_metric(outcome) for outcome in ended] == [0.8, 0.61, None]

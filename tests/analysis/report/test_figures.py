@@ -11,6 +11,7 @@ import pytest
 from autoprune.analysis.report import figures
 from autoprune.study import pareto
 from autoprune.study.folder import Study
+from autoprune.study.metric import ACCURACY
 
 
 def marks(figure: go.Figure) -> dict[int, tuple[str, float, float]]:
@@ -73,7 +74,7 @@ class TestHoverText:
     def test_everything_that_matters(self, build: SimpleNamespace) -> None:
         outcome = build.completed(17, 0.25, 0.8914, "fpgm", params_ratio=0.31, activations_ratio=0.53)
         lines = figures.hover_text(
-            outcome, {"conv1": 17, "layer1.0.conv1": 19, "layer2.0.conv1": 31, "layer3.0.conv1": 67}
+            outcome, {"conv1": 17, "layer1.0.conv1": 19, "layer2.0.conv1": 31, "layer3.0.conv1": 67}, ACCURACY
         )
 
         assert lines.replace("\N{NO-BREAK SPACE}", " ").split("<br>") == [
@@ -85,14 +86,14 @@ class TestHoverText:
         ]
 
     def test_stopped(self, build: SimpleNamespace) -> None:
-        text = figures.hover_text(build.stopped(7, 0.5, 0.61), {}).replace("\N{NO-BREAK SPACE}", " ")
+        text = figures.hover_text(build.stopped(7, 0.5, 0.61), {}, ACCURACY).replace("\N{NO-BREAK SPACE}", " ")
 
         assert "accuracy 61.00 % when stopped after 1,500 images" in text
 
     def test_names_from_outside_are_escaped(self, build: SimpleNamespace) -> None:
         outcome = build.completed(7, 0.5, 0.8, "<a href='//x'>m</a>", widths={"<i>g": 3})
 
-        text = figures.hover_text(outcome, {"<i>g": 5})
+        text = figures.hover_text(outcome, {"<i>g": 5}, ACCURACY)
 
         assert "&lt;a href=" in text
         assert "&lt;i&gt;g" in text

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import rmse_study
 
 from autoprune.analysis.report import frames
 from autoprune.study import pareto
-from autoprune.study.folder import Study
+from autoprune.study.folder import Study, load_study
 
 
 class TestTrialsFrame:
@@ -83,3 +85,13 @@ class TestParetoCsv:
 
         assert len(lines) == 1
         assert lines[0].startswith("id,method,accuracy,flops_ratio")
+
+    def test_another_metric_has_its_own_name(self, tmp_path: Path) -> None:
+        study = load_study(rmse_study.write(tmp_path / "trees").path)
+        table = pd.read_csv(frames.write_pareto_csv(study, study.folder.pareto))
+
+        assert list(table.columns[:4]) == ["id", "method", "rmse", "flops_ratio"]
+        assert table["rmse"].tolist() == [4.2, 2.1, 1.4]
+        assert frames.trials_frame(study)["last_rmse"].tolist()[5] == 5.5
+        assert frames.rungs_frame(study)["rmse"].tolist()[:2] == [1.7 * 1.3, 1.3]
+        assert "accuracy" not in table

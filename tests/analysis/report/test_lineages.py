@@ -13,7 +13,7 @@ from autoprune.study.outcome import Outcome, Proposal, Rung
 
 def child(outcome: Outcome, parent: int | None, own: int = 1000, ancestors: int = 0) -> Outcome:
     recipe = replace(outcome.recipe, weights="trained" if parent is None else "front", parent=parent)
-    rungs = (Rung(share=1.0, images=own, accuracy=outcome.accuracy or 0.0, seconds=1.0),)
+    rungs = (Rung(share=1.0, images=own, metric=outcome.accuracy or 0.0, seconds=1.0),)
     return replace(outcome, recipe=recipe, rungs=rungs, ancestor_images=ancestors)
 
 

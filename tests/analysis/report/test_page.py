@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import rmse_study
 
 from autoprune.analysis.report.page import write_report
 from autoprune.analysis.report.summary import summarise
@@ -153,7 +154,7 @@ def test_the_front_is_worked_out_once(study: Study, monkeypatch: pytest.MonkeyPa
 
     write_report(study, study.folder.report)
 
-    assert fronts == [(study.outcomes, study.objectives)]
+    assert fronts == [(study.outcomes, study.tradeoff)]
 
 
 class TestStates:
@@ -314,7 +315,7 @@ def finished(make_study: Any, build: SimpleNamespace) -> Study:
 def again(member: Outcome, seed: int, numbers: tuple[float, float]) -> Outcome:
     training = replace(member.recipe.training, images=25_000)
     recipe = replace(member.recipe, training=training, seed=seed)
-    return replace(member, recipe=recipe, member=member.id, accuracy=numbers[0], test_accuracy=numbers[1])
+    return replace(member, recipe=recipe, member=member.id, metric=numbers[0], test_metric=numbers[1])
 
 
 def words(study: Study) -> str:
@@ -361,3 +362,44 @@ def test_the_head_names_the_finalist_within_the_budget(finished: Study) -> None:
         "Trained again with 2 seeds, on the test split: 88.0 % ± 0.7 (dense 92.6 % ± 0.7) at 40.0 % FLOPs, "
         "trial 3, method l1."
     )
+
+
+def test_a_study_of_a_metric_to_minimise(tmp_path: Path) -> None:
+    page = page_of(load_study(rmse_study.write(tmp_path / "trees", finalists=True).path))
+    words = {section: page.words(section).replace("\N{MINUS SIGN}", "-") for section in page.text}
+
+    assert "Best model at ≤ 50 % FLOPs: 2.1 cm rmse (dense 1.4 cm, +0.7 cm) at 40.0 % FLOPs, trial 7" in words["head"]
+    assert "Values of rmse are on the validation split" in words["head"]
+    assert words["front"].startswith("Rmse against FLOPs")
+    assert "3 models, cheapest first" in words["members"]
+    assert "7 taylor 2.1 cm +0.7 cm 40.0 % 40.0 % 40.0 %" in words["members"]
+    assert "Dense model: 1.4 cm rmse, 1,000,003 FLOPs" in words["members"]
+    # Validation 1.9 and 1.7, test 2.3 and 2.7; the search had 2.1, the control 1.2 and 1.6 on the test split.
+    assert "7 taylor 2 40.0 % 1.8 cm ± 0.14 -0.3 cm 2.5 cm ± 0.28 +1.1 cm" in words["finalists"]
+    assert "taylor 2.1 cm 2.1 cm 2.1 cm 1 1 0 0 l1 2.9 cm 1.4 cm 2.9 cm 2 3 1 1" in words["methods"]
+    assert "against rmse without end (that of the half height is 1.4 cm) and FLOPs ratio 1" in words["progress"]
+    assert "accurac" not in " ".join(words.values()).lower()
+
+
+def test_the_axis_of_a_metric_to_minimise_says_which_end_is_good(tmp_path: Path) -> None:
+    page = page_of(load_study(rmse_study.write(tmp_path / "trees").path))
+    drawn = page.data()["figures"]
+
+    axis = drawn["front"]["layout"]["yaxis"]
+    assert (axis["title"]["text"], axis["tickformat"]) == ("Validation rmse (cm, smaller is better)", ".4~g")
+    assert axis["range"] == pytest.approx([1.4 - 0.08 * 2.8, 4.2 + 0.08 * 2.8])
+    line = next(trace for trace in drawn["front"]["data"] if trace.get("name") == "front")
+    assert (list(line["x"]), list(line["y"])) == ([0.2, 0.4, 0.7], [4.2, 2.1, 1.4])
+    # 1/5 by 1/4, then 3/10 by 2/5, then 3/10 by 1/2: 0.32.
+    assert "it ended at 0.3200" in page.words("progress")
+
+
+def test_a_model_that_misses_the_limit_is_marked(tmp_path: Path) -> None:
+    study = load_study(rmse_study.write(tmp_path / "trees", constraints={"metric": 2.1}).path)
+    page = page_of(study)
+
+    assert [member.id for member in study.front] == [7, 11]
+    assert "(2 without rmse <= 2.1)" in page.words("head")
+    assert page.words("trials").count("(misses the limit)") == 2
+    nothing = load_study(rmse_study.write(tmp_path / "lost", constraints={"metric": 0.7}).path)
+    assert "No pruned model has rmse <= 0.7, so there is no front." in page_of(nothing).words("head")

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import rmse_study
 
 from autoprune.analysis.report import picture
 from autoprune.errors import InputError
 from autoprune.study import pareto
-from autoprune.study.folder import Study
+from autoprune.study.folder import Study, load_study
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -21,7 +22,7 @@ def test_trials_and_front_are_drawn(study: Study, tmp_path: Path) -> None:
     path = picture.write_picture(study, tmp_path / "front.svg")
     root = ET.parse(path).getroot()
     members = pareto.front(study.outcomes)
-    low = picture.figures.accuracy_ranges(study, members)["front"][0]
+    low = picture.figures.metric_ranges(study, members)["front"][0]
     drawn = [outcome for outcome in pareto.candidates(study.outcomes) if (outcome.accuracy or 0.0) >= low]
     circles = root.findall(f"{SVG}circle")
     texts = [text.text for text in root.findall(f"{SVG}text")]
@@ -76,3 +77,12 @@ class TestMain:
         assert picture.main([str(tmp_path), "--to", str(tmp_path / "front.svg")]) == 2
         assert capsys.readouterr().err.startswith("error: no study in")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_metric_to_minimise_says_so_at_its_axis(tmp_path: Path) -> None:
+    study = load_study(rmse_study.write(tmp_path / "trees").path)
+    root = ET.parse(picture.write_picture(study, tmp_path / "front.svg")).getroot()
+    texts = {str(text.text) for text in root.findall(f"{SVG}text")}
+
+    assert {"Validation rmse (cm, smaller is better)", "dense 1.4\N{NO-BREAK SPACE}cm", "2", "3"} <= texts
+    assert len([circle for circle in root.findall(f"{SVG}circle") if circle.get("class") == "ring"]) == 3

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import rmse_study
 
 from autoprune.analysis.report import summary
-from autoprune.study.folder import Study
+from autoprune.study.folder import Study, load_study
 
 
 def plain(text: str) -> str:
@@ -181,3 +183,25 @@ def test_title(make_study: Any, task: dict[str, Any], expected: str) -> None:
 
 def test_the_counts_add_up(study: Study) -> None:
     assert sum(sum(row.counts.values()) for row in summary.method_rows(study)) == len(study.outcomes)
+
+
+def test_a_metric_to_minimise_by_hand(tmp_path: Path) -> None:
+    study = load_study(rmse_study.write(tmp_path / "trees", finalists=True).path)
+    told = [plain(fact) for fact in summary.summarise(study).facts]
+
+    # Within a height of 0.01 of the dense model's 1/2: 1.4 * 0.51 / 0.49. Only trial 11 is.
+    assert (
+        "Cheapest model near the dense model, that is with rmse <= 1.45714: 1.4 cm (±0 cm) at 70.0 % FLOPs, "
+        "trial 11, method l1." in told
+    )
+    assert told[0].startswith("Trained again with 2 seeds, on the test split: 2.5 cm ± 0.28 (dense 1.4 cm ± 0.28) at")
+    rows = {row.name: row for row in summary.method_rows(study)}
+    assert [row.name for row in summary.method_rows(study)] == ["taylor", "l1", "random", "dense"]
+    assert (rows["l1"].best, rows["l1"].best_in_budget, rows["l1"].median) == (1.4, 2.9, 2.9)
+
+
+def test_far_from_the_dense_model_by_its_metric(tmp_path: Path) -> None:
+    study = load_study(rmse_study.write(tmp_path / "trees", dense={**rmse_study.CONFIG["dense"], "rmse": 0.7}).path)
+
+    # The height of 0.7 is 2/3; 0.01 less is that of 1.4 * 0.34333 / 0.65667.
+    assert "No pruned model is near the dense model, that is with rmse <= 0.73198." in summary.summarise(study).facts

@@ -19,7 +19,7 @@ def climbed(
     """Rungs at 0, 0.3 and the end of 5,000 images, 1 second to the first and 0.01 seconds an image."""
     places = [(0.0, 5000 if stage else 0, 1.0), (0.3, 1500, 16.0), (1.0, 5000, 51.0)]
     rungs = tuple(
-        Rung(share=share, images=images, accuracy=accuracy, seconds=seconds)
+        Rung(share=share, images=images, metric=accuracy, seconds=seconds)
         for (share, images, seconds), accuracy in zip(places, accuracies, strict=False)
     )
     if len(accuracies) == 3:

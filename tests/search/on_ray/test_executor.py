@@ -18,6 +18,7 @@ from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.config import Finalists, Resources
 from autoprune.study.finalists import by_member
 from autoprune.study.folder import load_study
+from autoprune.study.metric import ACCURACY
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_see_fakes")]
 
@@ -220,5 +221,5 @@ def test_final_retraining_after_a_search_on_the_same_ray(tmp_path):
     assert len(after.finalists) == retraining.planned
     assert {run.id for run in after.finalists if not run.completed} == {3}
     assert {path.name for path in study.folder.final_models.iterdir()} == {
-        str(one.best.id) for one in by_member(after.finalists)
+        str(one.best.id) for one in by_member(after.finalists, ACCURACY)
     }

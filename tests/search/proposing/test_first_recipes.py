@@ -159,7 +159,7 @@ class TestFromFront:
 
     def test_a_study_in_which_everything_failed_is_an_error(self, tmp_path):
         space = fakes.bound_space()
-        study = earlier(space, tmp_path, status="failed", error="no", accuracy=None)
+        study = earlier(space, tmp_path, status="failed", error="no", metric=None)
         with pytest.raises(StudyError, match="it has no front"):
             first_recipes.from_front(study, space, most=9)
 

@@ -17,7 +17,7 @@ def trainings(truth, count, offset=0.0):
     for k, (start, end) in enumerate(pairwise(costs)):
         parent = DENSE - 0.1 * math.log(start) ** 2 - lack[k]
         accuracy = truth.child(parent, start, end) + offset * (-1) ** k
-        yield Training(parent_cost=start, parent_accuracy=parent, cost=end, accuracy=accuracy)
+        yield Training(parent_cost=start, parent_height=parent, cost=end, height=accuracy)
 
 
 def test_a_child_by_hand():
@@ -54,6 +54,6 @@ def test_many_trainings_replace_the_guess():
 
 def test_one_training_that_failed_says_little_about_the_others():
     sound = list(trainings(KNOWN, 30, offset=0.001))
-    failed = Training(parent_cost=0.4, parent_accuracy=0.8, cost=0.35, accuracy=0.1)
+    failed = Training(parent_cost=0.4, parent_height=0.8, cost=0.35, height=0.1)
     with_it, without = (Expectation.fitted(DENSE, known) for known in ([*sound, failed], sound))
     assert with_it.child(0.8, 0.35, 0.3) == pytest.approx(without.child(0.8, 0.35, 0.3), abs=0.004)

@@ -11,6 +11,7 @@ from autoprune.errors import InputError
 from autoprune.search.proposing.lineage_planner import LineagePlanner, offers_lineages, target_range, without_steps
 from autoprune.search.proposing.proposer import Proposer
 from autoprune.study.config import Sampler
+from autoprune.study.metric import ACCURACY, MetricSpec
 from autoprune.study.outcome import Outcome
 
 SPACE = {**fakes.SPACE, "weights": {"choice": ["trained", "front"]}}
@@ -18,7 +19,7 @@ SPACE = {**fakes.SPACE, "weights": {"choice": ["trained", "front"]}}
 
 def proposer(space=SPACE, **options):
     bound = fakes.bound_space(space)
-    return Proposer(bound, sampler=Sampler(startup=4), controls=False, dense_accuracy=0.9, **options)
+    return Proposer(bound, sampler=Sampler(startup=4), controls=False, dense_metric=0.9, **options)
 
 
 def play(search, count, accuracy=None):
@@ -45,7 +46,7 @@ def test_lineages_go_down_one_range(target):
 
 
 def test_any_cost_can_be_the_target():
-    planner = LineagePlanner(fakes.bound_space({**SPACE, "target": {"params": {"float": [0.2, 0.7]}}}), 0.9)
+    planner = LineagePlanner(fakes.bound_space({**SPACE, "target": {"params": {"float": [0.2, 0.7]}}}), ACCURACY, 0.9)
     step = planner.next_step()
     assert planner.settle(step, {"method": "l1"}) == {
         "method": "l1",
@@ -93,13 +94,13 @@ def test_training_on_is_as_it_was_and_no_business_of_the_samplers():
 def test_an_outcome_without_accuracy_is_no_parent(accuracy):
     search = proposer()
     proposal = search.next()
-    search.tell(Outcome(id=proposal.id, recipe=proposal.recipe, status="failed", accuracy=accuracy))
+    search.tell(Outcome(id=proposal.id, recipe=proposal.recipe, status="failed", metric=accuracy))
     assert search.parents() == set()
     assert search.next().recipe.parent is None
 
 
 def test_plans_say_how_and_not_where():
-    planner = LineagePlanner(fakes.bound_space(SPACE), 0.9)
+    planner = LineagePlanner(fakes.bound_space(SPACE), ACCURACY, 0.9)
     plans = [
         {"method": "l1", "target.flops": 0.5},
         {"method": "l1", "target.flops": 0.3, "weights": "front"},
@@ -113,7 +114,7 @@ def test_the_whole_plan_is_carried_out_whatever_is_trained_on_between():
         fakes.bound_space(SPACE),
         sampler=Sampler(startup=12, first=[{"method": "taylor"}], warm_start=False),
         controls=False,
-        dense_accuracy=0.9,
+        dense_metric=0.9,
     )
     cuts = [proposal for proposal in play(search, 60) if proposal.distributions]
     methods = list(dict.fromkeys(proposal.recipe.method.name for proposal in cuts))
@@ -139,5 +140,22 @@ def test_the_best_way_to_prune_is_repeated_between_new_ones():
 
 def test_controls_begin_with_the_dense_model():
     space = {**SPACE, "weights": {"choice": ["front", "trained"]}}
-    search = Proposer(fakes.bound_space(space), sampler=Sampler(startup=4), dense_accuracy=0.9)
+    search = Proposer(fakes.bound_space(space), sampler=Sampler(startup=4), dense_metric=0.9)
     assert [proposal.recipe.weights for proposal in play(search, 2)] == ["trained", "trained"]
+
+
+def test_of_another_metric_heights_are_compared():
+    """Of 0.7, where the dense model has 1.4: height 2/3 against 1/2."""
+    rmse = MetricSpec(name="rmse", direction="minimize", best=0.0, worst=None, scale=1.4)
+    planner = LineagePlanner(fakes.bound_space(SPACE), rmse, 1.4)
+    proposal = replace(fakes.proposal(3, flops=0.5), expected=0.6)
+    planner.record_proposal(proposal)
+    outcome = fakes.completed(proposal, 0.7)
+    planner.record_outcome(outcome)
+
+    assert planner._dense.height == 0.5
+    assert planner.surprise(outcome) == pytest.approx(2 / 3 - 0.6)
+    assert [(model.number, model.cost) for model in planner._front()] == [(3, 0.5)]
+    planner.record_proposal(replace(fakes.proposal(5, flops=0.6), expected=0.6))
+    planner.record_outcome(fakes.completed(fakes.proposal(5, flops=0.6), 0.9))
+    assert planner.parents() == {3}  # smaller, and better

@@ -20,7 +20,7 @@ from autoprune.search.proposing.lineage_policy import (
 )
 from autoprune.study.pareto import hypervolume
 
-DENSE = Model(number=None, accuracy=0.9, cost=1.0)
+DENSE = Model(number=None, height=0.9, cost=1.0)
 
 
 def empty(**fields):
@@ -29,7 +29,7 @@ def empty(**fields):
 
 
 def training(parent, child):
-    return Training(parent_cost=parent.cost, parent_accuracy=parent.accuracy, cost=child.cost, accuracy=child.accuracy)
+    return Training(parent_cost=parent.cost, parent_height=parent.height, cost=child.cost, height=child.height)
 
 
 def true_accuracy(cost, luck=0.0):
@@ -54,8 +54,8 @@ class Search:
         step, number = self.waiting.pop(0), len(self.models)
         parent = self.models[step.parent]
         cut = step.target < parent.cost
-        accuracy = true_accuracy(step.target, 0.002 * (number % 3)) if cut else parent.accuracy + 0.001
-        model = Model(number=number, accuracy=accuracy, cost=step.target)
+        accuracy = true_accuracy(step.target, 0.002 * (number % 3)) if cut else parent.height + 0.001
+        model = Model(number=number, height=accuracy, cost=step.target)
         self.models[number] = model
         ended = (*self.lineages.ended, training(parent, model))
         running = tuple(self.waiting)
@@ -118,7 +118,7 @@ def test_an_area_is_the_sum_of_its_steps():
 
 
 def test_a_front_rises_with_cost():
-    models = [Model(number=n, accuracy=a, cost=c) for n, (a, c) in enumerate([(0.5, 0.3), (0.4, 0.5), (0.6, 0.5)])]
+    models = [Model(number=n, height=a, cost=c) for n, (a, c) in enumerate([(0.5, 0.3), (0.4, 0.5), (0.6, 0.5)])]
     assert [model.number for model in front_of(models)] == [0, 2]
 
 
@@ -133,7 +133,7 @@ def test_children_are_cut_within_reach_of_their_parent():
 def test_what_is_trained_next_gains_most_hypervolume_per_second():
     search = Search(workers=3)
     search.run(17)
-    known = [(model.cost, -model.accuracy) for model in search.lineages.models]
+    known = [(model.cost, -model.height) for model in search.lineages.models]
     known += [(step.target, -step.expected) for step in search.lineages.running]
 
     def gain(step):
@@ -146,19 +146,17 @@ def test_what_is_trained_next_gains_most_hypervolume_per_second():
 
 
 def test_a_parent_that_disappoints_is_left():
-    good, poor = (
-        Model(number=n, accuracy=true_accuracy(c, d), cost=c) for n, c, d in ((0, 0.4, 0.0), (1, 0.44, -0.02))
-    )
+    good, poor = (Model(number=n, height=true_accuracy(c, d), cost=c) for n, c, d in ((0, 0.4, 0.0), (1, 0.44, -0.02)))
     children = [s for s in possible_steps(empty(models=[good, poor])) if s.target == pytest.approx(0.8 * 0.9**9)]
     by_parent = {step.parent: step.expected for step in children}
     assert by_parent[0] > by_parent[1]
 
 
 def test_what_children_reached_changes_what_is_expected_of_others():
-    parent = Model(number=0, accuracy=true_accuracy(0.5), cost=0.5)
+    parent = Model(number=0, height=true_accuracy(0.5), cost=0.5)
 
     def expected(accuracy):
-        child = Model(number=1, accuracy=accuracy, cost=0.405)
+        child = Model(number=1, height=accuracy, cost=0.405)
         known = empty(models=[parent], ended=[training(parent, child)])
         return next(s.expected for s in possible_steps(known) if s.parent == 0 and s.target < 0.3)
 

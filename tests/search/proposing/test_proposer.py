@@ -98,7 +98,7 @@ class TestContract:
         play(proposer, 2)
         proposal = proposer.next()
         outcome = fakes.completed(proposal)
-        proposer.tell(Outcome(**{**vars(outcome), "accuracy": accuracy}))
+        proposer.tell(Outcome(**{**vars(outcome), "metric": accuracy}))
 
         assert proposer.optuna_study.trials[-1].state == TrialState.FAIL
 
@@ -241,7 +241,7 @@ def judged(proposal, limits=HALF):
     outcome = fakes.completed(proposal)
     outcome = replace(outcome, latency_ms=10 * outcome.flops_ratio, latency_ratio=outcome.flops_ratio)
     broken = limits.broken(outcome.costs)
-    return replace(outcome, status="stopped", accuracy=None, error=f"constraint: {broken}") if broken else outcome
+    return replace(outcome, status="stopped", metric=None, error=f"constraint: {broken}") if broken else outcome
 
 
 def play_judged(sampler, count, **options):

@@ -11,7 +11,7 @@ CLOCK = StudyClock(0.0)
 
 @pytest.mark.parametrize(
     ("trouble", "error"),
-    [("raise", "ValueError: a bad"), ("memory", "MemoryError"), ("nan", "the accuracy is nan")],
+    [("raise", "ValueError: a bad"), ("memory", "MemoryError"), ("nan", "the metric is nan")],
 )
 def test_trouble_is_a_failed_outcome_without_a_model(trouble, error):
     proposal = fakes.proposal(7, control=True)

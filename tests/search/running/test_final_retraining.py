@@ -11,6 +11,7 @@ from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.config import Finalists
 from autoprune.study.finalists import CONTROL, against_dense, by_member, to_train
 from autoprune.study.folder import load_study
+from autoprune.study.metric import ACCURACY
 from autoprune.study.pareto import front
 
 IMAGES = 1000  # of the recipes in fakes.study_config
@@ -44,12 +45,12 @@ def test_a_search_without_controls_has_a_dense_control_in_its_retraining(tmp_pat
     study = fakes.finished_study(tmp_path, controls=False)
     fakes.retrain(study, Finalists(seeds=2, images=7000))
     after = load_study(tmp_path)
-    control = next(one for one in by_member(after.finalists) if one.dense)
+    control = next(one for one in by_member(after.finalists, ACCURACY) if one.dense)
 
     assert not any(proposal.control for proposal in study.proposals)
     assert (control.member, len(control.runs), control.images) == (CONTROL, 2, 7000)
     assert control.runs[0].recipe.training.lr == study.proposals[0].recipe.training.lr
-    assert None not in against_dense(by_member(after.finalists)).values()
+    assert None not in against_dense(by_member(after.finalists, ACCURACY)).values()
     assert to_train(after, Finalists(seeds=2, images=7000)) == []
     assert (after.folder.final_models / str(control.best.id)).is_dir()
 
@@ -74,10 +75,10 @@ def test_progress_shows_validation_only(study):
     assert (last.done, last.running, last.used, last.eta) == (count, 0, 1.0, 0.0)
     assert sorted(outcome.id for progress in notes.seen for outcome in progress.latest) == list(range(count))
     assert [point.id for point in last.front] == [member.id for member in front(study.outcomes)]
-    assert [point.accuracy for point in last.front] == pytest.approx(
+    assert [point.metric for point in last.front] == pytest.approx(
         [point.costs["flops"] ** 0.5 + 0.0005 for point in last.front]
     )
-    assert last.dense_accuracy == pytest.approx(1.0005)
+    assert last.dense_metric == pytest.approx(1.0005)
 
 
 def test_after_a_crash_what_is_missing_runs_and_nothing_else(study):
@@ -106,7 +107,7 @@ def test_what_failed_is_tried_again_and_says_nothing_of_its_member(study):
     assert after.finalists[1].error == "ValueError: a bad"
     assert [entry.member for entry in entries] == [after.finalists[1].member]
     assert entries[0].proposal.id == len(after.finalists)
-    assert after.finalists[1].member not in {one.member for one in by_member(after.finalists)}
+    assert after.finalists[1].member not in {one.member for one in by_member(after.finalists, ACCURACY)}
 
 
 def test_a_retraining_in_which_everything_fails_says_why(study):

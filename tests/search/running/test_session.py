@@ -41,7 +41,7 @@ def test_models_of_the_front_and_of_the_controls_stay(tmp_path):
 
 @pytest.mark.parametrize(
     ("trouble", "error"),
-    [("raise", "ValueError: a bad"), ("memory", "MemoryError"), ("nan", "the accuracy is nan")],
+    [("raise", "ValueError: a bad"), ("memory", "MemoryError"), ("nan", "the metric is nan")],
 )
 def test_a_recipe_that_fails_is_an_outcome_and_the_search_goes_on(tmp_path, trouble, error):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=6))
@@ -120,7 +120,7 @@ def test_progress_counts_and_tells_every_outcome_once(tmp_path):
 
     assert [outcome.id for progress in notes.seen for outcome in progress.latest] == list(range(8))
     assert (last.done, last.failed, last.stopped, last.running) == (7, 1, 0, 0)
-    assert (last.used, last.dense_accuracy, last.eta) == (1.0, 0.9375, 0.0)
+    assert (last.used, last.dense_metric, last.eta) == (1.0, 0.9375, 0.0)
     assert [point.costs["flops"] for point in last.front] == sorted(point.costs["flops"] for point in last.front)
 
 
@@ -150,12 +150,12 @@ def test_progress_and_kept_models_follow_the_objectives(tmp_path):
         outcome = fakes.completed(segment.proposal)
         session.models.write(outcome.id, {"model.json": b""})
         # the more FLOPs the faster, and the more accurate: the best of all stands alone
-        session.end_segment(replace(outcome, latency_ratio=1 - outcome.flops_ratio / 2, accuracy=outcome.flops_ratio))
+        session.end_segment(replace(outcome, latency_ratio=1 - outcome.flops_ratio / 2, metric=outcome.flops_ratio))
     pruned = [outcome for outcome in session.outcomes if outcome.recipe.method.name != "dense"]
     best = max(pruned, key=lambda outcome: outcome.accuracy)
     (point,) = session.progress().front
 
-    assert (point.id, point.accuracy, dict(point.costs)) == (best.id, best.accuracy, {"latency": best.latency_ratio})
+    assert (point.id, point.metric, dict(point.costs)) == (best.id, best.accuracy, {"latency": best.latency_ratio})
     assert kept(session) == {best.id, 0, 1}
 
 
@@ -164,7 +164,7 @@ def test_a_search_in_which_every_model_broke_a_constraint_says_which(tmp_path):
     while (segment := session.next()) is not None:
         outcome = fakes.completed(segment.proposal)
         error = f"constraint: params 0.{outcome.id} > 0.05"
-        broken = replace(outcome, status="stopped", accuracy=None, error=error)
+        broken = replace(outcome, status="stopped", metric=None, error=error)
         session.end_segment(outcome if outcome.recipe.method.name == "dense" else broken)
 
     with pytest.raises(StudyError, match=r"5 of 6 trials broke a constraint; the last one: constraint: params 0.5 > 0"):
@@ -179,3 +179,40 @@ def test_without_controls_every_recipe_is_searched(tmp_path):
 
     assert not any(outcome.control for outcome in session.outcomes)
     assert len(session.proposer.optuna_study.trials) == 9
+
+
+RMSE = {"name": "rmse", "direction": "minimize", "best": 0.0, "worst": None, "unit": "cm", "scale": 0.5}
+
+
+def test_a_search_of_a_metric_to_minimise_keeps_the_small_ones(tmp_path):
+    """The fake's values are read as errors: the larger a model, the worse it is, so the cheapest beats all others."""
+    config = replace(fakes.study_config(trials=9), metric=RMSE, objectives=("rmse", "flops"))
+    session = fakes.open_session(tmp_path, config)
+    fakes.run_here(session)
+    session.close()
+    lines = [json.loads(line) for line in session.folder.outcomes.read_text().splitlines()]
+    study = load_study(tmp_path)
+    pruned = [outcome for outcome in study.outcomes if outcome.recipe.method.name != "dense"]
+
+    assert all("accuracy" not in line and "rmse" in line and "rmse" in line["rungs"][0] for line in lines)
+    assert study.front[-1].metric == min(outcome.metric for outcome in pruned)
+    assert [point.id for point in session.progress().front] == [member.id for member in study.front]
+    assert kept(session) == {0, 1} | {member.id for member in study.front}
+    told = [trial.values for trial in session.proposer.optuna_study.get_trials() if trial.values]
+    assert sorted(values[0] for values in told) == pytest.approx(
+        sorted(0.5 / (0.5 + outcome.metric) for outcome in study.outcomes if not outcome.control)
+    )
+
+
+def test_where_no_model_reaches_the_limit_the_search_says_so(tmp_path):
+    config = fakes.study_config(trials=5)
+    session = fakes.open_session(tmp_path, replace(config, constraints=replace(config.constraints, metric=0.99)))
+    fakes.run_here(session)
+    best = max((outcome for outcome in session.outcomes if outcome.id), key=lambda outcome: outcome.metric)
+
+    with pytest.raises(StudyError) as caught:
+        session.close()
+    assert f"none of 4 models has accuracy >= 0.99 (constraints.metric); the best: trial {best.id} with" in str(
+        caught.value
+    )
+    assert all(outcome.completed for outcome in session.outcomes)

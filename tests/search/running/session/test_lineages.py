@@ -13,6 +13,7 @@ from autoprune.study.config import Finalists
 from autoprune.study.finalists import TIMES_LONGER, by_member, rows, to_train
 from autoprune.study.folder import load_study
 from autoprune.study.lineages import lineage, recipes_by_number
+from autoprune.study.metric import ACCURACY
 
 LINEAGES = {"weights": {"choice": ["trained", "front"]}}
 
@@ -66,7 +67,7 @@ def test_a_parent_is_kept_while_a_child_has_not_ended(tmp_path):
     child = study.proposals[-1]  # nothing goes on from the last one
     lines = [line for line in session.folder.outcomes.read_text().splitlines() if json.loads(line)["id"] != child.id]
     session.folder.outcomes.write_text("".join(f"{line}\n" for line in lines))
-    better = replace(fakes.completed(child), id=99, accuracy=0.999, flops_ratio=0.01)
+    better = replace(fakes.completed(child), id=99, metric=0.999, flops_ratio=0.01)
     with session.folder.outcomes.open("a") as log:
         log.write(better.to_json() + "\n")
 
@@ -147,7 +148,7 @@ def test_finalists_say_how_much_of_the_searched_accuracy_they_reproduce(tmp_path
     known = {outcome.id: outcome.accuracy for outcome in after.outcomes}
 
     assert to_train(after, Finalists(seeds=1, most=50)) == []
-    assert {one.member for one in by_member(after.finalists)} == {-1, *(member.id for member in after.front)}
+    assert {one.member for one in by_member(after.finalists, ACCURACY)} == {-1, *(member.id for member in after.front)}
     for row in rows(after):
         if row["trial"] != -1:
             assert row["reproduced"] == pytest.approx(row["validation"] - known[row["trial"]])
