@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -194,7 +195,8 @@ class Flow:
                 self.evidence.parts.append(((name, self.state.calls[name] - 1, number), labels.ravel()))
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Call:
     """One call of an aten operation: `name` without namespace, overload and in-place underscore."""
 
     name: str
@@ -212,8 +214,16 @@ class Call(NamedTuple):
         """The output, or the first of several."""
         return self.out[0] if isinstance(self.out, (tuple, list)) else self.out
 
+    @cached_property
+    def outputs(self) -> list[Tensor]:
+        """All tensors among the outputs."""
+        if isinstance(self.out, Tensor):
+            return [self.out]
+        return [leaf for leaf in tree_leaves(self.out) if isinstance(leaf, Tensor)]
+
+    @cached_property
     def tensors(self) -> list[Tensor]:
-        """All tensors among the arguments."""
+        """All tensors among the arguments, those in lists included: aten nests no deeper."""
         given = (*self.args, *self.kwargs.values()) if self.kwargs else self.args
-        nested = any(type(value) in (list, tuple, dict) for value in given)
-        return [leaf for leaf in (tree_leaves(given) if nested else given) if isinstance(leaf, Tensor)]
+        parts = (value if type(value) in (list, tuple) else (value,) for value in given)
+        return [leaf for part in parts for leaf in part if isinstance(leaf, Tensor)]

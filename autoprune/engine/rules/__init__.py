@@ -20,8 +20,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from torch.utils._pytree import tree_leaves
-
 from autoprune.engine.labels.evidence import CallKey
 from autoprune.engine.labels.flow import Call, Flow
 from autoprune.engine.operations import counted_as
@@ -69,14 +67,14 @@ def _counted(flow: Flow, name: str) -> CallKey:
 def _hold_positions_read(flow: Flow, call: Call) -> None:
     """Who reads what was taken by its place holds the channels there; views of it are to be read in turn."""
     positions = flow.state.positions
-    for tensor in call.tensors() if positions else ():
+    for tensor in call.tensors if positions else ():
         held = positions.get(id(tensor))
         if held is None:
             continue
         if call.name not in VIEWS:
             flow.freeze_all(*held)
             continue
-        positions.update((id(out), held) for out in tree_leaves(call.out))
+        positions.update((id(out), held) for out in call.outputs)
 
 
 @cache

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.labels.blocks import renumber
 from autoprune.engine.labels.flow import Call, Flow
@@ -61,10 +60,10 @@ def carry_others(flow: Flow, call: Call, dims: Collection[int]) -> None:
             flow.freeze(block[1], f"{call.name} over the channels")
         else:
             carried.append(block)
-    for tensor in call.tensors()[1:]:
+    for tensor in call.tensors[1:]:
         flow.freeze_all(flow.get(tensor), f"no rule for the second tensor of {call.name!r}")
     left = [dim for dim in range(source.dim()) if dim not in dims]
-    for out in tree_leaves(call.out):
+    for out in call.outputs:
         if isinstance(out, Tensor) and out.dim() in (source.dim(), len(left)):
             shrunk = out.dim() < source.dim()
             flow.set(out, renumber(carried, {dim: i for i, dim in enumerate(left)}) if shrunk else carried)
@@ -114,7 +113,7 @@ def cross_product(flow: Flow, call: Call) -> None:
     for tensor in call.args[:2]:
         dim = call.arg(2, "dim", -1) % tensor.dim()
         flow.freeze_all([block for block in flow.get(tensor) if dim in block[0]], "coordinates of a cross product")
-    combine(flow, call.out, call.tensors(), "meets a tensor of fixed size at 'cross'")
+    combine(flow, call.out, call.tensors, "meets a tensor of fixed size at 'cross'")
 
 
 @register("affine_grid_generator")

@@ -19,7 +19,7 @@ from autoprune.engine.rules.registry import register
 )  # fmt: skip
 def pointwise(flow: Flow, call: Call) -> None:
     """Entry by entry with broadcasting: channels that meet are tied; a full-size unlabelled partner freezes."""
-    combine(flow, call.first_out, call.tensors(), f"meets a tensor of fixed size at {call.name!r}")
+    combine(flow, call.first_out, call.tensors, f"meets a tensor of fixed size at {call.name!r}")
 
 
 def combine(flow: Flow, out: Any, tensors: Sequence[Tensor], why: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.graph import Ints
 from autoprune.engine.labels.flow import Call, Flow
@@ -42,7 +41,7 @@ def is_uniform(flow: Flow, tensor: object) -> bool:
 def follow_views(flow: Flow, call: Call) -> None:
     """What is taken from a uniform tensor is uniform; parts of new tensors are remembered."""
     source, state = call.args[0], flow.state
-    views = [out for out in tree_leaves(call.out) if isinstance(out, Tensor) and out is not source]
+    views = [out for out in call.outputs if out is not source]
     if is_uniform(flow, source):
         state.uniform |= {id(view) for view in views}
     parent = state.parts.get(id(source)) or (_whole(source) if is_uniform(flow, source) else None)
@@ -142,7 +141,7 @@ def note_written(flow: Flow, call: Call) -> None:
 
 
 def _stays_alike(flow: Flow, call: Call) -> bool:
-    written, others = call.args[0], call.tensors()[1:]
+    written, others = call.args[0], call.tensors[1:]
     part = flow.state.parts.get(id(written))
     whole = id(written) not in flow.state.views if part is None else written.numel() == part.whole.numel()
     uniform = is_uniform(flow, written) and all(is_uniform(flow, t) or t.dim() == 0 for t in others)
@@ -151,9 +150,9 @@ def _stays_alike(flow: Flow, call: Call) -> bool:
 
 def follow_uniform(flow: Flow, call: Call) -> None:
     """What is computed entry by entry from uniform tensors alone is uniform."""
-    tensors = call.tensors()
+    tensors = call.tensors
     if any(is_uniform(flow, t) for t in tensors) and all(is_uniform(flow, t) or t.dim() == 0 for t in tensors):
-        flow.state.uniform |= {id(out) for out in tree_leaves(call.out) if isinstance(out, Tensor)}
+        flow.state.uniform |= set(map(id, call.outputs))
 
 
 def mark_uniform(flow: Flow, tensor: Any) -> None:

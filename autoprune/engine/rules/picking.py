@@ -38,9 +38,9 @@ def pick_by_number(flow: Flow, call: Call) -> None:
     """
     why, out = f"channels are picked by number in {call.name!r}", call.out
     dim = call.args[1] % max(call.args[0].dim(), 1)
-    meeting = [tensor for tensor in call.tensors() if tensor.dim() == out.dim()]
+    meeting = [tensor for tensor in call.tensors if tensor.dim() == out.dim()]
     blocks: list[Block] = []
-    for tensor in call.tensors():
+    for tensor in call.tensors:
         for block in flow.get(tensor):
             fits = any(tensor is other for other in meeting) and dim not in block[0]
             if fits and all(out.shape[d] == tensor.shape[d] for d in block[0]):
@@ -117,7 +117,7 @@ def index_put(flow: Flow, call: Call) -> None:
     if rows and (blocks or is_uniform(flow, target)) and not any(0 in b[0] for b in (*blocks, *flow.get(values))):
         flow.set(call.out, flow.merge([*blocks, *flow.get(values)], target.shape, "written over fixed entries"))
         return
-    for tensor in call.tensors():
+    for tensor in call.tensors:
         flow.freeze_all(flow.get(tensor), "written by number in 'index_put'")
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from autoprune.engine.labels.blocks import Block
 from autoprune.engine.labels.evidence import CallKey
@@ -62,7 +61,7 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
 
     `key` is the call's own.
     """
-    state, name, tensors = flow.state, call.name, call.tensors()
+    state, name, tensors = flow.state, call.name, call.tensors
     _follow_weights(flow, call, tensors)
     if name in VIEWS:
         _follow_view(flow, call)
@@ -100,12 +99,12 @@ def _follow_weights(flow: Flow, call: Call, tensors: Sequence[Tensor]) -> None:
 
 def _follow_view(flow: Flow, call: Call) -> None:
     state, source = flow.state, id(call.args[0])
-    state.views |= {id(out) for out in tree_leaves(call.out) if out is not call.args[0]}
+    state.views |= {id(out) for out in call.outputs if out is not call.args[0]}
     follow_views(flow, call)
     if source in state.layer_outputs:
         state.layer_outputs |= _labelled_ids(flow, call.out)
     if source in state.products:
-        state.products.update((id(out), state.products[source]) for out in tree_leaves(call.out))
+        state.products.update((id(out), state.products[source]) for out in call.outputs)
 
 
 def _labelled_ids(flow: Flow, out: Any) -> set[int]:

@@ -28,5 +28,5 @@ def register(*names: str) -> Callable[[Rule], Rule]:
 
 def unknown(flow: Flow, call: Call) -> None:
     """No rule: channels that reach this operation stay."""
-    for tensor in call.tensors():
+    for tensor in call.tensors:
         flow.freeze_all(flow.get(tensor), f"no rule for operation {call.name!r}")

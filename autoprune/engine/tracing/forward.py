@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -276,7 +277,7 @@ def _inner_dicts(own: Mapping[str, Any]) -> dict[str, dict[Any, object]]:
 
 
 def _changed(now: Mapping[Any, object], before: Mapping[Any, object]) -> bool:
-    return len(now) != len(before) or any(now.get(name) is not value for name, value in before.items())
+    return now.keys() != before.keys() or any(map(is_not, now.values(), before.values()))
 
 
 @contextmanager
