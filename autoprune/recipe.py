@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.schema import choices, expect_mapping, read, read_field, to_plain, within
+from autoprune.schema import brief, choices, expect_mapping, read, read_field, to_plain, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +88,18 @@ class Allocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """SGD with Nesterov momentum, in units that mean the same for every batch size and data set.
+    """How a network is trained, in units that mean the same for every batch size and data set.
 
     `images` counts every training image the trial sees, sparsify stage included, so that methods with and without such
     a stage spend the same budget. `warmup` is a share of a stage's steps. `rungs` are shares of `images` after which
     validation accuracy is measured, so far as the pruned model is there by then; 0 is right after the cut, whatever
     came before it, and 1 (the end) is always measured.
+
+    Fields beyond those:
+        optimizer: `sgd` has Nesterov momentum; with `adamw` and `adam`, `momentum` is the first of the two betas.
+        decay_all: whether weight decay also holds what has one dimension, norms and biases; None = not with `adamw`.
+        clip: largest norm of all gradients together, 0 = any; what a regulariser adds is not clipped.
+        accumulate: passes that a step's batch is divided among, for memory. Batch norms see a part at a time.
     """
 
     images: int = field(default=50_000, metadata=within(0, 10**12))
@@ -108,6 +114,10 @@ class Training:
     temperature: float = field(default=4.0, metadata=within(0, 100, open_low=True))
     ema: float = field(default=0.0, metadata=within(0, 0.99999))
     rungs: tuple[float, ...] = field(default=(0.0, 1.0), metadata=within(0, 1))
+    optimizer: str = field(default="sgd", metadata=brief(choices("sgd", "adamw", "adam")))
+    decay_all: bool | None = field(default=None, metadata=brief())
+    clip: float = field(default=0.0, metadata=brief(within(0, 10**6)))
+    accumulate: int = field(default=1, metadata=brief(within(1, 2**20)))
 
 
 @dataclass(frozen=True, kw_only=True)

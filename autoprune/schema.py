@@ -45,6 +45,11 @@ def within(
     return {"low": low, "high": high, "open_low": open_low, "log": log, "search": search}
 
 
+def brief(limits: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Field metadata: `to_plain` leaves the field out where it has its default, as files do that are older than it."""
+    return {**(limits or {}), "brief": True}
+
+
 def choices(*names: str) -> dict[str, Any]:
     """Field metadata: the string is one of `names`."""
     return {"choices": names}
@@ -93,7 +98,11 @@ def to_plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_plain(getattr(value, name)) for name in _field_names(type(value))}
+        return {
+            name: to_plain(item)
+            for name, left_out in _written_fields(type(value))
+            if (item := getattr(value, name)) != left_out
+        }
     if isinstance(value, (dict, Mapping)):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -102,8 +111,12 @@ def to_plain(value: Any) -> Any:
 
 
 @functools.cache
-def _field_names(cls: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cls))
+def _written_fields(cls: Any) -> tuple[tuple[str, Any], ...]:
+    """Name of each field, and the value that is not written down: the default of a `brief` field, else none at all."""
+    return tuple(
+        (field.name, field.default if field.metadata.get("brief") else dataclasses.MISSING)
+        for field in dataclasses.fields(cls)
+    )
 
 
 @functools.cache

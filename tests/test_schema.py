@@ -11,7 +11,7 @@ import pytest
 
 from autoprune import schema
 from autoprune.errors import InputError
-from autoprune.schema import choices, read, read_field, read_value, to_plain, within
+from autoprune.schema import brief, choices, read, read_field, read_value, to_plain, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +104,14 @@ def test_the_kinds_of_a_class_are_worked_out_once(monkeypatch: pytest.MonkeyPatc
         read(Outer, FULL, "file")
 
     assert asked == [Outer, Inner]
+
+
+def test_a_brief_field_is_written_down_where_it_is_not_its_default() -> None:
+    @dataclass(frozen=True)
+    class Brief:
+        count: int = 7
+        share: float = field(default=0.5, metadata=brief(within(0, 1)))
+        on: bool | None = field(default=None, metadata=brief())
+
+    assert to_plain(Brief()) == {"count": 7}
+    assert to_plain(Brief(share=0.25, on=False)) == {"count": 7, "share": 0.25, "on": False}

@@ -160,13 +160,13 @@ class Side:
 
     def _train_steps(self, count: int) -> None:
         for _ in range(count):
-            self.loop.train_step(self.subject.runtime.arrange(next(self.batches)))
+            self.loop.train_step(next(self.batches))
 
 
-def _stage_batches(loop: TrainingLoop) -> Iterator[Batch]:
-    """The batches of a whole stage, pass after pass over the data, as `TrainingLoop.run` takes them."""
+def _stage_batches(loop: TrainingLoop) -> Iterator[tuple[Batch, ...]]:
+    """The batches of a whole stage in their parts, pass after pass over the data, as `TrainingLoop.run` takes them."""
     while loop.step < loop.steps:
-        yield from loop.batches_left()
+        yield from loop.steps_left()
 
 
 def alone(subject: Subject, method: Method) -> float:
@@ -175,7 +175,7 @@ def alone(subject: Subject, method: Method) -> float:
     regulariser, total = loop.regulariser, 0.0
     assert regulariser is not None  # only methods with a stage are measured
     with subject.runtime.limits(), listening(regulariser, loop.model):
-        batch = subject.runtime.arrange(next(_stage_batches(loop)))
+        (batch,) = next(_stage_batches(loop))
         loop.compute_loss(batch).backward()
         parameters = [parameter for parameter in loop.model.parameters() if parameter.grad is not None]
         live = [tensor for parameter in parameters for tensor in (parameter.detach(), parameter.grad)]

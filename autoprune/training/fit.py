@@ -50,7 +50,20 @@ class FitLog:
 
 def steps_of(training: Training, images: int, available: int) -> int:
     """Steps that `fit` makes of `images` images of a split of `available`: whole batches, at least one."""
-    return max(1, round(images / min(training.batch_size, available))) if images else 0
+    return max(1, round(images / batch_of(training, available))) if images else 0
+
+
+def batch_of(training: Training, available: int) -> int:
+    """Images of a step: as many for each of its passes.
+
+    Raises:
+        InputError: there are more passes than images.
+    """
+    batch = min(training.batch_size, available)
+    if training.accumulate > batch:
+        what = f"{training.accumulate} passes for a batch of {batch}"
+        raise InputError(what, where="training.accumulate", allowed=f"1 to {batch}")
+    return batch // training.accumulate * training.accumulate
 
 
 def pays_to_compile(step_seconds: float, steps_left: int) -> bool:
@@ -88,11 +101,14 @@ def fit(
         processes: which train this model together; each calls this function, the first writes the checkpoint.
 
     Raises:
-        DivergedError: the loss is not finite, with the step. InputError: distillation without a teacher, or a
-            checkpoint of another training.
+        DivergedError: the loss is not finite, with the step. InputError: distillation without a teacher, a checkpoint
+            of another training, or a regulariser that has to hear a step's batch in one pass.
     """
     if training.distill > 0 and teacher is None:
         raise InputError("distillation needs a teacher", where="training.distill", allowed="0 without a teacher")
+    if training.accumulate > 1 and isinstance(regulariser, Listener):
+        what = f"{type(regulariser).__name__} hears a step's batch in one pass"
+        raise InputError(what, where="training.accumulate", allowed="1 with this method")
     began = time.perf_counter()
     loop = TrainingLoop(model, task, training, runtime, images, seed, regulariser, teacher, processes)
     with runtime.limits(), runtime.training(model), loop.randomness(), listening(regulariser, model):
@@ -127,7 +143,7 @@ class TrainingLoop:
         self.forward: Forward = runtime.forward_of(self.model)
         self.teacher = teacher if training.distill > 0 else None
         self.data = task.train.to(runtime.device)
-        self.batch = min(training.batch_size, len(self.data))
+        self.batch = batch_of(training, len(self.data))
         self.per_epoch = len(self.data) // self.batch
         self.steps = steps_of(training, images, len(self.data))
         self.rungs = _steps_of_rungs(training.rungs, self.steps)
@@ -148,8 +164,8 @@ class TrainingLoop:
         began = saved = time.monotonic()
         first = self.step
         while self.step < self.steps:
-            for batch in self.batches_left():
-                self.train_step(self.runtime.arrange(batch))
+            for parts in self.steps_left():
+                self.train_step(parts)
                 if self.runtime.compile and self.step - first == 40:
                     self._consider_compiling((time.monotonic() - began) / 40)
                 if self.step in self.rungs and on_rung is not None and not self._measure_rung(checkpoint, on_rung):
@@ -165,23 +181,30 @@ class TrainingLoop:
         if pays_to_compile(step_seconds, self.steps - self.step):
             self.forward = self.runtime.forward_of(torch.compile(self.model))
 
-    def batches_left(self) -> Iterator[Batch]:
-        """The batches left of the current pass over the data."""
+    def steps_left(self) -> Iterator[tuple[Batch, ...]]:
+        """The batches of the steps left of the current pass over the data, each in its parts, arranged."""
+        parts = map(self.runtime.arrange, self._parts_left())
+        return zip(*[parts] * self.training.accumulate, strict=True)
+
+    def _parts_left(self) -> Iterator[Batch]:
         epoch, done = divmod(self.step, self.per_epoch)
         count = min(self.per_epoch, done + self.steps - self.step)
         order = torch.randperm(len(self.data), generator=random_stream(self.seed, epoch, 0))[: count * self.batch]
         seed = int(torch.randint(2**62, (), generator=random_stream(self.seed, epoch, 1)))
-        return self.data.batches(order, self.batch, device=self.runtime.device, seed=seed, start=done)
+        passes = self.training.accumulate
+        size, start = self.batch // passes, done * passes
+        return self.data.batches(order, size, device=self.runtime.device, seed=seed, start=start)
 
-    def train_step(self, batch: Batch) -> None:
-        """One step of the optimiser, on a batch that is in the runtime's memory format."""
+    def train_step(self, parts: tuple[Batch, ...]) -> None:
+        """One step of the optimiser, on a batch in parts that are in the runtime's memory format."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, self.step, self.steps)
-        loss = self.compute_loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = [self._backward(part, place) for place, part in enumerate(parts)]
         self.processes.average_gradients(self.model)
-        self._keep_loss(loss.detach())
+        self._keep_loss(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+        if self.training.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
         if self.regulariser is not None:
             self.regulariser.before_step(self.model, self.step, self.steps)
         self.optimizer.step()
@@ -191,12 +214,25 @@ class TrainingLoop:
             self.average.update(self.model)
         self.step += 1
 
-    def compute_loss(self, batch: Batch) -> Tensor:
-        """The task's loss, mixed with that of distillation if there is a teacher."""
+    def _backward(self, part: Batch, place: int) -> Tensor:
+        """Add the gradient of a part's share of the step's loss; that share."""
+        loss = self.compute_loss(part, place)
+        if self.training.accumulate > 1:
+            loss = loss / self.training.accumulate
+        loss.backward()
+        return loss.detach()
+
+    def compute_loss(self, batch: Batch, place: int = 0) -> Tensor:
+        """The task's loss, mixed with that of distillation if there is a teacher.
+
+        Args:
+            batch: part number `place` of the step's batch.
+        """
         loss, outputs = self.task.loss(self.forward, batch, self.training)
         if self.teacher is None:
             return loss
-        taught = self.teacher.outputs_for(batch, (self.seed, self.batch, self.step), self.task, self.runtime)
+        number = (self.seed, self.batch, self.training.accumulate, self.step, place)
+        taught = self.teacher.outputs_for(batch, number, self.task, self.runtime)
         share = self.training.distill
         return (1 - share) * loss + share * self.task.distillation(outputs, taught, self.training.temperature)
 

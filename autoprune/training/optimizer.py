@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,15 +12,23 @@ from autoprune.recipe import Training
 
 
 def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """SGD; Nesterov needs momentum."""
-    return torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=training.lr,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        nesterov=training.momentum > 0,
-        fused=True,
-    )
+    """The optimiser that `training.optimizer` names; Nesterov needs momentum."""
+    groups = _parameter_groups(model, training)
+    common: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay, "fused": True}
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=training.momentum, nesterov=training.momentum > 0, **common)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer]
+    return kind(groups, betas=(training.momentum, 0.999), **common)
+
+
+def _parameter_groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
+    """The parameters that learn; those that do not decay in a group of their own, if there are any."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decay_all = training.optimizer != "adamw" if training.decay_all is None else training.decay_all
+    free = [] if decay_all else [parameter for parameter in learning if parameter.dim() <= 1]
+    known = set(map(id, free))
+    held = [parameter for parameter in learning if id(parameter) not in known]
+    return [{"params": held}] + ([{"params": free, "weight_decay": 0.0}] if free else [])
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:

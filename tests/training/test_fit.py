@@ -221,3 +221,58 @@ def test_distillation_needs_a_teacher(digits, small):
 def test_compiling_must_pay():
     assert fit_module.pays_to_compile(0.1, 3001)
     assert not fit_module.pays_to_compile(0.1, 2999)
+
+
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(digits):
+    models = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    teacher = copy.deepcopy(models[0])
+    logs = []
+    for model, accumulate in zip(models, (1, 4), strict=True):
+        training = Training(batch_size=44, lr=0.1, accumulate=accumulate, distill=0.3)
+        teach = distillation.Teacher(teacher)
+        logs.append(fit(model, digits, training, CPU, images=44 * 30, seed=5, teacher=teach))
+
+    assert 30 == logs[0].steps == logs[1].steps
+    assert logs[0].images == logs[1].images
+    assert pytest.approx(logs[0].loss, rel=1e-4) == logs[1].loss
+    torch.testing.assert_close(models[0][1].weight, models[1][1].weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_is_rounded_down_to_whole_parts():
+    assert [44, 42, 40] == [fit_module.batch_of(Training(batch_size=44, accumulate=n), 1000) for n in (1, 3, 5)]
+    assert 30 == fit_module.batch_of(Training(batch_size=44, accumulate=3), 32)
+    with pytest.raises(InputError, match=r"training\.accumulate: 33 passes for a batch of 32; allowed: 1 to 32"):
+        fit_module.batch_of(Training(batch_size=44, accumulate=33), 32)
+
+
+def test_what_hears_a_whole_batch_is_not_trained_in_parts(digits, small):
+    class Ear(Recorder):
+        def listening(self, model):
+            raise AssertionError
+
+    with pytest.raises(InputError, match="Ear hears a step's batch in one pass"):
+        fit(small, digits, Training(accumulate=2), CPU, images=256, seed=0, regulariser=Ear())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_other_optimisers_resume_to_the_bit(digits, small, tmp_path, optimizer):
+    training = Training(batch_size=64, lr=0.01, optimizer=optimizer, rungs=(0.5,), accumulate=2, clip=1.0)
+    whole, cut = copy.deepcopy(small), copy.deepcopy(small)
+    fit(whole, digits, training, CPU, images=64 * 8, seed=3)
+
+    stopped = fit(
+        copy.deepcopy(cut),
+        digits,
+        training,
+        CPU,
+        images=64 * 8,
+        seed=3,
+        on_rung=lambda *_: False,
+        checkpoint=tmp_path / "state.pt",
+    )
+    fit(cut, digits, training, CPU, images=64 * 8, seed=3, checkpoint=tmp_path / "state.pt")
+
+    assert stopped.stopped
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, cut.state_dict()[name])
