@@ -87,29 +87,59 @@ def _time_row(timed: Mapping[str, Any], ms: float | None, ratio: float | None) -
 def _loading_part(record: Mapping[str, Any]) -> str:
     errors = record["relative_error"]
     rows = "\n".join(f"| {name} | {', '.join(record['files'][name])} | {errors[name]:.1e} |" for name in errors)
+    missing = "".join(f"\n{name} was not written: {reason}.\n" for name, reason in _not_written(record).items())
     return f"""## Load it
 
-Each file was loaded again and run on batches of 1 and 3 images before this card was written. The last column is the
-largest difference from the model in PyTorch, relative to its largest output.
+{_compared(record)}
 
 | | files | difference |
 |---|---|---:|
 {rows}
-
+{missing}
 The artefact (safetensors and JSON, nothing pickled) needs the code that builds the dense architecture:
 
 ```python
 import autoprune as ap
 {_factory_lines(record)}
-```
+```{_onnx_part(record)}{_program_part(record)}"""
+
+
+def _not_written(record: Mapping[str, Any]) -> Mapping[str, str]:
+    """Formats that the model could not be written in, and why."""
+    return record.get("not_written") or {}
+
+
+def _compared(record: Mapping[str, Any]) -> str:
+    if record.get("one_by_one"):
+        return """Each file was loaded again and run on three images, one of another size, before this card was written.
+The last column is the largest difference of its detections from the model's in PyTorch: of scores, and of corners as
+shares of the image's longer side."""
+    return """Each file was loaded again and run on batches of 1 and 3 images before this card was written. The last
+column is the largest difference from the model in PyTorch, relative to its largest output."""
+
+
+def _onnx_part(record: Mapping[str, Any]) -> str:
+    if "onnx" in _not_written(record):
+        return ""
+    run = f"""logits = session.run(None, {{"images": images}})[0]  # images: float32 (N, {_image_shape(record)})"""
+    if record.get("one_by_one"):
+        given = f"image: float32 ({_image_shape(record)})"
+        run = f"""boxes, scores, labels = session.run(None, {{"image": image}})  # {given}"""
+    return f"""
 
 ONNX needs onnxruntime and nothing else:
 
 ```python
 import onnxruntime
 session = onnxruntime.InferenceSession("model.onnx")
-logits = session.run(None, {{"images": images}})[0]  # images: float32 (N, {_image_shape(record)})
-```
+{run}
+```"""
+
+
+def _program_part(record: Mapping[str, Any]) -> str:
+    if "pt2" in _not_written(record):
+        return ""
+    return """
 
 The exported program needs PyTorch only:
 
@@ -136,6 +166,8 @@ def _factory_lines(record: Mapping[str, Any]) -> str:
 
 
 def _image_shape(record: Mapping[str, Any]) -> str:
+    if record.get("one_by_one"):
+        return f"{record['input'][0]}, height, width"
     return ", ".join(str(size) for size in record["input"])
 
 
@@ -146,6 +178,8 @@ def _input_part(record: Mapping[str, Any]) -> str:
         mean, std = (", ".join(f"{value:g}" for value in pixels[name]) for name in ("mean", "std"))
         scale = f" From stored pixels: divide by {pixels['scale']:g}, subtract {mean}, divide by {std} (per channel)."
     shape = f"float32, ({_image_shape(record)}) per image, any number of images, normalised as in training."
+    if record.get("one_by_one"):
+        shape = f"float32, ({_image_shape(record)}), one image of any size, from 0 to 1; the model normalises it."
     return f"## Input\n\n{shape}{scale}"
 
 
