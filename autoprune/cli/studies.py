@@ -160,5 +160,7 @@ def _print_study(study: Study) -> None:
             print(line)
     if (count := _finalists_to_train(study)) > 0:
         print(f"{count} finalists are not trained yet; after the search: autoprune finish {study.folder.path}")
+    for remark in study.config.get("remarks", ()):
+        print(remark)
     if _taken_over(study):
         print(f"it began with {_taken_over(study)} recipes that were handed in")

@@ -7,7 +7,7 @@ pyproject.toml:
     depth = "my_package:DepthTask"          # a subclass of autoprune.tasks.Task
 
 A class gets the keys beside `kind` as arguments: of its class method `load` if it has one, else of its constructor.
-Without `kind` a mapping with a loss and a metric is a task of the user's own loaders, any other one classification.
+Without `kind` it is a task of the user's own loaders if `data` has `train`, else classification.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def load_task(spec: Mapping[str, Any], where: str = "task") -> Task:
             malformed. ModelError: unknown model.
     """
     mapping = expect_mapping(spec, where)
-    kind = mapping.get("kind", "loaders" if {"loss", "metric"} <= set(mapping) else "classification")
+    data = mapping.get("data")
+    kind = mapping.get("kind", "loaders" if isinstance(data, Mapping) and "train" in data else "classification")
     if kind == IN_PYTHON:
         allowed = (
             "the same task as an argument, in Python: autoprune.resume(folder, task=...), likewise finish and replay"

@@ -65,7 +65,10 @@ class Split(ABC):
 
 
 class LabelledImages(Split):
-    """Images with one label each. `labels`: int64 (N,). A batch is inputs (B, C, H, W) float32 and labels (B,)."""
+    """Images with a class each, or with several labels each.
+
+    `labels`: int64 (N,), or float32 (N, labels) of 0 and 1. A batch is inputs (B, C, H, W) float32 and its labels.
+    """
 
     labels: Tensor
     pixels: Pixels
@@ -98,6 +101,7 @@ class Task(ABC):
             and may be missing where no finalists are trained.
         images_per_pass: most images of a forward pass where their number does not change what comes out: when a model
             is measured, scored or recalibrated. How many fit into memory.
+        remarks: what its user should know of how data are read, in sentences that the search repeats.
         loss_while_training: whether `loss` needs the model in training mode, as of networks that return their losses
             there and nowhere else; methods then ask for it with batch norms and dropout in eval mode.
     """
@@ -108,6 +112,7 @@ class Task(ABC):
     test: Split | None
     images_per_pass: int = 1000
     loss_while_training: bool = False
+    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def build(self, seed: int = 0) -> nn.Module:

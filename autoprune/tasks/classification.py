@@ -1,4 +1,4 @@
-"""Image classification: one label per image, cross entropy, share of images that are right."""
+"""Image classification: a class per image or several labels; cross entropies; accuracy or any torchmetrics metric."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from autoprune.errors import check_name
+from autoprune.errors import InputError, check_name
 from autoprune.recipe import Training
 from autoprune.schema import expect_mapping, read, to_plain
 from autoprune.study.metric import ACCURACY, MetricSpec
 from autoprune.tasks import zoo
-from autoprune.tasks.base import LabelledImages, Task, check_outputs
+from autoprune.tasks.base import LabelledImages, Pixels, Task, check_outputs
 from autoprune.tasks.data import load_splits
-from autoprune.tasks.data_spec import DataSpec
+from autoprune.tasks.data_spec import DataSpec, Source
 from autoprune.tasks.dense_model import DenseModel, outputs_for_two_images, read_dense_model
-from autoprune.training.distillation import distillation
-from autoprune.training.protocols import Batch, Forward, Loss
+from autoprune.tasks.losses import LossFunction, read_loss
+from autoprune.tasks.metrics import MetricChoice, read_metric
+from autoprune.training.protocols import Batch, Forward, Loss, Metric, WholeMetric
+
+CROSS_ENTROPY = "CrossEntropyLoss"
+
+#: What an auxiliary classifier's loss counts (Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 5).
+AUXILIARY = 0.3
 
 
 class Accuracy:
@@ -43,13 +48,19 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
-    """A network (N, C, H, W) -> (N, num_classes) and labelled images."""
+    """A network (N, C, H, W) -> (N, num_classes) and labelled images.
+
+    In training mode the network may return several such tensors: the first counts in full, those of auxiliary
+    classifiers as `AUXILIARY` says.
+    """
 
     train: LabelledImages
     validation: LabelledImages
     test: LabelledImages
     num_classes: int
     dense: DenseModel
+    loss_function: LossFunction
+    chosen_metric: MetricChoice
 
     def build(self, seed: int = 0) -> nn.Module:
         """See `Task.build`."""
@@ -58,32 +69,42 @@ class Classification(Task):
     def model(self) -> nn.Module:
         """See `Task.model`."""
         self._check_outputs()
-        return self.dense.trained(self, [self.train.fingerprint(), self.train.pixels])
+        facts: list[Any] = [self.train.fingerprint(), self.train.pixels]
+        if self.loss_function.name != CROSS_ENTROPY or self.loss_function.arguments:
+            facts += [self.loss_function.name, self.loss_function.arguments]
+        return self.dense.trained(self, facts)
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
-        """Cross entropy, mean over the batch; the target is 1 - s + s / classes for the label, else s / classes."""
+        """Mean over the batch; of cross entropy the target is 1 - s + s / classes for the class, else s / classes."""
         inputs, labels = batch
-        logits, smoothing = model(inputs), 0.0 if training is None else training.label_smoothing
-        return Loss(F.cross_entropy(logits.float(), labels, label_smoothing=smoothing), logits)
+        outputs = model(inputs)
+        logits, *others = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        value = self.loss_function.of(logits, labels, training)
+        for other in others:
+            if other is not None:  # a network without its auxiliary classifiers names them all the same
+                value = value + AUXILIARY * self.loss_function.of(other, labels, training)
+        return Loss(value, logits)
 
     def predict(self, model: Forward, batch: Batch) -> Tensor:
         """Logits (B, classes)."""
         inputs, _labels = batch
-        logits: Tensor = model(inputs)
+        outputs = model(inputs)
+        logits: Tensor = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
         return logits
 
     def distillation(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
-        """See `training.distillation.distillation`."""
-        return distillation(outputs, taught, temperature)
+        """See `LossFunction.distance`."""
+        return self.loss_function.distance(outputs, taught, temperature)
 
     @property
     def metric_spec(self) -> MetricSpec:
-        """The share of images that are right; see `Task.metric_spec`."""
-        return ACCURACY
+        """The share of images that are right, unless the task names another metric; see `Task.metric_spec`."""
+        return self.chosen_metric.spec
 
-    def metric(self) -> Accuracy:
-        """See `Accuracy`."""
-        return Accuracy()
+    def metric(self) -> Metric | WholeMetric:
+        """See `Accuracy` and `read_metric`."""
+        started: Metric | WholeMetric = self.chosen_metric.start(_labels_of)
+        return started
 
     def example(self) -> tuple[Tensor]:
         """The first training image as the network sees it, without augmentation; see `Task.example`."""
@@ -105,10 +126,46 @@ class Classification(Task):
 
 
 def load(spec: Mapping[str, Any], where: str) -> Classification:
-    """Read a classification task; see `load_task`."""
+    """Read a classification task; see `load_task`.
+
+    `loss` and `metric` are as `read_loss` and `read_metric` take them; what torchmetrics wants to know of the number of
+    classes or labels is filled in.
+    """
     for key in spec:
-        check_name(key, ("kind", "data", "model"), kind="key", where=where)
+        check_name(key, ("kind", "data", "model", "loss", "metric"), kind="key", where=where)
     dense = read_dense_model(spec.get("model"), f"{where}.model", zoo.find)
-    data_spec = read(DataSpec, expect_mapping(spec.get("data"), f"{where}.data"), f"{where}.data")
-    splits, classes = load_splits(data_spec, f"{where}.data")
-    return Classification(spec=to_plain(spec), num_classes=classes, dense=dense, **splits)
+    data = read(DataSpec, expect_mapping(spec.get("data"), f"{where}.data"), f"{where}.data")
+    splits, source = load_splits(data, f"{where}.data")
+    several = splits["train"].labels.dim() == 2
+    return Classification(
+        spec=to_plain(spec),
+        num_classes=source.num_classes,
+        dense=dense,
+        loss_function=read_loss(spec.get("loss", "BCEWithLogitsLoss" if several else CROSS_ENTROPY), f"{where}.loss"),
+        chosen_metric=_read_metric(spec.get("metric"), source.num_classes, several, f"{where}.metric"),
+        remarks=_remarks(data, dense, source, splits["validation"].pixels),
+        **splits,
+    )
+
+
+def _read_metric(spec: object, classes: int, several: bool, where: str) -> MetricChoice:
+    if spec is not None:
+        return read_metric(spec, where, known={"num_classes": classes, "num_labels": classes})
+    if several:
+        allowed = "a metric of several labels, such as MultilabelF1Score"
+        raise InputError("images with several labels have no accuracy", where=where, allowed=allowed)
+    return MetricChoice(ACCURACY, lambda _labels_of: Accuracy())
+
+
+def _remarks(data: DataSpec, dense: DenseModel, source: Source, pixels: Pixels) -> tuple[str, ...]:
+    """What is taken for the normalisation of a checkpoint that somebody else has trained, if nothing is said of it."""
+    if data.mean or dense.spec.checkpoint is None:
+        return ()
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (pixels.mean, pixels.std))
+    taken = f"Images are normalised with mean {mean} and std {std}, {source.statistics}"
+    return (f"{taken}: {dense.spec.checkpoint} was trained so, or data.mean and data.std have to say with what.",)
+
+
+def _labels_of(batch: Batch) -> Any:
+    _inputs, labels = batch
+    return labels

@@ -15,8 +15,8 @@ from autoprune.tasks.sources import FILES, digits_source, named_source, source_o
 from autoprune.tasks.splits import check_labels, split_expressions, split_ranges
 
 
-def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], int]:
-    """The splits `train`, `validation` and `test`, and the number of classes.
+def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], Source]:
+    """The splits `train`, `validation` and `test`, and the data set that they are of.
 
     Raises:
         InputError: the mapping is wrong. DataError: the data are missing, malformed, or their splits overlap.
@@ -24,7 +24,7 @@ def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], 
     source = _find_source(spec, where)
     splits = select_splits(spec.splits, source, pixels_of(spec, source, where), where)
     check_labels(splits, where)
-    return splits, source.num_classes
+    return splits, source
 
 
 def select_splits(expressions: Mapping[str, str], source: Source, pixels: Pixels, where: str) -> dict[str, Any]:
@@ -82,6 +82,10 @@ def pixels_of(spec: PixelSpec, source: Source, where: str) -> Pixels:
             raise InputError(
                 f"{len(values)} values", where=f"{where}.{name}", allowed=f"{len(source.mean)}, one per channel"
             )
+    largest = max(map(abs, (*mean, *std)))
+    if source.scale != 1 and largest > 1:
+        what = f"{largest:g} is on the scale of stored pixels, 0 to {source.scale:g}"
+        raise InputError(what, where=where, allowed=f"mean and std of pixels in [0, 1]: divided by {source.scale:g}")
     if min(std) <= 0:
         raise InputError(f"{min(std)!r} is out of range", where=f"{where}.std", allowed="(0, inf)")
     return Pixels(mean=mean, std=std, scale=source.scale, augment=spec.augment)

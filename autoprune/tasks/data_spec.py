@@ -17,7 +17,8 @@ class DataSpec:
     Fields:
         name: one of `names()`.
         function: instead of a name, `module:function` returning a mapping with train_images, train_labels, test_images,
-            test_labels; images (N, H, W, C) or (N, H, W), uint8 from 0 to 255 or floating point.
+            test_labels; images (N, H, W, C) or (N, H, W), uint8 from 0 to 255 or floating point; labels (N,), or
+            (N, labels) of 0 and 1 for images with several.
         arguments: passed to `function`.
         path: `image_folder` only: the folder that holds `train`, `val` and `test` (as far as the splits name them).
         size: `image_folder` only: side of the square the network sees.
@@ -61,10 +62,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before it is split. `mean`, `std` and `scale`: its own normalisation, see `Pixels`."""
+    """A data set before it is split.
+
+    Fields:
+        mean, std, scale: its own normalisation, see `Pixels`.
+        statistics: where `mean` and `std` come from, in words.
+    """
 
     parts: Mapping[str, Part]
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 255.0
+    statistics: str = "ImageNet's"

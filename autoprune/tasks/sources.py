@@ -18,11 +18,17 @@ from autoprune.tasks.data_spec import DataSpec, Part, Source
 from autoprune.tasks.resident import Resident
 from autoprune.tasks.user_code import data_folder, load_function
 
+#: Where mean and std of pixels come from, unless the user gives them.
+COMPUTED, QUOTED = "computed from the training images", "those usually quoted for this data set"
+
 
 def source_of_arrays(
     arrays: Mapping[str, Any], where: str, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
 ) -> Source:
-    """A source from arrays PART_images (N, H, W[, C]), PART_labels (N,); statistics default to the training images'."""
+    """A source from arrays PART_images (N, H, W[, C]), PART_labels (N,) or (N, labels) of 0 and 1.
+
+    Statistics default to the training images'.
+    """
     parts = sorted({key.removesuffix("_images") for key in arrays if key.endswith("_images")})
     for part in {"train", "test", *parts}:
         for key in (f"{part}_images", f"{part}_labels"):
@@ -42,11 +48,14 @@ def source_of_arrays(
             )
     train, scale = tensors["train"][0], 255.0 if tensors["train"][0].dtype == torch.uint8 else 1.0
     mean, std = statistics or channel_statistics(train, scale)
-    classes = 1 + max(int(labels.max()) for _, labels in tensors.values())
+    several = {tuple(labels.shape[1:]) for _, labels in tensors.values()}
+    if len(several) > 1:
+        raise DataError("the parts have another number of labels per image", where=where, allowed="the same in each")
+    found = [labels.shape[1] if labels.dim() == 2 else 1 + int(labels.max()) for _, labels in tensors.values()]
     resident = {
         part: Part(len(labels), partial(_resident_part, images, labels)) for part, (images, labels) in tensors.items()
     }
-    return Source(resident, classes, mean, std, scale)
+    return Source(resident, max(found), mean, std, scale, QUOTED if statistics else COMPUTED)
 
 
 def _describe_images(images: Tensor) -> str:
@@ -67,15 +76,24 @@ def _checked_tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tens
             where=where,
             allowed="uint8 or float, (N, H, W) or (N, H, W, C)",
         )
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
-        raise DataError(
-            f"labels are {labels.dtype} {labels.shape}", where=where, allowed=f"whole numbers from 0, ({len(images)},)"
-        )
+    _check_labels(labels, len(images), where)
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise DataError("images hold NaN or infinity", where=where)
     pixels = images if images.dtype == np.uint8 else images.astype(np.float32)
     # copied where read-only (Ray's object store, memory maps): from_numpy would write through to it silently
-    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])), torch.from_numpy(labels.astype(np.int64))
+    kind = np.int64 if labels.ndim == 1 else np.float32  # of several labels per image, each is a number of its own
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])), torch.from_numpy(labels.astype(kind))
+
+
+def _check_labels(labels: NDArray[Any], images: int, where: str) -> None:
+    """One class per image, a whole number from 0, or a row of labels that are 0 or 1."""
+    one = labels.ndim == 1 and labels.dtype.kind in "iu"
+    several = labels.ndim == 2 and labels.dtype.kind in "iub" and labels.shape[1] > 0
+    if not (one or several) or len(labels) != images or labels.min() < 0:
+        allowed = f"whole numbers from 0, ({images},); or 0 and 1, ({images}, labels)"
+        raise DataError(f"labels are {labels.dtype} {labels.shape}", where=where, allowed=allowed)
+    if several and labels.max() > 1:
+        raise DataError(f"a label is {labels.max()}", where=where, allowed="0 and 1, where images have several")
 
 
 def channel_statistics(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,6 +6,8 @@ import itertools
 import re
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from autoprune.errors import DataError, InputError, check_name
 from autoprune.tasks.base import LabelledImages
 from autoprune.tasks.data_spec import Source
@@ -57,9 +59,15 @@ def split_ranges(expressions: Mapping[str, str], source: Source, where: str) -> 
 
 def check_labels(splits: Mapping[str, LabelledImages], where: str) -> None:
     """Raise `DataError` if validation or test hold classes that the training split does not."""
-    trained = set(splits["train"].labels.unique().tolist())
+    trained = _classes_in(splits["train"].labels)
     for name in ("validation", "test"):
-        strange = set(splits[name].labels.unique().tolist()) - trained
+        strange = _classes_in(splits[name].labels) - trained
         if strange:
             what = f"{name} holds classes {sorted(strange)[:5]} that train does not"
             raise DataError(what, where=f"{where}.splits", allowed="shuffled data, or splits with the same classes")
+
+
+def _classes_in(labels: Tensor) -> set[int]:
+    """The classes that some image has."""
+    found = labels.unique() if labels.dim() == 1 else labels.any(0).nonzero().flatten()
+    return set(found.tolist())

@@ -2,11 +2,14 @@
 
 import sys
 import types
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 from autoprune.errors import InputError, ModelError
 from autoprune.recipe import Training
@@ -17,10 +20,10 @@ from autoprune.tasks import load_task
 class Tiny(nn.Module):
     """A factory's model for digits."""
 
-    def __init__(self, width=7):
+    def __init__(self, width=7, classes=10):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(1, width, 3), nn.BatchNorm2d(width)
-        self.linear = nn.Linear(width, 10)
+        self.linear = nn.Linear(width, classes)
 
     def forward(self, x):
         return self.linear(self.norm(self.conv(x)).mean((2, 3)))
@@ -243,3 +246,123 @@ def test_the_metric_counts_the_images_whose_largest_output_is_the_label():
 
     assert task.metric_spec == ACCURACY
     assert metric.value() == 5 / 7
+
+
+class Auxiliary(Tiny):
+    """Returns auxiliary logits in training mode, as GoogLeNet and Inception do."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return Outputs(logits, 3 * logits, None) if self.training else logits
+
+
+class Outputs(NamedTuple):
+    """As of torchvision's Inception."""
+
+    logits: torch.Tensor
+    aux: torch.Tensor
+    off: None
+
+
+def several_labels(largest=1):
+    """Three images a part; the first label is in all of them, the second in the first alone, the third in none."""
+    labels = np.array([[1, largest, 0], [1, 0, 0], [1, 0, 0]])
+    images = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8)
+    return {
+        f"{part}_{name}": array
+        for part in ("train", "validation", "test")
+        for name, array in (("images", images), ("labels", labels))
+    }
+
+
+@pytest.fixture
+def labels_task(monkeypatch):
+    sys.modules["user_model"].labels, sys.modules["user_model"].wrong = several_labels, lambda: several_labels(7)
+
+    def load(**changes):
+        f1 = {"name": "MultilabelF1Score", "average": "micro"}
+        model = {"factory": "user_model:build", "arguments": {"classes": 3}}
+        return load_task({"data": {"function": "user_model:labels"}, "model": model, "metric": f1, **changes})
+
+    return load
+
+
+def test_auxiliary_logits_count_three_tenths_in_training():
+    sys.modules["user_model"].auxiliary = Auxiliary
+    task = task_with(factory="user_model:auxiliary")
+    model, batch = task.model(), next(task.train.batches(torch.arange(16), 16))
+    plain = task.loss(model, batch)
+    trained = task.loss(model.train(), batch)
+    logits, labels = trained.outputs, batch[1]
+    expected = F.cross_entropy(logits, labels) + 0.3 * F.cross_entropy(3 * logits, labels)
+
+    assert torch.equal(F.cross_entropy(plain.outputs, labels), plain.value)
+    torch.testing.assert_close(trained.value, expected)
+    assert (16, 10) == tuple(task.predict(model, batch).shape)
+
+
+def test_images_with_several_labels(labels_task):
+    task = labels_task()
+    model, batch = task.model(), next(task.train.batches(torch.arange(3), 3))
+    logits = torch.tensor([[2.0, 2.0, -1.0], [2.0, 2.0, -1.0], [-1.0, -1.0, -1.0]])
+    metric = task.metric()
+    metric.update(logits, batch)
+
+    assert (torch.float32, (3, 3)) == (batch[1].dtype, tuple(batch[1].shape))
+    torch.testing.assert_close(
+        task.loss(model, batch).value, F.binary_cross_entropy_with_logits(model(batch[0]), batch[1])
+    )
+    assert pytest.approx(2 * 3 / (2 * 3 + 1 + 1)) == metric.value()
+    assert "MultilabelF1Score" == task.metric_spec.name
+    assert abs(task.distillation(logits, logits, 3.0).item()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": None}, r"task\.metric: images with several labels have no accuracy"),
+        ({"data": {"function": "user_model:wrong"}}, "a label is 7; allowed: 0 and 1"),
+    ],
+)
+def test_several_labels_that_do_not_fit(labels_task, changes, message):
+    with pytest.raises(InputError, match=message):
+        labels_task(**changes)
+
+
+def test_class_weights_and_other_metrics_know_the_classes():
+    weight = [1.0] * 9 + [7.0]
+    spec = {"data": {"name": "digits"}, "model": {"factory": "user_model:build"}}
+    loss, metric = {"name": "CrossEntropyLoss", "weight": weight}, {"name": "MulticlassAccuracy", "top_k": 5}
+    task = load_task({**spec, "loss": loss, "metric": metric})
+    model, (inputs, labels) = task.model(), next(task.train.batches(torch.arange(16), 16))
+    counted = task.metric()
+    counted.update(torch.eye(10)[labels[:3]], (None, labels[:3]))
+
+    expected = F.cross_entropy(model(inputs), labels, torch.tensor(weight))
+    torch.testing.assert_close(task.loss(model, (inputs, labels)).value, expected)
+    assert "MulticlassAccuracy" == task.metric_spec.name
+    assert 0 < counted.value() <= 1
+
+
+def test_another_loss_trains_another_dense_model(folder):
+    spec = {"data": {"name": "digits"}, "model": {"factory": "user_model:build", "train": {"images": 128}}}
+    load_task(spec).model()
+    load_task({**spec, "loss": {"name": "CrossEntropyLoss", "weight": [1.0] * 9 + [7.0]}}).model()
+
+    assert 2 == len(list((folder / "trained").iterdir()))
+
+
+def test_what_is_taken_for_the_normalisation_of_a_checkpoint_is_said():
+    model = {"factory": "user_model:build", "checkpoint": "tiny.pt"}
+    (remark,) = load_task({"data": {"name": "digits"}, "model": model}).remarks
+    said = load_task({"data": {"name": "digits", "mean": [0.3], "std": [0.4]}, "model": model})
+
+    assert remark.startswith("Images are normalised with mean 0.3056 and std 0.376")
+    assert "computed from the training images: tiny.pt was trained so, or data.mean and data.std have to say" in remark
+    assert () == said.remarks == task_with(name="digits_net").remarks
+
+
+@pytest.mark.parametrize(("mean", "std"), [([127.5], [0.3]), ([0.3], [77.0])])
+def test_statistics_of_stored_pixels_are_refused(mean, std):
+    with pytest.raises(InputError, match=r"task\.data: .* is on the scale of stored pixels, 0 to 255"):
+        load_task({"data": {"name": "digits", "mean": mean, "std": std}, "model": {"name": "digits_net"}})

@@ -16,10 +16,10 @@ from autoprune.study.metric import MetricSpec
 from autoprune.tasks import IN_PYTHON, with_spec, zoo
 from autoprune.tasks.base import Task
 from autoprune.tasks.dense_model import DenseModel, read_dense_model
+from autoprune.tasks.losses import LossFunction, read_loss, total_loss
+from autoprune.tasks.metrics import MetricChoice, read_metric
 from autoprune.tasks.own.batches import BatchParts
 from autoprune.tasks.own.loaders import LoaderSplit
-from autoprune.tasks.own.losses import LossFunction, read_loss, total_loss
-from autoprune.tasks.own.metrics import MetricChoice, read_metric
 from autoprune.tasks.own.networks import Given, check_source
 from autoprune.tasks.user_code import load_object
 from autoprune.training.protocols import Batch, Forward, Loss, Metric, WholeMetric

@@ -8,7 +8,7 @@ from user_tasks import evaluate
 
 from autoprune.errors import DataError, InputError
 from autoprune.study.metric import MetricSpec
-from autoprune.tasks.own.metrics import read_metric
+from autoprune.tasks.metrics import read_metric
 
 OUTPUTS, TARGETS = torch.tensor([[2.0], [5.0]]), torch.tensor([[1.0], [1.0]])
 

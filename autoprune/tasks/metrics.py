@@ -108,12 +108,13 @@ class WholeSplit:
         return _as_number(found, name)
 
 
-def read_metric(spec: object, where: str) -> MetricChoice:
+def read_metric(spec: object, where: str, known: Mapping[str, Any] | None = None) -> MetricChoice:
     """The metric that a space file or a user's code gives.
 
     Args:
         spec: a name, a reference, an object, or a mapping {name or function, direction, best, worst, unit, called} with
             further arguments of a class. `called` is what reports call it.
+        known: arguments that a class is given where it needs them and the user does not say otherwise.
 
     Raises:
         InputError: there is no such metric, it refuses its arguments, or it is not known what its number means.
@@ -126,7 +127,7 @@ def read_metric(spec: object, where: str) -> MetricChoice:
     found = _find_metric(given, where) if isinstance(given, str) else given
     if not _is_updated(found):
         return _choice_of_function(found, arguments, meaning, where)
-    first = _constructed(found, arguments, where)
+    first = _constructed(found, {**_needed(found, known or {}), **arguments}, where)
     start = partial(_start_updated, first)
     return MetricChoice(_spec_of_updated(first, meaning, where), start)
 
@@ -184,6 +185,18 @@ def _is_updated(found: Any) -> bool:
     return hasattr(found, "update") and hasattr(found, "compute")
 
 
+def _needed(found: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the known arguments the constructor of a class has no default for."""
+    if not inspect.isclass(found):
+        return {}
+    parameters = inspect.signature(found).parameters
+    return {
+        name: value
+        for name, value in known.items()
+        if name in parameters and parameters[name].default in (inspect.Parameter.empty, None)
+    }
+
+
 def _constructed(found: Any, arguments: Mapping[str, Any], where: str) -> Any:
     """The metric as it is, or made of its class."""
     if not inspect.isclass(found):
@@ -217,4 +230,6 @@ def _as_float32(tensor: Tensor) -> Tensor:
 
 
 def _name_of(function: Any) -> str:
-    return str(getattr(getattr(function, "func", function), "__name__", type(function).__name__))
+    """What a function is called in its code; `metric`, where that is no name, as of a lambda."""
+    name = str(getattr(getattr(function, "func", function), "__name__", type(function).__name__))
+    return name if name.isidentifier() else "metric"

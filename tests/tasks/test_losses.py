@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from autoprune.errors import InputError, ModelError
 from autoprune.recipe import Training
-from autoprune.tasks.own.losses import read_loss, total_loss
+from autoprune.tasks.losses import read_loss, total_loss
 from autoprune.training.distillation import distillation
 
 LOGITS = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, 0.25]])

@@ -15,6 +15,7 @@ from autoprune.errors import AutopruneError, InputError, ModelError
 from autoprune.recipe import Training
 from autoprune.schema import expect_mapping
 from autoprune.tasks.user_code import load_object
+from autoprune.training.distillation import distillation
 
 #: In place of a loss: the model takes the targets in training mode and returns its losses.
 MODEL = "model"
@@ -182,9 +183,9 @@ def _distance_of(loss: object) -> Callable[[Tensor, Tensor, float], Tensor] | No
 
 
 def _distance_by_classes(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    student, teacher = (F.log_softmax(logits / temperature, 1) for logits in (outputs, taught))
-    divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
-    return divergence.mean() * temperature**2
+    """Over the classes in dimension 1; each place of a map counts like an image."""
+    student, teacher = (logits.movedim(1, -1).flatten(0, -2) for logits in (outputs, taught))
+    return distillation(student, teacher, temperature)
 
 
 def _distance_by_labels(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
