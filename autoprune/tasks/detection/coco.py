@@ -29,15 +29,19 @@ def find_parts(root: Path) -> dict[str, tuple[Path, Path]]:
     return parts
 
 
-def read_part(file: Path, images: Path) -> Annotated:
+def read_part(file: Path, images: Path, *, by_number: bool = False) -> Annotated:
     """The images of an annotation file, and the names of the classes, sorted by their category's number.
+
+    Args:
+        by_number: a category's number is its label, and numbers between them are classes without objects, as in
+            torchvision's weights for COCO; else labels count the categories.
 
     Raises:
         DataError: the file is not in COCO's format, or names images or categories that are not there.
     """
     data = _read_json(file)
     try:
-        return _annotated_images(data, images, str(file))
+        return _annotated_images(data, images, str(file), by_number=by_number)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else first_line(error)
         allowed = "images: id, file_name, width, height; annotations: image_id, category_id, bbox; categories: id, name"
@@ -54,10 +58,14 @@ def _read_json(file: Path) -> Mapping[str, Any]:
     return data
 
 
-def _annotated_images(data: Mapping[str, Any], images: Path, where: str) -> Annotated:
-    categories = sorted((int(entry["id"]), str(entry["name"])) for entry in data["categories"])
+def _annotated_images(data: Mapping[str, Any], images: Path, where: str, *, by_number: bool) -> Annotated:
+    names = {int(entry["id"]): str(entry["name"]) for entry in data["categories"]}
+    if by_number and min(names) < 1:
+        raise DataError(f"category {min(names)}", where=where, allowed="numbers from 1; 0 is the background")
+    numbers = range(1, max(names) + 1) if by_number else sorted(names)
+    classes = tuple(names.get(number, f"no category {number}") for number in numbers)
     boxes: dict[Any, list[Box]] = defaultdict(list)
-    label_of = {number: label for label, (number, _) in enumerate(categories, 1)}
+    label_of = {number: label for label, number in enumerate(numbers, 1) if number in names}
     for image, box in _boxes(data["annotations"], label_of, where):
         boxes[image].append(box)
     found = [
@@ -72,7 +80,7 @@ def _annotated_images(data: Mapping[str, Any], images: Path, where: str) -> Anno
     if boxes:
         raise DataError(f"boxes of image {next(iter(boxes))!r}, which is not listed", where=where)
     _check_there(found, where)
-    return found, tuple(name for _, name in categories)
+    return found, classes
 
 
 def _boxes(entries: Any, label_of: Mapping[int, int], where: str) -> Iterator[tuple[Any, Box]]:

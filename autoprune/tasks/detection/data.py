@@ -41,6 +41,8 @@ class BoxDataSpec:
         path: the folder of the other two, absolute, in the current folder or in $AUTOPRUNE_DATA.
         parts: `coco` only: the files of each part; by default annotations/instances_NAME.json beside NAME/, and
             PART/_annotations.coco.json.
+        labels: `coco` only: `in_order` counts the categories from 1; `category` takes their own numbers, as
+            torchvision's weights for COCO do.
         classes: `voc` only: the names of the classes, in order; by default all that its annotations hold, by name.
         drop_degenerate: leave out boxes without a width or a height; otherwise they are an error.
         workers: processes that decode images.
@@ -53,6 +55,7 @@ class BoxDataSpec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     path: str | None = None
     parts: Mapping[str, PartSpec] = field(default_factory=dict)
+    labels: str = field(default="in_order", metadata=choices("in_order", "category"))
     classes: tuple[str, ...] = ()
     drop_degenerate: bool = False
     workers: int = field(default=4, metadata=within(0, 256))
@@ -63,7 +66,7 @@ class BoxDataSpec:
 #: What each data set reads beside name, splits and augment.
 _READ = {
     "digit_scenes": {"arguments"},
-    "coco": {"path", "parts", "drop_degenerate", "workers"},
+    "coco": {"path", "parts", "labels", "drop_degenerate", "workers"},
     "voc": {"path", "classes", "drop_degenerate", "workers"},
 }
 
@@ -119,7 +122,8 @@ def _coco(spec: BoxDataSpec, where: str) -> tuple[Source, tuple[str, ...]]:
     if not files:
         allowed = "annotations/instances_NAME.json and NAME/, PART/_annotations.coco.json, or `parts`"
         raise DataError("no annotations in COCO's format", where=str(root), allowed=allowed)
-    found = {name: coco.read_part(*pair) for name, pair in files.items()}
+    by_number = spec.labels == "category"
+    found = {name: coco.read_part(*pair, by_number=by_number) for name, pair in files.items()}
     (first, (_, classes)), *others = found.items()
     for name, (_, own) in others:
         if own != classes:

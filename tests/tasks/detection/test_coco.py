@@ -48,6 +48,20 @@ def test_boxes_become_corners_and_categories_labels_from_one(sample: dict[str, A
     assert images[1].boxes == ()
 
 
+def test_a_categorys_number_may_be_its_label(sample: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_text(json.dumps(sample))
+
+    images, classes = read_part(tmp_path / "boxes.json", tmp_path, by_number=True)
+
+    assert len(classes) == 90
+    assert (classes[6], classes[89], classes[0]) == ("train", "zebra", "no category 1")
+    assert [box.label for box in images[0].boxes] == [90, 7]
+    sample["categories"].append({"id": 0, "name": "background"})
+    (tmp_path / "boxes.json").write_text(json.dumps(sample))
+    with pytest.raises(DataError, match="category 0; allowed: numbers from 1"):
+        read_part(tmp_path / "boxes.json", tmp_path, by_number=True)
+
+
 def break_category(data: dict[str, Any]) -> None:
     data["annotations"][0]["category_id"] = 8
 
