@@ -39,6 +39,10 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
+#: Our networks whose outputs are no classes of an image, and what they are.
+OWN = {"unet": "segmentation", "small_retinanet": "detection"}
+
+
 def find_outcome(study: Study, trial: int) -> Outcome:
     """The outcome of one trial; raises `InputError` if it has none."""
     for outcome in study.outcomes:
@@ -81,12 +85,14 @@ def model_by_name(args: Namespace) -> tuple[nn.Module, Inputs]:
 
 
 def _dense_prediction(name: str, shape: tuple[int, ...], classes: int | None) -> nn.Module | None:
-    """torchvision's network for segmentation or detection of that name, if it has one.
+    """Our own or torchvision's network for segmentation or detection of that name, if there is one.
 
     Detectors do not resize the image here, and report every box: without weights they would find none.
     """
     from torchvision import models
 
+    if name in OWN:
+        return _own_network(name, shape, classes)
     options: dict[str, Any] = {"weights": None, "weights_backbone": None}
     options |= {} if classes is None else {"num_classes": classes}
     if _is_known(name, "detection"):
@@ -98,7 +104,17 @@ def _dense_prediction(name: str, shape: tuple[int, ...], classes: int | None) ->
     return model
 
 
+def _own_network(name: str, shape: tuple[int, ...], classes: int | None) -> nn.Module:
+    """`unet` or `small_retinanet`, by default with as many classes as torchvision's networks of its kind."""
+    from autoprune.tasks.detection import networks as detection
+    from autoprune.tasks.segmentation import networks as segmentation
+
+    if OWN[name] == "detection":
+        return detection.build_network(name, shape, classes or 91, {"score_thresh": 0.0}, "MODEL")
+    return segmentation.build_network(name, shape, classes or 21, {}, "MODEL")
+
+
 def _is_known(name: str, kind: str) -> bool:
     from torchvision import models
 
-    return name.removeprefix("torchvision/") in models.list_models(getattr(models, kind))
+    return OWN.get(name) == kind or name.removeprefix("torchvision/") in models.list_models(getattr(models, kind))

@@ -152,6 +152,33 @@ def test_torchvision_networks_for_segmentation_and_detection_are_known_by_name(c
         assert any(group["channels"] % classes == 0 for group in found["frozen"])
 
 
+def test_what_a_pyramid_and_heads_share_is_one_group(capsys: Capture) -> None:
+    assert parser.main(["inspect", "small_retinanet", "--input", "1x32x32", "--classes", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    groups = {group["group"]: (group["channels"], set(group["layers"])) for group in found["groups"]}
+
+    # every level of the pyramid, and what both heads read of all levels
+    channels, shared = groups["backbone.pyramid.layer_blocks.0.0"]
+    assert channels == 32
+    assert {f"backbone.pyramid.layer_blocks.{level}.0" for level in range(3)} < shared
+    assert {f"head.{kind}_head.conv.0.0" for kind in ("classification", "regression")} < shared
+    # what is added from level to level
+    _, lateral = groups["backbone.pyramid.inner_blocks.0.0"]
+    assert {f"backbone.pyramid.inner_blocks.{level}.0" for level in range(3)} < lateral
+    # boxes and classes are the task's: 3 anchors with 3 classes and 4 corners each
+    frozen = {layer: group["channels"] for group in found["frozen"] for layer in group["layers"]}
+    assert frozen["head.classification_head.cls_logits"] == 9
+    assert frozen["head.regression_head.bbox_reg"] == 12
+
+
+def test_our_unet_is_known_by_name(capsys: Capture) -> None:
+    assert parser.main(["inspect", "unet", "--input", "1x32x32", "--classes", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert sorted(group["channels"] for group in found["groups"]) == [16] * 4 + [32] * 4 + [64] * 2
+    assert [group["channels"] for group in found["frozen"]] == [3]
+
+
 def test_json_holds_all_of_it(capsys: Capture) -> None:
     assert parser.main(["inspect", "inspected_nets:small", "--input", "3x9x9", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -1,0 +1,101 @@
+"""From a folder to a file that was verified, by commands alone: masks with a U-Net, boxes with a RetinaNet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import Capture, fails, works
+from scene_folders import write_coco, write_mask_folder
+from scene_tasks import RETINANET, UNET
+
+import autoprune as ap
+
+SEARCH = {
+    "space": {
+        "method": {"choice": {"l1": {}, "taylor": {"images": 8}, "group_fisher": {"images": 8}}},
+        "target": {"flops": {"float": [0.4, 0.8]}},
+        "training": {"images": 16, "batch_size": 8, "lr": 0.02},
+    },
+    "objectives": ["metric", "flops"],
+    "budget": {"trials": 4},
+    "resources": {"workers": 1, "cpus_per_trial": 1},
+}
+
+
+def search(task: dict[str, Any], folder: Path) -> Path:
+    """A study of four trials, the dense one included."""
+    space = folder / "space.yaml"
+    space.write_text(yaml.safe_dump({"task": task, **SEARCH}))
+    study = ap.search(space, out=folder / "study", in_process=True)
+
+    assert [outcome.status for outcome in study.outcomes] == ["completed"] * 4
+    assert len(study.front) >= 2
+    return folder / "study"
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("masks")
+    for part, count in (("train", 24), ("val", 5), ("test", 3)):
+        write_mask_folder(folder / "data" / part, count)
+    classes = ["background", *map(str, range(10))]
+    data = {"name": "mask_folder", "path": str(folder / "data"), "classes": classes, "size": 32, "workers": 0}
+    model = {**UNET["model"], "train": {"images": 24, "batch_size": 8, "lr": 0.1}}
+    return search({**UNET, "data": {**data, "augment": ["flip", "crop"]}, "model": model, "metric": "dice"}, folder)
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("boxes")
+    for part, count in (("train2017", 24), ("val2017", 5), ("test2017", 3)):
+        write_coco(folder / "data", part, count)
+    data = {"name": "coco", "path": str(folder / "data"), "workers": 0, "augment": ["flip", "scale"]}
+    arguments = {**RETINANET["model"]["arguments"], "score_thresh": 0.005, "detections_per_img": 20}
+    model = {"name": "small_retinanet", "arguments": arguments, "train": {"images": 160, "batch_size": 8, "lr": 0.05}}
+    return search({**RETINANET, "data": data, "model": model, "metric": "map_50"}, folder)
+
+
+def test_a_unet_from_a_folder_is_searched_reported_exported_and_verified(
+    masks: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    config = yaml.safe_load((masks / "study.yaml").read_text())
+    works(capsys, "report", str(masks))
+    exported = works(capsys, "export", str(masks), "--knee", "--to", str(tmp_path / "out"))
+    verified = json.loads(works(capsys, "verify", str(tmp_path / "out"), "--json"))
+
+    assert config["metric"]["name"] == "Dice"
+    assert "Dice" in (masks / "report.html").read_text()
+    assert "Dice" in exported
+    assert set(verified["found"]) == {"artefact", "onnx", "pt2"}
+    assert all(value == pytest.approx(verified["reported"], abs=1e-3) for value in verified["found"].values())
+    assert "| Dice (validation) |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_retinanet_from_coco_files_is_searched_reported_exported_and_verified(
+    boxes: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    works(capsys, "report", str(boxes))
+    exported = works(capsys, "export", str(boxes), "--knee", "--to", str(tmp_path / "out"))
+    verified = json.loads(works(capsys, "verify", str(tmp_path / "out"), "--json"))
+
+    assert "mAP50" in (boxes / "report.html").read_text()
+    assert "mAP50" in exported
+    assert set(verified["found"]) == {"artefact", "onnx"}
+    assert all(value == pytest.approx(verified["reported"], abs=1e-3) for value in verified["found"].values())
+
+
+def test_distillation_of_a_detector_is_refused_before_the_first_trial(
+    boxes: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    line = fails(
+        capsys,
+        *("search", str(boxes.parent / "space.yaml"), "--out", str(tmp_path / "study"), "--in-process"),
+        *("--set", "space.training.distill=0.5"),
+    )
+
+    assert "detectors are not distilled" in line
+    assert not (tmp_path / "study").exists()
