@@ -92,7 +92,7 @@ class Training:
 
     `images` counts every training image the trial sees, sparsify stage included, so that methods with and without such
     a stage spend the same budget. `warmup` is a share of a stage's steps. `rungs` are shares of `images` after which
-    validation accuracy is measured, so far as the pruned model is there by then; 0 is right after the cut, whatever
+    validation metric is measured, so far as the pruned model is there by then; 0 is right after the cut, whatever
     came before it, and 1 (the end) is always measured.
 
     Fields beyond those:

@@ -261,11 +261,12 @@ def _status_cell(row: Any) -> Cell:
 
 
 def _metric_column(metric: MetricSpec) -> Any:
-    """The metric, sorted from worst to best; an absent one is below all others."""
+    """The metric, sorted by its value; an absent one is below all others."""
+    below_all = -1e308 if metric.contains(-1.0) else -1.0
 
     def make(row: Any) -> Cell:
         if _is_missing(row.last_metric):
-            return Cell(text=_NONE, key=-1.0)
+            return Cell(text=_NONE, key=below_all)
         so_far = "" if row.status == "completed" else " so far"
         return Cell(text=f"{metric_words.value_text(row.last_metric, metric, 2)}{so_far}", key=float(row.last_metric))
 

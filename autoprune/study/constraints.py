@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Constraints:
         sign = ">=" if metric.direction == "maximize" else "<="
         if self.metric is None:
             return None
-        if isinstance(self.metric, (int, float)) and not isinstance(self.metric, bool):
+        if isinstance(self.metric, (int, float)) and not isinstance(self.metric, bool) and math.isfinite(self.metric):
             return float(self.metric)
         found = re.fullmatch(r"\s*(>=|<=)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", str(self.metric))
         if found is None or found[1] != sign:

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import rmse_study
 from commands import OUTCOMES, Capture, fails, works, write_finished, write_study
 
 from autoprune.cli import exports, parser
 from autoprune.study.folder import load_study
+from autoprune.study.metric import ACCURACY, MetricSpec
+
+RMSE = MetricSpec(**rmse_study.METRIC)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,74 @@ def test_a_choice_that_cannot_be_met(options: list[str], what: str, capsys: Capt
 
     assert what in fails(capsys, "export", study, "--to", "out", *options)
     assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        (["--metric", "2.1"], 7),
+        (["--metric", "4.3"], 3),
+        (["--max-flops", "0.5"], 7),
+        (["--max-flops", "0.3", "--metric", "5"], 3),
+    ],
+)
+def test_the_choice_where_smaller_is_better(options: list[str], chosen: int, here: Path) -> None:
+    study = load_study(rmse_study.write(here / "study").path)
+    args = parser.build_parser().parse_args(["export", "study", "--to", "out", *options])
+
+    assert exports._chosen_outcome(study, args).id == chosen
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--metric", "1.3"], "no model on the front has rmse <= 1.3; the nearest is trial 11"),
+        (["--metric", "nan"], "out of range"),
+        (["--metric", "2", "--knee"], "more than one choice"),
+        (["--min-accuracy", "0.9"], "--min-accuracy: this study is of rmse; allowed: --metric VALUE"),
+    ],
+)
+def test_a_metric_that_cannot_be_met(options: list[str], what: str, capsys: Capture, here: Path) -> None:
+    folder = rmse_study.write(here / "study")
+
+    assert what in fails(capsys, "export", str(folder.path), "--to", "out", *options)
+
+
+def test_two_words_for_the_same(capsys: Capture, here: Path) -> None:
+    study = write_study(here / "study", OUTCOMES)
+
+    assert "--min-accuracy and --metric say the same" in fails(
+        capsys, "export", study, "--to", "out", "--metric", "0.9", "--min-accuracy", "0.9"
+    )
+
+
+def test_what_is_exported_is_said_in_the_words_of_its_metric(here: Path) -> None:
+    study = load_study(rmse_study.write(here / "study", finalists=True).path)
+    searched, again = study.outcomes[3], study.finalists[3]
+
+    assert exports._exported_line(study.metric, searched) == "trial 7: rmse 2.1 cm at 40.0% of the FLOPs"
+    assert exports._exported_line(study.metric, again) == (
+        "trial 3, trained again on 700 images: rmse 1.7 cm (2.7 cm on the test split) at 40.0% of the FLOPs"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "reported", "found", "images", "as_reported", "off"),
+    [
+        (ACCURACY, 0.9, 0.95, 20, True, "+5.0 points"),  # one image of 20
+        (ACCURACY, 0.9, 0.8, 20, False, "-10.0 points"),
+        (ACCURACY, 0.9, 0.901, 3000, True, "+0.1 points"),  # three of 3,000
+        (ACCURACY, 0.9, 0.9014, 3000, False, "+0.1 points"),
+        (RMSE, 1.4, 1.405, 20, True, "+0.005 cm"),  # heights 0.5 and 0.4991
+        (RMSE, 1.4, 1.41, 20, False, "+0.01 cm"),  # 0.4982
+    ],
+)
+def test_how_near_a_file_must_come(
+    metric: MetricSpec, reported: float, found: float, images: int, as_reported: bool, off: str
+) -> None:
+    row = exports._verification_row("onnx", found, reported, images, metric)
+
+    assert (row["as reported"], row["off"]) == (as_reported, off)
 
 
 def test_an_empty_front(capsys: Capture, here: Path) -> None:

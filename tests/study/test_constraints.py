@@ -47,6 +47,7 @@ def test_a_limit_on_the_metric(metric, limit, found):
         (RMSE, ">= 1.5", 'a number or "<= 0.9": of rmse smaller is better'),
         (ACCURACY, "high", "a number or"),
         (ACCURACY, True, "a number or"),
+        (ACCURACY, float("nan"), "a number or"),
         (ACCURACY, [0.9], "a number or"),
         (ACCURACY, ">= 1.2.3", "a number or"),
     ],

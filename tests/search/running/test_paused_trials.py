@@ -1,13 +1,19 @@
 """Searches in which trials pause: which go on, what the sampler is told, and a kill on the way."""
 
 import shutil
+from dataclasses import replace
 
 import fakes
 import pytest
 
+from autoprune.search.running.early_stopping import SuccessiveHalving
+from autoprune.search.running.paused_trials import PausedTrials
 from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.folder import load_study
+from autoprune.study.metric import MetricSpec
+from autoprune.study.outcome import Rung
 from autoprune.study.pareto import front
+from autoprune.study.tradeoff import Tradeoff
 
 RUNGS = (0.0, 0.25, 1.0)
 
@@ -84,3 +90,15 @@ def test_what_waits_without_its_files_begins_anew(tmp_path):
 
     assert session.proposer.waiting == 0
     assert {outcome.id for outcome in session.outcomes} == set(range(12))
+
+
+def test_of_a_metric_to_minimise_the_smallest_goes_on():
+    """Of equal costs 0.5; the heights of 2, 0.5 and 7 are 1/3, 2/3 and 1/8."""
+    rmse = MetricSpec(name="rmse", direction="minimize", best=0.0, worst=None, scale=1.0)
+    paused = PausedTrials(SuccessiveHalving([0.25], keep=0.34), Tradeoff(metric=rmse))
+    for number, metric in enumerate((2.0, 0.5, 7.0), 3):
+        rung = Rung(share=0.25, images=250, metric=metric, seconds=1.0)
+        paused.pause(replace(fakes.measured(number), rungs=(rung,), status="paused", metric=None))
+
+    assert paused.halving.rungs[0].points[4] == (0.5, -2 / 3)
+    assert paused.halving.find_promotable() == 4
