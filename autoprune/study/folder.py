@@ -10,6 +10,7 @@ from typing import Any
 
 from autoprune.errors import InputError
 from autoprune.study.config import OBJECTIVES
+from autoprune.study.constraints import Constraints
 from autoprune.study.log import read_lines
 from autoprune.study.metric import MetricSpec, read_metric
 from autoprune.study.outcome import Outcome, Proposal, RecipeReader
@@ -109,9 +110,9 @@ class Study:
     @functools.cached_property
     def tradeoff(self) -> Tradeoff:
         """The same as fronts compare it, with the limit on the metric."""
-        limit = (self.config.get("constraints") or {}).get("metric")
+        limits = Constraints(metric=(self.config.get("constraints") or {}).get("metric"))
         costs = tuple(name for name in self.objectives if name in COSTS)
-        return Tradeoff(metric=self.metric, costs=costs, limit=limit)
+        return Tradeoff(metric=self.metric, costs=costs, limit=limits.metric_limit(self.metric))
 
     @property
     def dense_metric(self) -> float | None:

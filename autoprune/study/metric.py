@@ -88,10 +88,14 @@ class MetricSpec:
         return not self.better(limit, value)
 
     def distance(self, value: float) -> float:
-        """How far a value is from the end that is known: from the worst if there is one, else from the best."""
+        """How far a value is from the end that is known: from the worst if there is one, else from the best.
+
+        What lies beyond the end, as a wish may, is at it.
+        """
         end = self.worst if self.worst is not None else self.best
         assert end is not None, "the constructor refuses a range without ends"
-        return abs(value - end)
+        above = end == self._low_and_high[0]
+        return max(value - end if above else end - value, 0.0)
 
     def height(self, value: float) -> float:
         """How good a value is, from 0 to 1, whatever the metric: what fronts, hypervolumes and samplers compare.

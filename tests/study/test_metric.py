@@ -93,6 +93,12 @@ def test_what_lies_in_its_range(metric, inside, outside, text):
     assert metric.range_text() == text
 
 
+def test_a_wish_beyond_the_end_is_at_it():
+    assert [RMSE.distance(value) for value in (-0.5, 0.0, 0.7)] == [0.0, 0.0, 0.7]
+    assert [R2.distance(value) for value in (1.5, 1.0, -2.0)] == [0.0, 0.0, 3.0]
+    assert [PSNR.distance(value) for value in (-7.0, 0.0, 30.0)] == [0.0, 0.0, 30.0]
+
+
 def test_limits_are_reached_from_the_good_side():
     assert [ACCURACY.reaches(value, 0.7) for value in (0.69, 0.7, 0.71)] == [False, True, True]
     assert [RMSE.reaches(value, 1.5) for value in (1.4, 1.5, 1.6)] == [True, True, False]

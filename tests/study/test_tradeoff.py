@@ -68,6 +68,10 @@ class TestMetricToMinimize:
     def test_picks(self, limits: dict[str, float], chosen: int) -> None:
         assert pareto.pick(self.members, limits, self.tradeoff).id == chosen
 
+    def test_a_wish_beyond_the_best_is_met_by_nothing(self) -> None:
+        with pytest.raises(InputError, match=r"no model on the front has rmse <= -0.8; the nearest is trial 17"):
+            pareto.pick(self.members, {"metric": -0.8}, self.tradeoff)
+
     def test_what_nothing_reaches_is_said_in_its_own_words(self) -> None:
         with pytest.raises(
             InputError, match=r"has rmse <= 0.5; the nearest is trial 17 with flops_ratio 0.75 and rmse 0.75"
