@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from autoprune.errors import AutopruneError as AutopruneError
     from autoprune.errors import InputError as InputError
     from autoprune.errors import TargetError as TargetError
+    from autoprune.export.study_model import export as export
+    from autoprune.export.study_model import verify as verify
     from autoprune.recipe import Allocation as Allocation
     from autoprune.recipe import Recipe as Recipe
     from autoprune.recipe import Target as Target
@@ -58,6 +60,8 @@ _HOME = {
     "Training": "recipe",
     "Outcome": "study.outcome",
     "load_study": "study.folder",
+    "export": "export.study_model",
+    "verify": "export.study_model",
     "finish": "search",
     "replay": "search",
     "resume": "search",

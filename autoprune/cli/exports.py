@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 from autoprune.cli.common import find_outcome
 from autoprune.cli.view import print_json, show
 from autoprune.errors import ExportError, InputError
-from autoprune.schema import to_plain
-from autoprune.study import finalists
 from autoprune.study.folder import Study, load_study
 from autoprune.study.metric import ACCURACY, MetricSpec, read_metric
-from autoprune.study.outcome import DENSE, Outcome
+from autoprune.study.outcome import Outcome
 
 
 def export(args: Namespace) -> None:
     """Write one model of a study in every format."""
-    from autoprune import files
-    from autoprune.export import formats
+    from autoprune.export.study_model import export_outcome
     from autoprune.tasks import load_task
 
     study = load_study(args.folder)
     outcome = _chosen_outcome(study, args)
-    source = _stored_model(study, outcome)
-    trained_again = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
-    formats.require_onnx()
-    files.check_new_folder(args.to)
-    task = load_task(study.config["task"])
-    info = {
-        "task": study.config["task"],
-        "pixels": task.input_facts(),
-        "metric": to_plain(study.metric),
-        "dense": study.config.get("dense"),
-        "groups": study.config.get("groups"),
-        "timed": _latency_setup(study, outcome),
-        "outcome": json.loads(outcome.to_json(study.metric)),
-        "finalists": trained_again if outcome.member is not None else [],
-    }
-    written = formats.export(source, task.build, task.example(), args.to, info=info)
+    written = export_outcome(study, outcome, args.to, lambda: load_task(study.config["task"]))
     print(_exported_line(study.metric, outcome))
     for file in written:
         print(file)
@@ -57,14 +36,6 @@ def _exported_line(metric: MetricSpec, outcome: Outcome) -> str:
         tested = f" ({metric.shown(outcome.test_metric)} on the test split)"
     reached = f"{metric.name} {metric.shown(outcome.metric or 0.0)}{tested}"
     return f"trial {outcome.id}{again}: {reached} at {outcome.flops_ratio:.1%} of the FLOPs{time}"
-
-
-def _latency_setup(study: Study, outcome: Outcome) -> dict[str, Any] | None:
-    """Where and how the latency was measured, if it was."""
-    if outcome.latency_ms is None:
-        return None
-    batch, device = (study.config.get("latency") or {}).get("batch"), (study.config.get("runtime") or {}).get("device")
-    return {"batch": batch, "device": device}
 
 
 def verify(args: Namespace) -> None:
@@ -101,7 +72,7 @@ def _verification_row(name: str, value: float, reported: float, images: int, met
 
 
 def _chosen_outcome(study: Study, args: Namespace) -> Outcome:
-    from autoprune.study import pareto
+    from autoprune.export.study_model import best_finalists, choose_member
 
     limits = _given_limits(args, study.metric)
     if (args.trial is not None) + args.knee + bool(limits) > 1:
@@ -110,18 +81,10 @@ def _chosen_outcome(study: Study, args: Namespace) -> Outcome:
             "--max-latency"
         )
         raise InputError("more than one choice", where="export", allowed=allowed)
-    again = {} if args.searched else _best_finalists(study)
     if args.trial is not None:
-        return again.get(args.trial) or find_outcome(study, args.trial)
-    members = [again.get(member.id, member) for member in study.front]
-    members = pareto.front(members, study.tradeoff)
-    return pareto.pick(members, limits, study.tradeoff) if limits else pareto.knee(members, study.tradeoff)
-
-
-def _best_finalists(study: Study) -> dict[int, Outcome]:
-    """Trial -> its finalist, under the trial's number; the best of its seeds on the validation split."""
-    found = finalists.by_member(study.finalists, study.metric)
-    return {one.member: dataclasses.replace(one.best, id=one.member) for one in found}
+        trained_again = {} if args.searched else best_finalists(study)
+        return trained_again.get(args.trial) or find_outcome(study, args.trial)
+    return choose_member(study, limits, searched=args.searched)
 
 
 def _given_limits(args: Namespace, metric: MetricSpec) -> dict[str, float]:
@@ -136,17 +99,3 @@ def _given_limits(args: Namespace, metric: MetricSpec) -> dict[str, float]:
         name, most = args.max_latency
         given[name] = most
     return {name: limit for name, limit in given.items() if limit is not None}
-
-
-def _stored_model(study: Study, outcome: Outcome) -> Path:
-    if outcome.member is not None:
-        found = finalists.by_member(study.finalists, study.metric)
-        return study.folder.final_models / str(next(one.best.id for one in found if one.member == outcome.member))
-    folder = study.folder.models / str(outcome.id)
-    if not folder.is_dir():
-        kept = sorted(int(path.name) for path in study.folder.models.glob("*") if path.name.isdecimal())
-        allowed = f"trials that were on the front when they ended: {', '.join(map(str, kept))}"
-        raise InputError(
-            f"the model of trial {outcome.id} was not kept", where=str(study.folder.models), allowed=allowed
-        )
-    return folder

@@ -10,6 +10,7 @@ import rmse_study
 from commands import OUTCOMES, Capture, fails, works, write_finished, write_study
 
 from autoprune.cli import exports, parser
+from autoprune.export import study_model
 from autoprune.study.folder import load_study
 from autoprune.study.metric import ACCURACY, MetricSpec
 
@@ -150,7 +151,7 @@ def test_a_member_that_was_trained_again_is_exported_as_it_is_then(
         study, parser.build_parser().parse_args(["export", "study", "--to", "out", *options])
     )
 
-    assert exports._stored_model(study, chosen) == study.folder.path / folder
+    assert study_model.stored_model(study, chosen) == study.folder.path / folder
     assert chosen.accuracy == accuracy
 
 

@@ -1,0 +1,116 @@
+"""A model of a study as files: which one, where it lies, and what is said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autoprune import files
+from autoprune.errors import InputError
+from autoprune.export import formats
+from autoprune.schema import to_plain
+from autoprune.study import finalists, pareto
+from autoprune.study.folder import Study, load_study
+from autoprune.study.outcome import DENSE, Outcome
+from autoprune.tasks import Task, load_task
+
+
+def export(folder: str | Path, to: str | Path, *, trial: int | None = None, task: Task | None = None) -> list[Path]:
+    """Write one model of a study in every format.
+
+    Args:
+        folder: of the study.
+        to: a folder that does not exist, or is empty.
+        trial: its number; None = the knee of the front, trained again if the study has finalists.
+        task: of a study that was begun with one.
+
+    Returns:
+        The files; see `formats.export`.
+
+    Raises:
+        InputError: the folder holds no study, the trial's model was not kept, or as for `formats.export`.
+        ExportError: as for `formats.export`.
+    """
+    study = load_study(folder)
+    outcome = choose_member(study, {}) if trial is None else _outcome_of(study, trial)
+    return export_outcome(study, outcome, Path(to), lambda: load_task(study.config["task"]) if task is None else task)
+
+
+def verify(folder: str | Path, *, task: Task | None = None) -> dict[str, float]:
+    """The metric of every file of an exported folder on the validation split; see `formats.verify`.
+
+    Args:
+        task: of a study that was begun with one.
+    """
+    given = load_task(formats.read_record(folder).get("task") or {}) if task is None else task
+    return formats.verify(folder, given)
+
+
+def export_outcome(study: Study, outcome: Outcome, to: Path, open_task: Callable[[], Task]) -> list[Path]:
+    """Write the model of an outcome; the task is opened once it is known that the model and the folder are there."""
+    source = stored_model(study, outcome)
+    trained_again = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
+    formats.require_onnx()
+    files.check_new_folder(to)
+    task = open_task()
+    info = {
+        "task": study.config["task"],
+        "pixels": task.input_facts(),
+        "metric": to_plain(study.metric),
+        "dense": study.config.get("dense"),
+        "groups": study.config.get("groups"),
+        "timed": _latency_setup(study, outcome),
+        "outcome": json.loads(outcome.to_json(study.metric)),
+        "finalists": trained_again if outcome.member is not None else [],
+    }
+    return formats.export(source, task.build, task.example(), to, info=info)
+
+
+def choose_member(study: Study, limits: Mapping[str, float], *, searched: bool = False) -> Outcome:
+    """A member of the front: the best within limits, as `pareto.pick` takes them, or the knee without any.
+
+    Args:
+        searched: as the search left it, even if it was trained again.
+    """
+    again = {} if searched else best_finalists(study)
+    members = pareto.front([again.get(member.id, member) for member in study.front], study.tradeoff)
+    return pareto.pick(members, limits, study.tradeoff) if limits else pareto.knee(members, study.tradeoff)
+
+
+def best_finalists(study: Study) -> dict[int, Outcome]:
+    """Trial -> its finalist, under the trial's number; the best of its seeds on the validation split."""
+    found = finalists.by_member(study.finalists, study.metric)
+    return {one.member: dataclasses.replace(one.best, id=one.member) for one in found}
+
+
+def stored_model(study: Study, outcome: Outcome) -> Path:
+    """The artefact of an outcome; raises `InputError` if it was not kept."""
+    if outcome.member is not None:
+        found = finalists.by_member(study.finalists, study.metric)
+        return study.folder.final_models / str(next(one.best.id for one in found if one.member == outcome.member))
+    folder = study.folder.models / str(outcome.id)
+    if not folder.is_dir():
+        kept = sorted(int(path.name) for path in study.folder.models.glob("*") if path.name.isdecimal())
+        allowed = f"trials that were on the front when they ended: {', '.join(map(str, kept))}"
+        raise InputError(
+            f"the model of trial {outcome.id} was not kept", where=str(study.folder.models), allowed=allowed
+        )
+    return folder
+
+
+def _outcome_of(study: Study, trial: int) -> Outcome:
+    found = best_finalists(study).get(trial) or next((one for one in study.outcomes if one.id == trial), None)
+    if found is None:
+        raise InputError(f"there is no ended trial {trial}", where=str(study.folder.path))
+    return found
+
+
+def _latency_setup(study: Study, outcome: Outcome) -> dict[str, Any] | None:
+    """Where and how the latency was measured, if it was."""
+    if outcome.latency_ms is None:
+        return None
+    batch, device = (study.config.get("latency") or {}).get("batch"), (study.config.get("runtime") or {}).get("device")
+    return {"batch": batch, "device": device}
