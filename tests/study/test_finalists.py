@@ -4,6 +4,7 @@ from statistics import fmean, stdev
 
 import fakes
 import pytest
+import rmse_study
 
 from autoprune.errors import InputError
 from autoprune.study.config import Finalists
@@ -110,3 +111,12 @@ def test_the_length_stays_what_it_was(study):
     assert {entry.proposal.recipe.training.images for entry in to_train(after, Finalists(seeds=2))} == {3000}
     with pytest.raises(InputError, match="4000 training images: the finalists of this study have 3000"):
         to_train(after, Finalists(seeds=2, images=4000))
+
+
+def test_of_a_metric_to_minimise_the_smallest_is_kept(tmp_path):
+    found = load_study(rmse_study.write(tmp_path / "trees", finalists=True).path)
+    member, control = by_member(found.finalists, found.metric)
+
+    assert (member.member, member.best.id, control.best.id) == (7, 3, 0)
+    assert (member.validation.mean, member.test.mean) == (pytest.approx(1.8), 2.5)
+    assert against_dense([member, control])[7] == pytest.approx(2.5 - 1.4)

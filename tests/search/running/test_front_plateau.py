@@ -5,6 +5,8 @@ import fakes
 from autoprune.search.running import front_plateau
 from autoprune.search.running.front_plateau import PlateauCheck, on_plateau
 from autoprune.search.running.limits import Limits
+from autoprune.study.metric import MetricSpec
+from autoprune.study.tradeoff import Tradeoff
 
 
 def test_a_plateau_is_a_front_that_has_stopped_to_grow():
@@ -19,13 +21,22 @@ def test_a_plateau_is_a_front_that_has_stopped_to_grow():
     assert not on_plateau(still, limits)  # too few to say
 
 
+def test_of_a_metric_to_minimise_falling_values_are_growth():
+    rmse = Tradeoff(metric=MetricSpec(name="rmse", direction="minimize", best=0.0, worst=None, scale=1.0))
+    falling = [fakes.measured(n, accuracy=7.0 / n, finished=float(n)) for n in range(1, 6)]
+    rising = [fakes.measured(n, accuracy=float(n), finished=float(n)) for n in range(1, 6)]
+    limits = Limits(patience=3, gain=0.01)
+
+    assert [on_plateau(outcomes, limits, rmse) for outcomes in (falling, rising)] == [False, True]
+
+
 def test_a_plateau_is_looked_for_when_something_has_ended(monkeypatch):
     looked = []
     monkeypatch.setattr(
         front_plateau, "on_plateau", lambda outcomes, *_: looked.append(len(outcomes)) or len(outcomes) == 2
     )
     outcomes = []
-    check, found = PlateauCheck(outcomes, ("accuracy", "flops")), []
+    check, found = PlateauCheck(outcomes, Tradeoff()), []
     for number in range(3):
         found += [check.is_reached(Limits(patience=3)) for _ in range(2)]
         outcomes.append(fakes.measured(number))
