@@ -31,7 +31,7 @@ QUICK = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )
-LONG = settings(QUICK, max_examples=500)
+LONG = settings(QUICK, max_examples=200)  # `count_failures.py` counts in thousands
 #: Heads are linked to streams where sizes say so; in a cut model sizes may say so by coincidence, and freeze more.
 LINKED = {"multihead_attention", "own_attention", "transformer"}
 
@@ -122,7 +122,7 @@ def test_every_law_holds_on_any_network(spec: Spec, data: st.DataObject) -> None
 @pytest.mark.slow
 @LONG
 @given(specs(most=12), st.data())
-def test_every_law_holds_on_five_hundred_larger_networks(spec: Spec, data: st.DataObject) -> None:
+def test_every_law_holds_on_two_hundred_larger_networks(spec: Spec, data: st.DataObject) -> None:
     report(check_all(spec, data))
 
 
