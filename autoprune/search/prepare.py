@@ -23,7 +23,8 @@ from autoprune.study.folder import StudyFolder
 from autoprune.study.outcome import DENSE
 from autoprune.study.space import Space
 from autoprune.tasks import Task, load_task
-from autoprune.tasks.checks import check_task
+from autoprune.tasks.checks import check_drawn_anew, check_task
+from autoprune.training.fit import batch_of
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.trial.cache import FolderStore
 from autoprune.trial.shared import SharedState
@@ -64,8 +65,9 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement, give
         pausing_shares(config.space)
     task = load_task(config.task) if given is None else _same_task(given, config)
     config = with_metric(config, task.metric_spec)
-    check_asked(task, config)
-    runtime = _measure_runtime(task, recipe, config.resources)
+    model = task.model()
+    check_asked(task, model, config)
+    runtime = _measure_runtime(task, model, recipe, config.resources)
     shared = SharedState.of(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)
     check_prunable(shared.graph)
     space = config.space.bind([(group.id, group.stage) for group in shared.graph.prunable])
@@ -98,10 +100,10 @@ def _open_in_workers(task: Mapping[str, Any] | Task, config: StudyConfig, runtim
     )
 
 
-def _measure_runtime(task: Task, recipe: Recipe, resources: Resources) -> Runtime:
+def _measure_runtime(task: Task, model: torch.nn.Module, recipe: Recipe, resources: Resources) -> Runtime:
     """How trials compute fastest, measured here."""
     device = "cuda" if resources.gpus_per_trial and torch.cuda.is_available() else "cpu"
-    return choose_runtime(task.model(), task, recipe.training.batch_size, device, resources.cpus_per_trial)
+    return choose_runtime(model, task, recipe.training.batch_size, device, resources.cpus_per_trial)
 
 
 def _same_task(given: Task, config: StudyConfig) -> Task:
@@ -112,11 +114,20 @@ def _same_task(given: Task, config: StudyConfig) -> Task:
     return given
 
 
-def check_asked(task: Task, config: StudyConfig) -> None:
-    """Try the task on a few images, with what the space's recipes ask of its loss; see `check_task`."""
-    asked = [recipe.training for recipe in config.space.corners()]
+def check_asked(task: Task, model: torch.nn.Module, config: StudyConfig) -> None:
+    """Try the task on a few images, with what the space's recipes ask of it; see `check_task`.
+
+    Args:
+        model: the task's dense model.
+    """
+    corners = config.space.corners()
+    asked = [recipe.training for recipe in corners]
     most = {name: max(getattr(training, name) for training in asked) for name in ("distill", "label_smoothing")}
-    check_task(task, task.model(), replace(asked[0], **most))
+    check_task(task, model, replace(asked[0], **most))
+    for training in asked:
+        batch_of(training, len(task.train))
+    if any(recipe.weights == "scratch" for recipe in corners):
+        check_drawn_anew(task, model)
     if config.finalists.share is not None and task.test is None:
         raise InputError("finalists are read on a test split", where="finalists", allowed="a task with `test`")
 

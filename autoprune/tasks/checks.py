@@ -43,6 +43,26 @@ def check_task(task: Task, model: nn.Module, training: Training | None = None) -
             _check_distillation(task, loss, training)
 
 
+def check_drawn_anew(task: Task, model: nn.Module) -> None:
+    """See that `build` draws weights, and does not hand out trained ones.
+
+    Args:
+        model: the task's dense model.
+
+    Raises:
+        ModelError: a weight is the same whatever the seed, and the same as the trained one.
+    """
+    trained = dict(model.named_parameters())
+    first, second = (dict(task.build(seed).named_parameters()) for seed in (1, 2))
+    for name, weight in trained.items():
+        constant = bool((weight == weight.flatten()[0]).all())  # norms begin with ones and zeros
+        if not constant and torch.equal(weight, first[name]) and torch.equal(first[name], second[name]):
+            allowed = "a model given as a function that builds it with new weights"
+            raise ModelError(
+                f"{name!r} keeps its trained values from scratch", where="weights: scratch", allowed=allowed
+            )
+
+
 def first_batch(split: Split, name: str, task: Task) -> Batch:
     """The first images of a split; raises `DataError` if it has none."""
     count = min(len(split), task.images_per_pass, IMAGES)

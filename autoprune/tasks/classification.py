@@ -69,10 +69,7 @@ class Classification(Task):
     def model(self) -> nn.Module:
         """See `Task.model`."""
         self._check_outputs()
-        facts: list[Any] = [self.train.fingerprint(), self.train.pixels]
-        if self.loss_function.name != CROSS_ENTROPY or self.loss_function.arguments:
-            facts += [self.loss_function.name, self.loss_function.arguments]
-        return self.dense.trained(self, facts)
+        return self.dense.trained(self, self._facts)
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """Mean over the batch; of cross entropy the target is 1 - s + s / classes for the class, else s / classes."""
@@ -114,6 +111,13 @@ class Classification(Task):
     def input_facts(self) -> dict[str, Any]:
         """Scale, mean and std of the pixels; see `Task.input_facts`."""
         return dataclasses.asdict(self.validation.pixels)
+
+    def _facts(self) -> list[Any]:
+        """What decides trained weights; of the default loss nothing is said, as of weights that were kept before."""
+        facts: list[Any] = [self.train.fingerprint(), self.train.pixels]
+        if self.loss_function.name != CROSS_ENTROPY or self.loss_function.arguments:
+            facts += [self.loss_function.name, self.loss_function.arguments]
+        return facts
 
     def _build_by_name(self) -> nn.Module:
         spec, (images,) = self.dense.spec, self.example()

@@ -21,6 +21,9 @@ from autoprune.training.batch_structure import repeated
 from autoprune.training.fit import fit
 from autoprune.training.runtime import Runtime, pick_device
 
+#: Gives plain data.
+Facts = Callable[[], Sequence[Any]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
@@ -81,12 +84,12 @@ class DenseModel:
             )
         return model.to("cpu").eval()
 
-    def trained(self, task: Task, facts: Sequence[Any]) -> nn.Module:
+    def trained(self, task: Task, facts: Facts) -> nn.Module:
         """The network that `task.build` gives, with its trained weights, in eval mode.
 
         Args:
-            facts: what decides the weights of a training beside architecture and recipe, such as the data's
-                fingerprint and the loss, in plain data.
+            facts: gives what decides the weights of a training beside architecture and recipe, such as the data's
+                fingerprint and the loss, in plain data; only asked for if there is one, as data may be large.
 
         Raises:
             ModelError: the checkpoint does not fit, or there are no trained weights.
@@ -109,7 +112,7 @@ class DenseModel:
         except Exception as error:  # the user's code may raise anything
             raise ModelError(f"{reference} failed: {type(error).__name__}: {error}", where=self.where) from error
 
-    def _train(self, model: nn.Module, task: Task, how: Pretraining, facts: Sequence[Any]) -> None:
+    def _train(self, model: nn.Module, task: Task, how: Pretraining, facts: Facts) -> None:
         """Fill `model` from the cache, or train it and fill the cache."""
         if how.training.images == 0:
             return
@@ -184,7 +187,7 @@ def _train_into_cache(model: nn.Module, task: Task, how: Pretraining, file: Path
     save_weights(model.to("cpu"), file)
 
 
-def _training_key(model: nn.Module, how: Pretraining, facts: Sequence[Any]) -> str:
+def _training_key(model: nn.Module, how: Pretraining, facts: Facts) -> str:
     """Everything that decides the trained weights: architecture and first weights, the task's facts, recipe."""
     start = {name: [float(t.double().sum()), float(t.double().abs().sum())] for name, t in model.state_dict().items()}
-    return stable_hash([str(model), start, list(facts), how])
+    return stable_hash([str(model), start, list(facts()), how])

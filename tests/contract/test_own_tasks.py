@@ -2,10 +2,10 @@
 
 import pytest
 from commands import Capture, fails
-from user_tasks import SPEC, Net, evaluate, loss, test_data, train_loader, val_loader
+from user_tasks import SPEC, Drawn, Net, evaluate, loss, test_data, train_loader, val_loader
 
 import autoprune as ap
-from autoprune.errors import InputError
+from autoprune.errors import InputError, StudyError
 
 SPACE = {
     "space": {
@@ -67,6 +67,42 @@ def test_finalists_need_a_test_split(study):
     done = ap.finish(study.folder.path, in_process=True, seeds=1, images=40, most=1, task=given(test=test_data))
 
     assert all(0 <= outcome.test_accuracy <= 1 for outcome in done.finalists)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": lambda model, loader: float("nan")}, "it is nan; allowed: a finite number"),
+        ({"metric": lambda model, loader: 7.0}, "7"),
+        ({"metric": lambda model, loader: 1 / 0}, "failed: ZeroDivisionError"),
+        ({"validation": Drawn(broken=22)}, r"item 22 of the validation data \(/photos/22.png\): OSError"),
+    ],
+)
+def test_what_only_all_images_show_is_known_before_the_first_trial(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        ap.search(SPACE, out=tmp_path / "study", trials=2, in_process=True, task=given(**changes))
+
+    assert "\n" not in str(caught.value)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_training_image_that_raises_is_the_outcome_of_a_trial(tmp_path):
+    with pytest.raises(StudyError, match=r"none of 1 trials completed.*item 17 of the train data.*17.png"):
+        ap.search(SPACE, out=tmp_path / "study", trials=1, in_process=True, task=given(train=Drawn(broken=17)))
+    (failed,) = ap.load_study(tmp_path / "study").outcomes
+
+    assert "failed" == failed.status
+    assert "item 17 of the train data (/photos/17.png): OSError: image file is truncated" == failed.error
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [({"accumulate": 9}, "9 passes for a batch of 8"), ({"distill": 0.5}, "no distance to a teacher for loss")],
+)
+def test_what_the_task_cannot_do_is_known_before_the_first_trial(tmp_path, training, message):
+    space = {**SPACE, "space": {**SPACE["space"], "training": {**SPACE["space"]["training"], **training}}}
+    with pytest.raises(InputError, match=message):
+        ap.search(space, out=tmp_path / "study", trials=2, in_process=True, task=given())
 
 
 def test_a_wrong_task_leaves_no_folder(tmp_path):

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
-from user_tasks import Net, TwoHeads, classes, evaluate, images, loss, several
+from user_tasks import Net, OwnLosses, TwoHeads, classes, evaluate, images, loss, several
 
 import autoprune as ap
-from autoprune.errors import DataError, InputError
+from autoprune.errors import DataError, InputError, ModelError
 from autoprune.recipe import Training
 from autoprune.tasks import load_task
-from autoprune.tasks.checks import check_task
+from autoprune.tasks.checks import check_drawn_anew, check_task
 
 GOOD = {
     "model": Net,
@@ -78,7 +78,29 @@ def test_what_a_recipe_asks_of_the_loss_is_known_before_training():
         checked(Training(distill=0.5))
     with pytest.raises(InputError, match=r"training\.label_smoothing"):
         checked(Training(label_smoothing=0.1))
+    with pytest.raises(InputError, match=r"training\.label_smoothing: a model that computes its losses itself"):
+        checked(Training(label_smoothing=0.1), model=OwnLosses, loss="model")
     checked(Training(distill=0.5, label_smoothing=0.1), loss="CrossEntropyLoss")
+
+
+class Raw(Net):
+    """Holds a weight that no layer draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(5))
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+def test_from_scratch_weights_are_drawn_anew_or_it_is_refused():
+    for model in (Net, Net(), Raw):
+        task = ap.Task(**{**GOOD, "model": model})
+        check_drawn_anew(task, task.model())
+    task = ap.Task(**{**GOOD, "model": Raw()})
+    with pytest.raises(ModelError, match="weights: scratch: 'scale' keeps its trained values from scratch"):
+        check_drawn_anew(task, task.model())
 
 
 def test_items_that_raise_are_named():

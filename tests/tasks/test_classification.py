@@ -366,3 +366,11 @@ def test_what_is_taken_for_the_normalisation_of_a_checkpoint_is_said():
 def test_statistics_of_stored_pixels_are_refused(mean, std):
     with pytest.raises(InputError, match=r"task\.data: .* is on the scale of stored pixels, 0 to 255"):
         load_task({"data": {"name": "digits", "mean": mean, "std": std}, "model": {"name": "digits_net"}})
+
+
+def test_data_are_only_read_for_a_training(folder, monkeypatch):
+    save_file(state(), folder / "tiny.safetensors")
+    task = task_with(factory="user_model:build", checkpoint="tiny.safetensors")
+    monkeypatch.setattr(type(task.train), "fingerprint", lambda split: pytest.fail("the whole data set was read"))
+
+    task.model()

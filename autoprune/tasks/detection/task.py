@@ -51,7 +51,7 @@ class Detection(Task):
     def model(self) -> nn.Module:
         """See `Task.model`."""
         self._check_network()
-        return self.dense.trained(self, [self.train.fingerprint(), getattr(self.train, "augment", ())])
+        return self.dense.trained(self, lambda: [self.train.fingerprint(), getattr(self.train, "augment", ())])
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """The sum of the model's losses, and all of them by name."""

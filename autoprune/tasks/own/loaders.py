@@ -184,7 +184,8 @@ class _Collate:
             return DataError(what, where=f"the {self.name} data")
         if self.collate is default_collate:
             return _as_tuples(batch)
-        return tuple(batch) if isinstance(batch, list) else batch
+        # of other mappings, such as tokenizers', torch would not know that they hold tensors
+        return dict(batch) if isinstance(batch, Mapping) else tuple(batch) if isinstance(batch, list) else batch
 
 
 def _as_tuples(batch: Any) -> Any:

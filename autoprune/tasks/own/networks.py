@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from autoprune.errors import InputError, ModelError
 from autoprune.tasks.base import Task
+from autoprune.tasks.dense_model import Facts
 
 
 class Network(Protocol):
@@ -24,7 +25,7 @@ class Network(Protocol):
     def build(self, seed: int) -> nn.Module:
         """A new network with weights drawn with this seed, in eval mode, on the CPU."""
 
-    def trained(self, task: Task, facts: list[Any]) -> nn.Module:
+    def trained(self, task: Task, facts: Facts) -> nn.Module:
         """A new network with its trained weights; see `DenseModel.trained`."""
 
 
@@ -46,7 +47,7 @@ class Given:
                 return _drawn_anew(copy.deepcopy(self.source)).to("cpu").eval()
             return self._made().to("cpu").eval()
 
-    def trained(self, _task: Task, _facts: list[Any]) -> nn.Module:
+    def trained(self, _task: Task, _facts: Facts) -> nn.Module:
         """See `Network.trained`."""
         model = copy.deepcopy(self.source) if isinstance(self.source, nn.Module) else self.build(0)
         return model.to("cpu").eval()

@@ -15,7 +15,7 @@ from autoprune.schema import expect_mapping, to_plain
 from autoprune.study.metric import MetricSpec
 from autoprune.tasks import IN_PYTHON, with_spec, zoo
 from autoprune.tasks.base import Task
-from autoprune.tasks.dense_model import DenseModel, read_dense_model
+from autoprune.tasks.dense_model import DenseModel, Facts, read_dense_model
 from autoprune.tasks.losses import LossFunction, read_loss, total_loss
 from autoprune.tasks.metrics import MetricChoice, read_metric
 from autoprune.tasks.own.batches import BatchParts
@@ -44,7 +44,7 @@ class FromFile:
         """See `DenseModel.build`."""
         return self.dense.build(self._build_by_name, seed)
 
-    def trained(self, task: Task, facts: list[Any]) -> nn.Module:
+    def trained(self, task: Task, facts: Facts) -> nn.Module:
         """See `DenseModel.trained`."""
         return self.dense.trained(task, facts)
 
@@ -116,13 +116,16 @@ class LoaderTask(Task):
 
     def model(self) -> nn.Module:
         """See `Task.model`."""
-        facts = [self.train.fingerprint(), self.loss_function.name, to_plain(self.loss_function.arguments)]
-        return self.network.trained(self, facts)
+        loss = self.loss_function
+        return self.network.trained(self, lambda: [self.train.fingerprint(), loss.name, to_plain(loss.arguments)])
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """The loss of outputs and targets, or what the model itself returns as its losses; see `LossFunction.of`."""
         inputs, targets = self.parts.inputs_of(batch), self.parts.targets_of(batch)
         if self.loss_function.by_model:
+            if training is not None and training.label_smoothing:
+                what = "a model that computes its losses itself is not told of label smoothing"
+                raise InputError(what, where="training.label_smoothing", allowed="0")
             losses = model(*inputs, targets)
             return Loss(total_loss(losses), losses)
         outputs = model(*inputs)

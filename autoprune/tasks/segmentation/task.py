@@ -46,7 +46,7 @@ class Segmentation(Task):
     def model(self) -> nn.Module:
         """See `Task.model`."""
         self._check_outputs()
-        return self.dense.trained(self, [self.train.fingerprint(), self.train.pixels, self.loss_spec])
+        return self.dense.trained(self, lambda: [self.train.fingerprint(), self.train.pixels, self.loss_spec])
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """See `LossSpec`; an auxiliary output, which some networks have in training, adds its share."""

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import UserDict
 
 import numpy as np
 import pytest
@@ -107,6 +108,14 @@ def test_parts_of_items_become_tuples_and_what_the_users_function_lists_stays_a_
     assert isinstance(inputs, tuple)
     assert isinstance(listed, list)
     assert 3 == len(listed)
+
+
+def test_mappings_of_other_kinds_become_plain_ones():
+    collate = lambda items: UserDict(x=torch.stack([x for x, _ in items]))  # noqa: E731
+    (batch,) = batches_of(split_of(DataLoader(TensorDataset(images(3), classes(3)), collate_fn=collate)), device="meta")
+
+    assert dict is type(batch)
+    assert "meta" == batch["x"].device.type
 
 
 class Endless(Sampler):

@@ -12,7 +12,7 @@ from autoprune.tasks.own.networks import Given, check_source
 def test_a_network_is_copied_and_its_weights_are_drawn_anew_when_it_is_built():
     net = Net().train()
     given = Given(net)
-    trained, built, again, other = given.trained(None, []), given.build(3), given.build(3), given.build(4)
+    trained, built, again, other = given.trained(None, list), given.build(3), given.build(3), given.build(4)
 
     assert torch.equal(net.conv1.weight, trained.conv1.weight)
     assert net.conv1.weight.data_ptr() != trained.conv1.weight.data_ptr()
@@ -27,7 +27,7 @@ def test_a_network_is_copied_and_its_weights_are_drawn_anew_when_it_is_built():
 def test_a_function_builds_it_each_time():
     given = Given(Net)
 
-    assert torch.equal(given.build(0).conv1.weight, given.trained(None, []).conv1.weight)
+    assert torch.equal(given.build(0).conv1.weight, given.trained(None, list).conv1.weight)
     assert not torch.equal(given.build(0).conv1.weight, given.build(1).conv1.weight)
 
 
