@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,9 +49,9 @@ class AnnotatedImage:
 
 
 def checked(
-    images: Sequence[AnnotatedImage], classes: Sequence[str], *, drop_degenerate: bool, where: str
-) -> list[AnnotatedImage]:
-    """The images with boxes that lie inside them and have a width and a height.
+    parts: Mapping[str, Sequence[AnnotatedImage]], classes: Sequence[str], *, drop_degenerate: bool, where: str
+) -> dict[str, list[AnnotatedImage]]:
+    """The images of each part with boxes that lie inside them and have a width and a height.
 
     Args:
         drop_degenerate: leave out boxes that have none; otherwise they are an error.
@@ -59,20 +59,27 @@ def checked(
     Raises:
         DataError: there are degenerate boxes; up to five are named.
     """
-    clipped = [
-        replace(image, boxes=tuple(box.inside(image.width, image.height) for box in image.boxes)) for image in images
-    ]
-    degenerate = [
-        f"{classes[box.label - 1]} [{', '.join(f'{corner:g}' for corner in box.corners)}] of {image.file}"
-        for image in clipped
+    clipped = {part: [_with_boxes_inside(image) for image in images] for part, images in parts.items()}
+    degenerate = {
+        f"{classes[box.label - 1]} [{', '.join(f'{corner:g}' for corner in box.corners)}] of {image.file}": None
+        for images in clipped.values()
+        for image in images
         for box in image.boxes
         if box.is_degenerate
-    ]
+    }
     if degenerate and not drop_degenerate:
-        named = "; ".join(degenerate[:5]) + ("; ..." if len(degenerate) > 5 else "")
+        named = "; ".join(list(degenerate)[:5]) + ("; ..." if len(degenerate) > 5 else "")
         allowed = "boxes with a width and a height, or drop_degenerate: true"
         raise DataError(f"{len(degenerate)} degenerate boxes: {named}", where=where, allowed=allowed)
-    return [replace(image, boxes=tuple(box for box in image.boxes if not box.is_degenerate)) for image in clipped]
+    return {part: [_without_degenerate(image) for image in images] for part, images in clipped.items()}
+
+
+def _with_boxes_inside(image: AnnotatedImage) -> AnnotatedImage:
+    return replace(image, boxes=tuple(box.inside(image.width, image.height) for box in image.boxes))
+
+
+def _without_degenerate(image: AnnotatedImage) -> AnnotatedImage:
+    return replace(image, boxes=tuple(box for box in image.boxes if not box.is_degenerate))
 
 
 def as_target(boxes: Sequence[Box]) -> dict[str, Tensor]:

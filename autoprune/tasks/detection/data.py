@@ -147,10 +147,8 @@ def _voc(spec: BoxDataSpec, where: str) -> tuple[Source, tuple[str, ...]]:
 def _file_source(
     images: Mapping[str, list[AnnotatedImage]], classes: Sequence[str], spec: BoxDataSpec, where: str
 ) -> Source:
-    parts = {}
-    for name, found in images.items():
-        clean = checked(found, classes, drop_degenerate=spec.drop_degenerate, where=f"{where}, {name}")
-        parts[name] = Part(len(clean), partial(_streamed_part, clean, spec.workers))
+    clean = checked(images, classes, drop_degenerate=spec.drop_degenerate, where=where)
+    parts = {name: Part(len(found), partial(_streamed_part, found, spec.workers)) for name, found in clean.items()}
     return _source(parts, classes)
 
 

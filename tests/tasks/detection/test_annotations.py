@@ -15,19 +15,21 @@ def image(*corners: tuple[float, float, float, float], file: str = "a.jpg") -> A
 
 
 def test_boxes_are_cut_at_the_border() -> None:
-    (found,) = checked([image((-3, 2, 13, 9), (1, 1, 2, 2))], ["cat", "dog"], drop_degenerate=False, where="data")
+    parts = {"train": [image((-3, 2, 13, 9), (1, 1, 2, 2))]}
+    (found,) = checked(parts, ["cat", "dog"], drop_degenerate=False, where="data")["train"]
 
     assert [box.corners for box in found.boxes] == [(0, 2, 11, 7), (1, 1, 2, 2)]
 
 
 def test_degenerate_boxes_are_named_with_class_and_file() -> None:
-    images = [image((1, 1, 5, 5), (3, 4, 3, 6)), image((2, 5, 6, 5), file="b.jpg"), image((11, 1, 14, 3), file="c.jpg")]
+    twice = image((2, 5, 6, 5), file="b.jpg")
+    parts = {"train": [image((1, 1, 5, 5), (3, 4, 3, 6)), twice], "all": [twice, image((11, 1, 14, 3), file="c.jpg")]}
 
     with pytest.raises(DataError) as caught:
-        checked(images, ["cat", "dog"], drop_degenerate=False, where="data: train")
+        checked(parts, ["cat", "dog"], drop_degenerate=False, where="data")
 
     assert str(caught.value) == (
-        "data: train: 3 degenerate boxes: cat [3, 4, 3, 6] of a.jpg; dog [2, 5, 6, 5] of b.jpg; "
+        "data: 3 degenerate boxes: cat [3, 4, 3, 6] of a.jpg; dog [2, 5, 6, 5] of b.jpg; "
         "dog [11, 1, 11, 3] of c.jpg; allowed: boxes with a width and a height, or drop_degenerate: true"
     )
 
@@ -36,13 +38,12 @@ def test_a_box_that_is_not_a_number_is_degenerate() -> None:
     nan = float("nan")
 
     with pytest.raises(DataError, match="1 degenerate boxes"):
-        checked([image((nan, 1, 5, 5))], ["cat", "dog"], drop_degenerate=False, where="data")
+        checked({"train": [image((nan, 1, 5, 5))]}, ["cat", "dog"], drop_degenerate=False, where="data")
 
 
 def test_degenerate_boxes_are_dropped_when_asked_and_the_image_stays() -> None:
-    found = checked(
-        [image((1, 1, 5, 5), (3, 4, 3, 6)), image((2, 5, 6, 5))], ["cat", "dog"], drop_degenerate=True, where="data"
-    )
+    parts = {"train": [image((1, 1, 5, 5), (3, 4, 3, 6)), image((2, 5, 6, 5))]}
+    found = checked(parts, ["cat", "dog"], drop_degenerate=True, where="data")["train"]
 
     assert [[box.corners for box in each.boxes] for each in found] == [[(1, 1, 5, 5)], []]
 

@@ -80,7 +80,7 @@ def test_voc_layout_and_degenerate_boxes(tmp_path: Path) -> None:
     objects = {"a": ["dog 1 2 5 6", "dog 3 3 3 3"], "b": ["cat 1 1 4 4"], "c": ["cat 0 0 3 3"]}
     write_voc_boxes(tmp_path, {"train": ["a"], "val": ["b"], "test": ["c"], "trainval": ["a", "b"]}, objects)
 
-    with pytest.raises(DataError, match=r"train: 1 degenerate boxes: dog \[3, 3, 3, 3\] of .*a\.jpg; .*drop_deg"):
+    with pytest.raises(DataError, match=r": 1 degenerate boxes: dog \[3, 3, 3, 3\] of .*a\.jpg; .*drop_deg"):
         load(name="voc", path=str(tmp_path))
     splits, classes = load(name="voc", path=str(tmp_path), drop_degenerate=True, workers=0)
 
