@@ -53,11 +53,12 @@ def small_retinanet(
     depth: int = 2,
     anchors: Sequence[float] = (12.0, 18.0, 26.0),
     ratios: Sequence[float] = (1.0, 1.5, 2.5),
+    scale: float = 1.0,
     score_thresh: float = 0.05,
     nms_thresh: float = 0.5,
     detections_per_img: int = 100,
 ) -> RetinaNet:
-    """The network for images of `shape` (C, H, W); others are scaled to it.
+    """The network for images of `shape` (C, H, W); others are scaled to that.
 
     Args:
         classes: the background counts as one.
@@ -65,6 +66,7 @@ def small_retinanet(
         depth: 3x3 convolutions of each head before its last, 0 to 4; torchvision's has 4.
         anchors: side of the square anchors of each stage's map, in pixels.
         ratios: height to width of the anchors at each place.
+        scale: of the images before anything else; anchors are in pixels of the scaled images.
         score_thresh, nms_thresh, detections_per_img: of torchvision's RetinaNet.
 
     Raises:
@@ -81,8 +83,8 @@ def small_retinanet(
         head=_shallow_head(pyramid, generator.num_anchors_per_location()[0], classes, depth),
         image_mean=[0.5] * shape[0],
         image_std=[0.25] * shape[0],
-        min_size=min(shape[1:]),
-        max_size=max(shape[1:]),
+        min_size=round(scale * min(shape[1:])),
+        max_size=round(scale * max(shape[1:])),
         score_thresh=score_thresh,
         nms_thresh=nms_thresh,
         detections_per_img=detections_per_img,

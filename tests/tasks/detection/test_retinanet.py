@@ -59,6 +59,17 @@ def test_anchors_belong_to_stages() -> None:
         small_retinanet((1, 32, 32), 4, **{**SMALL, "widths": (7, 11, 13)})
 
 
+def test_images_may_be_scaled_first_and_boxes_are_in_pixels_of_the_image() -> None:
+    net = small_retinanet((1, 64, 96), 4, **SMALL, scale=0.5).eval()
+    seen: list[torch.Size] = []
+    net.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+
+    (found,) = net([torch.rand(1, 64, 96)])
+
+    assert seen == [(1, 1, 32, 64)]  # 32 x 48, and torchvision fills up to multiples of 32
+    assert 48 < found["boxes"].max() <= 96
+
+
 def test_heads_are_as_deep_as_asked() -> None:
     net = small_retinanet((1, 32, 32), 4, **SMALL, depth=1)
 
