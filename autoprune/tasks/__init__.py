@@ -54,13 +54,13 @@ def load_task(spec: Mapping[str, Any], where: str = "task") -> Task:
             "the same task as an argument, in Python: autoprune.resume(folder, task=...), likewise finish and replay"
         )
         raise InputError("the task of this study was given in Python", where=where, allowed=allowed)
-    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if isinstance(kind, str) and ":" in kind:
         return _of_class(load_object(kind, f"{where}.kind"), kind, mapping, where)
-    check_name(kind, (*KINDS, *installed), kind="task", where=f"{where}.kind")
-    if kind in KINDS:
+    if isinstance(kind, str) and kind in KINDS:
         task: Task = importlib.import_module(KINDS[kind]).load(mapping, where)
         return task
+    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    check_name(kind, (*KINDS, *installed), kind="task", where=f"{where}.kind")
     return _of_class(_loaded(installed[kind]), kind, mapping, where)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from autoprune.errors import AutopruneError, DataError, InputError
 from autoprune.schema import expect_mapping, read
@@ -63,8 +63,8 @@ class Updated:
         targets = self.targets_of(batch)
         if self._labels and isinstance(targets, Tensor) and targets.is_floating_point():
             targets = _as_labels(targets, type(self.metric).__name__)
-        if isinstance(self.metric, nn.Module) and isinstance(outputs, Tensor):
-            self.metric.to(outputs.device)
+        if isinstance(self.metric, nn.Module):  # as torchmetrics' are
+            self.metric.to(next((leaf.device for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)), "cpu"))
         try:
             self.metric.update(outputs, targets)
         except Exception as error:  # torchmetrics and the user's code may raise anything
