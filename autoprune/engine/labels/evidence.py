@@ -66,6 +66,7 @@ class Evidence:
         paddings: (module, labels of parts): the module's code padded channels by so many.
         splits: (module, labels of shape (rows, offsets)): a dimension was split, all rows lose the same offsets.
         split_calls: the calls that split a dimension, and its labels, shape (rows, offsets).
+        rows: labels of shape (rows, offsets): a dimension was split into maps, all of a row has its first label after.
         numbers: the Python numbers among the arguments of every pointwise call that has some.
         layer_uses: which calls work with what comes straight out of a layer, and its labels: those of the filters.
         product_uses: which calls work with a matrix product of what comes straight out of a layer, which call made the
@@ -87,6 +88,7 @@ class Evidence:
     paddings: list[tuple[str, tuple[Ints, ...]]] = field(default_factory=list)
     splits: list[tuple[str, Ints]] = field(default_factory=list)
     split_calls: dict[CallKey, Ints] = field(default_factory=dict)
+    rows: list[Ints] = field(default_factory=list)
     numbers: dict[CallKey, tuple[float, ...]] = field(default_factory=dict)
     layer_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
     product_uses: list[tuple[CallKey, CallKey, list[Block], int]] = field(default_factory=list)

@@ -51,6 +51,7 @@ def _split_by_row(flow: Flow, moved: Block) -> Block:
     dims, labels = moved
     rows = labels.reshape(len(labels), -1)
     flow.tie(rows, rows[:, :1], "split")
+    flow.evidence.rows.append(rows)
     return dims[:1], rows[:, 0].copy()
 
 

@@ -149,9 +149,14 @@ class Probe:
         if groups:
             yield from first_masks(graph, groups)
         if groups and self.compares_widths:
-            yield from even_masks(graph, groups)
+            yield from even_masks(graph, groups, self._fixed_widths(graph))
         if groups and self.takes_by_number:
             yield from further_masks(graph, groups)
+
+    def _fixed_widths(self, graph: ChannelGraph) -> set[int]:
+        """The channels of the inputs, and the widths of groups that must stay."""
+        inputs = {spec.shape[1] for spec in self.dense.specs if len(spec.shape) > 1}
+        return inputs | {group.size for group in graph.groups if group.frozen is not None}
 
     def failure(self, graph: ChannelGraph, groups: Iterable[Group]) -> str | None:
         """Why the model does not work without some units of these groups; None if it does."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from math import lcm
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from autoprune.engine.graph import ChannelGraph, Group, Ints
 
 #: Passes that tell groups of equal width apart; a second one is needed only where there are more of them than numbers.
 _PASSES = 3
+
+#: Widths to which all groups are cut, where code compares widths.
+_MOST_GOALS = 5
 
 #: Shares of their units that groups of one width lose: neighbours far apart, since code divides widths and rounds.
 _SHARES = (0, *(part / 32 for part in (16, 8, 12, 4, 14, 6, 10, 2, 15, 7, 11, 3, 13, 5, 9, 1)))
@@ -21,33 +25,46 @@ def first_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.nda
 
     Code that takes the width of one group for that of another runs as long as both lose equally.
     """
-    ranks = _ranks(graph, groups)
+    widths = [_full_widths(graph, group) for group in groups]
+    lost: list[tuple[int, ...]] = [() for _ in groups]
     for number in range(_PASSES):
-        counts, told_apart = zip(*map(partial(_count_to_cut, number), groups, ranks), strict=True)
+        counts, told_apart = _counts_to_cut(groups, widths, lost, _SHARES if number == 0 else (None, *_SHARES))
+        lost = [(*before, count) for before, count in zip(lost, counts, strict=True)]
         if any(counts):
             yield mask_without(graph, _ends(groups, counts, 0))
-        if all(told_apart):
+        if told_apart:
             return
 
 
-def _ranks(graph: ChannelGraph, groups: Iterable[Group]) -> list[int]:
-    """A number for every group, another one for all those that have an equal width somewhere."""
-    free: dict[int, int] = {}
-    ranks = []
-    for group in groups:
-        widths = _full_widths(graph, group)
-        ranks.append(max(free.get(width, 0) for width in widths))
-        free.update(dict.fromkeys(widths, ranks[-1] + 1))
-    return ranks
+def _counts_to_cut(
+    groups: Sequence[Group],
+    widths: Sequence[Sequence[int]],
+    lost: Sequence[tuple[int, ...]],
+    shares: Sequence[float | None],
+) -> tuple[list[int], bool]:
+    """How many units to cut from each group, and whether all that have a width in common have then lost differently.
 
-
-def _count_to_cut(number: int, group: Group, rank: int) -> tuple[int, bool]:
-    """How many units pass `number` cuts from a group: the rank's digit; and whether the passes so far tell it apart."""
-    counts = list(dict.fromkeys(max(1, int(share * group.size)) for share in _SHARES))
-    digit = rank
-    for _ in range(number):
-        digit, counts = digit // len(counts), [0, *counts] if counts[0] else counts
-    return counts[digit % len(counts)], digit < len(counts)
+    Args:
+        widths: of each group, the lengths that its units fill; a unit of several entries shortens one by as many.
+        lost: the numbers of units that each group lost in the cuts before.
+        shares: of its units, what a group may lose, what is wanted most first; None = nothing.
+    """
+    taken: Counter[tuple[tuple[int, int], ...]] = Counter()
+    met: Counter[int] = Counter()
+    counts, told_apart = [], True
+    for group, own, before in zip(groups, widths, lost, strict=True):
+        options = [*dict.fromkeys(0 if share is None else max(1, int(share * group.size)) for share in shares)]
+        place = max(met[width] for width in own) % len(options)
+        met.update(own)
+        history = {
+            count: [tuple((width, done * width // group.size) for done in (*before, count)) for width in own]
+            for count in (*options[place:], *options[:place])
+        }
+        count = min(history, key=lambda count: sum(taken[one] for one in history[count]))
+        told_apart &= not any(taken[one] for one in history[count])
+        taken.update(history[count])
+        counts.append(count)
+    return counts, told_apart
 
 
 def _full_widths(graph: ChannelGraph, group: Group) -> list[int]:
@@ -58,15 +75,19 @@ def _full_widths(graph: ChannelGraph, group: Group) -> list[int]:
     return np.unique(per_unit[per_unit > 0] * group.size).astype(int).tolist()
 
 
-def even_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
-    """Which units stay where all widths become that of the smallest group: code that compares two sees them equal.
+def even_masks(graph: ChannelGraph, groups: Sequence[Group], fixed: Iterable[int]) -> Iterator[np.ndarray]:
+    """Which units stay where all widths become equal: code that compares two of them sees that.
 
-    `if x.shape[1] == y.shape[1]: y = y + x` runs without the addition until a cut makes it true.
+    `if x.shape[1] == y.shape[1]: y = y + x` runs without the addition until a cut makes it true. All groups are cut to
+    the width of the smallest, then to each of the `fixed` widths that they can be compared with.
     """
-    widths = [max(_full_widths(graph, group)) for group in groups]
-    goal = min(widths)
-    left = [max(1, goal * group.size // width) for group, width in zip(groups, widths, strict=True)]
-    if max(widths) > goal:
+    widths = [min(_full_widths(graph, group)) for group in groups]  # not those of channels laid out over pixels
+    steps = [width // group.size for group, width in zip(groups, widths, strict=True)]
+    least = min(widths)
+    common = least // lcm(*steps) * lcm(*steps)
+    goals = dict.fromkeys((common or least, *sorted(fixed)))
+    for goal in [goal for goal in goals if goal < max(widths)][:_MOST_GOALS]:
+        left = [max(1, goal // step) for step in steps]
         yield mask_without(graph, (group.units[count:] for group, count in zip(groups, left, strict=True)))
 
 

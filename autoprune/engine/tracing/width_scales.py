@@ -132,7 +132,8 @@ def _check_uses(scaled: _Scaled, changed: Container[CallKey]) -> None:
 
 def _labelled_places(run: LabelledRun, scaled: _Scaled) -> Iterable[tuple[str, int, Ints]]:
     """(tensor, dimension, entries) that are to be scaled back, biases that are added to them included."""
-    labels, pairs = scaled.labels, run.evidence.bias_pairs if scaled.source.out_of_layer else ()
+    labels = _with_their_rows(run.evidence, scaled.labels.ravel())
+    pairs = run.evidence.bias_pairs if scaled.source.out_of_layer else ()
     alike = [labels] + [bias[np.isin(weight, labels)] for weight, bias in pairs]
     starts = [slot.first for slot in run.slots]
     for group in (labels[labels < starts[-1] + run.slots[-1].size] for labels in alike):
@@ -140,3 +141,9 @@ def _labelled_places(run: LabelledRun, scaled: _Scaled) -> Iterable[tuple[str, i
             slot = run.slots[place]
             own = np.unique(group[(group >= slot.first) & (group < slot.first + slot.size)])
             yield slot.tensor, slot.dim, own - slot.first
+
+
+def _with_their_rows(evidence: Evidence, labels: Ints) -> Ints:
+    """The labels, and those of all entries of the rows that have one of them for their label."""
+    rows = [rows[np.isin(rows[:, 0], labels)].ravel() for rows in evidence.rows]
+    return np.unique(np.concatenate([labels, *rows]))

@@ -62,5 +62,11 @@ def test_what_the_dense_model_fails_at_too_is_said() -> None:
 
 def test_a_file_that_computes_something_else_is_a_failure() -> None:
     assert zoo_exports.as_dense(lambda _: 1e-5, Pair(), DENSE) == {"error": 1e-5}
-    with pytest.raises(CheckError, match=r"differs by 1.0e-02"):
-        zoo_exports.as_dense(lambda _: 1e-2, Pair(), DENSE)
+    with pytest.raises(CheckError, match=r"differs by 1.0e-02, of the dense model by 1.0e-06"):
+        zoo_exports.as_dense(lambda model: 1e-2 if isinstance(model, Pair) else 1e-6, Pair(), DENSE)
+
+
+def test_a_file_that_is_wrong_of_the_dense_model_too_is_said() -> None:
+    found = zoo_exports.as_dense(lambda _: 3e-2, Pair(), DENSE)
+
+    assert found == {"not_dense": "what is exported of the dense model differs by 3.0e-02"}

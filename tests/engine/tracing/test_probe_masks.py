@@ -29,6 +29,17 @@ def test_no_two_groups_of_equal_width_lose_equally_in_every_pass(width: int) -> 
     assert len(masks) == {2: 3, 3: 3, 7: 2, 64: 1}[width]
 
 
+def test_units_of_several_entries_lose_other_lengths_than_single_ones() -> None:
+    """15 channels in 3 groups lose 3 at a time, and the layers beside them, as wide, one at a time."""
+    net = nn.Sequential(nn.Conv2d(3, 15, 1), nn.Conv2d(15, 15, 1, groups=3), *(nn.Conv2d(15, 15, 1) for _ in range(3)))
+    graph = trace(net.append(nn.Conv2d(15, 5, 1)), image())
+    (stays, *_more) = first_masks(graph, graph.prunable)
+
+    lost = [15 // group.size * int((~stays[group.units]).sum()) for group in graph.prunable]
+    assert {group.size for group in graph.prunable} == {5, 15}
+    assert len({*lost}) == len(lost)
+
+
 class Mixed(nn.Module):
     """A block whose code reads a width off another tensor that happens to be as wide (`of`), or off the right one."""
 

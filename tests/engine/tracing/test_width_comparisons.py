@@ -76,3 +76,32 @@ def test_a_comparison_with_a_constant_holds_nothing_up() -> None:
 
 def test_torchs_own_modules_are_not_read() -> None:
     assert not compares_numbers(nn.Sequential(nn.Conv2d(3, 7, 1), nn.MultiheadAttention(8, 2), nn.LSTM(7, 5)))
+
+
+class _BesideItsInput(nn.Module):
+    """A shortcut where the layer is as wide as what comes in, which it may become by a cut."""
+
+    def __init__(self, c_in: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y + x if self.conv.in_channels == self.conv.out_channels else y
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "pruned"), [(11, 3, "1.conv"), (3, 11, "0"), (7, 9, "0"), (9, 7, "1.conv")]
+)
+def test_the_wider_of_two_compared_layers_stays(first: int, second: int, pruned: str) -> None:
+    """The other one can then never be as wide. The head lays channels out over pixels: its inputs are wider."""
+    head = [nn.Flatten(), nn.Linear(25 * second, 5)]
+    net = nn.Sequential(nn.Conv2d(3, first, 1), _BesideItsInput(first, second), *head).eval()
+
+    assert {group.id for group in trace(net, torch.zeros(1, 3, 5, 5)).prunable} == {pruned}
+
+
+def test_a_layer_compared_with_the_input_stays() -> None:
+    net = nn.Sequential(_BesideItsInput(3, 7), nn.ReLU(), nn.Conv2d(7, 5, 1), nn.Conv2d(5, 4, 1)).eval()
+
+    assert {group.id for group in trace(net, torch.zeros(1, 3, 5, 5)).prunable} == {"2"}

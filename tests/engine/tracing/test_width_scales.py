@@ -180,3 +180,26 @@ def test_numbers_that_cannot_be_taken_back_hold_the_width_they_come_from(scores:
 
     assert prunable(graph) == {"value": 7}
     assert "the model's code computes with its width" in frozen(graph)["query"]
+
+
+class ScaledMaps(nn.Module):
+    """A linear layer's outputs are viewed into 7 maps of 2 x 3 pixels, which are scaled by their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.head = nn.Linear(5, 42), nn.Conv2d(7, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.linear(x).unflatten(1, (-1, 2, 3))
+        return self.head(maps * maps.shape[1] ** -0.5)
+
+
+def test_every_pixel_of_maps_is_scaled_back() -> None:
+    net, inputs = randomised(ScaledMaps()), torch.randn(2, 5)
+    graph = trace(net, inputs)
+    keep = Keep.of({"linear": [1, 2, 6]})
+
+    assert prunable(graph) == {"linear": 7}
+    assert {scale.tensor: len(scale.entries) for scale in graph.scales} == {"linear.weight": 42, "linear.bias": 42}
+    with torch.no_grad():
+        torch.testing.assert_close(prune(net, graph, keep, fold=False)(inputs), mask(net, graph, keep)(inputs))
