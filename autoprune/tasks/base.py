@@ -102,6 +102,8 @@ class Task(ABC):
         images_per_pass: most images of a forward pass where their number does not change what comes out: when a model
             is measured, scored or recalibrated. How many fit into memory.
         remarks: what its user should know of how data are read, in sentences that the search repeats.
+        precisions: those that its networks may compute in, of `fp32` and `bf16`.
+        compiles: whether torch.compile may be tried on its networks.
         loss_while_training: whether `loss` needs the model in training mode, as of networks that return their losses
             there and nowhere else; methods then ask for it with batch norms and dropout in eval mode.
     """
@@ -111,6 +113,8 @@ class Task(ABC):
     validation: Split
     test: Split | None
     images_per_pass: int = 1000
+    precisions: tuple[str, ...] = ("fp32", "bf16")
+    compiles: bool = True
     loss_while_training: bool = False
     remarks: tuple[str, ...] = ()
 

@@ -69,6 +69,14 @@ class TrainingTask(Protocol):
         """The images on which rungs are measured."""
 
     @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that its networks may compute in; see `Runtime`."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether its networks gain from torch.compile."""
+
+    @property
     def images_per_pass(self) -> int:
         """Most images of a forward pass where their number does not change what comes out."""
 

@@ -113,8 +113,8 @@ def choose_runtime(
     device = pick_device(device)
     count = min(batch_size, len(task.train))
     batch = next(iter(task.train.batches(torch.arange(count), count, device=device)))
-    formats = [(precision, layout) for precision in ("fp32", "bf16") for layout in (True, False)]
-    common: dict[str, Any] = {"device": device, "compile": device != "cpu", "threads": threads}
+    formats = [(precision, layout) for precision in task.precisions for layout in (True, False)]
+    common: dict[str, Any] = {"device": device, "compile": device != "cpu" and task.compiles, "threads": threads}
     options = [Runtime(precision=precision, channels_last=layout, **common) for precision, layout in formats]
     seconds = _measure_seconds(model, task, batch, options)
     return min(options, key=lambda option: seconds[option] * _margin_to_win(option))

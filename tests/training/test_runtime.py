@@ -1,6 +1,7 @@
 """Where and how networks compute: what is chosen, and that it ends with its block."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -69,3 +70,15 @@ def test_devices():
         runtime_module.pick_device("gpu")
     with pytest.raises(InputError, match="did you mean 'bf16'"):
         Runtime(precision="bf61")
+
+
+def test_only_what_a_task_allows_is_chosen(digits, small, monkeypatch):
+    def bf16_is_fast(model, task, batch, options):
+        return {option: 0.1 if option.precision == "bf16" else 1.0 for option in options}
+
+    monkeypatch.setattr(runtime_module, "_measure_seconds", bf16_is_fast)
+    careful = dataclasses.replace(digits, precisions=("fp32",), compiles=False)
+
+    assert runtime_module.choose_runtime(small, digits, 8).precision == "bf16"
+    assert runtime_module.choose_runtime(small, careful, 8).precision == "fp32"
+    assert not runtime_module.choose_runtime(small, careful, 8).compile

@@ -40,6 +40,10 @@ class Detection(Task):
     validation: ImagesWithBoxes
     test: ImagesWithBoxes
     loss_while_training: bool = True
+    # torchvision makes anchors in the type of the features: in bfloat16 a corner at 800 pixels is off by up to 2
+    precisions: tuple[str, ...] = ("fp32",)
+    # its passes go over images and boxes one by one, and their numbers change with every batch
+    compiles: bool = False
     classes: tuple[str, ...]
     metric_name: str
     dense: DenseModel
