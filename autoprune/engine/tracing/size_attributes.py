@@ -63,8 +63,8 @@ def size_attributes(attributes: Attributes, evidence: Evidence, unit_of_label: I
 def lengths_by_attribute(attributes: Attributes, evidence: Evidence) -> dict[tuple[str, str], list[Ints]]:
     """(module, attribute) -> the label arrays of its length with which the module works, if there are several.
 
-    Of attributes whose name says that they are a width, those that layers right inside it read and put out as well:
-    `assert x.shape[1] == self.channels` before a convolution of as many channels.
+    Where its own code splits or views nothing by that length, and the attribute's name says that it is a width, they
+    are those of layers right inside it: `assert x.shape[1] == self.channels` before a convolution of as many channels.
     """
     found = _lone_lengths(evidence.lengths)
     widths = _lone_lengths(_widths_right_inside(evidence))
@@ -73,7 +73,8 @@ def lengths_by_attribute(attributes: Attributes, evidence: Evidence) -> dict[tup
         for name, value in own.items():
             if len(value) == 1 and _not_other(name):
                 labels = found.get((path, value[0]), {})
-                labels = labels | widths.get((path, value[0]), {}) if _says_size(name) else labels
+                if not labels and _says_size(name):
+                    labels = widths.get((path, value[0]), {})
                 if len(labels) > 1:
                     several[path, name] = list(labels.values())
     return several
