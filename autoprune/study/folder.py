@@ -66,7 +66,7 @@ class StudyFolder:
 
     @property
     def final_models(self) -> Path:
-        """One artefact folder per member, by the number of its finalist with the best validation accuracy."""
+        """One artefact folder per member, by the number of its finalist that is best on the validation split."""
         return self.path / "finalists"
 
     @property
