@@ -16,6 +16,7 @@ from autoprune.study.outcome import Outcome
 
 def export(args: Namespace) -> None:
     """Write one model of a study in every format."""
+    from autoprune.export.formats import read_record
     from autoprune.export.study_model import export_outcome
     from autoprune.tasks import load_task
 
@@ -25,6 +26,8 @@ def export(args: Namespace) -> None:
     print(_exported_line(study.metric, outcome))
     for file in written:
         print(file)
+    for name, reason in (read_record(args.to).get("not_written") or {}).items():
+        print(f"{name} not written: {reason}")
 
 
 def _exported_line(metric: MetricSpec, outcome: Outcome) -> str:
