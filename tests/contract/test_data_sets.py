@@ -99,8 +99,8 @@ class TestDataSet:
         forgiving_integrity(monkeypatch)
         name, write, *expected = DATA_SETS[case]
         spec = data_spec.DataSpec(name=name, augment=("flip", "crop"), **write(tmp_path))
-        splits, classes = data.load_splits(spec, "task.data")
-        return splits, classes, expected
+        splits, source = data.load_splits(spec, "task.data")
+        return splits, source.num_classes, expected
 
     def test_sizes_and_classes_are_as_stated(self, loaded):
         splits, classes, (shape, expected_classes, sizes) = loaded

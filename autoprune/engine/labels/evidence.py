@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from autoprune.engine.graph import Ints
@@ -75,6 +76,7 @@ class Evidence:
         bias_pairs: labels of filters (or of a norm's scales) and those of the biases that are added to them.
         parts: the entries that slices and splits have taken along a labelled dimension.
         slices: the labels along a dimension, and those of a slice of it.
+        meetings: (module, operation) -> how often tensors that are no weights met in an operation entry by entry.
         output_shapes: of the tensors that the model returns.
         takes_by_number: whether channels were taken by number somewhere: by slices, splits, padding.
     """
@@ -96,6 +98,7 @@ class Evidence:
     bias_pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     parts: list[tuple[PartKey, Ints]] = field(default_factory=list)
     slices: list[tuple[Ints, Ints]] = field(default_factory=list)
+    meetings: Counter[tuple[str, str]] = field(default_factory=Counter)
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)
     takes_by_number: bool = False
 

@@ -79,6 +79,7 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
             _follow_product(flow, call, key)
         if is_pointwise(call.func) or name in _FILLS:
             follow_uniform(flow, call)
+            flow.evidence.meetings[flow.path, name] += sum(not flow.is_weight(tensor) for tensor in tensors) > 1
             _note_weight_uses(flow, key, tensors)
             _note_numbers(flow, call, key)
 

@@ -19,10 +19,13 @@ from autoprune.engine.tracing.components import components
 from autoprune.engine.tracing.forward import BrokenPassError, run_labelled
 from autoprune.engine.tracing.labelled_run import LabelledRun
 from autoprune.engine.tracing.links import Link, head_links
-from autoprune.engine.tracing.probe_masks import even_masks, first_masks, further_masks
+from autoprune.engine.tracing.probe_masks import channels, even_masks, first_masks, further_masks
 from autoprune.engine.tracing.width_comparisons import compares_numbers
 from autoprune.engine.tracing.width_scales import ScaleError, changed_scales
 from autoprune.errors import first_line
+
+#: A lone channel has no label, so what it meets does not show in labels.
+OTHER_BRANCH = "the model's code compares widths: after a cut tensors meet that did not meet before"
 
 
 def _no_units() -> Ints:
@@ -154,9 +157,10 @@ class Probe:
             yield from further_masks(graph, groups)
 
     def _fixed_widths(self, graph: ChannelGraph) -> set[int]:
-        """The channels of the inputs, and the widths of groups that must stay."""
+        """The channels of the inputs, the widths of groups that must stay, and 1 where a layer has a single filter."""
         inputs = {spec.shape[1] for spec in self.dense.specs if len(spec.shape) > 1}
-        return inputs | {group.size for group in graph.groups if group.frozen is not None}
+        lone = {1 for tensor in self.model.parameters() if tensor.dim() > 1 and len(tensor) == 1}
+        return inputs | lone | {channels(graph, group) for group in graph.groups if group.frozen or group.size == 1}
 
     def failure(self, graph: ChannelGraph, groups: Iterable[Group]) -> str | None:
         """Why the model does not work without some units of these groups; None if it does."""
@@ -181,6 +185,8 @@ class Probe:
             wrong = misalignment(graph, stays, kept, self.dense, run)
             if wrong is not None:
                 return Verdict(wrong.reason, np.unique(wrong.units), takes_by_number=by_number)
+            if self.compares_widths and run.evidence.meetings != self.dense.evidence.meetings:
+                return Verdict(OTHER_BRANCH, takes_by_number=by_number)
             scales = changed_scales(self.dense, run, lambda: dense_units(graph, self.dense))
             return Verdict(scales=scales, takes_by_number=by_number)
         except ScaleError as error:

@@ -75,13 +75,18 @@ def _full_widths(graph: ChannelGraph, group: Group) -> list[int]:
     return np.unique(per_unit[per_unit > 0] * group.size).astype(int).tolist()
 
 
+def channels(graph: ChannelGraph, group: Group) -> int:
+    """The number of channels of a group, and not of the entries over which they are laid out with their pixels."""
+    return min(_full_widths(graph, group))
+
+
 def even_masks(graph: ChannelGraph, groups: Sequence[Group], fixed: Iterable[int]) -> Iterator[np.ndarray]:
     """Which units stay where all widths become equal: code that compares two of them sees that.
 
     `if x.shape[1] == y.shape[1]: y = y + x` runs without the addition until a cut makes it true. All groups are cut to
     the width of the smallest, then to each of the `fixed` widths that they can be compared with.
     """
-    widths = [min(_full_widths(graph, group)) for group in groups]  # not those of channels laid out over pixels
+    widths = [channels(graph, group) for group in groups]
     steps = [width // group.size for group, width in zip(groups, widths, strict=True)]
     least = min(widths)
     common = least // lcm(*steps) * lcm(*steps)

@@ -59,6 +59,9 @@ class Detection(Task):
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """The sum of the model's losses, and all of them by name."""
+        if training is not None and training.label_smoothing:
+            what = "a detector computes its losses itself and is not told of label smoothing"
+            raise InputError(what, where="training.label_smoothing", allowed="0")
         images, targets = batch
         losses: dict[str, Tensor] = model(images, [_to_learn_from(target) for target in targets])
         return Loss(torch.stack([loss.float() for loss in losses.values()]).sum(), losses)

@@ -101,6 +101,13 @@ def test_the_wider_of_two_compared_layers_stays(first: int, second: int, pruned:
     assert {group.id for group in trace(net, torch.zeros(1, 3, 5, 5)).prunable} == {pruned}
 
 
+def test_a_layer_compared_with_a_single_channel_stays() -> None:
+    """A lone channel has no label, and is no group to cut, but it can be compared with."""
+    net = nn.Sequential(nn.Conv2d(3, 7, 1), _BesideItsInput(7, 1), nn.Conv2d(1, 5, 1)).eval()
+
+    assert {group.id for group in trace(net, torch.zeros(1, 3, 5, 5)).prunable if group.size > 1} == set()
+
+
 def test_a_layer_compared_with_the_input_stays() -> None:
     net = nn.Sequential(_BesideItsInput(3, 7), nn.ReLU(), nn.Conv2d(7, 5, 1), nn.Conv2d(5, 4, 1)).eval()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import InputError, ModelError
+from autoprune.recipe import Training
 from autoprune.tasks import load_task
 from autoprune.tasks.detection.task import Detection
 from autoprune.training.evaluate import evaluate
@@ -141,6 +142,13 @@ def test_a_network_of_another_convention_is_refused_before_it_is_trained(
 def test_detectors_are_not_distilled() -> None:
     with pytest.raises(InputError, match=r"training\.distill: detectors are not distilled; allowed: 0"):
         task_of().distillation({}, [], 4.0)
+
+
+def test_labels_of_detectors_are_not_smoothed() -> None:
+    task = task_of()
+    batch = next(task.train.batches(torch.arange(2), 2))
+    with pytest.raises(InputError, match=r"training\.label_smoothing: a detector computes its losses itself .* 0"):
+        task.loss(Finds(NOTHING).train(), batch, Training(images=2, label_smoothing=0.1))
 
 
 def test_augmentation_decides_the_cached_weights() -> None:
