@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from torch import Tensor
 
@@ -71,3 +72,20 @@ def _classes_in(labels: Tensor) -> set[int]:
     """The classes that some image has."""
     found = labels.unique() if labels.dim() == 1 else labels.any(0).nonzero().flatten()
     return set(found.tolist())
+
+
+def check_disjoint(files: Mapping[str, Iterable[str]], where: str) -> None:
+    """See that no two splits have a file in common: parts may be lists of the same files, VOC's train and trainval.
+
+    Args:
+        files: name of a split -> its images.
+
+    Raises:
+        InputError: two splits share a file.
+    """
+    seen: dict[str, str] = {}
+    for name, own in files.items():
+        for file in own:
+            if seen.setdefault(file, name) != name:
+                both = f"{seen[file]} and {name} share {Path(file).name}"
+                raise InputError(both, where=where, allowed="disjoint splits")

@@ -6,13 +6,13 @@ import dis
 import inspect
 from collections.abc import Callable, Iterator
 from functools import cache
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
 from torch import nn
 
-_CONSTANTS = ("LOAD_CONST", "LOAD_SMALL_INT", "RETURN_CONST")
+_CONSTANTS = ("LOAD_CONST", "LOAD_SMALL_INT")
 _TORCH = torch.__name__
 
 #: How many calls deep functions are read, counted from `forward`.
@@ -54,9 +54,8 @@ def _function_of(kind: type, name: str) -> Any:
 
 
 def _by_its_side(function: FunctionType, name: str) -> Any:
-    """What a function finds under a name in its module, or in a module of a package that this one imports."""
-    found = function.__globals__.get(name)
-    return None if isinstance(found, ModuleType) else _unwrapped(found)
+    """The function that a function finds under a name in its module; what it finds in other modules is not read."""
+    return _unwrapped(function.__globals__.get(name))
 
 
 def _unwrapped(found: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from autoprune.tasks.detection.annotations import AnnotatedImage, checked
 from autoprune.tasks.detection.splits import ImagesWithBoxes, ResidentBoxes, StreamedBoxes
 from autoprune.tasks.digit_scenes import Scenes, make_scenes
 from autoprune.tasks.image_folder import folder_of
+from autoprune.tasks.splits import check_disjoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,12 @@ def load_splits(spec: BoxDataSpec, where: str) -> tuple[dict[str, ImagesWithBoxe
     source, classes = _SOURCES[spec.name](spec, where)
     plain = Pixels(mean=source.mean, std=source.std, scale=source.scale, augment=spec.augment)
     splits = select_splits(spec.splits, source, plain, where)
-    _check_disjoint(splits, f"{where}.splits")
+    files = {
+        name: [image.file for image in split.annotated]
+        for name, split in splits.items()
+        if isinstance(split, StreamedBoxes)
+    }
+    check_disjoint(files, f"{where}.splits")
     for name, split in splits.items():
         if not split.objects():
             raise DataError(f"{name} holds no object", where=f"{where}.splits", allowed="at least one per split")
@@ -154,16 +159,6 @@ def _file_source(
 
 def _streamed_part(images: list[AnnotatedImage], workers: int, low: int, high: int, pixels: Pixels) -> StreamedBoxes:
     return StreamedBoxes.of(tuple(images[low:high]), pixels.augment, workers)
-
-
-def _check_disjoint(splits: Mapping[str, ImagesWithBoxes], where: str) -> None:
-    """Parts may be lists of the same files, such as VOC's train and trainval."""
-    seen: dict[str, str] = {}
-    for name, split in splits.items():
-        for image in split.annotated if isinstance(split, StreamedBoxes) else ():
-            if seen.setdefault(image.file, name) != name:
-                both = f"{seen[image.file]} and {name} share {Path(image.file).name}"
-                raise InputError(both, where=where, allowed="disjoint splits")
 
 
 _SOURCES: dict[str, Callable[[BoxDataSpec, str], tuple[Source, tuple[str, ...]]]] = {

@@ -21,6 +21,7 @@ from autoprune.tasks.image_folder import IMAGENET_MEAN, IMAGENET_STD, folder_of
 from autoprune.tasks.segmentation.files import StreamedMasks
 from autoprune.tasks.segmentation.resident import ResidentMasks
 from autoprune.tasks.sources import channel_statistics
+from autoprune.tasks.splits import check_disjoint
 from autoprune.training.seeds import random_stream
 
 VOC_CLASSES = (
@@ -71,7 +72,12 @@ def load_splits(spec: MaskDataSpec, where: str) -> tuple[dict[str, Split], tuple
     _check_keys(spec, where)
     source, classes = _SOURCES[spec.name](spec, where)
     splits = select_splits(spec.splits, source, pixels_of(spec, source, where), where)
-    _check_disjoint(splits, f"{where}.splits")
+    files = {
+        name: [image for image, _mask in split.files]
+        for name, split in splits.items()
+        if isinstance(split, StreamedMasks)
+    }
+    check_disjoint(files, f"{where}.splits")
     return splits, classes
 
 
@@ -160,16 +166,6 @@ def _streamed_part(
 ) -> StreamedMasks:
     chosen = tuple(files[low:high])
     return StreamedMasks(files=chosen, classes=classes, size=spec.size, workers=spec.workers, pixels=pixels)
-
-
-def _check_disjoint(splits: Mapping[str, Split], where: str) -> None:
-    """Parts may be lists of the same files, such as VOC's train and trainval."""
-    seen: dict[str, str] = {}
-    for name, split in splits.items():
-        for image, _mask in split.files if isinstance(split, StreamedMasks) else ():
-            if seen.setdefault(image, name) != name:
-                both = f"{seen[image]} and {name} share {Path(image).name}"
-                raise InputError(both, where=where, allowed="disjoint splits")
 
 
 _SOURCES: dict[str, Callable[[MaskDataSpec, str], tuple[Source, tuple[str, ...]]]] = {
