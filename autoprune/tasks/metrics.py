@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,18 @@ ALLOWED = (
     "a name in torchmetrics, module:name, a function (model, loader) -> number, or a class with update and compute"
 )
 _MEANING = ("direction", "best", "worst", "unit", "called")
+
+#: Lowest and highest value, where they are other ones than those that torchmetrics plots, and None where there is none.
+#: Models at the level of chance, as some are right after a cut, lie on both sides of 0.
+_ENDS = {
+    "CohenKappa": (-1.0, 1.0),
+    "MatthewsCorrCoef": (-1.0, 1.0),
+    "KendallRankCorrCoef": (-1.0, 1.0),
+    "CosineSimilarity": (-1.0, 1.0),
+    "ExplainedVariance": (None, 1.0),
+    "HingeLoss": (0.0, None),
+    "CoverageError": (0.0, None),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +141,7 @@ def read_metric(spec: object, where: str, known: Mapping[str, Any] | None = None
     if not _is_updated(found):
         return _choice_of_function(found, arguments, meaning, where)
     first = _constructed(found, {**_needed(found, known or {}), **arguments}, where)
+    _check_range_of_pixels(first, where)
     start = partial(_start_updated, first)
     return MetricChoice(_spec_of_updated(first, meaning, where), start)
 
@@ -160,9 +174,26 @@ def _spec_of_updated(metric: Any, meaning: Mapping[str, Any], where: str) -> Met
         allowed = "direction: maximize or minimize"
         raise InputError(f"{name} does not say whether larger is better", where=where, allowed=allowed)
     direction = meaning.get("direction", "maximize" if higher else "minimize")
-    low, high = getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None)
+    low, high = _ends_of_updated(metric)
     best, worst = (high, low) if direction == "maximize" else (low, high)
-    return _read_spec(name, {"best": best, "worst": worst, **meaning, "direction": direction}, where)
+    unit = "dB" if type(metric).__name__ == "PeakSignalNoiseRatio" and metric.base == 10 else ""
+    return _read_spec(name, {"best": best, "worst": worst, "unit": unit, **meaning, "direction": direction}, where)
+
+
+def _ends_of_updated(metric: Any) -> tuple[float | None, float | None]:
+    """The lowest and the highest value of a metric; None where there is no end, or none is known."""
+    kind = type(metric)
+    plotted = getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None)
+    if not kind.__module__.startswith("torchmetrics."):
+        return plotted
+    return _ENDS.get(re.sub("^(Binary|Multiclass|Multilabel)", "", kind.__name__), plotted)
+
+
+def _check_range_of_pixels(metric: Any, where: str) -> None:
+    """Raise `InputError` if the range of the pixels is taken from each batch: the number would depend on its size."""
+    if getattr(metric, "data_range", metric) is None:
+        what = f"{type(metric).__name__} would take each batch's range of pixels"
+        raise InputError(what, where=where, allowed="data_range: [lowest, highest], such as [0, 1]")
 
 
 def _read_spec(name: str, meaning: Mapping[str, Any], where: str) -> MetricSpec:
@@ -204,9 +235,17 @@ def _constructed(found: Any, arguments: Mapping[str, Any], where: str) -> Any:
             raise InputError(f"a metric that is made already takes no {next(iter(arguments))!r}", where=where)
         return found
     try:
-        return found(**arguments)
+        return found(**_with_tuples(found, arguments))
     except Exception as error:  # torchmetrics and the user's code may raise anything
         raise InputError(f"{found.__name__} refuses its arguments: {error}", where=where) from error
+
+
+def _with_tuples(found: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with tuples where the class takes these and no lists: YAML has lists only."""
+    parameters = inspect.signature(found).parameters
+    kinds = {name: str(parameters[name].annotation).lower() if name in parameters else "" for name in arguments}
+    wants = {name: "tuple[" in kind and "list[" not in kind for name, kind in kinds.items()}
+    return {name: tuple(item) if isinstance(item, list) and wants[name] else item for name, item in arguments.items()}
 
 
 def _as_number(value: Any, name: str) -> float:

@@ -15,6 +15,9 @@ import yaml
 from commands import Capture, works
 from PIL import Image
 
+import autoprune as ap
+from autoprune.study.metric import MetricSpec
+
 LOADER = """
 import torch
 from torch.utils.data import DataLoader
@@ -66,6 +69,23 @@ def loss(outputs, targets):
 
 def evaluate(model, loader):
     return sum((model(x)[0].argmax(1) == y).sum().item() for x, y, _ in loader) / len(loader.split)
+"""
+
+IMAGES = """
+import torch
+from sklearn.datasets import load_digits
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+large = torch.from_numpy(load_digits().images).float()[:, None] / 16
+small = F.avg_pool2d(large, 2)
+train, validation = TensorDataset(small[:700], large[:700]), TensorDataset(small[1700:], large[1700:])
+
+
+def build(width=13):
+    first, last = torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.Conv2d(width, 4, 3, padding=1)
+    middle = torch.nn.Conv2d(width, width, 3, padding=1)
+    return torch.nn.Sequential(first, torch.nn.ReLU(), middle, torch.nn.ReLU(), last, torch.nn.PixelShuffle(2))
 """
 
 NOTEBOOK = """
@@ -124,10 +144,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def journey(here: Path, capsys: Capture) -> Callable[..., str]:
     """search -> report -> export -> verify by the command line; returns what `verify` prints."""
 
-    def travel(code: str, task: dict[str, Any]) -> str:
+    def travel(code: str, task: dict[str, Any], **searched: Any) -> str:
         assert lines_of(code) <= 15
         (here / "mine.py").write_text(code)
-        (here / "mine.yaml").write_text(yaml.safe_dump({**SPACE, "task": task}))
+        space = {**SPACE, "space": {**SPACE["space"], **searched}, "task": task}
+        (here / "mine.yaml").write_text(yaml.safe_dump(space))
         works(capsys, "search", "mine.yaml", "--out", "study", "--in-process")
         works(capsys, "report", "study")
         works(capsys, "export", "study", "--knee", "--to", "small")
@@ -182,6 +203,23 @@ def test_two_outputs(journey: Callable[..., str]) -> None:
     assert "evaluate" in journey(
         OUTPUTS, {"model": MODEL, "data": DATA, "loss": "mine:loss", "metric": "mine:evaluate"}
     )
+
+
+def test_images_of_twice_the_size(journey: Callable[..., str], here: Path) -> None:
+    training = {"images": 6000, "batch_size": 16, "lr": 0.01, "optimizer": "adam"}
+    metric = {"name": "PeakSignalNoiseRatio", "data_range": [0, 1], "called": "psnr"}
+    task = {"model": {**MODEL, "train": training}, "data": DATA, "loss": "MSELoss", "metric": metric}
+    distilled = {"training": {**SPACE["space"]["training"], "distill": 0.5}, "target": {"flops": 0.7}}
+
+    verified = journey(IMAGES, task, **distilled)
+    study = ap.load_study(here / "study")
+    card = (here / "small" / "README.md").read_text(encoding="utf-8")
+
+    assert 3 == verified.count("yes")
+    assert study.metric == MetricSpec(name="psnr", worst=0.0, best=None, unit="dB", scale=study.dense_metric)
+    assert study.dense_metric > 15  # 13.2 with every pixel repeated
+    assert "Validation psnr (dB)" in (here / "study" / "report.html").read_text(encoding="utf-8")
+    assert all(form in card for form in ("| artefact |", "| onnx |", "| pt2 |", "float32, (1, 4, 4) per image"))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from user_tasks import SPEC, Net, OwnLosses, TwoHeads, classes, evaluate, images, several, train_loader
 
@@ -94,6 +94,18 @@ class TestOwnLosses(TaskContract):
             loss="model",
             metric=evaluate,
         )
+
+
+class TestImages(TaskContract):
+    """Images in, images of twice the size out."""
+
+    def make_task(self) -> Task:
+        def upscale() -> nn.Module:
+            return nn.Sequential(nn.Conv2d(1, 13, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(13, 1, 2, stride=2))
+
+        train, validation = (TensorDataset(images(12, seed), images(12, seed).repeat(1, 1, 2, 2)) for seed in (0, 1))
+        metric = {"name": "StructuralSimilarityIndexMeasure", "data_range": [0, 2]}
+        return ap.Task(model=upscale, train=train, validation=validation, loss="L1Loss", metric=metric)
 
 
 class Restless(LoaderSplit):

@@ -1,5 +1,7 @@
 """Metrics by name, reference and object: their numbers, and what they mean."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,21 @@ def test_torchmetrics_by_name_with_arguments():
     assert pytest.approx(((1 + 16) / 2) ** 0.5) == value_of(rmse, (OUTPUTS, TARGETS))
 
 
+def test_images_are_compared_with_images():
+    """Of 1x2x7 pixels from 0 to 1 one is off by 0.7, and one, at 3, is taken for 1."""
+    targets = torch.zeros(2, 1, 7, 7).index_fill(3, torch.tensor([5]), 1.0)
+    outputs = targets.clone()
+    outputs[0, 0, 2, 3], outputs[1, 0, 0, 5] = 0.7, 3.0
+    psnr = {"name": "PeakSignalNoiseRatio", "data_range": [0, 1]}
+    ssim = {"name": "StructuralSimilarityIndexMeasure", "gaussian_kernel": False, "kernel_size": [3, 3]}
+
+    assert pytest.approx(10 * math.log10(98 / 0.49)) == value_of(psnr, (outputs, targets))
+    assert pytest.approx(10 * math.log10(98 / 4.49)) == value_of({**psnr, "data_range": 1.0}, (outputs, targets))
+    assert pytest.approx((0.7 + 2) / 98) == value_of("MeanAbsoluteError", (outputs, targets))
+    assert pytest.approx(1) == value_of({**ssim, "data_range": [0, 1]}, (targets, targets))
+    assert value_of({**ssim, "data_range": [0, 1]}, (outputs, targets)) < 0.999
+
+
 def test_each_start_counts_from_nothing():
     choice = read_metric(MeanSquaredError(), "metric")
     first, second = choice.start(lambda batch: batch), choice.start(lambda batch: batch)
@@ -71,6 +88,25 @@ def test_labels_written_as_numbers_with_a_point_are_labels():
             {"name": "MeanSquaredError", "squared": False, "called": "RMSE", "worst": 7, "unit": "mm"},
             MetricSpec(name="RMSE", direction="minimize", best=0.0, worst=7.0, unit="mm"),
         ),
+        ("MeanAbsoluteError", MetricSpec(name="MeanAbsoluteError", direction="minimize", best=0.0, worst=None)),
+        (
+            {"name": "PeakSignalNoiseRatio", "data_range": [0, 1], "called": "psnr"},
+            MetricSpec(name="psnr", direction="maximize", best=None, worst=0.0, unit="dB"),
+        ),
+        (
+            {"name": "PeakSignalNoiseRatio", "data_range": 7, "base": 2, "called": "psnr"},
+            MetricSpec(name="psnr", direction="maximize", best=None, worst=0.0, unit=""),
+        ),
+        (
+            {"name": "StructuralSimilarityIndexMeasure", "data_range": [0, 1], "called": "ssim"},
+            MetricSpec(name="ssim", direction="maximize", best=1.0, worst=0.0),
+        ),
+        (
+            {"name": "MulticlassCohenKappa", "num_classes": 7},
+            MetricSpec(name="MulticlassCohenKappa", direction="maximize", best=1.0, worst=-1.0),
+        ),
+        ("ExplainedVariance", MetricSpec(name="ExplainedVariance", direction="maximize", best=1.0, worst=None)),
+        ("BinaryHingeLoss", MetricSpec(name="BinaryHingeLoss", direction="minimize", best=0.0, worst=None)),
         (evaluate, MetricSpec(name="evaluate", direction="maximize", best=1.0, worst=0.0)),
         (
             {"function": evaluate, "direction": "minimize"},
@@ -97,6 +133,7 @@ def test_what_the_number_means(spec, expected):
         ({"name": "MultilabelF1Score"}, "MultilabelF1Score refuses its arguments.*num_labels"),
         ({"squared": False}, "missing key 'name'"),
         (7, "a int is no metric"),
+        ("StructuralSimilarityIndexMeasure", "each batch's range of pixels; allowed: data_range: "),
         ({"function": evaluate, "direction": "up"}, "direction"),
         ({"function": evaluate, "best": None}, "range without ends"),
         ({"name": Largest}, "range without ends"),
