@@ -48,6 +48,7 @@ def decoded_batches(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_Collated(collate),  # type: ignore[arg-type]
+        generator=torch.Generator(),  # of its own: else going through it would draw from the training's stream
     )
     for batch in loader:
         if isinstance(batch, DataError):

@@ -48,3 +48,10 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(workers: int) -> None:
         batches([1, 2, 3, 13, 4], torn=13, workers=workers)
 
     assert str(caught.value) == "13.png: cannot be read: broken data stream"
+
+
+def test_the_caller_s_random_numbers_are_not_drawn() -> None:
+    before = torch.get_rng_state()
+    batches([5, 2, 9, 9, 0], seed=11)
+
+    assert torch.equal(before, torch.get_rng_state())
