@@ -33,8 +33,9 @@ def check_task(task: Task, model: nn.Module, training: Training | None = None) -
             the metric cannot use the outputs, or the task does not know what the recipe asks for.
     """
     twin = copy.deepcopy(model).cpu()
-    batch, measured = first_batch(task.train, "train", task), first_batch(task.validation, "validation", task)
-    _check_alike(batch, measured)
+    measured = first_batch(task.validation, "validation", task)
+    _check_alike(first_batch(task.train, "train", task), measured)
+    batch = first_batch(task.train, "train", task, seed=0)  # as trainings see it: mixed images have other targets
     with seeded_randomness(0, "cpu"):
         loss = check_loss(task, twin, batch, training)
         _check_gradients(twin, loss.value)
@@ -63,10 +64,10 @@ def check_drawn_anew(task: Task, model: nn.Module) -> None:
             )
 
 
-def first_batch(split: Split, name: str, task: Task) -> Batch:
-    """The first images of a split; raises `DataError` if it has none."""
+def first_batch(split: Split, name: str, task: Task, seed: int | None = None) -> Batch:
+    """The first images of a split, augmented with this seed; raises `DataError` if it has none."""
     count = min(len(split), task.images_per_pass, IMAGES)
-    batch = next(iter(split.batches(torch.arange(count), count)), None) if count else None
+    batch = next(iter(split.batches(torch.arange(count), count, seed=seed)), None) if count else None
     if batch is None:
         raise DataError(f"the {name} data are empty", where="task", allowed="one image or more")
     if images_in(batch) != count:
