@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from autoprune.errors import InputError, check_name, one_of
+from autoprune.tasks.augmenting import MIXTURES, OPERATIONS, MixedImages
 from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.tasks.data_spec import DataSpec, PixelSpec, Source
 from autoprune.tasks.image_folder import image_folder_source
@@ -22,8 +23,11 @@ def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], 
         InputError: the mapping is wrong. DataError: the data are missing, malformed, or their splits overlap.
     """
     source = _find_source(spec, where)
+    _check_operations(spec.augment, source, f"{where}.augment")
     splits = select_splits(spec.splits, source, pixels_of(spec, source, where), where)
     check_labels(splits, where)
+    if any(name in MIXTURES for name in spec.augment):
+        splits["train"] = MixedImages(unmixed=splits["train"], classes=source.num_classes)
     return splits, source
 
 
@@ -66,6 +70,16 @@ def _find_source(spec: DataSpec, where: str) -> Source:
     if spec.function is not None:
         return source_of_function(spec, where)
     return _SOURCES[check_name(spec.name, _SOURCES, kind="data set", where=f"{where}.name")](spec, where)
+
+
+def _check_operations(augment: tuple[str, ...], source: Source, where: str) -> None:
+    """Refuse what torchvision's operations are not defined for."""
+    for name in augment:
+        if name in OPERATIONS and source.scale != 255:
+            raise InputError(f"{name} of floating-point images", where=where, allowed="it is for uint8, 0 to 255")
+        if name in OPERATIONS and len(source.mean) not in (1, 3):
+            what = f"{name} of images with {len(source.mean)} channels"
+            raise InputError(what, where=where, allowed="it is for 1 or 3")
 
 
 def pixels_of(spec: PixelSpec, source: Source, where: str) -> Pixels:

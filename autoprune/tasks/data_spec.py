@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from autoprune.schema import choices, within
+from autoprune.tasks.augmenting import MIXTURES, OPERATIONS
 from autoprune.tasks.base import Pixels, Split
 
 
@@ -26,7 +27,9 @@ class DataSpec:
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-5000]`.
         augment: `flip` mirrors half of the images, anew each time; `crop` shifts an image by up to an eighth of
             its height, black beyond the border (`image_folder`: a random part,
-            8 to 100 % of the area, scaled to `size`).
+            8 to 100 % of the area, scaled to `size`). `trivial_augment` and `rand_augment` are torchvision's
+            TrivialAugmentWide and RandAugment with their defaults, after these, on the CPU. `mixup` (Beta(0.2, 0.2))
+            and `cutmix` (Beta(1, 1)) mix the images of a batch; of both named, one by chance per batch.
         mean, std: normalisation per channel, for pixels scaled to [0, 1]; default: the data set's own.
         download: let torchvision download the data set.
     """
@@ -38,7 +41,7 @@ class DataSpec:
     size: int = field(default=224, metadata=within(1, 4096))
     workers: int = field(default=4, metadata=within(0, 256))
     splits: Mapping[str, str] = field(default_factory=dict)
-    augment: tuple[str, ...] = field(default=(), metadata=choices("flip", "crop"))
+    augment: tuple[str, ...] = field(default=(), metadata=choices("flip", "crop", *OPERATIONS, *MIXTURES))
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     download: bool = False

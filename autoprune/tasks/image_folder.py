@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from autoprune.errors import DataError, InputError
+from autoprune.tasks.augmenting import operated
 from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.tasks.data_spec import DataSpec, Part, Source
 from autoprune.tasks.file_batches import decoded_batches
@@ -80,7 +81,8 @@ class _ImageFiles:
         else:
             image = T.center_crop(T.resize(image, [round(self.size / 0.875)], antialias=True), side)
         mirror = stream is not None and "flip" in self.augment and torch.rand((), generator=stream) < 0.5
-        return T.horizontal_flip(image) if mirror else image
+        image = T.horizontal_flip(image) if mirror else image
+        return image if stream is None else operated(image, self.augment, stream)
 
 
 def read_image(path: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""A split that lies in memory, augmented on the device."""
+"""A split that lies in memory, augmented where its images lie."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoprune.tasks.augmenting import OPERATIONS, operated_images
 from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.training.seeds import random_stream
+
+#: Augmentations that move pixels.
+MOVES = {"crop", "flip"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,22 +27,32 @@ class Resident(LabelledImages):
     pixels: Pixels
 
     def to(self, device: str) -> Resident:
-        """The same split with its images on `device`."""
+        """The same split with its images on `device`; itself where torchvision's operations run on them, on the CPU."""
+        if self._is_operated_on:
+            return self
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def fetch(
         self, order: Tensor, batch_size: int, *, device: str, seed: int | None, start: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `LabelledImages.fetch`. Where the images lie on another device, only the batches travel."""
-        home = self.images.device
-        draws = None if seed is None else draw(len(order), self.images.shape[1], self.pixels.augment, seed).to(home)
+        home, augment = self.images.device, self.pixels.augment
+        moves = None
+        if seed is not None and MOVES & set(augment):
+            moves = draw(len(order), self.images.shape[1], augment, seed).to(home)
         order = order.to(home)
         for low in range(start * batch_size, len(order), batch_size):
             chosen = order[low : low + batch_size]
             images = self.images.index_select(0, chosen)
-            if draws is not None and self.pixels.augment:
-                images = shift_and_flip(images, draws[low : low + batch_size])
+            if moves is not None:
+                images = shift_and_flip(images, moves[low : low + batch_size])
+            if seed is not None and self._is_operated_on:
+                images = operated_images(images, augment, seed, low)
             yield images.to(device), self.labels.index_select(0, chosen).to(device)
+
+    @property
+    def _is_operated_on(self) -> bool:
+        return any(name in OPERATIONS for name in self.pixels.augment)
 
     def fingerprint(self) -> str:
         """SHA-256 over shape, type, pixels and labels."""

@@ -15,6 +15,18 @@ def random_stream(*words: int) -> torch.Generator:
 
 
 @contextlib.contextmanager
+def drawing_from(stream: torch.Generator) -> Iterator[None]:
+    """Within it torch's default generator on the CPU goes on with this stream; afterwards it is as it was."""
+    before = torch.get_rng_state()
+    torch.set_rng_state(stream.get_state())
+    try:
+        yield
+    finally:
+        stream.set_state(torch.get_rng_state())
+        torch.set_rng_state(before)
+
+
+@contextlib.contextmanager
 def seeded_randomness(seed: int, device: str) -> Iterator[None]:
     """Within it torch's default generators draw from this seed; afterwards they are as they were."""
     devices = [torch.device(device)] if device.startswith("cuda") else []

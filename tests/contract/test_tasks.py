@@ -26,6 +26,14 @@ class TestDigits(TaskContract):
         return load_task({"data": data, "model": {"name": "digits_net", "train": {"images": 0}}})
 
 
+class TestMixedDigits(TaskContract):
+    """Classification with all that a space file can ask of its images."""
+
+    def make_task(self) -> Task:
+        data = {"name": "digits", "augment": ["crop", "flip", "trivial_augment", "rand_augment", "mixup", "cutmix"]}
+        return load_task({"data": data, "model": {"name": "digits_net", "train": {"images": 0}}})
+
+
 SCENES = {"name": "digit_scenes", "arguments": {"size": 32, "train": 24, "validation": 7, "test": 5, "most": 2}}
 
 

@@ -217,3 +217,23 @@ def test_an_image_has_the_same_draw_in_any_batch_size():
     parts = torch.cat([x for x, _ in split.batches(order, 5, seed=5)])
 
     assert torch.equal(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("trivial_augment", {"dtype": "float32"}, "trivial_augment of floating-point images; allowed: it is for uint8"),
+        ("rand_augment", {}, "rand_augment of images with 2 channels; allowed: it is for 1 or 3"),
+    ],
+)
+def test_operations_of_torchvision_are_for_8_bit_images(name, arguments, message):
+    with pytest.raises(InputError, match=rf"task\.data\.augment: {message}"):
+        splits_of(augment=("flip", name), arguments=arguments)
+
+
+def test_images_of_any_kind_can_be_mixed():
+    train = splits_of(augment=("mixup", "cutmix"), arguments={"dtype": "float32"})["train"]
+    _, targets = next(train.batches(torch.arange(7), 7, seed=3))
+
+    assert (7, 5) == targets.shape
+    assert torch.float32 == targets.dtype

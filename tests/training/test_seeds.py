@@ -2,7 +2,7 @@
 
 import torch
 
-from autoprune.training.seeds import random_stream, seeded_randomness
+from autoprune.training.seeds import drawing_from, random_stream, seeded_randomness
 
 
 def test_a_stream_depends_on_all_its_numbers_and_their_order():
@@ -23,3 +23,15 @@ def test_the_callers_stream_goes_on_where_it_was():
 
     assert expected == torch.rand(2).tolist()
     assert expected != inside
+
+
+def test_a_stream_lends_itself_to_the_default_generator_and_goes_on_there():
+    torch.manual_seed(3)
+    expected = torch.rand(2).tolist()
+    torch.manual_seed(3)
+    stream, whole = random_stream(7), torch.rand(4, generator=random_stream(7)).tolist()
+    with drawing_from(stream):
+        first = torch.rand(2).tolist()
+
+    assert whole == first + torch.rand(2, generator=stream).tolist()
+    assert expected == torch.rand(2).tolist()

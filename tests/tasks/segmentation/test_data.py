@@ -89,6 +89,7 @@ def test_splits_that_share_files_are_refused(tmp_path: Path) -> None:
         ({"name": "mask_folder", "path": "x"}, "missing key 'classes'"),
         ({"name": "mask_folder", "path": "nowhere", "classes": ["a", "b"]}, "no folder with images and masks"),
         ({"name": "coco"}, r"data\.name"),
+        ({"name": "digit_scenes", "augment": ["mixup"]}, r"unknown value 'mixup'.*allowed: crop, flip"),
     ],
 )
 def test_wrong_mappings_are_refused(fields: dict[str, Any], words: str) -> None:
