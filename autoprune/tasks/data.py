@@ -25,7 +25,7 @@ def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], 
     source = _find_source(spec, where)
     _check_operations(spec.augment, source, f"{where}.augment")
     splits = select_splits(spec.splits, source, pixels_of(spec, source, where), where)
-    check_labels(splits, where)
+    check_labels(splits, source.classes, where)
     if any(name in MIXTURES for name in spec.augment):
         splits["train"] = MixedImages(unmixed=splits["train"], classes=source.num_classes)
     return splits, source

@@ -18,8 +18,9 @@ class DataSpec:
     Fields:
         name: one of `names()`.
         function: instead of a name, `module:function` returning a mapping with train_images, train_labels, test_images,
-            test_labels; images (N, H, W, C) or (N, H, W), uint8 from 0 to 255 or floating point; labels (N,), or
-            (N, labels) of 0 and 1 for images with several.
+            test_labels; images (N, H, W, C) or (N, H, W), uint8 from 0 to 255 or floating point; labels (N,),
+            whole numbers from 0, or names of classes, which are numbered as they are sorted; or (N, labels) of 0
+            and 1 for images with several.
         arguments: passed to `function`.
         path: `image_folder` only: the folder that holds `train`, `val` and `test` (as far as the splits name them).
         size: `image_folder` only: side of the square the network sees.
@@ -70,6 +71,7 @@ class Source:
     Fields:
         mean, std, scale: its own normalisation, see `Pixels`.
         statistics: where `mean` and `std` come from, in words.
+        classes: their names, in the order of their numbers; () = they have none.
     """
 
     parts: Mapping[str, Part]
@@ -78,3 +80,4 @@ class Source:
     std: tuple[float, ...]
     scale: float = 255.0
     statistics: str = "ImageNet's"
+    classes: tuple[str, ...] = ()

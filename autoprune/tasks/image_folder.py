@@ -129,7 +129,7 @@ def image_folder_source(spec: DataSpec, where: str) -> Source:
                 f"{part} has other classes than train", where=str(root), allowed="the same folders in each part"
             )
     make = {part: Part(len(files), partial(_streamed_part, files, spec)) for part, (_, files) in listed.items()}
-    return Source(make, len(classes), IMAGENET_MEAN, IMAGENET_STD)
+    return Source(make, len(classes), IMAGENET_MEAN, IMAGENET_STD, classes=tuple(classes))
 
 
 def folder_of(path: str) -> Path:

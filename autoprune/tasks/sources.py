@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def source_of_arrays(
 ) -> Source:
     """A source from arrays PART_images (N, H, W[, C]), PART_labels (N,) or (N, labels) of 0 and 1.
 
-    Statistics default to the training images'.
+    Statistics default to the training images'. Labels that are text become numbers, see `number_names`.
     """
     parts = sorted({key.removesuffix("_images") for key in arrays if key.endswith("_images")})
     for part in {"train", "test", *parts}:
@@ -36,9 +36,8 @@ def source_of_arrays(
                 raise DataError(
                     f"no array {key!r}", where=where, allowed="train_images, train_labels, test_images, test_labels"
                 )
-    tensors = {
-        part: _checked_tensors(arrays[f"{part}_images"], arrays[f"{part}_labels"], f"{where}: {part}") for part in parts
-    }
+    labels_of, classes = number_names({part: arrays[f"{part}_labels"] for part in parts}, where)
+    tensors = {part: _checked_tensors(arrays[f"{part}_images"], labels_of[part], f"{where}: {part}") for part in parts}
     for part, (images, _) in tensors.items():
         if images.shape[1:] != tensors["train"][0].shape[1:] or images.dtype != tensors["train"][0].dtype:
             raise DataError(
@@ -48,14 +47,44 @@ def source_of_arrays(
             )
     train, scale = tensors["train"][0], 255.0 if tensors["train"][0].dtype == torch.uint8 else 1.0
     mean, std = statistics or channel_statistics(train, scale)
-    several = {tuple(labels.shape[1:]) for _, labels in tensors.values()}
-    if len(several) > 1:
-        raise DataError("the parts have another number of labels per image", where=where, allowed="the same in each")
-    found = [labels.shape[1] if labels.dim() == 2 else 1 + int(labels.max()) for _, labels in tensors.values()]
     resident = {
         part: Part(len(labels), partial(_resident_part, images, labels)) for part, (images, labels) in tensors.items()
     }
-    return Source(resident, max(found), mean, std, scale, QUOTED if statistics else COMPUTED)
+    count = len(classes) or _count_classes([labels for _, labels in tensors.values()], where)
+    return Source(resident, count, mean, std, scale, QUOTED if statistics else COMPUTED, classes)
+
+
+def _count_classes(labels: Sequence[Tensor], where: str) -> int:
+    """Number of classes, or of labels where images have several, over all parts."""
+    if len({tuple(found.shape[1:]) for found in labels}) > 1:
+        raise DataError("the parts have another number of labels per image", where=where, allowed="the same in each")
+    return max(found.shape[1] if found.dim() == 2 else 1 + int(found.max()) for found in labels)
+
+
+def number_names(labels: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Labels by part, with a number in place of each name, and the names in the order of their numbers: sorted.
+
+    Labels that are numbers stay as they are, without names.
+
+    Raises:
+        DataError: the labels of some parts are names, of others not.
+    """
+    named = [part for part, found in labels.items() if _are_names(found)]
+    if not named:
+        return dict(labels), ()
+    for part in labels:
+        if part not in named:
+            what = f"the labels of {named[0]} are text, those of {part} are not, or not all"
+            raise DataError(what, where=where, allowed="names in each part, or whole numbers in each")
+    classes = sorted({str(name) for part in named for name in labels[part]})
+    number = {name: place for place, name in enumerate(classes)}
+    return {part: np.array([number[str(name)] for name in labels[part]]) for part in labels}, tuple(classes)
+
+
+def _are_names(labels: Any) -> bool:
+    """Whether each label is text; an array of a list would make text of numbers that stand beside text."""
+    array = np.asarray(labels)
+    return array.ndim == 1 and array.dtype.kind in "UOT" and len(array) > 0 and all(isinstance(x, str) for x in labels)
 
 
 def _describe_images(images: Tensor) -> str:
@@ -86,11 +115,11 @@ def _checked_tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tens
 
 
 def _check_labels(labels: NDArray[Any], images: int, where: str) -> None:
-    """One class per image, a whole number from 0, or a row of labels that are 0 or 1."""
+    """One class per image, a whole number from 0 (names have become numbers), or a row of labels that are 0 or 1."""
     one = labels.ndim == 1 and labels.dtype.kind in "iu"
     several = labels.ndim == 2 and labels.dtype.kind in "iub" and labels.shape[1] > 0
     if not (one or several) or len(labels) != images or labels.min() < 0:
-        allowed = f"whole numbers from 0, ({images},); or 0 and 1, ({images}, labels)"
+        allowed = f"whole numbers from 0 or names, ({images},); or 0 and 1, ({images}, labels)"
         raise DataError(f"labels are {labels.dtype} {labels.shape}", where=where, allowed=allowed)
     if several and labels.max() > 1:
         raise DataError(f"a label is {labels.max()}", where=where, allowed="0 and 1, where images have several")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -58,13 +58,18 @@ def split_ranges(expressions: Mapping[str, str], source: Source, where: str) -> 
     return ranges
 
 
-def check_labels(splits: Mapping[str, LabelledImages], where: str) -> None:
-    """Raise `DataError` if validation or test hold classes that the training split does not."""
+def check_labels(splits: Mapping[str, LabelledImages], names: Sequence[str], where: str) -> None:
+    """Raise `DataError` if validation or test hold classes that the training split does not.
+
+    Args:
+        names: of the classes, by number; empty = they have none.
+    """
     trained = _classes_in(splits["train"].labels)
     for name in ("validation", "test"):
-        strange = _classes_in(splits[name].labels) - trained
+        strange = sorted(_classes_in(splits[name].labels) - trained)
         if strange:
-            what = f"{name} holds classes {sorted(strange)[:5]} that train does not"
+            shown = [names[number] if names else number for number in strange[:5]]
+            what = f"{name} holds classes {shown} that train does not"
             raise DataError(what, where=f"{where}.splits", allowed="shuffled data, or splits with the same classes")
 
 

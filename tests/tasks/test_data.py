@@ -4,6 +4,7 @@ import sys
 import types
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -100,6 +101,9 @@ def test_classes_that_are_never_trained_are_refused():
         ("test_images", np.zeros((50, 4, 3, 2), np.uint8), "as train"),
         ("train_labels", np.zeros(99, int), "labels are int64"),
         ("train_labels", np.full(100, -1), "whole numbers from 0"),
+        ("train_labels", ["cat", 7] * 50, r"labels are <U\d+ \(100,\); allowed: whole numbers from 0 or names"),
+        ("train_labels", ["cat"] * 100, "the labels of train are text, those of test are not, or not all"),
+        ("train_labels", np.full((100, 2), "cat"), "labels are <U3"),
         ("train_labels", np.zeros(100), "labels are float64"),
     ],
 )
@@ -107,6 +111,29 @@ def test_malformed_arrays_are_refused(user_data, key, value, message):
     user_data.numbers = lambda: {**numbers(), key: value}
 
     with pytest.raises(DataError, match=message):
+        splits_of()
+
+
+ANIMALS = ["otter", "ant", "newt", "cat", "eel"]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda names: np.array(names, dtype=object), pd.Series])
+def test_labels_that_are_names_are_numbered_as_they_are_sorted(user_data, kind):
+    names = {part: kind([ANIMALS[number % 5] for number in numbers()[f"{part}_labels"]]) for part in ("train", "test")}
+    user_data.numbers = lambda: {**numbers(), **{f"{part}_labels": found for part, found in names.items()}}
+    splits, source = load_splits(DataSpec(function="user_data:numbers"), "task.data")
+
+    assert ("ant", "cat", "eel", "newt", "otter") == source.classes
+    assert 5 == source.num_classes
+    assert [4, 0, 3, 1, 2, 4, 0] == splits["train"].labels[:7].tolist()
+    assert torch.int64 == splits["train"].labels.dtype
+
+
+def test_names_that_are_never_trained_are_refused_by_their_names(user_data):
+    names = {"train_labels": ["cat", "eel"] * 50, "test_labels": ["cat", "ant"] * 25}
+    user_data.numbers = lambda: {**numbers(), **names}
+
+    with pytest.raises(DataError, match=r"test holds classes \['ant'\] that train does not"):
         splits_of()
 
 
