@@ -26,11 +26,12 @@ from autoprune.engine.allocation.widths import allowed_widths
 from autoprune.engine.cost import costs_of_counts
 from autoprune.engine.graph import ChannelGraph, Floats, Group, Ints
 from autoprune.engine.keep import Keep
+from autoprune.errors import InputError
 from autoprune.methods.base.mask_gradients import MaskGradients, maskable_groups
 from autoprune.methods.base.method import Context, Note, Scores, Stage
 from autoprune.methods.base.staged import ConstantRate, Decided
 from autoprune.methods.base.units import Units
-from autoprune.recipe import Allocation, Target
+from autoprune.recipe import Allocation, Target, Training
 from autoprune.schema import choices, within
 from autoprune.training.processes import Processes
 
@@ -78,6 +79,17 @@ class GroupFisher(ConstantRate, Decided):
     normaliser: str = field(default="memory", metadata=choices("memory", "flops", "none"))
     images: int = field(default=1024, metadata=within(1, 10**9, log=True, search=(128, 8192)))
     lr: float = field(default=0.005, metadata=within(1e-5, 1, log=True, search=(5e-4, 0.05)))
+
+    def stage_training(self, training: Training) -> Training:
+        """Constant learning rate `lr`, each step in one pass: a mask's gradient is of all images of a step.
+
+        Raises:
+            InputError: the recipe divides a step among passes.
+        """
+        if training.accumulate > 1:
+            what = f"{self.name} hears a step's batch in one pass"
+            raise InputError(what, where="training.accumulate", allowed="1 with this method")
+        return super().stage_training(training)
 
     def sparsify(self, context: Context, stage: Stage) -> Removal:
         """The removals; how far apart they are is decided now."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from autoprune import methods
 from autoprune.engine.allocation.allocate import TOLERANCE, check_prunable, smallest
 from autoprune.errors import InputError, TargetError
 from autoprune.recipe import Allocation, Recipe
@@ -124,12 +125,20 @@ def check_asked(task: Task, model: torch.nn.Module, config: StudyConfig) -> None
     asked = [recipe.training for recipe in corners]
     most = {name: max(getattr(training, name) for training in asked) for name in ("distill", "label_smoothing")}
     check_task(task, model, replace(asked[0], **most))
-    for training in asked:
-        batch_of(training, len(task.train))
+    for recipe in corners:
+        batch_of(recipe.training, len(task.train))
+        check_stage(recipe)
     if any(recipe.weights == "scratch" for recipe in corners):
         check_drawn_anew(task, model)
     if config.finalists.share is not None and task.test is None:
         raise InputError("finalists are read on a test split", where="finalists", allowed="a task with `test`")
+
+
+def check_stage(recipe: Recipe) -> None:
+    """Raise `InputError` if the recipe's method cannot train its sparsify stage as the recipe says."""
+    method = methods.build(recipe.method)
+    if any(method.stage_shares):
+        method.stage_training(recipe.training)
 
 
 def check_targets(space: Space, shared: SharedState) -> None:

@@ -105,6 +105,13 @@ def test_what_the_task_cannot_do_is_known_before_the_first_trial(tmp_path, train
         ap.search(space, out=tmp_path / "study", trials=2, in_process=True, task=given())
 
 
+def test_a_method_that_hears_a_whole_step_is_not_searched_with_steps_in_parts(tmp_path):
+    own = {**SPACE["space"], "method": {"name": "group_fisher"}}
+    space = {**SPACE, "space": {**own, "training": {**own["training"], "accumulate": 2}}}
+    with pytest.raises(InputError, match=r"accumulate: group_fisher hears a step's batch in one pass"):
+        ap.search(space, out=tmp_path / "study", trials=2, in_process=True, task=given())
+
+
 def test_a_wrong_task_leaves_no_folder(tmp_path):
     with pytest.raises(InputError, match="the loss is a tensor"):
         ap.search(
