@@ -121,11 +121,14 @@ class CrossChannelCall:
 class ComputedWeight:
     """A layer's weight that the model computes from parameters, in weight norm for example.
 
-    It is argument number `argument` of the `index`-th call of the operation `name` in a forward pass, matrix products
-    counted together (`operations.counted_as`). `blocks` are pairs of dimensions, counted from the last, which is -1,
-    and the units along them: the same product may get its weight once more for every image.
+    It is argument number `argument` of the `index`-th call of the operation `name` by the own code of `module` in a
+    forward pass, matrix products counted together (`operations.counted_as`). Calls of other modules do not count: an
+    LSTM multiplies all steps at once on the CPU, and step by step where it is traced. `blocks` are pairs of dimensions,
+    counted from the last, which is -1, and the units along them: the same product may get its weight once more for
+    every image.
     """
 
+    module: str
     name: str
     index: int
     argument: int

@@ -45,8 +45,9 @@ class LabelledCrossChannelCall:
 
 @dataclass(frozen=True)
 class LabelledComputedWeight:
-    """A layer's weight that the model computes from its parameters: an argument of the `index`-th call of `name`."""
+    """A layer's weight that the model computes from its parameters; see `graph.ComputedWeight`."""
 
+    module: str
     name: str
     index: int
     argument: int

@@ -161,8 +161,8 @@ class Flow:
         if self.is_weight(weight) and id(weight) not in self.state.plain_weights and (blocks := self.get(weight)):
             name, rank = counted_as(call.name), weight.dim()
             from_last = tuple((tuple(dim - rank for dim in dims), labels) for dims, labels in blocks)
-            index = self.state.calls[name] - 1
-            self.evidence.computed_weights.append(LabelledComputedWeight(name, index, argument, from_last))
+            index = self.state.calls_within[self.path, name] - 1
+            self.evidence.computed_weights.append(LabelledComputedWeight(self.path, name, index, argument, from_last))
 
     def note_role(self, labels: Ints, role: str) -> None:
         """The tensor these labels lie on plays that part for them (see `graph.Slot`)."""

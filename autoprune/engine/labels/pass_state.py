@@ -37,6 +37,7 @@ class PassState:
         key: the running call.
         arguments: of the running call, or the last one.
         calls: how often each operation has been called so far.
+        calls_within: the same by module whose forward called it, and name (`operations.counted_as`).
         path: the module whose forward is running.
     """
 
@@ -56,6 +57,7 @@ class PassState:
     key: CallKey = ("", 0)
     arguments: Any = ()
     calls: Counter[str] = field(default_factory=Counter)
+    calls_within: Counter[tuple[str, str]] = field(default_factory=Counter)
     path: str = ""
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ __all__ = ["Call", "Flow", "apply", "register"]
 def apply(flow: Flow, call: Call) -> None:
     """Run the rule of the call: its own, the one of pointwise operations, or freeze."""
     flow.state.key = _counted(flow, call.name)
+    flow.state.calls_within[flow.path, counted_as(call.name)] += 1
     _hold_positions_read(flow, call)
     rule = RULES.get(call.name)
     if rule is not None:
@@ -59,8 +60,7 @@ def apply(flow: Flow, call: Call) -> None:
 
 def _counted(flow: Flow, name: str) -> CallKey:
     calls = flow.state.calls
-    for counted in {name, counted_as(name)}:
-        calls[counted] += 1
+    calls[name] += 1
     return name, calls[name] - 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.operations import counted_as, operation_name
 from autoprune.engine.surgery.computed_weights import compensated
 from autoprune.engine.surgery.folding import with_added_biases
+from autoprune.engine.surgery.module_paths import paths_followed
 from autoprune.engine.surgery.plain_operations import plain_operations
 from autoprune.engine.surgery.tensors import copy_with, kept_mask, zeroed
 
@@ -40,10 +42,8 @@ def mask(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
             scaled.get(name, tensor), [s for s in slots.get(name, ()) if s.role not in kept], stays
         ),
     )
-    across, weights = (
-        {(call.name, call.index): call for call in calls if _loses_entries(call, stays)}
-        for calls in (graph.cross_channel, graph.computed_weights)
-    )
+    across = {(call.name, call.index): call for call in graph.cross_channel if _loses_entries(call, stays)}
+    weights = {(w.module, w.name, w.index): w for w in graph.computed_weights if _loses_entries(w, stays)}
     if across or weights:
         _run_within(masked, lambda: KeptOnly(across, weights, stays))
     return masked
@@ -65,14 +65,16 @@ def _loses_entries(call: CrossChannelCall | ComputedWeight, stays: np.ndarray) -
     return any(not kept_mask(units, stays).all() for _, units in call.blocks)
 
 
-def _run_within(model: nn.Module, context: Callable[[], TorchDispatchMode]) -> None:
+def _run_within(model: nn.Module, context: Callable[[], KeptOnly]) -> None:
     """Every forward pass of the model runs in a context of its own, with attention as the trace has seen it."""
     entered: list[ExitStack] = []
+    inner = {path: module for path, module in model.named_modules() if path}
 
     def enter(_module: nn.Module, _args: object) -> None:
         entered.append(ExitStack())
         entered[-1].enter_context(plain_operations())
-        entered[-1].enter_context(context())
+        mode = entered[-1].enter_context(context())
+        entered[-1].enter_context(paths_followed(inner, partial(setattr, mode, "path")))
 
     def leave(_module: nn.Module, _args: object, _out: object) -> None:
         entered.pop().close()
@@ -92,26 +94,32 @@ _POOLS = ("avg_pool2d", "avg_pool3d")
 class KeptOnly(TorchDispatchMode):
     """Lets cross-channel operations see only the entries that stay, the others come out as zeros; and zeroes weights.
 
-    `across` and `weights` map (operation, number of its call) to the call; a forward pass counts the calls anew.
+    Args:
+        across: by operation and number of its call. A forward pass counts the calls anew.
+        weights: by module, operation and number of its call in there; see `ComputedWeight`.
+
+    `path` is the module whose forward runs.
     """
 
     def __init__(
         self,
         across: Mapping[tuple[str, int], CrossChannelCall],
-        weights: Mapping[tuple[str, int], ComputedWeight],
+        weights: Mapping[tuple[str, str, int], ComputedWeight],
         stays: np.ndarray,
     ) -> None:
         super().__init__()
         self.across, self.weights, self.stays = across, weights, stays
+        self.path = ""
         self.counts: Counter[str] = Counter()
+        self.counts_within: Counter[tuple[str, str]] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = operation_name(func)
         key = (name, self.counts[name])
-        counted = counted_as(name)
-        weight = self.weights.get((counted, self.counts[counted]))
-        for other in {name, counted}:
-            self.counts[other] += 1
+        within = (self.path, counted_as(name))
+        weight = self.weights.get((*within, self.counts_within[within]))
+        self.counts[name] += 1
+        self.counts_within[within] += 1
         if weight is not None:
             args = _with_zeroed_weight(args, weight, self.stays)
         call = self.across.get(key)

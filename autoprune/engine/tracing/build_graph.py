@@ -156,7 +156,11 @@ def _cross_channel_calls(run: LabelledRun, units: _Units) -> tuple[CrossChannelC
 def _computed_weights(run: LabelledRun, units: _Units) -> tuple[ComputedWeight, ...]:
     return tuple(
         ComputedWeight(
-            weight.name, weight.index, weight.argument, tuple((dims, units.of_label[a]) for dims, a in weight.blocks)
+            weight.module,
+            weight.name,
+            weight.index,
+            weight.argument,
+            tuple((dims, units.of_label[a]) for dims, a in weight.blocks),
         )
         for weight in run.evidence.computed_weights
     )

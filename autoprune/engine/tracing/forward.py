@@ -26,6 +26,7 @@ from autoprune.engine.operations import operation_name
 from autoprune.engine.rules import apply
 from autoprune.engine.surgery.copying import copy_module
 from autoprune.engine.surgery.held_numbers import held_numbers
+from autoprune.engine.surgery.module_paths import paths_followed
 from autoprune.engine.surgery.plain_operations import plain_operations
 from autoprune.engine.surgery.tensors import example_inputs, tensors_of
 from autoprune.engine.tracing.data_values import DataReader, DataValues
@@ -171,7 +172,7 @@ def _run_forward(
         plain_operations(),
         made_numbers_noted(flow),
         _left_as_it_was(modules),
-        _paths_followed(modules, flow.state),
+        paths_followed(modules, partial(setattr, flow.state, "path")),
     ):
         labelling = _Labelling(flow, None if values is None else DataReader(values))
         with labelling:
@@ -278,27 +279,3 @@ def _inner_dicts(own: Mapping[str, Any]) -> dict[str, dict[Any, object]]:
 
 def _changed(now: Mapping[Any, object], before: Mapping[Any, object]) -> bool:
     return now.keys() != before.keys() or any(map(is_not, now.values(), before.values()))
-
-
-@contextmanager
-def _paths_followed(modules: Modules, state: PassState):  # type: ignore[no-untyped-def]
-    """While open, `state.path` is the name of the module whose forward is running."""
-    stack: list[str] = []
-
-    def enter(path: str, _module: nn.Module, _args: object) -> None:
-        stack.append(path)
-        state.path = path
-
-    def leave(_module: nn.Module, _args: object, _out: object) -> None:
-        stack.pop()
-        state.path = stack[-1] if stack else ""
-
-    # `register_forward_hook` makes a handle for each, which takes longer than the forward pass of a module.
-    key = object()
-    for path, module in modules.items():
-        module._forward_pre_hooks[key], module._forward_hooks[key] = partial(enter, path), leave
-    try:
-        yield
-    finally:
-        for module in modules.values():
-            del module._forward_pre_hooks[key], module._forward_hooks[key]

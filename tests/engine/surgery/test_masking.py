@@ -122,6 +122,25 @@ def test_a_computed_weight_is_found_again_whatever_the_batch_size(images: int) -
     net, x = randomised(PositiveTokens()), torch.rand(images, 3, 4, 4)
     graph = trace(net, x[:1])
     keep = Keep.of({"stem": [0, 2, 6], "first": [1, 3, 4, 8]})
-    assert [weight.index for weight in graph.computed_weights] == [0, 1]
+    assert [(weight.module, weight.index) for weight in graph.computed_weights] == [("first", 0), ("second", 0)]
+    with torch.no_grad():
+        torch.testing.assert_close(prune(net, graph, keep, fold=False)(x), mask(net, graph, keep)(x))
+
+
+class ReadsThenWeighs(nn.Module):
+    """An LSTM multiplies step by step where it is traced, and all steps at once on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader, self.stem, self.positive = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 7), PositiveLinear(7, 11)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.positive(self.stem(self.reader(x)[0])).sum(1)
+
+
+def test_a_computed_weight_is_found_again_behind_a_layer_that_multiplies_otherwise_than_in_the_trace() -> None:
+    net, x = randomised(ReadsThenWeighs()).double(), torch.rand(2, 4, 3).double()  # in float32 a kernel does it all
+    graph = trace(net, x)
+    keep = Keep.of({"stem": [0, 2, 6]})
     with torch.no_grad():
         torch.testing.assert_close(prune(net, graph, keep, fold=False)(x), mask(net, graph, keep)(x))
