@@ -38,6 +38,9 @@ from autoprune.training.seeds import random_stream
 #: Items that a fingerprint reads, spread over the split.
 FINGERPRINT_ITEMS = 64
 
+#: Most images of a pass where neither loader nor user say how many fit into memory.
+IMAGES_PER_PASS = 128
+
 ALLOWED = "a DataLoader, or a Dataset with __len__ and __getitem__"
 
 
@@ -101,6 +104,12 @@ class LoaderSplit(Split):
                 held = leaf.detach().cpu().contiguous().numpy().tobytes() if isinstance(leaf, Tensor) else str(leaf)
                 digest.update(held if isinstance(held, bytes) else held.encode())
         return digest.hexdigest()
+
+    @property
+    def images_per_pass(self) -> int:
+        """The batch size of a DataLoader: what its user knows to fit into memory."""
+        size = self.loader.batch_size
+        return size if size is not None and size > 1 else IMAGES_PER_PASS
 
     @cached_property
     def structure(self) -> str:

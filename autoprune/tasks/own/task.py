@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import AutopruneError, DataError, InputError, check_name, one_of
 from autoprune.recipe import Training
-from autoprune.schema import expect_mapping, to_plain
+from autoprune.schema import expect_mapping, read_value, to_plain, within
 from autoprune.study.metric import MetricSpec
 from autoprune.tasks import IN_PYTHON, with_spec, zoo
 from autoprune.tasks.base import Task
@@ -23,9 +23,6 @@ from autoprune.tasks.own.loaders import LoaderSplit
 from autoprune.tasks.own.networks import Given, check_source
 from autoprune.tasks.user_code import load_object
 from autoprune.training.protocols import Batch, Forward, Loss, Metric, WholeMetric
-
-#: Most images of a pass where neither loader nor user say how many fit into memory.
-IMAGES_PER_PASS = 128
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +97,7 @@ class LoaderTask(Task):
         splits = {"train": _split_of(train, "train"), "validation": _split_of(validation, "validation")}
         super().__init__(
             spec=_described(model, splits["train"], function, chosen),
-            images_per_pass=images_per_pass or _images_per_pass(validation),
+            images_per_pass=images_per_pass or splits["validation"].images_per_pass,
             loss_while_training=function.by_model,
             test=None if test is None else _split_of(test, "test"),
             **splits,
@@ -169,7 +166,7 @@ def load(spec: Mapping[str, Any], where: str) -> LoaderTask:
     missing = [key for key in ("model", "data", "loss", "metric") if key not in spec]
     if missing:
         raise InputError(f"missing key {missing[0]!r}", where=where, allowed="model, data, loss, metric")
-    data = _read_data(expect_mapping(spec["data"], f"{where}.data"), f"{where}.data")
+    data = read_data(expect_mapping(spec["data"], f"{where}.data"), f"{where}.data")
     dense = read_dense_model(spec["model"], f"{where}.model", zoo.find)
     task = LoaderTask(
         model=FromFile(dense=dense, image=lambda: tuple(task.example()[0].shape[1:])),
@@ -180,20 +177,26 @@ def load(spec: Mapping[str, Any], where: str) -> LoaderTask:
     return with_spec(task, spec)
 
 
-def _read_data(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The splits and other entries of a `data:` mapping, with what its references stand for."""
-    known = ("train", "validation", "test", "inputs", "targets", "images_per_pass")
+def read_data(data: Mapping[str, Any], where: str, *more: str) -> dict[str, Any]:
+    """The splits and other entries of a `data:` mapping, with what its references stand for.
+
+    Args:
+        more: keys that a kind of task knows besides.
+    """
+    known = ("train", "validation", "test", "inputs", "targets", "images_per_pass", *more)
     for key in data:
         check_name(key, known, kind="key", where=where)
     for key in ("train", "validation"):
         if key not in data:
             raise InputError(f"missing key {key!r}", where=where, allowed=one_of(known))
+    if "images_per_pass" in data:
+        read_value(int, data["images_per_pass"], f"{where}.images_per_pass", within(1, 10**9))
     splits = {name: read_split(data[name], name, f"{where}.{name}") for name in known[:3] if name in data}
     return {**data, **splits}
 
 
 def read_split(spec: object, name: str, where: str) -> LoaderSplit:
-    """The split that a reference stands for: to a DataLoader or Dataset, or to a function that returns one.
+    """The split that a reference stands for: to a DataLoader or Dataset, or to a function or class that makes one.
 
     Args:
         spec: `module:name`, or {function: module:name, and its arguments}.
@@ -203,8 +206,11 @@ def read_split(spec: object, name: str, where: str) -> LoaderSplit:
     if not isinstance(reference, str):
         raise InputError(f"{reference!r} names no data", where=where, allowed="module:name, or {function: module:name}")
     found = load_object(reference, where)
-    if callable(found) and not hasattr(found, "__getitem__"):
+    if isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__")):
         found = _called(found, arguments, reference, where)
+    elif arguments:
+        what = f"{reference} is data already, and takes no {next(iter(arguments))!r}"
+        raise InputError(what, where=where, allowed="arguments of a function or class")
     return LoaderSplit.of(found, name, where)
 
 
@@ -231,10 +237,3 @@ def _described(model: Any, train: LoaderSplit, loss: LossFunction, metric: Metri
 
 def _split_of(data: Any, name: str) -> LoaderSplit:
     return data if isinstance(data, LoaderSplit) else LoaderSplit.of(data, name, name)
-
-
-def _images_per_pass(validation: Any) -> int:
-    """The batch size of a DataLoader: what its user knows to fit into memory."""
-    loader = validation.loader if isinstance(validation, LoaderSplit) else validation
-    size = getattr(loader, "batch_size", None)
-    return size if isinstance(size, int) and size > 1 else IMAGES_PER_PASS

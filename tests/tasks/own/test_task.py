@@ -149,3 +149,13 @@ def test_arguments_reach_the_users_function():
     data = {**SPEC["data"], "train": {"function": "user_tasks:train_loader", "count": 35}}
 
     assert 35 == len(load_task({**SPEC, "data": data}).train)
+
+
+def test_arguments_reach_the_users_class_and_are_refused_where_there_is_nothing_to_call():
+    drawn, made = ({"function": f"user_tasks:{name}", "count": 35} for name in ("Drawn", "test_data"))
+
+    assert 35 == len(load_task({**SPEC, "data": {**SPEC["data"], "train": drawn}}).train)
+    with pytest.raises(
+        InputError, match=r"task\.data\.test: user_tasks:test_data is data already, and takes no 'count'"
+    ):
+        load_task({**SPEC, "data": {**SPEC["data"], "test": made}})
