@@ -7,7 +7,8 @@ pyproject.toml:
     depth = "my_package:DepthTask"          # a subclass of autoprune.tasks.Task
 
 A class gets the keys beside `kind` as arguments: of its class method `load` if it has one, else of its constructor.
-Without `kind` it is a task of the user's own loaders if `data` has `train`, else classification.
+Without `kind` it is a task of the user's own loaders if `data` has `train`, else classification; classification takes
+such loaders too, and then knows loss and metric.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ KINDS = {
     "loaders": "autoprune.tasks.own.task",
 }
 
+#: The module of a kind where `data` names the user's own loaders, if that is another one.
+OF_LOADERS = {"classification": "autoprune.tasks.own.classification"}
+
 ENTRY_POINTS = "autoprune.tasks"
 
 #: The kind of a task that was given in Python: a study can name it, but not build it.
@@ -48,7 +52,8 @@ def load_task(spec: Mapping[str, Any], where: str = "task") -> Task:
     """
     mapping = expect_mapping(spec, where)
     data = mapping.get("data")
-    kind = mapping.get("kind", "loaders" if isinstance(data, Mapping) and "train" in data else "classification")
+    own = isinstance(data, Mapping) and "train" in data
+    kind = mapping.get("kind", "loaders" if own else "classification")
     if kind == IN_PYTHON:
         allowed = (
             "the same task as an argument, in Python: autoprune.resume(folder, task=...), likewise finish and replay"
@@ -57,7 +62,8 @@ def load_task(spec: Mapping[str, Any], where: str = "task") -> Task:
     if isinstance(kind, str) and ":" in kind:
         return _of_class(load_object(kind, f"{where}.kind"), kind, mapping, where)
     if isinstance(kind, str) and kind in KINDS:
-        task: Task = importlib.import_module(KINDS[kind]).load(mapping, where)
+        module = OF_LOADERS.get(kind, KINDS[kind]) if own else KINDS[kind]
+        task: Task = importlib.import_module(module).load(mapping, where)
         return task
     installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     check_name(kind, (*KINDS, *installed), kind="task", where=f"{where}.kind")

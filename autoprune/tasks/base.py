@@ -5,6 +5,7 @@ What a batch holds is known to its task alone: splits yield batches; `loss`, `pr
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,11 +65,23 @@ class Split(ABC):
         """Hexadecimal digest of the images and of what is to be learnt of them."""
 
 
-class LabelledImages(Split):
-    """Images with a class each, or with several labels each.
+class Labelled(Split):
+    """Inputs with a class each, or with several labels each: a batch is inputs and labels.
 
-    `labels`: int64 (N,), or float32 (N, labels) of 0 and 1. A batch is inputs (B, C, H, W) float32 and its labels.
+    Inputs: (B, C, H, W) float32; labels: int64 (B,), or float32 (B, labels), of 0 and 1 or shares.
     """
+
+    @abstractmethod
+    def learning_facts(self) -> list[Any]:
+        """What of these data decides the weights that are trained on them, in plain data and dataclasses."""
+
+    @abstractmethod
+    def input_facts(self) -> dict[str, Any]:
+        """See `Task.input_facts`."""
+
+
+class LabelledImages(Labelled):
+    """Images as they are stored, with their labels. `labels`: int64 (N,), or float32 (N, labels) of 0 and 1."""
 
     labels: Tensor
     pixels: Pixels
@@ -76,6 +89,14 @@ class LabelledImages(Split):
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
+
+    def learning_facts(self) -> list[Any]:
+        """Images, labels, and what training does to pixels; see `Labelled.learning_facts`."""
+        return [self.fingerprint(), self.pixels]
+
+    def input_facts(self) -> dict[str, Any]:
+        """Scale, mean and std of the pixels; see `Task.input_facts`."""
+        return dataclasses.asdict(self.pixels)
 
     @abstractmethod
     def fetch(

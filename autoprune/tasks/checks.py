@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import AutopruneError, DataError, InputError, ModelError, first_line
 from autoprune.recipe import Training
-from autoprune.tasks.base import Split, Task
+from autoprune.tasks.base import Labelled, Split, Task
 from autoprune.training.batch_structure import describe_structure, images_in
 from autoprune.training.protocols import Batch, Loss, WholeMetric
 from autoprune.training.seeds import seeded_randomness
@@ -34,7 +34,7 @@ def check_task(task: Task, model: nn.Module, training: Training | None = None) -
     """
     twin = copy.deepcopy(model).cpu()
     measured = first_batch(task.validation, "validation", task)
-    _check_alike(first_batch(task.train, "train", task), measured)
+    _check_alike(first_batch(task.train, "train", task), measured, task)
     batch = first_batch(task.train, "train", task, seed=0)  # as trainings see it: mixed images have other targets
     with seeded_randomness(0, "cpu"):
         loss = check_loss(task, twin, batch, training)
@@ -76,8 +76,10 @@ def first_batch(split: Split, name: str, task: Task, seed: int | None = None) ->
     return batch
 
 
-def _check_alike(trained: Batch, measured: Batch) -> None:
+def _check_alike(trained: Batch, measured: Batch, task: Task) -> None:
     """See that both splits yield the same kinds of things."""
+    if isinstance(task.train, Labelled):  # has checked its labels itself: of images that a loader mixes they are shares
+        trained, measured = trained[0], measured[0]
     expected, found = describe_structure(trained), describe_structure(measured)
     if found != expected:
         raise DataError(f"a batch of validation is {found}", where="task", allowed=f"{expected}, as of train")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from autoprune.recipe import Training
 from autoprune.schema import expect_mapping, read, to_plain
 from autoprune.study.metric import ACCURACY, MetricSpec
 from autoprune.tasks import zoo
-from autoprune.tasks.base import LabelledImages, Pixels, Task, check_outputs
+from autoprune.tasks.base import Labelled, Pixels, Task, check_outputs
 from autoprune.tasks.data import load_splits
 from autoprune.tasks.data_spec import DataSpec, Source
 from autoprune.tasks.dense_model import DenseModel, outputs_for_two_images, read_dense_model
@@ -48,15 +47,15 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
-    """A network (N, C, H, W) -> (N, num_classes) and labelled images.
+    """A network (N, C, H, W) -> (N, num_classes), and images or items of the user's own with their labels.
 
     In training mode the network may return several such tensors: the first counts in full, those of auxiliary
     classifiers as `AUXILIARY` says.
     """
 
-    train: LabelledImages
-    validation: LabelledImages
-    test: LabelledImages
+    train: Labelled
+    validation: Labelled
+    test: Labelled | None
     num_classes: int
     dense: DenseModel
     loss_function: LossFunction
@@ -109,12 +108,12 @@ class Classification(Task):
         return (inputs.contiguous(),)
 
     def input_facts(self) -> dict[str, Any]:
-        """Scale, mean and std of the pixels; see `Task.input_facts`."""
-        return dataclasses.asdict(self.validation.pixels)
+        """See `Task.input_facts`."""
+        return self.validation.input_facts()
 
     def _facts(self) -> list[Any]:
         """What decides trained weights; of the default loss nothing is said, as of weights that were kept before."""
-        facts: list[Any] = [self.train.fingerprint(), self.train.pixels]
+        facts = self.train.learning_facts()
         if self.loss_function.name != CROSS_ENTROPY or self.loss_function.arguments:
             facts += [self.loss_function.name, self.loss_function.arguments]
         return facts
@@ -135,21 +134,36 @@ def load(spec: Mapping[str, Any], where: str) -> Classification:
     `loss` and `metric` are as `read_loss` and `read_metric` take them; what torchmetrics wants to know of the number of
     classes or labels is filled in.
     """
-    for key in spec:
-        check_name(key, ("kind", "data", "model", "loss", "metric"), kind="key", where=where)
+    check_keys(spec, where)
     dense = read_dense_model(spec.get("model"), f"{where}.model", zoo.find)
     data = read(DataSpec, expect_mapping(spec.get("data"), f"{where}.data"), f"{where}.data")
     splits, source = load_splits(data, f"{where}.data")
     several = splits["train"].labels.dim() == 2
+    remarks = _remarks(data, dense, source, splits["validation"].pixels)
     return Classification(
-        spec=to_plain(spec),
-        num_classes=source.num_classes,
-        dense=dense,
-        loss_function=read_loss(spec.get("loss", "BCEWithLogitsLoss" if several else CROSS_ENTROPY), f"{where}.loss"),
-        chosen_metric=_read_metric(spec.get("metric"), source.num_classes, several, f"{where}.metric"),
-        remarks=_remarks(data, dense, source, splits["validation"].pixels),
-        **splits,
+        dense=dense, remarks=remarks, **splits, **judged_by(spec, source.num_classes, several=several, where=where)
     )
+
+
+def check_keys(spec: Mapping[str, Any], where: str) -> None:
+    """Raise `InputError` if the mapping of a classification task has a key that nothing reads."""
+    for key in spec:
+        check_name(key, ("kind", "data", "model", "loss", "metric"), kind="key", where=where)
+
+
+def judged_by(spec: Mapping[str, Any], classes: int, *, several: bool, where: str) -> dict[str, Any]:
+    """The fields of `Classification` that say what is learnt: loss and metric as the mapping names them, or by default.
+
+    Args:
+        classes: number of classes, or of labels where images have several.
+    """
+    loss = spec.get("loss", "BCEWithLogitsLoss" if several else CROSS_ENTROPY)
+    return {
+        "spec": to_plain(spec),
+        "num_classes": classes,
+        "loss_function": read_loss(loss, f"{where}.loss"),
+        "chosen_metric": _read_metric(spec.get("metric"), classes, several, f"{where}.metric"),
+    }
 
 
 def _read_metric(spec: object, classes: int, several: bool, where: str) -> MetricChoice:

@@ -31,6 +31,18 @@ def loader(part):
     return DataLoader(ImageFolder(f"photos/{part}", v2.Compose(steps)), batch_size=32, shuffle=part == "train")
 """
 
+CLASSES = """
+import torch
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+
+def photos(part):
+    flip = [v2.RandomHorizontalFlip()] if part == "train" else []
+    steps = [v2.ToImage(), v2.Resize((32, 32)), *flip, v2.ToDtype(torch.float32, scale=True)]
+    return ImageFolder(f"photos/{part}", v2.Compose(steps))
+"""
+
 LABELS = """
 import torch
 from torch.utils.data import TensorDataset
@@ -183,6 +195,15 @@ def test_an_existing_loader_with_transforms(journey: Callable[..., str], here: P
     }
 
     assert "MulticlassAccuracy" in journey(LOADER, task)
+
+
+def test_a_dataset_that_says_its_classes(journey: Callable[..., str], here: Path) -> None:
+    write_photos(here / "photos")
+    parts = (("train", "train"), ("validation", "val"))
+    data = {name: {"function": "mine:photos", "part": part} for name, part in parts}
+    model = {"name": "digits_net", "train": {"images": 72, "batch_size": 12, "lr": 0.05}}
+
+    assert "accuracy" in journey(CLASSES, {"kind": "classification", "model": model, "data": data})
 
 
 def test_several_labels_per_image(journey: Callable[..., str]) -> None:

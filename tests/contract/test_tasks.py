@@ -61,6 +61,14 @@ class TestReferences(TaskContract):
         return load_task(SPEC)
 
 
+class TestOwnClasses(TaskContract):
+    """Classification of a user's loaders, of which only the number of classes is said."""
+
+    def make_task(self) -> Task:
+        data = {**SPEC["data"], "num_classes": 5}
+        return load_task({"kind": "classification", "data": data, "model": SPEC["model"]})
+
+
 class TestLabels(TaskContract):
     """Several labels per image, mappings as batches, torchmetrics."""
 
