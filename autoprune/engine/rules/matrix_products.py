@@ -97,7 +97,7 @@ def _plain_outputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
 
 
 def _grouped_outputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None:
-    """The labels of the output of a grouped convolution.
+    """The labels of the output of a grouped convolution; None = it has none.
 
     With one input (or, transposed, one output) a group, whole groups go. Else the same offset goes out of every group,
     so that the groups stay equal, unless whole groups are asked for.
@@ -115,7 +115,8 @@ def _grouped_outputs(flow: Flow, x: Ints | None, kernel: _Kernel) -> Ints | None
     if kernel.transposed:
         _mark(flow, kernel, kernel.rows, "in")
         _tie_or_freeze(flow, offsets, rows, OVER_FIXED)
-        return np.tile(kernel.columns, kernel.groups)
+        # None: cut to one output a group, as in a copy that the probe has cut
+        return None if kernel.columns is None else np.tile(kernel.columns, kernel.groups)
     if kernel.columns is not None:
         _mark(flow, kernel, kernel.columns, "in")
         _tie_or_freeze(flow, offsets, kernel.columns[None], OVER_FIXED)

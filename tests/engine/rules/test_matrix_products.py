@@ -116,3 +116,23 @@ def test_filters_from_the_left_are_filters() -> None:
             return self.b((self.own @ self.a(x).flatten(2)).unflatten(2, x.shape[2:]))
 
     assert prunable(lawful_graph(FromTheLeft(), image())) == {"a": 7, "own": 11}
+
+
+class GroupedUpsampling(nn.Module):
+    """A transposed convolution in groups, and one that reads its outputs in groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up = nn.Conv2d(3, 14, 3), nn.ConvTranspose2d(14, 4, 2, groups=2, bias=False)
+        self.mixed, self.head = nn.Conv2d(14, 4, 1, groups=2), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        up = self.up(x)[..., 1:, 1:]
+        return self.head(torch.cat([up, self.mixed(x)], 1))
+
+
+def test_a_transposed_convolution_may_be_cut_to_one_output_a_group() -> None:
+    graph = lawful_graph(randomised(GroupedUpsampling()), image(7, 1))
+
+    assert prunable(graph) == {"stem": 7, "up": 2, "mixed": 2}
