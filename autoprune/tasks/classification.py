@@ -71,7 +71,11 @@ class Classification(Task):
         return self.dense.trained(self, self._facts)
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
-        """Mean over the batch; of cross entropy the target is 1 - s + s / classes for the class, else s / classes."""
+        """Mean over the batch; of cross entropy the target is 1 - s + s / classes for the class, else s / classes.
+
+        Of mixed images the targets are shares of classes. There torch's cross entropy divides by the number of images,
+        not by the sum of their class weights.
+        """
         inputs, labels = batch
         outputs = model(inputs)
         logits, *others = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
