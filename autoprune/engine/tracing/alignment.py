@@ -51,7 +51,7 @@ def misalignment(
         return Misalignment(
             "after a cut other channels would be mixed: the model's code fixes an index", np.array(sorted(mixed))
         )
-    taken = _taken_otherwise(graph, stays & ~alone, (dense, run), origin)
+    taken = _taken_otherwise(graph, (stays, stays & ~alone), (dense, run), origin)
     if taken:
         reason = "after a cut other channels would be in a slice: the model's code takes them by number"
         return Misalignment(reason, np.array(sorted(taken)))
@@ -116,12 +116,17 @@ def _mixed_otherwise(graph: ChannelGraph, seen: np.ndarray, run: LabelledRun, or
 
 
 def _taken_otherwise(
-    graph: ChannelGraph, seen: np.ndarray, runs: tuple[LabelledRun, LabelledRun], origin: Ints
+    graph: ChannelGraph, units: tuple[np.ndarray, np.ndarray], runs: tuple[LabelledRun, LabelledRun], origin: Ints
 ) -> set[int]:
-    """The units of slices and splits that hold others in the cut model, or in another order; only `seen` ones count.
+    """The units of slices and splits that hold others in the cut model, or in another order.
 
     What becomes of a slice, a shift to the next frame for example, leaves no trace in the labels.
+
+    Args:
+        units: which of them the cut model has, and which of these have labels everywhere, bool (units,). Only the
+            latter count in a part that holds entries without a label.
     """
+    stays, seen = units
     dense, run = runs
     found: set[int] = set()
     if not dense.evidence.parts:
@@ -130,7 +135,9 @@ def _taken_otherwise(
     after = {key: origin[labels] for key, labels in run.evidence.parts}
     none = np.zeros(0, dtype=np.int64)
     for key, labels in dense.evidence.parts:
-        was, now = (units[with_fixed(seen, False)[units]] for units in (before[labels], after.get(key, none)))
+        now = after.get(key, none)
+        counted = with_fixed(stays if now.size and (now >= 0).all() else seen, False)
+        was, now = (held[counted[held]] for held in (before[labels], now))
         if not np.array_equal(was, now):
             found |= {*was.tolist(), *now.tolist()}
     return found

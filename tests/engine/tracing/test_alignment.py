@@ -7,7 +7,7 @@ import pytest
 import torch
 from cuts import lawful_graph, prunable
 from nets import Between, image, randomised
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune.engine.tracing.build_graph import build_graph
 from autoprune.engine.tracing.forward import input_specs, meta_copy, run_labelled
@@ -33,3 +33,22 @@ def test_slices_that_are_put_together_again_are_left_alone() -> None:
     graph = lawful_graph(randomised(Between(lambda y: torch.cat([y[:, : y.shape[1]], y], 1)[:, : y.shape[1]])), image())
 
     assert prunable(graph) == {"a": 7}
+
+
+class HalvesReadInGroups(nn.Module):
+    """The two halves are treated differently, and a layer with one output a group reads them: only a half can go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.grouped, self.b = nn.Conv2d(3, 10, 1), nn.Conv2d(10, 2, 1, groups=2), nn.Conv2d(10, 7, 1)
+        self.head = nn.Linear(9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = halved(self.a(x))
+        return self.head(torch.cat([self.grouped(x), self.b(x)], 1).mean((2, 3)))
+
+
+def test_a_half_that_is_left_alone_may_not_be_halved_again() -> None:
+    graph = lawful_graph(randomised(HalvesReadInGroups()), image())
+
+    assert prunable(graph) == {"a": 1, "b": 7}
