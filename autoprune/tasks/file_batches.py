@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,6 +36,9 @@ def decoded_batches(
 ) -> Iterator[Any]:
     """What `collate` makes of the images of `order`, batch by batch; arguments as of `Split.batches`.
 
+    Args:
+        workers: processes that decode, at most as many as there are CPUs for this one: more are slower, and torch warns.
+
     Raises:
         DataError: an image cannot be read; it names the file.
     """
@@ -46,7 +50,7 @@ def decoded_batches(
     loader = DataLoader(
         _Decoded(decoder),
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=min(workers, len(os.sched_getaffinity(0))),
         collate_fn=_Collated(collate),  # type: ignore[arg-type]
         generator=torch.Generator(),  # of its own: else going through it would draw from the training's stream
     )

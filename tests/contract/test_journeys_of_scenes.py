@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from commands import Capture, fails, works
+from pages import files_of
 from scene_folders import write_coco, write_mask_folder
 from scene_tasks import RETINANET, UNET
 
 import autoprune as ap
 
-SEARCH = {
-    "space": {
-        "method": {"choice": {"l1": {}, "taylor": {"images": 8}, "group_fisher": {"images": 8}}},
-        "target": {"flops": {"float": [0.4, 0.8]}},
-        "training": {"images": 16, "batch_size": 8, "lr": 0.02},
-    },
-    "objectives": ["metric", "flops"],
-    "budget": {"trials": 4},
-    "resources": {"workers": 1, "cpus_per_trial": 1},
-}
+SECTIONS = files_of(Path(__file__).parents[2] / "docs" / "your-task.md")
+
+#: What makes a search small.
+SMALL = (
+    "space.method={choice: {l1: {}, taylor: {images: 8}, group_fisher: {images: 8}}}",
+    "space.target.flops={float: [0.4, 0.8]}",
+    "space.training={images: 16, batch_size: 8, lr: 0.02}",
+    "budget={trials: 4}",
+    "resources.cpus_per_trial=1",
+    "task.data.workers=0",
+)
 
 
-def search(task: dict[str, Any], folder: Path) -> Path:
-    """A study of four trials, the dense one included."""
-    space = folder / "space.yaml"
-    space.write_text(yaml.safe_dump({"task": task, **SEARCH}))
-    study = ap.search(space, out=folder / "study", in_process=True)
+def search(heading: str, folder: Path, *overrides: str) -> Path:
+    """A study of four trials, the dense one included, of the page's section."""
+    files = SECTIONS["Your task"] | SECTIONS[heading]
+    assert set(files) == {"search.yaml", "mine.yaml"}
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    study = ap.search(folder / "mine.yaml", out=folder / "study", in_process=True, overrides=[*SMALL, *overrides])
 
     assert [outcome.status for outcome in study.outcomes] == ["completed"] * 4
     assert len(study.front) >= 2
@@ -42,10 +45,15 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("masks")
     for part, count in (("train", 24), ("val", 5), ("test", 3)):
         write_mask_folder(folder / "data" / part, count)
-    classes = ["background", *map(str, range(10))]
-    data = {"name": "mask_folder", "path": str(folder / "data"), "classes": classes, "size": 32, "workers": 0}
-    model = {**UNET["model"], "train": {"images": 24, "batch_size": 8, "lr": 0.1}}
-    return search({**UNET, "data": {**data, "augment": ["flip", "crop"]}, "model": model, "metric": "dice"}, folder)
+    return search(
+        "Masks from a folder",
+        folder,
+        f"task.data.path={folder / 'data'}",
+        "task.data.classes=[background, '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']",
+        "task.data.size=32",
+        f"task.model.arguments={UNET['model']['arguments']}",
+        "task.model.train.images=24",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +61,14 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("boxes")
     for part, count in (("train2017", 24), ("val2017", 5), ("test2017", 3)):
         write_coco(folder / "data", part, count)
-    data = {"name": "coco", "path": str(folder / "data"), "workers": 0, "augment": ["flip", "scale"]}
     arguments = {**RETINANET["model"]["arguments"], "score_thresh": 0.005, "detections_per_img": 20}
-    model = {"name": "small_retinanet", "arguments": arguments, "train": {"images": 160, "batch_size": 8, "lr": 0.05}}
-    return search({**RETINANET, "data": data, "model": model, "metric": "map_50"}, folder)
+    return search(
+        "Boxes from COCO's format",
+        folder,
+        f"task.data.path={folder / 'data'}",
+        f"task.model.arguments={arguments}",
+        "task.model.train.images=160",
+    )
 
 
 def test_a_unet_from_a_folder_is_searched_reported_exported_and_verified(
@@ -94,8 +106,9 @@ def test_distillation_of_a_detector_is_refused_before_the_first_trial(
 ) -> None:
     line = fails(
         capsys,
-        *("search", str(boxes.parent / "space.yaml"), "--out", str(tmp_path / "study"), "--in-process"),
-        *("--set", "space.training.distill=0.5"),
+        *("search", str(boxes.parent / "mine.yaml"), "--out", str(tmp_path / "study"), "--in-process"),
+        *("--set", f"task.data.path={boxes.parent / 'data'}", "--set", "space.training.distill=0.5"),
+        *("--set", "task.model.train.images=8"),
     )
 
     assert "detectors are not distilled" in line

@@ -55,3 +55,7 @@ def test_the_caller_s_random_numbers_are_not_drawn() -> None:
     batches([5, 2, 9, 9, 0], seed=11)
 
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_more_workers_than_cpus_are_not_started() -> None:
+    assert batches([5, 2], workers=4096) == [[(5, 0.0), (2, 0.0)]]
