@@ -37,7 +37,7 @@ def decoded_batches(
     """What `collate` makes of the images of `order`, batch by batch; arguments as of `Split.batches`.
 
     Args:
-        workers: processes that decode, at most as many as there are CPUs for this one: more are slower, and torch warns.
+        workers: processes that decode, at most as many as this one has CPUs: more are slower, and torch warns.
 
     Raises:
         DataError: an image cannot be read; it names the file.
