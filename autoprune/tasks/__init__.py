@@ -30,6 +30,7 @@ KINDS = {
     "detection": "autoprune.tasks.detection.task",
     "segmentation": "autoprune.tasks.segmentation.task",
     "loaders": "autoprune.tasks.own.task",
+    "ultralytics": "autoprune.tasks.ultralytics.task",
 }
 
 #: The module of a kind where `data` names the user's own loaders, if that is another one.

@@ -10,7 +10,8 @@ import pytest
 import torch
 from commands import Capture, works
 from PIL import Image
-from scene_folders import write_coco, write_voc_masks
+from scene_folders import write_coco, write_voc_masks, write_yolo
+from yolo_tasks import needs_ultralytics
 
 import autoprune as ap
 from autoprune import methods
@@ -102,6 +103,20 @@ def test_coco_retinanet_counts_labels_as_torchvisions_weights_do(coco: Path) -> 
     assert len(task.classes) == 30  # the categories of the test's files are 3, 6, ..., 30
     assert set(target["labels"].tolist()) <= set(range(3, 31, 3))
     assert [len(split) for split in (task.train, task.validation, task.test)] == [3, 2, 2]
+
+
+@needs_ultralytics
+def test_ultralytics_yolov8n_reads_a_data_file_and_prunes_the_network(tmp_path: Path) -> None:
+    task = task_of(
+        "ultralytics_yolov8n",
+        f"task.data={{yaml: {write_yolo(tmp_path, {'train': 3, 'val': 2})}, size: 64, workers: 0}}",
+        "task.model={name: yolov8n.yaml, train: {images: 0}}",
+    )
+    graph = trace(task.build(), task.example())
+
+    check_prunable(graph)
+    assert len(graph.prunable) > 30
+    assert (task.settings.mosaic, task.metric_spec.name, task.test) == (0.0, "mAP", None)
 
 
 @pytest.mark.slow

@@ -79,3 +79,30 @@ def _voc_object(text: str) -> str:
     )
     hard = int(text.endswith(" hard"))
     return f"<object><name>{kind}</name><difficult>{hard}</difficult><bndbox>{box}</bndbox></object>"
+
+
+def write_yolo(root: Path, parts: dict[str, int], size: int = 64) -> Path:
+    """ROOT/images/PART/0.png ..., ROOT/labels/PART/0.txt ... and ROOT/scenes.yaml, which is returned.
+
+    Each part has other scenes, as many as said; class 0 is the digit 0.
+    """
+    scenes = few_scenes(sum(parts.values()), size)
+    number = 0
+    for part, count in parts.items():
+        for name in ("images", "labels"):
+            (root / name / part).mkdir(parents=True)
+        for place in range(count):
+            Image.fromarray(scenes.images[number, ..., 0].numpy()).convert("RGB").save(
+                root / "images" / part / f"{place:02}.png"
+            )
+            lines = map(_yolo_line, scenes.boxes[number].tolist(), scenes.labels[number].tolist(), [size] * 9)
+            (root / "labels" / part / f"{place:02}.txt").write_text("".join(lines))
+            number += 1
+    listed = "".join(f"{part}: images/{part}\n" for part in parts)
+    (root / "scenes.yaml").write_text(f"{listed}names: [{', '.join(f'digit {digit}' for digit in range(10))}]\n")
+    return root / "scenes.yaml"
+
+
+def _yolo_line(box: list[float], label: int, size: int) -> str:
+    left, top, right, bottom = (corner / size for corner in box)
+    return f"{label - 1} {(left + right) / 2} {(top + bottom) / 2} {right - left} {bottom - top}\n"

@@ -26,6 +26,7 @@ ORDER = (
     "training analysis/report",
     "methods/base tasks",
     "methods tasks/detection tasks/own tasks/segmentation",
+    "tasks/ultralytics",
     "trial",
     "export search/proposing testing",
     "search/running",

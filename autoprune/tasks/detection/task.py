@@ -24,38 +24,25 @@ from autoprune.training.protocols import Batch, Forward, Loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection(Task):
-    """A detector and images with boxes.
+class BoxTask(Task):
+    """Images with boxes, and a network that is called as model(images, targets) in training mode.
 
-    In training mode it is called as model(images, targets) and returns a mapping of losses, of which the sum is
-    minimised; in eval mode model(images) returns a mapping with boxes, scores and labels per image. It normalises and
-    scales images itself.
+    It returns a mapping of losses then, of which the sum is minimised. A batch is images, and targets: a mapping per
+    image, see `as_target`.
 
     Fields:
-        classes: names of the classes; the label of the first is 1.
+        classes: names of the classes.
         metric_name: one of `METRICS`.
     """
 
-    train: ImagesWithBoxes
-    validation: ImagesWithBoxes
-    test: ImagesWithBoxes
     loss_while_training: bool = True
-    # torchvision makes anchors in the type of the features: in bfloat16 a corner at 800 pixels is off by up to 2
+    # anchors are made in the type of the features: in bfloat16 a corner at 800 pixels is off by up to 2
     precisions: tuple[str, ...] = ("fp32",)
     # its passes go over images and boxes one by one, and their numbers change with every batch
     compiles: bool = False
     classes: tuple[str, ...]
     metric_name: str
     dense: DenseModel
-
-    def build(self, seed: int = 0) -> nn.Module:
-        """See `Task.build`."""
-        return self.dense.build(self._build_by_name, seed)
-
-    def model(self) -> nn.Module:
-        """See `Task.model`."""
-        self._check_network()
-        return self.dense.trained(self, lambda: [self.train.fingerprint(), getattr(self.train, "augment", ())])
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """The sum of the model's losses, and all of them by name."""
@@ -65,12 +52,6 @@ class Detection(Task):
         images, targets = batch
         losses: dict[str, Tensor] = model(images, [_to_learn_from(target) for target in targets])
         return Loss(torch.stack([loss.float() for loss in losses.values()]).sum(), losses)
-
-    def predict(self, model: Forward, batch: Batch) -> list[dict[str, Tensor]]:
-        """Boxes, scores and labels, image by image."""
-        images, _targets = batch
-        found: list[dict[str, Tensor]] = model(images)
-        return found
 
     def distillation(self, outputs: Any, taught: Any, temperature: float) -> Tensor:
         """There is none: which boxes two detectors mean by which is theirs to say."""
@@ -84,6 +65,34 @@ class Detection(Task):
     def metric(self) -> MeanAveragePrecision:
         """See `MeanAveragePrecision`."""
         return MeanAveragePrecision(self.metric_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection(BoxTask):
+    """A detector of torchvision's convention and images with boxes; the label of the first class is 1.
+
+    In eval mode model(images) returns a mapping with boxes, scores and labels per image. It normalises and scales
+    images itself.
+    """
+
+    train: ImagesWithBoxes
+    validation: ImagesWithBoxes
+    test: ImagesWithBoxes
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """See `Task.build`."""
+        return self.dense.build(self._build_by_name, seed)
+
+    def model(self) -> nn.Module:
+        """See `Task.model`."""
+        self._check_network()
+        return self.dense.trained(self, lambda: [self.train.fingerprint(), getattr(self.train, "augment", ())])
+
+    def predict(self, model: Forward, batch: Batch) -> list[dict[str, Tensor]]:
+        """Boxes, scores and labels, image by image."""
+        images, _targets = batch
+        found: list[dict[str, Tensor]] = model(images)
+        return found
 
     def example(self) -> tuple[list[Tensor]]:
         """The first training image without augmentation, (C, H, W) from 0 to 1, in a list; see `Task.example`."""

@@ -276,10 +276,10 @@ def _global_randomness_kept() -> Iterator[None]:
 
 
 def _file_of(dataset: Any, index: int) -> str:
-    """` (path)` where the dataset lists the files of its items, as torchvision's folders do."""
+    """` (path)` where the dataset lists the files of its items, as torchvision's folders and Ultralytics' do."""
     while hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         dataset, index = dataset.dataset, int(dataset.indices[index])
-    listed = getattr(dataset, "samples", getattr(dataset, "imgs", None))
+    listed = next((found for name in ("samples", "imgs", "im_files") if (found := getattr(dataset, name, None))), None)
     if not isinstance(listed, Sequence) or not 0 <= index < len(listed):
         return ""
     entry = listed[index]
