@@ -15,6 +15,7 @@ import numpy as np
 
 from autoprune.engine.graph import ChannelGraph, Group
 from autoprune.engine.tracing.probe import Probe, Verdict, owning_groups
+from autoprune.engine.tracing.probe_masks import channels
 from autoprune.engine.tracing.remedies import REMEDIES, tried
 
 MOST_PASSES = 12
@@ -82,10 +83,26 @@ class _Cut:
         return self.reasons[key]
 
     def bisect(self, groups: list[Group]) -> list[Group]:
-        """The groups that fail without the others, of groups that fail; if no half fails alone, the first half."""
+        """The groups that fail without the others, of groups that fail; if no half fails alone, see `_needed_half`."""
         spent = self.probe.passes >= MOST_PASSES and 2 * len(groups) <= len(self.groups)
         if len(groups) == 1 or spent:
             return groups
         half = len(groups) // 2
         failing = [part for part in (groups[:half], groups[half:]) if self.failure(part)]
-        return [group for part in failing for group in self.bisect(part)] or groups[:half]
+        return [group for part in failing for group in self.bisect(part)] or self._needed_half(groups)
+
+    def _needed_half(self, groups: list[Group]) -> list[Group]:
+        """The first half of groups that only fail together, or that of the widest where the cut leaves them one width.
+
+        Code that compares two widths does in all other cuts what it does now if the wider stays; were the narrower to
+        stay, the wider could still be cut to its width.
+        """
+        half = len(groups) // 2
+        halves = (groups[:half], groups[half:])
+        if len({self._width_left(group) for group in groups}) > 1:
+            return halves[0]
+        return max(halves, key=lambda part: max(channels(self.graph, group) for group in part))
+
+    def _width_left(self, group: Group) -> int:
+        left = int((~self.gone[group.units]).sum())
+        return left * (channels(self.graph, group) // group.size)

@@ -112,3 +112,22 @@ def test_a_layer_compared_with_the_input_stays() -> None:
     net = nn.Sequential(_BesideItsInput(3, 7), nn.ReLU(), nn.Conv2d(7, 5, 1), nn.Conv2d(5, 4, 1)).eval()
 
     assert {group.id for group in trace(net, torch.zeros(1, 3, 5, 5)).prunable} == {"2"}
+
+
+class _NarrowBeside(nn.Module):
+    """The narrowest layer takes no part in the comparison: cut to its width, the two that do fail only together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.narrow, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(13, 5, 1)
+        self.shortcut = _BesideItsInput(4, 11)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(torch.cat([self.shortcut(x), self.narrow(x)], 1))
+
+
+def test_the_wider_stays_too_where_both_are_cut_to_the_width_of_a_third() -> None:
+    graph = trace(_NarrowBeside().eval(), torch.zeros(1, 3, 5, 5))
+
+    assert {group.id for group in graph.prunable} == {"stem", "narrow"}
