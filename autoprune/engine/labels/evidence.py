@@ -76,6 +76,7 @@ class Evidence:
         weight_uses: which calls work with a tensor of the model's own, or a view of one, and its labels.
         bias_pairs: labels of filters (or of a norm's scales) and those of the biases that are added to them.
         parts: the entries that slices and splits have taken along a labelled dimension.
+        part_lengths: how many entries they have taken, of dimensions without labels too.
         slices: the labels along a dimension, and those of a slice of it.
         meetings: (module, operation) -> how often tensors that are no weights met in an operation entry by entry.
         output_shapes: of the tensors that the model returns.
@@ -98,6 +99,7 @@ class Evidence:
     weight_uses: list[tuple[CallKey, list[Block]]] = field(default_factory=list)
     bias_pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
     parts: list[tuple[PartKey, Ints]] = field(default_factory=list)
+    part_lengths: dict[PartKey, int] = field(default_factory=dict)
     slices: list[tuple[Ints, Ints]] = field(default_factory=list)
     meetings: Counter[tuple[str, str]] = field(default_factory=Counter)
     output_shapes: list[tuple[int, ...]] = field(default_factory=list)

@@ -187,12 +187,18 @@ class Flow:
             alone = [(labels,) for labels in (*some, np.concatenate(some))]
             self.evidence.paddings += [(self.path, parts) for parts in (tuple(added), *alone)]
 
-    def note_part(self, name: str, number: int, blocks: Iterable[Block], dim: int) -> None:
-        """Output `number` of the running call has these of the entries along a dimension, taken by their numbers."""
+    def note_part(self, name: str, number: int, blocks: Iterable[Block], dim: int, length: int) -> None:
+        """Output `number` of the running call has these of the entries along a dimension, taken by their numbers.
+
+        Args:
+            length: how many they are.
+        """
+        key = (name, self.state.calls[name] - 1, number)
+        self.evidence.part_lengths[key] = length
         for dims, labels in blocks:
             if dim in dims:
                 self.evidence.takes_by_number = True
-                self.evidence.parts.append(((name, self.state.calls[name] - 1, number), labels.ravel()))
+                self.evidence.parts.append((key, labels.ravel()))
 
 
 @dataclass(frozen=True, eq=False)

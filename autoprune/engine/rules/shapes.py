@@ -233,7 +233,7 @@ def pad(flow: Flow, call: Call) -> None:
             added[ends[0] : ends[0] + 2] = [flow.fresh(max(amount, 0)) for amount in around[0]]
             before, after = added[ends[0] : ends[0] + 2]
             left = labels[max(-around[0][0], 0) : len(labels) - max(-around[0][1], 0)]
-            flow.note_part(call.name, dims[0], [(dims, left)], dims[0])
+            flow.note_part(call.name, dims[0], [(dims, left)], dims[0], len(left))
             blocks.append((dims, np.concatenate([before, left, after])))
             flow.note_lengths(blocks[-1][1])
         elif min(map(min, around)) < 0:
@@ -311,5 +311,5 @@ def _take_entries(flow: Flow, call: Call, part: int, dim: int, index: Ints) -> l
     blocks = flow.get(call.args[0])
     taken = [(dims, np.take(a, index, dims.index(dim)) if dim in dims else a) for dims, a in blocks]
     flow.evidence.slices += [(a, a[index]) for dims, a in blocks if dims == (dim,)]
-    flow.note_part(call.name, part, taken, dim)
+    flow.note_part(call.name, part, taken, dim, len(index))
     return taken

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoprune.engine.graph import ChannelGraph, Ints, with_fixed
+from autoprune.engine.labels.evidence import PartKey
 from autoprune.engine.surgery.tensors import AllKept, all_kept
 from autoprune.engine.tracing.components import components
 from autoprune.engine.tracing.labelled_run import LabelledRun
@@ -136,11 +137,26 @@ def _taken_otherwise(
     none = np.zeros(0, dtype=np.int64)
     for key, labels in dense.evidence.parts:
         now = after.get(key, none)
-        counted = with_fixed(stays if now.size and (now >= 0).all() else seen, False)
+        known = now.size and (now >= 0).all()
+        counted = with_fixed(stays if known else seen, False)
         was, now = (held[counted[held]] for held in (before[labels], now))
         if not np.array_equal(was, now):
             found |= {*was.tolist(), *now.tolist()}
+        elif not known and _of_other_length(key, before[labels], stays, runs):
+            found.update(before[labels].tolist())
     return found
+
+
+def _of_other_length(key: PartKey, held: Ints, stays: np.ndarray, runs: tuple[LabelledRun, LabelledRun]) -> bool:
+    """Whether a slice of the cut model has more or fewer entries than stay of those that the dense model's holds.
+
+    A lone channel has no label, but it is counted. Of slices along joint dimensions, and of entries that belong to no
+    unit, nothing is known.
+    """
+    dense, run = (each.evidence.part_lengths for each in runs)
+    if key not in run or dense[key] != len(held) or (held < 0).any():
+        return False
+    return run[key] != int(stays[held].sum())
 
 
 def _distinct_units(arrays: Iterable[Ints], wanted: np.ndarray) -> set[int]:

@@ -52,3 +52,9 @@ def test_a_half_that_is_left_alone_may_not_be_halved_again() -> None:
     graph = lawful_graph(randomised(HalvesReadInGroups()), image())
 
     assert prunable(graph) == {"a": 1, "b": 7}
+
+
+def test_of_two_channels_that_are_treated_differently_none_may_go() -> None:
+    graph = lawful_graph(randomised(Between(halved, width=2)), image())
+
+    assert set(prunable(graph).values()) <= {1}
