@@ -39,6 +39,7 @@ def write_network(folder: Path, head: str = "Detect") -> str:
 
 def yolo_spec(folder: Path, **changes: Any) -> dict[str, Any]:
     """A task of 24 scenes of 64 x 64 pixels to train on; `changes` replace keys of `data`, or are top keys."""
+    folder.mkdir(exist_ok=True)
     if not (folder / "scenes.yaml").exists():
         write_yolo(folder, {"train": 24, "val": 6, "test": 5})
     data = {"yaml": str(folder / "scenes.yaml"), "size": 64, "workers": 0}

@@ -29,8 +29,8 @@ class YoloDataSpec:
 
     Fields:
         yaml: their data file: train, val, perhaps test, names, path; absolute, in the current folder or in
-            $AUTOPRUNE_DATA. Their dataset writes what it has read of labels/train to labels/train.cache, and mends JPEG
-            files that are cut short.
+            $AUTOPRUNE_DATA. Its `path` may also be relative to it, and is its folder if it has none. Their dataset
+            writes what it has read of labels/train to labels/train.cache, and mends JPEG files that are cut short.
         size: side in pixels of the square that images are fitted into, a multiple of the network's largest stride.
         workers: processes that decode images.
     """
@@ -134,7 +134,9 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 def _places(plain: Mapping[str, Any], part: str, file: Path) -> list[str]:
     """Folders and lists of images of a part, absolute."""
-    root = file.parent if plain.get("path") is None else _find(file.parent / plain["path"], f"path of {file}")
+    root = file.parent / str(plain.get("path") or "")
+    if not root.exists():
+        root = _find(plain["path"], f"path of {file}")
     named = plain[part] if isinstance(plain[part], list) else [plain[part]]
     return [str(_find(str(root / name), f"{part} of {file}")) for name in named]
 

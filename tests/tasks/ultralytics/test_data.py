@@ -109,6 +109,17 @@ def test_wrong_data_files_are_refused_in_one_line(folder, text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["scenes", "{absolute}"])
+def test_the_images_may_lie_elsewhere(data_folder, tmp_path, path):
+    root = data_folder / "scenes"
+    yolo_spec(root)
+    (tmp_path / "mine.yaml").write_text(
+        f"path: {path.format(absolute=root)}\ntrain: images/train\nval: [images/val, images/test]\n{NAMES}"
+    )
+
+    assert len(load_task(yolo_spec(root, yaml=str(tmp_path / "mine.yaml"))).validation) == 11
+
+
 def test_splits_share_no_image(folder):
     file = folder / "shared.yaml"
     file.write_text(f"train: [images/train, images/val]\nval: images/val\n{NAMES}")
