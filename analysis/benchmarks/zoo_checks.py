@@ -23,6 +23,7 @@ from autoprune.engine.allocation.allocate import smallest
 from autoprune.engine.cost import cost, flops_by_layer
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
+from autoprune.engine.surgery.plain_operations import plain_operations
 
 Numbers = dict[str, Any]
 #: Reasons for frozen groups that a row keeps, those that hold up most FLOPs first.
@@ -127,15 +128,12 @@ def gradients(model: nn.Module, inputs: tuple[Any, ...]) -> Numbers:
 
 @contextmanager
 def counted() -> Iterator[FlopCounterMode]:
-    """Counts the FLOPs of the block, attention and recurrent layers included."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    """Counts the FLOPs of the block, attention and recurrent layers included: fused kernels count as none."""
     fused, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
     try:
-        with FlopCounterMode(display=False) as counter:
+        with plain_operations(), FlopCounterMode(display=False) as counter:
             yield counter
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
         torch.backends.mkldnn.set_flags(_enabled=fused)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def exporters_muted() -> Iterator[None]:
-    """Hold back warnings and logs of torch's exporters: none of them concerns the user of an exported model."""
+    """Hold back warnings and logs of torch's exporters: what fails raises besides, and is tried in another way."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
+from autoprune.export.muted import exporters_muted
 
 # torch.jit goes out of fashion, but models are still shipped with it
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:FutureWarning")
@@ -188,13 +190,18 @@ def test_a_pruned_model_is_traced_by_torch_and_survives_a_file(case: Case) -> No
     same(case.logits(torch.jit.load(file)), case.logits())
 
 
+def exported(case: Case, **options: Any) -> nn.Module:
+    with exporters_muted():
+        return torch.export.export(case.cut, (case.images,), **options).module()
+
+
 def test_a_pruned_model_is_exported(case: Case) -> None:
-    same(case.logits(torch.export.export(case.cut, (case.images,)).module()), case.logits())
+    same(case.logits(exported(case)), case.logits())
 
 
 def test_a_pruned_model_is_exported_for_batches_of_any_size(case: Case) -> None:
     batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(case.cut, (case.images,), dynamic_shapes=({0: batch},)).module()
+    program = exported(case, dynamic_shapes=({0: batch},))
     more = torch.cat([case.images] * 2)
 
     with torch.no_grad():

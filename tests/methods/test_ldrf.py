@@ -173,7 +173,7 @@ def test_without_steps_it_is_channel_pruning_and_for_1x1_the_least_squares_of_th
     with torch.no_grad():
         y = net[:3](seen(64)).movedim(1, -1).reshape(-1, 13).double().numpy()
     targets = y @ net[-1].weight.detach().double().numpy()[:, :, 0, 0].T
-    expected = np.linalg.lstsq(y[:, kept], targets)[0]
+    expected = np.linalg.lstsq(y[:, kept], targets, rcond=None)[0]
 
     assert layer.T.numpy() == pytest.approx(expected, abs=2e-3)
     assert torch.allclose(rebuilt(net, {"0": kept}, steps=0)[-1].weight[:, :, 0, 0], layer, atol=1e-5)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from math import lcm
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def even_masks(graph: ChannelGraph, groups: Sequence[Group], fixed: Iterable[int
     widths = [channels(graph, group) for group in groups]
     steps = [width // group.size for group, width in zip(groups, widths, strict=True)]
     least = min(widths)
-    common = least // lcm(*steps) * lcm(*steps)
+    common = least // math.lcm(*steps) * math.lcm(*steps)
     goals = dict.fromkeys((common or least, *sorted(fixed)))
     for goal in [goal for goal in goals if goal < max(widths)][:_MOST_GOALS]:
         left = [max(1, goal // step) for step in steps]
@@ -97,19 +97,25 @@ def even_masks(graph: ChannelGraph, groups: Sequence[Group], fixed: Iterable[int
 
 
 def further_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
-    """The other ends, random halves of every other group, and random shares of all.
+    """The other ends, random halves of every other group, and random shares of all, large ones and small ones.
 
-    Code that takes channels by number can be right by luck, when all groups lose equally or only their ends.
+    Code that takes channels by number can be right by luck, when all groups lose equally or only their ends; and code
+    that divides widths and rounds, when they lose little: 9 channels fall into parts of 5 and 4, 8 of 4, 7 of 4 and 3.
     """
     yield mask_without(graph, _ends(groups, [1] * len(groups), 1))
     random = np.random.default_rng(0)
     for half in (groups[0::2], groups[1::2]):
         if half:
             yield mask_without(graph, (random.permutation(g.units)[(g.size + 1) // 2 :] for g in half))
-    yield mask_without(
-        graph,
-        (random.permutation(g.units)[random.integers((g.size + 1) // 2, g.size, endpoint=True) :] for g in groups),
-    )
+    yield mask_without(graph, (_gone_by_chance(random, g, (g.size + 1) // 2, g.size) for g in groups))
+    # Of few units one stays, of more two at least: a lone channel has no label that shows what it meets.
+    yield mask_without(graph, (_gone_by_chance(random, g, 1 + (g.size > 3), max(1, g.size // 2)) for g in groups))
+
+
+def _gone_by_chance(random: np.random.Generator, group: Group, fewest: int, most: int) -> Ints:
+    """The units of a group that go where so many of them stay, or a number between these two."""
+    shuffled: Ints = random.permutation(group.units)
+    return shuffled[random.integers(fewest, most, endpoint=True) :]
 
 
 def mask_without(graph: ChannelGraph, gone: Iterable[Ints]) -> np.ndarray:

@@ -68,7 +68,7 @@ class Expectation:
             gained = training.height - dense - KEPT * (training.parent_height - dense)
             values.append(np.array([gained / NOISE]))
         factors, wanted = np.concatenate(rows), np.concatenate(values)
-        fit = least_squares(lambda numbers: factors @ numbers - wanted, GUESS, lambda _: factors, loss="soft_l1")
+        fit = least_squares(lambda numbers: factors @ numbers - wanted, GUESS, lambda _: factors.copy(), loss="soft_l1")
         first, second, third, shock = fit.x.tolist()
         return cls(dense, (first, second, third), shock)
 

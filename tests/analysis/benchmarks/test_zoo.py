@@ -411,6 +411,8 @@ class TestLists:
 
     def test_timms_list_has_sixty_models_of_forty_families_those_of_the_issue_among_them(self) -> None:
         timm = pytest.importorskip("timm")
+        if not timm.is_model("cspnext_tiny"):
+            pytest.skip("the list is of a later timm")
         found = zoo_models.entries("timm")
         names = [e.name for e in found]
 

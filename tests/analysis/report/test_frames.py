@@ -75,8 +75,9 @@ class TestParetoCsv:
 
         assert path == study.folder.pareto
         assert table["id"].tolist() == [member.id for member in members]
-        assert table["accuracy"].tolist() == [member.accuracy for member in members]
-        assert table["recipe.training.lr"].tolist() == [member.recipe.training.lr for member in members]
+        assert table["accuracy"].tolist() == pytest.approx([member.accuracy for member in members], rel=1e-15)
+        rates = [member.recipe.training.lr for member in members]
+        assert table["recipe.training.lr"].tolist() == pytest.approx(rates, rel=1e-15)
 
     def test_an_empty_front_is_a_header(self, make_study: Any, build: SimpleNamespace) -> None:
         study = make_study([build.failed(7, "boom")])

@@ -168,7 +168,7 @@ def test_no_button_sends_the_chart_anywhere(browser: Browser, study: Study) -> N
     open_report(browser, study)
 
     titles = browser.js("[...document.querySelectorAll('#plot-front .modebar-btn')].map(b => b.dataset.title)")
-    assert titles == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
+    assert [title.lower() for title in titles] == ["download plot as a png", "zoom", "pan", "reset axes"]
 
 
 WIDTHS = "[...document.querySelectorAll('#plot-widths .barlayer .bartext')].map(t => t.textContent)"

@@ -10,7 +10,7 @@ from nets import image, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoprune.engine.tracing.probe_masks import first_masks
+from autoprune.engine.tracing.probe_masks import first_masks, further_masks
 from autoprune.engine.tracing.trace import trace
 
 
@@ -27,6 +27,18 @@ def test_no_two_groups_of_equal_width_lose_equally_in_every_pass(width: int) -> 
     assert all(a != b for a, b in combinations(lost, 2))
     assert all(0 < sum(own) for own in lost)
     assert len(masks) == {2: 3, 3: 3, 7: 2, 64: 1}[width]
+
+
+def test_where_channels_are_taken_by_number_some_cut_leaves_a_third_of_each_group_and_a_single_one_of_three() -> None:
+    graph = trace(chain([3, 7, 64]), image())
+    left = [
+        [int(stays[group.units].sum()) for stays in further_masks(graph, graph.prunable)] for group in graph.prunable
+    ]
+
+    assert 1 == min(left[0])
+    assert 2 <= min(left[1]) <= 3
+    assert 2 <= min(left[2]) <= 32
+    assert all(max(own) >= 2 for own in left)
 
 
 def test_units_of_several_entries_lose_other_lengths_than_single_ones() -> None:
