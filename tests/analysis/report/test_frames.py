@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import pytest
 import rmse_study
 
 from autoprune.analysis.report import frames

@@ -29,7 +29,7 @@ def test_no_two_groups_of_equal_width_lose_equally_in_every_pass(width: int) -> 
     assert len(masks) == {2: 3, 3: 3, 7: 2, 64: 1}[width]
 
 
-def test_where_channels_are_taken_by_number_some_cut_leaves_a_third_of_each_group_and_a_single_one_of_three() -> None:
+def test_where_channels_are_taken_by_number_some_cut_leaves_half_at_most_and_one_of_three() -> None:
     graph = trace(chain([3, 7, 64]), image())
     left = [
         [int(stays[group.units].sum()) for stays in further_masks(graph, graph.prunable)] for group in graph.prunable
