@@ -1,11 +1,13 @@
 """The task of Ultralytics' detectors: the contract of tasks, and from a folder to a file that was verified."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from commands import Capture, works
+from pages import files_of
 from yolo_tasks import needs_ultralytics, yolo_spec
 
 import autoprune as ap
@@ -95,9 +97,10 @@ SEARCH = {
 @pytest.mark.slow
 def test_from_a_yaml_file_to_a_verified_file(folder, tmp_path, capsys: Capture):
     still = dict.fromkeys(("hsv_h", "hsv_s", "hsv_v", "translate", "scale", "fliplr"), 0.0)
-    spec = yolo_spec(folder, metric="map_50", hyp=still)
-    training = {"images": 480, "batch_size": 8, "lr": 0.03, "optimizer": "adamw"}
-    task = {**spec, "model": {**spec["model"], "train": training}}
+    page = files_of(Path(__file__).parents[3] / "docs" / "your-task.md")["An Ultralytics detector"]["mine.yaml"]
+    small, shown = yolo_spec(folder), yaml.safe_load(page)["task"]
+    training = {**shown["model"]["train"], "images": 480, "batch_size": 8, "lr": 0.03}
+    task = {**shown, "data": small["data"], "model": {**small["model"], "train": training}, "hyp": still}
     (tmp_path / "space.yaml").write_text(yaml.safe_dump({"task": task, **SEARCH}))
 
     study = ap.search(tmp_path / "space.yaml", out=tmp_path / "study", in_process=True)
