@@ -218,6 +218,7 @@ def test_a_pruned_model_is_compiled(case: Case, backend: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="inductor needs a C compiler")
+@pytest.mark.filterwarnings("ignore:Skipping serialization:UserWarning")  # of torch 2.6, about its own settings
 def test_inductor_compiles_a_pruned_model() -> None:
     dense, images = randomised(MODELS["depthwise"]()), image(32)
     graph = trace(dense, images)
