@@ -73,7 +73,8 @@ def sizes(graph: ChannelGraph, widths: dict[str, int]) -> Counter[tuple[str, int
 def check_retrace(graph: ChannelGraph, keep: Keep, again: ChannelGraph, least: int = 1) -> None:
     """The cut model is traced as what was left of the dense one; dimensions of size 1 have nothing left to prune.
 
-    So have those of size 2 that are padded (`least` is 2 then): only a lone channel, without a label, could be tried.
+    So have those of size 2 that are padded or that einsum contracts (`least` is 2 then): only a lone channel, without a
+    label, could be tried.
 
     Of groups that were frozen some may be prunable now: where a size 13 was written in the code for two things, and
     one of them has become 7, the other can be told apart.
@@ -105,7 +106,7 @@ def check_all(spec: Spec, data: st.DataObject) -> ChannelGraph:
     again = trace(cut, images)
     assert cost(again, Keep.all()) == cost(graph, keep)
     if LINKED.isdisjoint(node.kind for node in spec.nodes):
-        check_retrace(graph, keep, again, 1 if PADDED.isdisjoint(node.kind for node in spec.nodes) else 2)
+        check_retrace(graph, keep, again, least if PADDED.isdisjoint(node.kind for node in spec.nodes) else 2)
     second = data.draw(keeps(again))
     check_masked_is_cut(cut, again, second, prune(cut, again, second, fold=False), images)
     return graph
