@@ -135,15 +135,17 @@ class Probe:
         """
         groups = [group for group in groups if group.size > 1]
         scales: dict[tuple[str, int, bytes], Scale] = {}
-        tried: set[int] = set()
-        while masks := {i: stays for i, stays in enumerate(self._masks(graph, groups)) if i not in tried}:
+        masks = dict(enumerate(self._masks(graph, groups)))
+        count = len(masks)
+        while masks:
             place = self._failed_mask if self._failed_mask in masks else min(masks)
-            verdict = self.try_cut(graph, np.flatnonzero(~masks[place]))
-            self.takes_by_number |= verdict.takes_by_number
+            verdict = self.try_cut(graph, np.flatnonzero(~masks.pop(place)))
+            if verdict.takes_by_number and not self.takes_by_number:
+                self.takes_by_number = True
+                masks |= enumerate(further_masks(graph, groups), count)
             if verdict.failure:
                 self._failed_mask = place
                 return verdict
-            tried.add(place)
             scales |= {(scale.tensor, scale.dim, scale.entries.tobytes()): scale for scale in verdict.scales}
         return Verdict(scales=tuple(scales.values()), takes_by_number=self.takes_by_number)
 
