@@ -142,7 +142,7 @@ class Probe:
             verdict = self.try_cut(graph, np.flatnonzero(~masks.pop(place)))
             if verdict.takes_by_number and not self.takes_by_number:
                 self.takes_by_number = True
-                masks |= enumerate(further_masks(graph, groups), count)
+                masks |= enumerate(self._further_masks(graph, groups), count)
             if verdict.failure:
                 self._failed_mask = place
                 return verdict
@@ -156,7 +156,10 @@ class Probe:
         if groups and self.compares_widths:
             yield from even_masks(graph, groups, self._fixed_widths(graph))
         if groups and self.takes_by_number:
-            yield from further_masks(graph, groups)
+            yield from self._further_masks(graph, groups)
+
+    def _further_masks(self, graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
+        return further_masks(graph, groups, padded=bool(self.dense.evidence.paddings))
 
     def _fixed_widths(self, graph: ChannelGraph) -> set[int]:
         """The channels of the inputs, the widths of groups that must stay, and 1 where a layer has a single filter."""

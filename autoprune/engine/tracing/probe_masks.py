@@ -96,11 +96,15 @@ def even_masks(graph: ChannelGraph, groups: Sequence[Group], fixed: Iterable[int
         yield mask_without(graph, (group.units[count:] for group, count in zip(groups, left, strict=True)))
 
 
-def further_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.ndarray]:
+def further_masks(graph: ChannelGraph, groups: Sequence[Group], *, padded: bool = False) -> Iterator[np.ndarray]:
     """The other ends, random halves of every other group, and random shares of all, large ones and small ones.
 
     Code that takes channels by number can be right by luck, when all groups lose equally or only their ends; and code
     that divides widths and rounds, when they lose little: 9 channels fall into parts of 5 and 4, 8 of 4, 7 of 4 and 3.
+
+    Args:
+        padded: whether the model's code pads channels: of three then two stay, since a lone one has no label that shows
+            which entries it is padded by.
     """
     yield mask_without(graph, _ends(groups, [1] * len(groups), 1))
     random = np.random.default_rng(0)
@@ -109,7 +113,11 @@ def further_masks(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[np.n
             yield mask_without(graph, (random.permutation(g.units)[(g.size + 1) // 2 :] for g in half))
     yield mask_without(graph, (_gone_by_chance(random, g, (g.size + 1) // 2, g.size) for g in groups))
     # Of few units one stays, of more two at least: a lone channel has no label that shows what it meets.
-    yield mask_without(graph, (_gone_by_chance(random, g, 1 + (g.size > 3), max(1, g.size // 2)) for g in groups))
+    fewest = [1 if group.size < (3 if padded else 4) else 2 for group in groups]
+    yield mask_without(
+        graph,
+        (_gone_by_chance(random, g, low, max(low, g.size // 2)) for g, low in zip(groups, fewest, strict=True)),
+    )
 
 
 def _gone_by_chance(random: np.random.Generator, group: Group, fewest: int, most: int) -> Ints:

@@ -41,6 +41,13 @@ def test_where_channels_are_taken_by_number_some_cut_leaves_half_at_most_and_one
     assert all(max(own) >= 2 for own in left)
 
 
+def test_of_three_channels_that_are_padded_two_stay() -> None:
+    graph = trace(chain([3]), image())
+    left = [int(stays[graph.prunable[0].units].sum()) for stays in further_masks(graph, graph.prunable, padded=True)]
+
+    assert 2 == min(left)
+
+
 def test_units_of_several_entries_lose_other_lengths_than_single_ones() -> None:
     """15 channels in 3 groups lose 3 at a time, and the layers beside them, as wide, one at a time."""
     net = nn.Sequential(nn.Conv2d(3, 15, 1), nn.Conv2d(15, 15, 1, groups=3), *(nn.Conv2d(15, 15, 1) for _ in range(3)))
