@@ -66,7 +66,7 @@ class Settings:
         """Those of a space.
 
         Raises:
-            InputError: the space leaves open how trials train.
+            InputError: the space leaves open how trials train, or does not measure right after the cut.
         """
         config = load_space(space, overrides=overrides, check_method=methods.build, find_method=methods.find)
         found = {recipe.training for recipe in config.space.corners()}
@@ -75,7 +75,11 @@ class Settings:
             open_ones = [name for name in plain[0] if any(other[name] != plain[0][name] for other in plain)]
             what = f"trials may train with several values of {', '.join(open_ones)}"
             raise InputError(what, where="space.training", allowed=f"--set space.training.{open_ones[0]}=VALUE")
-        return cls(name=Path(space).stem, task=to_plain(config.task), training=found.pop(), flops=flops)
+        (training,) = found
+        if training.rungs[:1] != (0.0,):
+            what = "nothing is measured right after the cut"
+            raise InputError(what, where="space.training.rungs", allowed="[0, ...]: rungs that begin with 0")
+        return cls(name=Path(space).stem, task=to_plain(config.task), training=training, flops=flops)
 
     def key(self) -> str:
         """Which rows belong together: all that decides a number, but for where the data lie."""
@@ -108,6 +112,7 @@ def measure(shared: SharedState, settings: Settings, method: str, seed: int) -> 
         "settings": settings.key(),
         "space": settings.name,
         "metric": shared.task.metric_spec.name,
+        "unit": shared.task.metric_spec.unit,
         "method": method,
         "seed": seed,
         "images": settings.training.images,
@@ -135,16 +140,18 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         found[row["method"]].append(row)
     metric, machines = rows[0]["metric"], sorted({row["machine"] for row in rows})
     images = f"every trial trained on {rows[0]['images']:,} images"
-    told = f"{metric} in per cent; {images}; {'; '.join(machines)}."
+    told = f"{' in '.join(filter(None, (metric, rows[0]['unit'])))}; {images}; {'; '.join(machines)}."
     columns = ["method", "seeds", "FLOPs", "after the cut", "validation", "test", "seconds"]
     lines = map(_line, found, found.values())
     return [f"## {rows[0]['space']}", "", told, "", *table_head(columns), *lines, ""]
 
 
 def _line(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    shares = [mean_and_std([100 * row[name] for row in rows]) for name in ("after_cut", "validation", "test")]
+    factor, digits = (100, 2) if rows[0]["unit"] == "%" else (1, 4)
+    values = [[factor * row[name] for row in rows] for name in ("after_cut", "validation", "test")]
     flops = f"{sum(row['flops_ratio'] for row in rows) / len(rows):.1%}"
-    return table_row([method, len(rows), flops, *shares, mean_and_std([row["seconds"] for row in rows], 0)])
+    measured = [mean_and_std(own, digits) for own in values]
+    return table_row([method, len(rows), flops, *measured, mean_and_std([row["seconds"] for row in rows], 0)])
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
@@ -160,12 +167,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     todo = missing(read_rows(args.rows), settings, args.methods, args.seeds)
     if todo:
         task = load_task(settings.task)
+        if task.test is None:
+            raise InputError("methods are compared on a test split", where="task", allowed="a task with `test`")
         runtime = choose_runtime(task.model(), task, settings.training.batch_size, args.device)
         shared = SharedState.of(task, runtime)
     for method, seed in todo:
         row = measure(shared, settings, method, seed)
         append_line(args.rows, json.dumps(row))
-        print(f"{method}, seed {seed}: {row['metric']} {row['test']:.2%} on the test split", flush=True)
+        shown = task.metric_spec.shown(row["test"])
+        print(f"{method}, seed {seed}: {row['metric']} {shown} on the test split", flush=True)
     if args.table is not None:
         write_measured(args.table, page(read_rows(args.rows)))
 

@@ -27,7 +27,14 @@ TINY = [
 
 
 def row(method: str, seed: int, test: float, settings: Settings = SETTINGS) -> dict[str, object]:
-    named = {"settings": settings.key(), "space": settings.name, "method": method, "seed": seed, "metric": "mAP"}
+    named = {
+        "settings": settings.key(),
+        "space": settings.name,
+        "method": method,
+        "seed": seed,
+        "metric": "mAP",
+        "unit": "%",
+    }
     numbers = {"flops_ratio": 0.5, "after_cut": 0.1, "validation": 0.3, "test": test, "seconds": 7.0, "images": 2050}
     return {**named, "machine": "a machine", **numbers}
 
@@ -52,16 +59,28 @@ def test_a_space_that_leaves_open_how_trials_train_is_refused() -> None:
         Settings.of("bccd_retinanet", [], 0.5)
 
 
+def test_a_space_that_does_not_measure_right_after_the_cut_is_refused() -> None:
+    with pytest.raises(InputError, match=r"nothing is measured right after the cut; allowed: \[0, \.\.\.\]"):
+        Settings.of("bccd_retinanet", [LR, "space.training.rungs=[0.5, 1]"], 0.5)
+
+
+def test_a_metric_that_is_no_share_is_shown_as_it_is() -> None:
+    text = page([{**row("l1", 0, 21.5), "metric": "psnr", "unit": "dB"}])
+
+    assert "psnr in dB; every trial" in text
+    assert "| l1 | 1 | 50.0% | 0.1000 | 0.3000 | 21.5000 | 7 |" in text
+
+
 def test_every_settings_has_a_table_with_means_over_seeds() -> None:
     masks = Settings.of("digit_scenes_unet", [LR, "space.training.distill=0"], 0.5)
     text = page(
         [row("l1", 0, 0.20), row("l1", 1, 0.24), row("taylor", 0, 0.5), {**row("l1", 0, 0.9, masks), "metric": "mIoU"}]
     )
 
-    assert "## bccd_retinanet\n\nmAP in per cent; every trial trained on 2,050 images; a machine." in text
+    assert "## bccd_retinanet\n\nmAP in %; every trial trained on 2,050 images; a machine." in text
     assert "| l1 | 2 | 50.0% | 10.00 ± 0.00 | 30.00 ± 0.00 | 22.00 ± 2.83 | 7 ± 0 |" in text
     assert "| taylor | 1 | 50.0% | 10.00 | 30.00 | 50.00 | 7 |" in text
-    assert "## digit_scenes_unet\n\nmIoU in per cent" in text
+    assert "## digit_scenes_unet\n\nmIoU in %" in text
     assert "| l1 | 1 | 50.0% | 10.00 | 30.00 | 90.00 | 7 |" in text
 
 
