@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,11 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     os.environ["AUTOPRUNE_DATA"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_data_folder(data_folder: Path) -> Iterator[None]:
+    """No test leaves another data folder to the tests after it: one did, and others failed, in some orders only."""
+    before = os.environ["AUTOPRUNE_DATA"]
+    yield
+    assert os.environ["AUTOPRUNE_DATA"] == before

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -223,6 +224,7 @@ def _draw_curves(axis: Any, runs: Sequence[Run]) -> None:
 def main() -> None:
     """Run what is missing, and write page and figures."""
     options = _parse_arguments()
+    os.environ["AUTOPRUNE_DATA"] = str(options.data)  # inherited by the searches that it starts
     for seed in options.seeds:
         for side in options.sides:
             plan = _plan_of(options, side, seed)

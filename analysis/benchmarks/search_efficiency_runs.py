@@ -200,18 +200,18 @@ def run_ours(plan: Plan) -> dict[str, Any]:
     """A search by its command; `wall` ends with it, before the models of its front are measured on unseen images."""
     with tempfile.TemporaryDirectory() as folder:
         out, began = str(Path(folder) / "study"), time.monotonic()
-        autoprune, environment = [sys.executable, "-m", "autoprune"], {"AUTOPRUNE_DATA": str(plan.data)}
+        autoprune = [sys.executable, "-m", "autoprune"]
         settings = [f"seed={plan.seed}", *settings_of(plan.side, plan.network)]
         command = [*autoprune, "search", f"cifar10_{plan.network}", "--minutes", str(plan.minutes), "--out", out]
         command += [word for setting in settings for word in ("--set", setting)]
         if plan.side == KILLED:
             draw = random.Random(plan.seed)
             for _ in range(KILLS):
-                _kill_after(draw.uniform(SHORTEST, LONGEST), command, environment)
+                _kill_after(draw.uniform(SHORTEST, LONGEST), command)
                 command = [*autoprune, "resume", out]
-        _run_command(command, environment)
+        _run_command(command)
         wall, study = time.monotonic() - began, load_study(out)
-        found = {**describe(study), "wall": wall, "unseen": measure_unseen(study, plan.data)}
+        found = {**describe(study), "wall": wall, "unseen": measure_unseen(study)}
         return {**found, "busy": None} if plan.side == KILLED else found  # in it the time of the dead would count
 
 
@@ -241,12 +241,12 @@ def describe(study: Study) -> dict[str, Any]:
     return {"points": points, "counts": counts, "busy": inside / (span * max(1, len(workers)))}
 
 
-def measure_unseen(study: Study, data: Path) -> tuple[tuple[float, float], ...]:
+def measure_unseen(study: Study) -> tuple[tuple[float, float], ...]:
     """(cost ratio, accuracy on the task's test split) of the models of a study's front, by rising cost.
 
-    The front is chosen by the images of the search; none of these models was chosen by the test split.
+    The front is chosen by the images of the search; none of these models was chosen by the test split. The data are
+    found by $AUTOPRUNE_DATA, which the command sets.
     """
-    os.environ["AUTOPRUNE_DATA"] = str(data)
     task = load_task(study.config["task"])
     found = []
     for member in study.front:
@@ -262,7 +262,7 @@ def run_opponent(plan: Plan) -> dict[str, Any]:
     """An opponent by its command; each writes a CSV with a row per model."""
     with tempfile.TemporaryDirectory() as folder:
         out, began = Path(folder) / "rows.csv", time.monotonic()
-        _run_command([*opponent_command(plan), "--out", str(out)], {})
+        _run_command([*opponent_command(plan), "--out", str(out)])
         return {**read_opponent(out), "wall": time.monotonic() - began, "busy": None}
 
 
@@ -299,11 +299,10 @@ def read_opponent(file: Path) -> dict[str, Any]:
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 
-def _kill_after(seconds: float, command: Sequence[str], environment: dict[str, str]) -> None:
+def _kill_after(seconds: float, command: Sequence[str]) -> None:
     """Start a command, and kill it with its whole process group before it can print anything."""
     process = subprocess.Popen(  # noqa: S603
         command,
-        env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -317,7 +316,7 @@ def _kill_after(seconds: float, command: Sequence[str], environment: dict[str, s
         raise SystemExit(f"{' '.join(command)}\nended with {process.returncode} before it was to be killed")
 
 
-def _run_command(command: Sequence[str], environment: dict[str, str]) -> None:
-    result = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)  # noqa: S603
+def _run_command(command: Sequence[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         raise SystemExit(f"{' '.join(command)}\nfailed with {result.returncode}:\n{result.stderr[-2000:]}")

@@ -99,6 +99,7 @@ def test_runs_of_other_settings_have_a_row_of_their_own() -> None:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> None:
+    monkeypatch.setenv("AUTOPRUNE_DATA", "the one of before, which the command sets")
     monkeypatch.setattr(sys, "argv", ["bench", "data", "--out", str(tmp_path / "runs.jsonl"), *words])
     search_efficiency.main()
 

@@ -103,7 +103,7 @@ class TestOurs:
             artifact.save(study.folder.models / str(number), model, graph, Keep.all())
         expected = {n: evaluate(model, task.test, task, Runtime(channels_last=True)) for n, model in models.items()}
 
-        assert measure_unseen(study, Path("data")) == ((0.25, expected[1]), (0.5, expected[2]))
+        assert measure_unseen(study) == ((0.25, expected[1]), (0.5, expected[2]))
 
     def test_a_side_with_one_method_has_it_as_the_space_has_it(self) -> None:
         words = settings_of("only fuzzy", "resnet20")
@@ -127,11 +127,11 @@ class TestOurs:
     def test_a_killed_search_is_resumed_until_it_ends(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lives, commands = [], []
         kill = "_kill_after"
-        monkeypatch.setattr(search_efficiency_runs, kill, lambda life, command, _: lives.append((life, command[3])))
-        monkeypatch.setattr(search_efficiency_runs, "_run_command", lambda command, _: commands.append(command[3]))
+        monkeypatch.setattr(search_efficiency_runs, kill, lambda life, command: lives.append((life, command[3])))
+        monkeypatch.setattr(search_efficiency_runs, "_run_command", lambda command: commands.append(command[3]))
         monkeypatch.setattr(search_efficiency_runs, "load_study", lambda _: None)
         monkeypatch.setattr(search_efficiency_runs, "describe", lambda _: {"busy": 0.5})
-        monkeypatch.setattr(search_efficiency_runs, "measure_unseen", lambda *_: ((0.5, 0.7),))
+        monkeypatch.setattr(search_efficiency_runs, "measure_unseen", lambda _: ((0.5, 0.7),))
         found = search_efficiency_runs.run_ours(plan_of("killed", data=tmp_path))
 
         assert found == {"busy": None, "unseen": ((0.5, 0.7),), "wall": found["wall"]}
@@ -181,7 +181,7 @@ class TestOpponents:
         assert read_opponent(tmp_path / "rows.csv")["unseen"] == ((0.625, 0.75),)
 
     def test_a_run_holds_what_the_command_wrote(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def writes(command: list[str], _: dict[str, str]) -> None:
+        def writes(command: list[str]) -> None:
             Path(command[-1]).write_text("seconds,accuracy,macs_ratio\n11.0,0.8,0.5\n")
 
         monkeypatch.setattr(search_efficiency_runs, "_run_command", writes)
@@ -194,13 +194,13 @@ class TestOpponents:
 
 def test_a_process_is_killed_and_one_that_ended_before_is_said(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    search_efficiency_runs._kill_after(0.5, ["sh", "-c", f"sleep 1.5; touch {mark}"], {})
+    search_efficiency_runs._kill_after(0.5, ["sh", "-c", f"sleep 1.5; touch {mark}"])
     time.sleep(1.5)
     assert not mark.exists()
     with pytest.raises(SystemExit, match="ended with 3"):
-        search_efficiency_runs._kill_after(5.0, ["sh", "-c", "exit 3"], {})
+        search_efficiency_runs._kill_after(5.0, ["sh", "-c", "exit 3"])
 
 
 def test_a_command_that_fails_is_said_with_its_last_words() -> None:
     with pytest.raises(SystemExit, match="failed with 3:\nlast words"):
-        search_efficiency_runs._run_command(["sh", "-c", "echo last words >&2; exit 3"], {})
+        search_efficiency_runs._run_command(["sh", "-c", "echo last words >&2; exit 3"])
