@@ -231,5 +231,10 @@ class Call:
     def tensors(self) -> list[Tensor]:
         """All tensors among the arguments, those in lists included: aten nests no deeper."""
         given = (*self.args, *self.kwargs.values()) if self.kwargs else self.args
-        parts = (value if type(value) in (list, tuple) else (value,) for value in given)
-        return [leaf for part in parts for leaf in part if isinstance(leaf, Tensor)]
+        found: list[Tensor] = []
+        for value in given:
+            if isinstance(value, Tensor):
+                found.append(value)
+            elif type(value) in (list, tuple):
+                found += [leaf for leaf in value if isinstance(leaf, Tensor)]
+        return found

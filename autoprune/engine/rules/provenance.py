@@ -66,11 +66,11 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
     if name in VIEWS:
         _follow_view(flow, call)
     elif name in _LAYERS or (name == "bmm" and flow.is_weight(call.args[1])):
-        state.layer_outputs |= _labelled_ids(flow, call.first_out)
+        _note_layer_outputs(flow, [call.first_out])
         _note_uses(flow, key, call.args[1:2] if name == "addmm" else call.args[:1])
         _note_weight_uses(flow, key, tensors)
     elif name == "add" and id(call.args[0]) in state.layer_outputs and flow.is_weight(call.args[1]):
-        state.layer_outputs |= _labelled_ids(flow, call.out)
+        _note_layer_outputs(flow, [call.out])
         _note_added_bias(flow, *call.args[:2])
     else:
         listed = call.args and isinstance(call.args[0], (list, tuple))
@@ -79,9 +79,11 @@ def follow(flow: Flow, call: Call, key: CallKey) -> None:
             _follow_product(flow, call, key)
         if is_pointwise(call.func) or name in _FILLS:
             follow_uniform(flow, call)
-            flow.evidence.meetings[flow.path, name] += sum(not flow.is_weight(tensor) for tensor in tensors) > 1
+            if sum(id(tensor) not in state.weights for tensor in tensors) > 1:
+                flow.evidence.meetings[flow.path, name] += 1
             _note_weight_uses(flow, key, tensors)
-            _note_numbers(flow, call, key)
+            if key[0] != name:  # it is counted among those that work with numbers
+                flow.evidence.numbers[key] = _numbers_in(call)
 
 
 def _follow_weights(flow: Flow, call: Call, tensors: Sequence[Tensor]) -> None:
@@ -90,7 +92,7 @@ def _follow_weights(flow: Flow, call: Call, tensors: Sequence[Tensor]) -> None:
     known = [id(tensor) in state.weights for tensor in tensors]
     from_weights = any(known) and all(w or not t.dim() for t, w in zip(tensors, known, strict=True))
     plain = from_weights and call.name in VIEWS and id(call.args[0]) in state.plain_weights
-    for out in call.out if isinstance(call.out, (tuple, list)) else [call.out]:
+    for out in _outputs(call):
         (state.plain_weights.add if plain else state.plain_weights.discard)(id(out))
         if from_weights and isinstance(out, Tensor):
             state.weights[id(out)] = out
@@ -103,22 +105,27 @@ def _follow_view(flow: Flow, call: Call) -> None:
     state.views |= {id(out) for out in call.outputs if out is not call.args[0]}
     follow_views(flow, call)
     if source in state.layer_outputs:
-        state.layer_outputs |= _labelled_ids(flow, call.out)
+        _note_layer_outputs(flow, _outputs(call))
     if source in state.products:
         state.products.update((id(out), state.products[source]) for out in call.outputs)
 
 
-def _labelled_ids(flow: Flow, out: Any) -> set[int]:
-    return {id(part) for part in (out if isinstance(out, (tuple, list)) else [out]) if flow.get(part)}
+def _outputs(call: Call) -> Sequence[Any]:
+    return call.out if isinstance(call.out, (tuple, list)) else [call.out]
 
 
-def _note_uses(flow: Flow, key: CallKey, tensors: Iterable[object]) -> None:
-    flow.evidence.layer_uses.extend(
-        (key, flow.get(t)) for t in tensors if isinstance(t, Tensor) and id(t) in flow.state.layer_outputs
-    )
+def _note_layer_outputs(flow: Flow, outs: Iterable[Any]) -> None:
+    """Those that have labels come straight out of a layer."""
+    flow.state.layer_outputs.update(id(out) for out in outs if flow.get(out))
 
-    products = flow.state.products
-    flow.evidence.product_uses.extend((key, *products[id(t)]) for t in tensors if products and id(t) in products)
+
+def _note_uses(flow: Flow, key: CallKey, tensors: Sequence[object]) -> None:
+    outputs, products = flow.state.layer_outputs, flow.state.products
+    for tensor in tensors:
+        if id(tensor) in outputs and isinstance(tensor, Tensor):
+            flow.evidence.layer_uses.append((key, flow.get(tensor)))
+        if id(tensor) in products:
+            flow.evidence.product_uses.append((key, *products[id(tensor)]))
 
 
 def _follow_product(flow: Flow, call: Call, key: CallKey) -> None:
@@ -146,7 +153,9 @@ def _note_added_bias(flow: Flow, x: Tensor, bias: Tensor) -> None:
 
 def _note_weight_uses(flow: Flow, key: CallKey, tensors: Iterable[Tensor]) -> None:
     plain = flow.state.plain_weights
-    flow.evidence.weight_uses.extend((key, flow.get(t)) for t in tensors if id(t) in plain)
+    for tensor in tensors:
+        if id(tensor) in plain:
+            flow.evidence.weight_uses.append((key, flow.get(tensor)))
 
 
 def name_with_numbers(call: Call) -> str:
@@ -161,7 +170,8 @@ def name_with_numbers(call: Call) -> str:
 
 def _numbers_in(call: Call) -> tuple[float, ...]:
     """The numbers that the call works with; none if it only makes another number of them."""
-    found = tuple(n for n in map(_number, (*call.args, *call.kwargs.values())) if n is not None)
+    given = (*call.args, *call.kwargs.values()) if call.kwargs else call.args
+    found = tuple([n for n in map(_number, given) if n is not None])
     return found if found and _number(call.out) is None else ()
 
 
@@ -171,9 +181,3 @@ def _number(value: object) -> float | None:
         return value  # type: ignore[return-value]
     lone = isinstance(value, Tensor) and not value.dim() and not value.is_meta
     return value.item() if lone else None  # type: ignore[union-attr]
-
-
-def _note_numbers(flow: Flow, call: Call, key: CallKey) -> None:
-    numbers = _numbers_in(call)
-    if numbers:
-        flow.evidence.numbers[key] = numbers

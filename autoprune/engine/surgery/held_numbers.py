@@ -13,6 +13,9 @@ from torch import nn
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
+#: What can hold whole numbers.
+_HOLDERS = (int, list, tuple, partial)
+
 
 def held_numbers(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and the whole numbers they stand for, one or several; "attribute.argument" for those in a partial function.
@@ -20,7 +23,7 @@ def held_numbers(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
     Arguments without a name go by their place: "attribute.0".
     """
     for name, value in vars(module).items():
-        if name not in _OF_EVERY_MODULE:
+        if name not in _OF_EVERY_MODULE and isinstance(value, _HOLDERS):
             for place, inner in _partial_arguments(value).items():
                 yield from _as_numbers(f"{name}.{place}", inner)
             yield from _as_numbers(name, value)

@@ -28,14 +28,15 @@ def freeze_unknown_filters(
     Without that they would be in no group, and nothing would say why their layer is not pruned.
     """
     met = [labels.ravel() for labels, role in flow.evidence.roles if role == "out"]
-    known = set(np.concatenate([*met, np.zeros(0, dtype=np.int64)]).tolist())
+    known = np.zeros(flow.labels.count, dtype=bool)
+    known[np.concatenate([*met, np.zeros(0, dtype=np.int64)])] = True
     by_place = {(slot.tensor, slot.dim): slot for slot in slots}
     for path, module in modules.items():
         if isinstance(module, (_ConvNd, nn.Linear)):
             transposed = isinstance(module, _ConvNd) and module.transposed
             own = [by_place.get((name, int(transposed))) for name in _matrices(path, module) if read.get(name)]
             filters = [np.arange(slot.first, slot.first + slot.size) for slot in own if slot is not None]
-            if filters and known.isdisjoint(np.concatenate(filters).tolist()):
+            if filters and not any(known[labels].any() for labels in filters):
                 flow.note_role(filters[0], "out")
                 flow.ties.freeze(filters[0], f"{UNKNOWN} in {path}" if path else UNKNOWN)
 

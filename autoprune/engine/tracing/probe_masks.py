@@ -56,23 +56,29 @@ def _counts_to_cut(
         options = [*dict.fromkeys(0 if share is None else max(1, int(share * group.size)) for share in shares)]
         place = max(met[width] for width in own) % len(options)
         met.update(own)
-        history = {
-            count: [tuple((width, done * width // group.size) for done in (*before, count)) for width in own]
-            for count in (*options[place:], *options[:place])
-        }
-        count = min(history, key=lambda count: sum(taken[one] for one in history[count]))
-        told_apart &= not any(taken[one] for one in history[count])
-        taken.update(history[count])
+        alike: dict[int, int] = {}
+        for count in (*options[place:], *options[:place]):
+            alike[count] = sum(taken[one] for one in _history(group, own, (*before, count)))
+            if not alike[count]:
+                break
+        count = min(alike, key=lambda count: alike[count])
+        told_apart &= not alike[count]
+        taken.update(_history(group, own, (*before, count)))
         counts.append(count)
     return counts, told_apart
+
+
+def _history(group: Group, widths: Sequence[int], lost: Sequence[int]) -> list[tuple[tuple[int, int], ...]]:
+    """Of each length that a group fills, how much shorter it was in the cuts in which the group lost so many units."""
+    return [tuple([(width, count * width // group.size) for count in lost]) for width in widths]
 
 
 def _full_widths(graph: ChannelGraph, group: Group) -> list[int]:
     """The numbers of entries that the group has along the dimensions it lies on; of a frozen one, of its units."""
     if group.frozen is not None:
         return [group.size]
-    per_unit = graph.widths.per_unit[:, graph.column[group.id]]
-    return np.unique(per_unit[per_unit > 0] * group.size).astype(int).tolist()
+    per_unit = set(graph.widths.per_unit[:, graph.column[group.id]].tolist())
+    return sorted({int(entries * group.size) for entries in per_unit if entries > 0})
 
 
 def channels(graph: ChannelGraph, group: Group) -> int:
