@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -203,13 +202,21 @@ class Flow:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of an aten operation: `name` without namespace, overload and in-place underscore."""
+    """One call of an aten operation: `name` without namespace, overload and in-place underscore.
+
+    `tensors` are all tensors among the arguments, those in lists included: aten nests no deeper.
+    """
 
     name: str
     func: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
+    tensors: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # At once and not when asked for: every call is asked, and Python 3.11 locks a cached property, 2 us each time.
+        object.__setattr__(self, "tensors", _tensors_among((*self.args, *self.kwargs.values())))
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """Argument by position or keyword."""
@@ -220,21 +227,19 @@ class Call:
         """The output, or the first of several."""
         return self.out[0] if isinstance(self.out, (tuple, list)) else self.out
 
-    @cached_property
+    @property
     def outputs(self) -> list[Tensor]:
         """All tensors among the outputs."""
         if isinstance(self.out, Tensor):
             return [self.out]
         return [leaf for leaf in tree_leaves(self.out) if isinstance(leaf, Tensor)]
 
-    @cached_property
-    def tensors(self) -> list[Tensor]:
-        """All tensors among the arguments, those in lists included: aten nests no deeper."""
-        given = (*self.args, *self.kwargs.values()) if self.kwargs else self.args
-        found: list[Tensor] = []
-        for value in given:
-            if isinstance(value, Tensor):
-                found.append(value)
-            elif type(value) in (list, tuple):
-                found += [leaf for leaf in value if isinstance(leaf, Tensor)]
-        return found
+
+def _tensors_among(arguments: Iterable[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in arguments:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif type(value) in (list, tuple):
+            found += [leaf for leaf in value if isinstance(leaf, Tensor)]
+    return found

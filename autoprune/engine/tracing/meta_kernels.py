@@ -2,14 +2,15 @@
 
 torch derives the shapes of many operations in Python, through its decompositions: 0.5 ms for a batch norm, 0.8 ms for
 a ReLU6, 0.1 ms for an addition, three quarters of a traced forward pass. For the most frequent ones the shape is said
-here. A shortcut answers only the plain case (contiguous, one floating dtype, shapes that fit each other) and leaves
-everything else, wrong shapes and their errors first of all, to torch.
+here. A shortcut answers only plain cases (one floating dtype, shapes that fit each other) and leaves everything else,
+wrong shapes and their errors first of all, to torch. The strides are torch's, but for those of dimensions of size 1,
+along which nothing moves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -26,8 +27,17 @@ def meta_call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     return func(*args, **kwargs) if out is None else out
 
 
+def _is_floating(tensor: object) -> TypeGuard[Tensor]:
+    return isinstance(tensor, Tensor) and tensor.is_meta and tensor.is_floating_point()
+
+
 def _is_plain(tensor: object) -> bool:
-    return isinstance(tensor, Tensor) and tensor.is_meta and tensor.is_floating_point() and tensor.is_contiguous()
+    return _is_floating(tensor) and tensor.is_contiguous()
+
+
+def _new_like(x: Tensor) -> Tensor:
+    """What an operation entry by entry returns: laid out as its input is, without gaps."""
+    return _new_meta(x, x.shape) if x.is_contiguous() else torch.empty_like(x)
 
 
 def _new_meta(like: Tensor, shape: Sequence[int] | int) -> Tensor:
@@ -35,7 +45,7 @@ def _new_meta(like: Tensor, shape: Sequence[int] | int) -> Tensor:
 
 
 def _unary_meta(x: Tensor, *_numbers: object) -> Tensor | None:
-    return _new_meta(x, x.shape) if _is_plain(x) else None
+    return _new_like(x) if _is_floating(x) else None
 
 
 def _unary_in_place_meta(x: Tensor, *_numbers: object) -> Tensor | None:
@@ -45,10 +55,25 @@ def _unary_in_place_meta(x: Tensor, *_numbers: object) -> Tensor | None:
 def _binary_meta(x: Tensor, y: object, *_numbers: object) -> Tensor | None:
     if not isinstance(y, Tensor):
         return _unary_meta(x)
-    if not (_is_plain(x) and _is_plain(y)) or x.dtype != y.dtype or x.dim() != y.dim():
+    if not (_is_floating(x) and _is_floating(y)) or x.dtype != y.dtype:
+        return None
+    if _spreads_over(y, x):
+        return _new_like(x)
+    if not (_is_plain(x) and _is_plain(y)) or x.dim() != y.dim():
         return None
     pairs = list(zip(x.shape, y.shape, strict=True))
     return _new_meta(x, [max(pair) for pair in pairs]) if all(a == b or 1 in (a, b) for a, b in pairs) else None
+
+
+def _spreads_over(y: Tensor, x: Tensor) -> bool:
+    """Whether broadcasting the two gives the shape of `x`."""
+    own = x.shape[max(0, x.dim() - y.dim()) :]
+    return y.dim() == len(own) and all(b in (1, a) for a, b in zip(own, y.shape, strict=True))
+
+
+def _masked_fill_meta(x: Tensor, mask: Tensor, _number: object) -> Tensor | None:
+    fits = _is_plain(x) and mask.is_meta and mask.dtype == torch.bool and _spreads_over(mask, x)
+    return _new_meta(x, x.shape) if fits else None
 
 
 def _binary_in_place_meta(x: Tensor, y: object, *_numbers: object) -> Tensor | None:
@@ -71,7 +96,11 @@ def _layer_norm_meta(
 ) -> tuple[Tensor, ...] | None:
     rest = x.dim() - len(shape)
     own = x.shape[rest:]
-    if not _is_plain(x) or tuple(own) != tuple(shape) or any(v is not None and v.shape != own for v in (weight, bias)):
+    if (
+        not _is_floating(x)
+        or tuple(own) != tuple(shape)
+        or any(v is not None and v.shape != own for v in (weight, bias))
+    ):
         return None
     statistics = [*x.shape[:rest], *(1 for _ in shape)]
     return _new_meta(x, x.shape), _new_meta(x, statistics), _new_meta(x, statistics)
@@ -112,10 +141,35 @@ def _cat_meta(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
 
 
 def _mean_meta(x: Tensor, dims: Sequence[int] | None, keep: bool = False) -> Tensor | None:
-    if not dims or not _is_plain(x) or not all(-x.dim() <= dim < x.dim() for dim in dims):
+    return _reduced(x, dims, keep) if _is_plain(x) else None
+
+
+def _vector_norm_meta(
+    x: Tensor, _order: float = 2, dims: Sequence[int] | None = None, keep: bool = False
+) -> Tensor | None:
+    return _reduced(x, dims, keep) if _is_floating(x) else None
+
+
+def _reduced(x: Tensor, dims: Sequence[int] | None, keep: bool) -> Tensor | None:
+    if not dims or not all(-x.dim() <= dim < x.dim() for dim in dims):
         return None
     gone = {dim % x.dim() for dim in dims}
     return _new_meta(x, [1 if d in gone else n for d, n in enumerate(x.shape) if keep or d not in gone])
+
+
+def _softmax_meta(x: Tensor, dim: int, dtype: object = None) -> Tensor | None:
+    fits = _is_floating(x) and not dtype and -x.dim() <= dim < x.dim()
+    return _new_meta(x, x.shape) if fits else None
+
+
+def _roll_meta(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor | None:
+    fits = _is_floating(x) and len(shifts) == len(dims) > 0 and all(-x.dim() <= dim < x.dim() for dim in dims)
+    return _new_meta(x, x.shape) if fits else None
+
+
+def _bmm_meta(x: Tensor, y: Tensor) -> Tensor | None:
+    fits = x.dim() == y.dim() == 3 and x.shape[0] == y.shape[0] and x.shape[2] == y.shape[1] and x.dtype == y.dtype
+    return _new_meta(x, [*x.shape[:2], y.shape[2]]) if fits and _is_floating(x) and _is_floating(y) else None
 
 
 def _grid_sampler_meta(x: Tensor, grid: Tensor, *_numbers: object) -> Tensor | None:
@@ -139,11 +193,17 @@ SHORTCUTS: dict[Any, Shortcut] = {
     aten.addmm.default: _addmm_meta,
     aten.cat.default: _cat_meta,
     aten.mean.dim: _mean_meta,
+    aten.linalg_vector_norm.default: _vector_norm_meta,
+    **dict.fromkeys([aten._softmax.default, aten._safe_softmax.default], _softmax_meta),
+    aten.roll.default: _roll_meta,
+    aten.bmm.default: _bmm_meta,
+    aten.masked_fill.Scalar: _masked_fill_meta,
     **dict.fromkeys(
         [
             aten.relu.default, aten.hardtanh.default, aten.hardswish.default, aten.hardsigmoid.default,
             aten.silu.default, aten.sigmoid.default, aten.gelu.default, aten.tanh.default, aten.leaky_relu.default,
-            aten.elu.default, aten.mish.default, aten.softplus.default, aten.mul.Scalar,
+            aten.elu.default, aten.mish.default, aten.softplus.default, aten.mul.Scalar, aten.exp.default,
+            aten.clamp.default, aten.clamp_min.default,
         ],
         _unary_meta,
     ),
