@@ -213,7 +213,7 @@ def _with_training(run: LabelledRun, model: nn.Module, modules: Modules, trainin
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No search for garbage during a pass, which makes little: one through all that torch has loaded takes 40 ms."""
+    """No search for garbage during a pass, which makes little: one through all that torch has loaded takes 0.15 s."""
     was_running = gc.isenabled()
     gc.disable()
     try:

@@ -44,8 +44,12 @@ def _new_meta(like: Tensor, shape: Sequence[int] | int) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device)  # `new_empty` takes 4 us on meta tensors, this 1
 
 
-def _unary_meta(x: Tensor, *_numbers: object) -> Tensor | None:
-    return _new_like(x) if _is_floating(x) else None
+def _unary_meta(x: Tensor, *numbers: object) -> Tensor | None:
+    return _new_like(x) if _is_floating(x) and not any(type(number) is complex for number in numbers) else None
+
+
+def _clamp_meta(x: Tensor, *limits: object) -> Tensor | None:
+    return _unary_meta(x, *limits) if any(limit is not None for limit in limits) else None
 
 
 def _unary_in_place_meta(x: Tensor, *_numbers: object) -> Tensor | None:
@@ -54,10 +58,10 @@ def _unary_in_place_meta(x: Tensor, *_numbers: object) -> Tensor | None:
 
 def _binary_meta(x: Tensor, y: object, *_numbers: object) -> Tensor | None:
     if not isinstance(y, Tensor):
-        return _unary_meta(x)
+        return _unary_meta(x, y)
     if not (_is_floating(x) and _is_floating(y)) or x.dtype != y.dtype:
         return None
-    if _spreads_over(y, x):
+    if _spreads_over(y, x) and (x.is_contiguous() or 0 not in x.stride()):  # else `y` has its say in the layout
         return _new_like(x)
     if not (_is_plain(x) and _is_plain(y)) or x.dim() != y.dim():
         return None
@@ -79,7 +83,9 @@ def _masked_fill_meta(x: Tensor, mask: Tensor, _number: object) -> Tensor | None
 def _binary_in_place_meta(x: Tensor, y: object, *_numbers: object) -> Tensor | None:
     if type(y) is int and x.is_meta:  # what batch norms count in train mode
         return x
-    fits = not isinstance(y, Tensor) or (_is_plain(y) and x.dtype == y.dtype and x.shape == y.shape)
+    fits = (
+        _is_plain(y) and x.dtype == y.dtype and x.shape == y.shape if isinstance(y, Tensor) else type(y) is not complex
+    )
     return x if fits and _is_plain(x) else None
 
 
@@ -147,7 +153,7 @@ def _mean_meta(x: Tensor, dims: Sequence[int] | None, keep: bool = False) -> Ten
 def _vector_norm_meta(
     x: Tensor, _order: float = 2, dims: Sequence[int] | None = None, keep: bool = False
 ) -> Tensor | None:
-    return _reduced(x, dims, keep) if _is_floating(x) else None
+    return _reduced(x, dims, keep) if _is_floating(x) and x.numel() else None
 
 
 def _reduced(x: Tensor, dims: Sequence[int] | None, keep: bool) -> Tensor | None:
@@ -157,8 +163,8 @@ def _reduced(x: Tensor, dims: Sequence[int] | None, keep: bool) -> Tensor | None
     return _new_meta(x, [1 if d in gone else n for d, n in enumerate(x.shape) if keep or d not in gone])
 
 
-def _softmax_meta(x: Tensor, dim: int, dtype: object = None) -> Tensor | None:
-    fits = _is_floating(x) and not dtype and -x.dim() <= dim < x.dim()
+def _softmax_meta(x: Tensor, dim: int, other_dtype: object = None) -> Tensor | None:
+    fits = _is_floating(x) and not other_dtype and -x.dim() <= dim < x.dim()
     return _new_meta(x, x.shape) if fits else None
 
 
@@ -196,6 +202,7 @@ SHORTCUTS: dict[Any, Shortcut] = {
     aten.linalg_vector_norm.default: _vector_norm_meta,
     **dict.fromkeys([aten._softmax.default, aten._safe_softmax.default], _softmax_meta),
     aten.roll.default: _roll_meta,
+    aten.clamp.default: _clamp_meta,
     aten.bmm.default: _bmm_meta,
     aten.masked_fill.Scalar: _masked_fill_meta,
     **dict.fromkeys(
@@ -203,7 +210,7 @@ SHORTCUTS: dict[Any, Shortcut] = {
             aten.relu.default, aten.hardtanh.default, aten.hardswish.default, aten.hardsigmoid.default,
             aten.silu.default, aten.sigmoid.default, aten.gelu.default, aten.tanh.default, aten.leaky_relu.default,
             aten.elu.default, aten.mish.default, aten.softplus.default, aten.mul.Scalar, aten.exp.default,
-            aten.clamp.default, aten.clamp_min.default,
+            aten.clamp_min.default,
         ],
         _unary_meta,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -102,6 +103,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> Non
     monkeypatch.setenv("AUTOPRUNE_DATA", "the one of before, which the command sets")
     monkeypatch.setattr(sys, "argv", ["bench", "data", "--out", str(tmp_path / "runs.jsonl"), *words])
     search_efficiency.main()
+    assert os.environ["AUTOPRUNE_DATA"] == "data"
 
 
 def test_what_is_missing_is_run_and_the_page_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

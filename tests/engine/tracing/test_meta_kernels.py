@@ -101,6 +101,7 @@ SPECIAL = {
         (empty(2, 7), 2.0),
         (empty(2, 7),),
         (empty(2, 7), 2.0, [2]),
+        (empty(0, 7), float("inf"), [0]),
     ],
     aten._softmax.default: [
         (empty(2, 7, 5), -1, False),
@@ -128,6 +129,14 @@ SPECIAL = {
         (empty(2, 7, 5), empty(2, 7, 3)),
         (empty(2, 7, 5), empty(2, 5, 3, dtype=torch.float64)),
     ],
+    aten.clamp.default: [
+        (empty(2, 7, 5), None, 6),
+        (empty(2, 5, 7).transpose(1, 2), -1.0, 1.0),
+        (empty(2, 7, 5), 0.5),
+        (empty(2, 7, 5),),
+        (empty(2, 7, 5), None, None),
+        (empty(2, 7, dtype=torch.int64), 0, 6),
+    ],
     aten.masked_fill.Scalar: [
         (empty(2, 7, 5), empty(2, 7, 5, dtype=torch.bool), -100.0),
         (empty(2, 5, 7).transpose(1, 2), empty(7, 1, dtype=torch.bool), 0.0),
@@ -137,7 +146,7 @@ SPECIAL = {
         (empty(2, 7, 5), empty(2, 7, 5), 0.0),
     ],
 }
-NUMBERS = {"leaky_relu": (0.1,), "mul.Scalar": (2.0,), "clamp_min": (1e-3,), "clamp": (None, 6)}
+NUMBERS = {"leaky_relu": (0.1,), "clamp_min": (1e-3,)}
 PARTNERS = [
     (2, 7, 5, 5),
     (2, 7, 1, 1),
@@ -148,6 +157,7 @@ PARTNERS = [
     (3, 2, 7, 5, 5),
     (2, 11, 5, 5),
     3.0,
+    3.0j,
 ]
 
 
@@ -163,9 +173,13 @@ def cases(func: object) -> list[tuple[object, ...]]:
         empty(2, 7, 5, 5).to(memory_format=torch.channels_last),
         empty(5, 7, 2, 5).transpose(0, 2),
         empty(2, 7, 9, 5)[:, :, 2:7],
+        empty(2, 1, 5, 5).expand(2, 7, 5, 5),
+        empty(5, 1, 2, 1).transpose(0, 2).expand(2, 7, 5, 5),
         empty(7),
         empty(2, 7, dtype=torch.int64),
     ]
+    if name == "mul.Scalar":
+        return [(x, number) for x in inputs for number in (2.0, 2.0j)]
     if not name.endswith(".Tensor"):
         return [(x, *rest) for x in inputs]
     partners = [(x, empty(*p) if isinstance(p, tuple) else p) for x in inputs for p in PARTNERS]
