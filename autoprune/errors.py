@@ -61,6 +61,10 @@ class StudyError(AutopruneError):
     """The search as a whole failed: nothing could be pruned, or no trial completed."""
 
 
+class SearchInterrupted(AutopruneError):  # noqa: N818 - nothing went wrong
+    """The user ended the search; everything that had finished is kept."""
+
+
 class ExportError(AutopruneError):
     """An exported file does not compute what the model computes."""
 

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import autoprune
 from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
-from autoprune.search.running.study_progress import StudyProgress
 from autoprune.study.outcome import Outcome
+from autoprune.study.progress import StudyProgress
 
 SPACE = "cifar10_resnet20"
 #: What the driver does for a trial, by file and function: everything else in its loop is Tune's own or waiting.

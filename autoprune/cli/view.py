@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from autoprune.search.running.study_progress import StudyProgress, View
     from autoprune.study.folder import Study
     from autoprune.study.outcome import Outcome
+    from autoprune.study.progress import StudyProgress, View
 
 
 #: Members of the front that the live picture shows, evenly spread; the summary at the end shows all.

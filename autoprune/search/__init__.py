@@ -15,7 +15,7 @@ from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.outcome import Outcome
 
 if TYPE_CHECKING:
-    from autoprune.search.running.study_progress import View
+    from autoprune.study.progress import View
     from autoprune.tasks import Task
 
 # Workers import this package too, so what only the driver needs, such as Optuna (0.2 s), is imported by the functions.

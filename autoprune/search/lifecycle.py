@@ -19,13 +19,13 @@ from autoprune.search.running.executor import Executor
 from autoprune.search.running.final_retraining import FinalRetraining, continued_clock, with_longer_timeout
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.study_clock import StudyClock
-from autoprune.search.running.study_progress import View
 from autoprune.search.study_lock import lock
 from autoprune.search.study_metric import with_scale
 from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
 from autoprune.study.config import Budget
 from autoprune.study.finalists import MissingTraining, to_train
 from autoprune.study.folder import Study, StudyFolder, load_study
+from autoprune.study.progress import View
 from autoprune.study.space_file import load_space
 from autoprune.tasks import Task
 

@@ -9,9 +9,9 @@ from typing import Any
 from commands import OUTCOMES
 
 from autoprune.cli import view
-from autoprune.search.running.study_progress import FrontPoint, StudyProgress
 from autoprune.study.metric import ACCURACY
 from autoprune.study.outcome import Outcome
+from autoprune.study.progress import FrontPoint, StudyProgress
 
 
 def progress(*latest: Outcome, **changes: Any) -> StudyProgress:

@@ -10,11 +10,11 @@ from pathlib import Path
 from autoprune.search.running.budget_meter import BudgetMeter
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
-from autoprune.search.running.study_progress import StudyProgress, View
 from autoprune.search.running.trial_folders import TrialFolders
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder
 from autoprune.study.outcome import Outcome, Proposal
+from autoprune.study.progress import StudyProgress, View
 
 #: A view is shown the progress once in so many seconds at most.
 UPDATE_SECONDS = 0.5

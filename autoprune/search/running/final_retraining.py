@@ -11,19 +11,19 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoprune.errors import StudyError
+from autoprune.errors import SearchInterrupted, StudyError
 from autoprune.search.running.budget_meter import BudgetMeter
 from autoprune.search.running.dispatcher import Dispatcher, last_time
 from autoprune.search.running.evaluator import failed_outcome
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
-from autoprune.search.running.study_progress import FrontPoint, SearchInterrupted, StudyProgress, View, count_ended
 from autoprune.study.config import StudyConfig
 from autoprune.study.finalists import MissingTraining, by_member
 from autoprune.study.folder import Study
 from autoprune.study.log import append_line, repair_tail
 from autoprune.study.outcome import Outcome, Proposal
+from autoprune.study.progress import FrontPoint, StudyProgress, View, count_ended
 
 
 def with_longer_timeout(config: StudyConfig, study: Study, entries: Sequence[MissingTraining]) -> StudyConfig:

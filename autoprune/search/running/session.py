@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoprune.errors import StudyError
+from autoprune.errors import SearchInterrupted, StudyError
 from autoprune.search.proposing.proposer import Proposer
 from autoprune.search.running.admission import Admission
 from autoprune.search.running.budget_meter import BudgetMeter
@@ -19,13 +19,13 @@ from autoprune.search.running.limits import Limits
 from autoprune.search.running.paused_trials import PausedTrials
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
-from autoprune.search.running.study_progress import FrontPoint, SearchInterrupted, StudyProgress, View, count_ended
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.lineages import lineage, needed_parents, recipes_by_number
 from autoprune.study.log import append_line, repair_tail
 from autoprune.study.outcome import Outcome, Proposal
 from autoprune.study.pareto import candidates, front
+from autoprune.study.progress import FrontPoint, StudyProgress, View, count_ended
 from autoprune.study.space import Space
 from autoprune.study.tradeoff import Tradeoff
 

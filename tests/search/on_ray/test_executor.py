@@ -11,10 +11,9 @@ from pathlib import Path
 import fakes
 import pytest
 
-from autoprune.errors import InputError, StudyError
+from autoprune.errors import InputError, SearchInterrupted, StudyError
 from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
-from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.config import Finalists, Resources
 from autoprune.study.finalists import by_member
 from autoprune.study.folder import load_study
@@ -126,7 +125,7 @@ import sys
 import fakes
 from pathlib import Path
 from autoprune.search.on_ray.executor import RayExecutor
-from autoprune.search.running.study_progress import SearchInterrupted
+from autoprune.errors import SearchInterrupted
 
 def main(folder):
     session = fakes.open_session(folder / "study", fakes.study_config(trials=14))

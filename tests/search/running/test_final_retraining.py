@@ -3,11 +3,10 @@
 import fakes
 import pytest
 
-from autoprune.errors import StudyError
+from autoprune.errors import SearchInterrupted, StudyError
 from autoprune.search.running import in_process
 from autoprune.search.running.final_retraining import continued_clock, with_longer_timeout
 from autoprune.search.running.limits import Limits
-from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.config import Finalists
 from autoprune.study.finalists import CONTROL, against_dense, by_member, to_train
 from autoprune.study.folder import load_study

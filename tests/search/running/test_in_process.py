@@ -6,10 +6,10 @@ import signal
 import fakes
 import pytest
 
+from autoprune.errors import SearchInterrupted
 from autoprune.search.running import in_process
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.study_clock import StudyClock
-from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.folder import load_study
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import fakes
 import pytest
 
+from autoprune.errors import SearchInterrupted
 from autoprune.search.running.early_stopping import SuccessiveHalving
 from autoprune.search.running.paused_trials import PausedTrials
-from autoprune.search.running.study_progress import SearchInterrupted
 from autoprune.study.folder import load_study
 from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Rung

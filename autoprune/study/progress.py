@@ -1,20 +1,23 @@
-"""Progress: a search at one moment, for a view that shows it."""
+"""Progress: a search at one moment, for a view that shows it, in its own process or in another one that watches."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
-from autoprune.errors import AutopruneError
+from autoprune.errors import InputError
+from autoprune.schema import choices, read, to_plain
+from autoprune.study.log import parse_line
 from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
 from autoprune.study.tradeoff import Tradeoff
 
-
-class SearchInterrupted(AutopruneError):  # noqa: N818 - nothing went wrong
-    """The user ended the search; everything that had finished is kept."""
+#: What the driver of a search is doing: it works, or it has come to an end of its own, the user's or an error's making.
+RUNNING, ENDED, INTERRUPTED, FAILED = "running", "ended", "interrupted", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,47 @@ class StudyProgress:
     metric: MetricSpec
     dense_metric: float | None
     front: tuple[FrontPoint, ...]
-    latest: tuple[Outcome, ...]
+    latest: tuple[Outcome, ...] = ()
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended, in whatever way."""
+        return self.done + self.stopped + self.failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchState:
+    """What the driver of a search tells other processes of itself, in `progress.json`; no search ever reads it.
+
+    Fields:
+        state: `running`, or how it came to an end: `ended`, `interrupted` by the user, `failed`.
+        error: why it was interrupted or failed.
+        progress: without `latest`, which the logs have; None until there is something to show.
+    """
+
+    state: str = field(metadata=choices(RUNNING, ENDED, INTERRUPTED, FAILED))
+    error: str | None = None
+    progress: StudyProgress | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        progress = None if self.progress is None else to_plain(replace(self.progress, latest=()))
+        return json.dumps({"state": self.state, "error": self.error, "progress": progress}, allow_nan=False)
+
+    @classmethod
+    def of_folder(cls, path: Path) -> SearchState:
+        """What `progress.json` at that path holds.
+
+        Raises:
+            InputError: there is no such file, or it holds something else.
+            OSError: it cannot be read.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            allowed = "the folder of a search that runs, or has run, with this version"
+            raise InputError("no search has told here how far it is", where=str(path), allowed=allowed) from None
+        return read(cls, parse_line(text, str(path)), str(path))
 
 
 def count_ended(outcomes: Iterable[Outcome]) -> dict[str, int]:
