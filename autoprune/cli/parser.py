@@ -169,11 +169,15 @@ def _add_status(commands: Any) -> None:
         "studies.status",
         "how far a search is, and its front",
         """Count the trials of a study by how they ended, and print the front: the models that no other beats in both
-        metric and cost. Reads the study folder only, so it can look at a search that is running.""",
+        metric and cost. Reads the study folder only, so it can look at a search that is running. With --watch it
+        shows the search, from any machine that sees the folder, until it has ended or Ctrl-C: on a terminal the view
+        that the search itself shows, elsewhere one JSON object a line whenever something has changed.""",
         "autoprune status runs/digits_demo",
         "autoprune status runs/digits_demo --json | jq .front",
+        "autoprune status runs/digits_demo --watch",
     )
     add_study(parser)
+    parser.add_argument("--watch", action="store_true", help="go on until the search has ended")
     add_json(parser)
 
 

@@ -55,7 +55,10 @@ def finish(args: Namespace) -> None:
 
 
 def status(args: Namespace) -> None:
-    """Print how a study stands and its front."""
+    """Print how a study stands and its front; with --watch only when its search has ended."""
+    if args.watch:
+        _watch(args)
+        return
     with without_collector():
         study = load_study(args.folder)
         if args.json:
@@ -136,6 +139,22 @@ def _run_watched(run: Any, *args: Any, **options: Any) -> None:
     folder, cost = study.folder.path, study.tradeoff.costs[0]
     chosen = f"autoprune export {folder} --max-{cost} {HALF} --to {folder}/export"
     print(f"\nreport: {study.folder.report}\nexport: {chosen}")
+
+
+def _watch(args: Namespace) -> None:
+    """Show a search until it has ended, then how the study stands; after Ctrl-C nothing more."""
+    from autoprune.cli.watching import watch
+
+    found = watch(args.folder, as_json=args.json)
+    if found is None:
+        return
+    state, study = found
+    if args.json or not sys.stdout.isatty():
+        print_json({"event": "end", "state": state.state, "error": state.error, **study_facts(study)})
+        return
+    _print_study(study)
+    if state.error is not None:
+        print(f"{state.state}: {state.error}")
 
 
 def _write_report(study: Study) -> list[Path]:

@@ -55,46 +55,48 @@ class JsonView:
     def update(self, progress: StudyProgress) -> None:
         """Print the trials that ended since the last update."""
         for outcome in progress.latest:
-            self._print_line(
-                event="trial" if outcome.member is None else "finalist",
-                id=_trial_number(outcome),
-                method=outcome.recipe.method.name,
-                status=outcome.status,
-                **{progress.metric.name: outcome.metric},
-                flops_ratio=outcome.flops_ratio,
-                **({} if outcome.latency_ms is None else {"latency_ms": round(outcome.latency_ms, 3)}),
-                **({} if outcome.member is None else {"seed": outcome.recipe.seed}),
-                error=outcome.error,
-                seconds=round(progress.seconds, 1),
-                ended=progress.done + progress.stopped + progress.failed,
-                running=progress.running,
-                eta=None if progress.eta is None else round(progress.eta, 1),
-            )
+            self._print_line(trial_facts(progress, outcome))
 
     def close(self) -> None:
         """Nothing to take down."""
 
-    def _print_line(self, **fields: Any) -> None:
+    def _print_line(self, facts: Mapping[str, Any]) -> None:
         if self._stream is None:
             return
         try:
-            print(json.dumps(fields), file=self._stream, flush=True)
+            print(json.dumps(facts), file=self._stream, flush=True)
         except BrokenPipeError:  # the reader is gone; hours of search are not to end for that
             self._stream = None
+
+
+def trial_facts(progress: StudyProgress, outcome: Outcome) -> dict[str, Any]:
+    """A trial or finalist that has ended, and how far the search is, in plain data."""
+    return {
+        "event": "trial" if outcome.member is None else "finalist",
+        "id": _trial_number(outcome),
+        "method": outcome.recipe.method.name,
+        "status": outcome.status,
+        progress.metric.name: outcome.metric,
+        "flops_ratio": outcome.flops_ratio,
+        **({} if outcome.latency_ms is None else {"latency_ms": round(outcome.latency_ms, 3)}),
+        **({} if outcome.member is None else {"seed": outcome.recipe.seed}),
+        "error": outcome.error,
+        "seconds": round(progress.seconds, 1),
+        "ended": progress.ended,
+        "running": progress.running,
+        "eta": None if progress.eta is None else round(progress.eta, 1),
+    }
 
 
 class LiveView:
     """A picture that is drawn over itself: trials, time left, the front so far, the last errors."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(
-            Text("loading data and model, measuring the dense model"),
-            console=console,
-            refresh_per_second=4,
-            transient=True,
-        )
+        self._picture: list[RenderableType] = [Text("loading data and model, measuring the dense model")]
+        self._live = Live(self._picture[0], console=console, refresh_per_second=4, transient=True)
         self._live.start()
         self._failure: tuple[int, str] | None = None
+        self._remark: str | None = None
 
     def update(self, progress: StudyProgress) -> None:
         """Draw the search as it is now."""
@@ -102,16 +104,22 @@ class LiveView:
             if outcome.status == "failed":
                 self._failure = _trial_number(outcome), (outcome.error or "").splitlines()[0]
         bar = Padding(_budget_bar(progress), (0, 0, 1, 0))
-        parts: list[RenderableType] = [_counts_line(progress), bar, _front_so_far(progress)]
-        if self._failure is not None:
-            parts.append(
-                Text(f"trial {self._failure[0]} failed: {self._failure[1]}", style="yellow", overflow="ellipsis")
-            )
-        self._live.update(Group(*parts))
+        self._picture = [_counts_line(progress), bar, _front_so_far(progress)]
+        self._draw()
+
+    def remark(self, text: str | None) -> None:
+        """Say something below the picture, or nothing any more."""
+        self._remark = text
+        self._draw()
 
     def close(self) -> None:
         """Take the picture down."""
         self._live.stop()
+
+    def _draw(self) -> None:
+        failure = None if self._failure is None else f"trial {self._failure[0]} failed: {self._failure[1]}"
+        below = [Text(text, style="yellow", overflow="ellipsis") for text in (failure, self._remark) if text]
+        self._live.update(Group(*self._picture, *below))
 
 
 def show(rows: Sequence[Mapping[str, Any]], *, title: str = "", numbers: Sequence[str] = ()) -> None:
@@ -209,8 +217,8 @@ def _counts_line(progress: StudyProgress) -> Text:
     text = f"{progress.done} trials done, {progress.running} running, {progress.stopped} stopped early"
     text += f", {progress.paused} waiting" if progress.paused else ""
     text += f", {progress.failed} failed" if progress.failed else ""
-    left = "" if progress.eta is None else f"   about {_duration_text(progress.eta)} left"
-    return Text(f"{text}   {_duration_text(progress.seconds)}{left}")
+    left = "" if progress.eta is None else f"   about {duration_text(progress.eta)} left"
+    return Text(f"{text}   {duration_text(progress.seconds)}{left}")
 
 
 def _budget_bar(progress: StudyProgress) -> ProgressBar:
@@ -239,7 +247,8 @@ def _shown_points(points: Sequence[Any]) -> list[Any]:
     return evenly_spread(points, ROWS)
 
 
-def _duration_text(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Hours and minutes, minutes and seconds, or seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

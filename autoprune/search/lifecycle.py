@@ -14,6 +14,7 @@ from autoprune.search.options import BudgetOptions, FinalistsOptions
 from autoprune.search.overrides import warm_started, with_budget, with_finalists, with_sampler
 from autoprune.search.placement import Placement
 from autoprune.search.prepare import Prepared, prepare
+from autoprune.search.published_progress import published
 from autoprune.search.running.dispatcher import Dispatcher, last_time
 from autoprune.search.running.executor import Executor
 from autoprune.search.running.final_retraining import FinalRetraining, continued_clock, with_longer_timeout
@@ -54,8 +55,8 @@ def start_study(
         dense = prepared.shared.dense_metric()
         prepared = replace(prepared, config=with_scale(prepared.config, dense))
         create_folder(folder, prepared, dense)
-        with lock(folder):
-            _search_and_retrain(executor, prepared, folder, view=view)
+        with lock(folder), published(folder, view) as views:
+            _search_and_retrain(executor, prepared, folder, view=views)
     return load_study(folder.path)
 
 
@@ -73,11 +74,12 @@ def resume_study(
         stack.enter_context(lock(folder))
         study = load_study(folder.path)
         config = with_budget(stored_config(study), budget)
+        views = stack.enter_context(published(folder, view))
         executor = stack.enter_context(placement.executor(config.resources))
         prepared = prepare(config, folder, placement, task)
         check_same_model(study, prepared)
         start = 0.0 if budget.minutes is None else last_time(study)
-        _search_and_retrain(executor, prepared, folder, study=study, start=start, view=view)
+        _search_and_retrain(executor, prepared, folder, study=study, start=start, view=views)
     return load_study(folder.path)
 
 
@@ -97,12 +99,14 @@ def finish_study(
         config = with_finalists(stored_config(study), wanted)
         entries = to_train(study, config.finalists)
         if entries:
+            views = stack.enter_context(published(folder, view))
             executor = stack.enter_context(placement.executor(config.resources))
             prepared = prepare(config, folder, placement, task)
             if prepared.shared.task.test is None:
                 raise InputError("the task has no test split", where="finish", allowed="a task with `test`")
             check_same_model(study, prepared)
-            _retrain_front(executor, prepared, study, entries, clock=continued_clock(study), limits=Limits(), view=view)
+            clock = continued_clock(study)
+            _retrain_front(executor, prepared, study, entries, clock=clock, limits=Limits(), view=views)
     return load_study(folder.path)
 
 
@@ -113,7 +117,7 @@ def _search_and_retrain(
     *,
     study: Study | None = None,
     start: float = 0.0,
-    view: View | None,
+    view: View,
 ) -> None:
     """Use up the budget; then train the finalists that the study keeps a share of its minutes for, if it keeps one.
 
@@ -142,7 +146,7 @@ def _retrain_front(
     *,
     clock: StudyClock,
     limits: Limits,
-    view: View | None,
+    view: View,
 ) -> None:
     config = with_longer_timeout(prepared.config, study, entries)
     retraining = FinalRetraining(config, study, entries, clock=clock, limits=limits, view=view)

@@ -70,6 +70,11 @@ class StudyFolder:
         return self.path / "finalists"
 
     @property
+    def progress(self) -> Path:
+        """How far the search is, see `progress.SearchState`; for those who watch, no search reads it."""
+        return self.path / "progress.json"
+
+    @property
     def pareto(self) -> Path:
         """The front as a table."""
         return self.path / "pareto.csv"

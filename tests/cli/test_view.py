@@ -4,31 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
 
 from commands import OUTCOMES
+from told_progress import progress
 
 from autoprune.cli import view
-from autoprune.study.metric import ACCURACY
 from autoprune.study.outcome import Outcome
-from autoprune.study.progress import FrontPoint, StudyProgress
-
-
-def progress(*latest: Outcome, **changes: Any) -> StudyProgress:
-    plain = {
-        "done": 2,
-        "running": 1,
-        "stopped": 3,
-        "failed": 4,
-        "seconds": 61.0,
-        "eta": 3700.0,
-        "paused": 7,
-        "used": 0.31,
-    }
-    points = tuple(FrontPoint(id=n, method="l1", costs={"flops": n / 50}, metric=n / 100) for n in range(1, 31))
-    return StudyProgress(
-        **{**plain, "metric": ACCURACY, "dense_metric": 0.97, "front": points, "latest": latest, **changes}
-    )
 
 
 def test_elsewhere_every_trial_is_a_line_of_json() -> None:
