@@ -135,7 +135,7 @@ def load_study(folder: str | Path) -> Study:
     """Read a study folder.
 
     Raises:
-        InputError: there is no study in the folder, or a line of a log is not what it should be.
+        InputError: there is no study in the folder, or its configuration or a line of a log is not what it should be.
     """
     import yaml  # here alone, so that importing this module stays cheap for workers
 
@@ -144,7 +144,10 @@ def load_study(folder: str | Path) -> Study:
         raise InputError(
             f"no study in {str(folder)!r}", allowed="a folder written by `autoprune search`, with study.yaml inside"
         )
-    config = yaml.safe_load(paths.config.read_text())
+    try:
+        config = yaml.safe_load(paths.config.read_text(encoding="utf-8"))  # plain data: a tag of Python's is refused
+    except yaml.YAMLError as error:
+        raise InputError(f"not YAML: {' '.join(str(error).split())}", where=str(paths.config)) from None
     recipe, metric = RecipeReader(), _metric_of(paths, config)
     lines = read_lines(paths.proposals)
     proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}", recipe) for n, line in lines)

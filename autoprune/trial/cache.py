@@ -115,7 +115,7 @@ class StudyCache:
         known = self.store.get(key) if self.store is not None else None
         if known is None:
             return None
-        with np.load(io.BytesIO(known)) as arrays:
+        with np.load(io.BytesIO(known), allow_pickle=False) as arrays:
             return {group: arrays[group] for group in groups if group in arrays}
 
     def _save_numbers(self, key: str, found: Numbers) -> Numbers:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 from autoprune.errors import InputError
 from autoprune.search.on_ray.settings import OBJECT_STORE_BYTES, QUIET_INIT
@@ -35,20 +38,37 @@ def connect(address: str) -> None:
 
 
 def start_on_this_machine(folder: Path, resources: Resources) -> None:
-    """Start Ray with as many slots as the search needs; it writes into the folder.
+    """Start Ray with as many slots as the search needs; it writes into the folder, and no other machine can reach it.
 
     Raises:
         InputError: this machine has fewer GPUs than one trial needs.
     """
     workers = resources.workers or _count_local_workers(resources)
-    ray.init(
-        num_cpus=workers * resources.cpus_per_trial,
-        num_gpus=_count_local_gpus(resources) if resources.gpus_per_trial else 0,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=str(folder / "ray"),
-        **QUIET_INIT,
-    )
+    gpus = _count_local_gpus(resources) if resources.gpus_per_trial else 0
+    with _on_loopback():
+        ray.init(
+            num_cpus=workers * resources.cpus_per_trial,
+            num_gpus=gpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(folder / "ray"),
+            **QUIET_INIT,
+        )
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts in the block listens on 127.0.0.1 alone, as it does everywhere but on Linux.
+
+    There its servers listen on every network, and who reaches them can run code; tokens guard them only since Ray 2.59.
+    `_node_ip_address="127.0.0.1"` does not help: Ray replaces it by the address that other machines see.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def count_slots(resources: Resources, address: str | None) -> int:

@@ -1,10 +1,15 @@
-"""Slots of a cluster by hand, and addresses that cannot be connected to; nothing here starts Ray."""
+"""Slots of a cluster by hand, addresses that cannot be connected to, and who can reach a Ray that a search starts."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import ray
 
 from autoprune.errors import InputError
 from autoprune.search.on_ray.cluster import connect, count_slots
+from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.study.config import Resources
 
 
@@ -36,3 +41,62 @@ def test_a_trial_that_fits_on_no_node_is_refused(address, where):
 def test_the_address_of_a_ray_client_is_refused():
     with pytest.raises(InputError, match=r"--address ray://head:1: a Ray client address; allowed: auto, or HOST:PORT"):
         connect("ray://head:1")
+
+
+def version(text):
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
+@ray.remote
+def listening_addresses():
+    """Where the process of a worker, Ray's own processes and the driver wait for connections."""
+    import psutil  # Ray brings its own
+
+    raylet = psutil.Process().parent()
+    driver = raylet.parent()
+    family = {process.pid for process in (driver, *driver.children(recursive=True))}
+    found = [socket for socket in psutil.net_connections("inet") if socket.pid in family]
+    return [socket.laddr.ip.removeprefix("::ffff:") for socket in found if socket.status == psutil.CONN_LISTEN]
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    """The address of a Ray that a search has started on this machine."""
+    with RayExecutor(Resources(workers=1)) as executor:
+        executor.wait_until_ready()
+        yield ray.get_runtime_context().gcs_address
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_local_ray_cannot_be_reached_from_another_machine():
+    addresses = ray.get(listening_addresses.remote())
+
+    assert len(addresses) >= 3  # of the driver, the raylet and the worker at least
+    assert set(addresses) == {"127.0.0.1"}
+
+
+JOIN = """
+import sys
+import ray
+from ray._private import ray_constants
+ray_constants.ENABLE_RAY_CLUSTER = False  # look for it on the loopback, where it is
+ray.init(sys.argv[1], logging_level="CRITICAL")
+print(len(ray.nodes()))
+"""
+
+
+def join(address, token):
+    """What another process of this machine is answered that comes with a token."""
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    return subprocess.run([sys.executable, "-c", JOIN, address], env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(version(ray.__version__) < (2, 59), reason="Ray asks for tokens since 2.59")
+def test_a_local_ray_refuses_who_has_another_token(local_ray):
+    knows, guesses = join(local_ray, os.environ["RAY_AUTH_TOKEN"]), join(local_ray, 64 * "0")
+
+    assert (knows.returncode, knows.stdout) == (0, "1\n")
+    assert (guesses.returncode, guesses.stdout) == (1, "")
+    assert "InvalidAuthToken" in guesses.stderr
