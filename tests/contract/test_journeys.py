@@ -1,4 +1,4 @@
-"""The sections of the page on users' own tasks, each from its blocks to an exported and verified model."""
+"""The sections of the page on users' own models, data and tasks, each from its blocks to a verified model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from commands import Capture, works
 from pages import files_of, lines_of
 from PIL import Image
+from safetensors.torch import save_file
+from torchvision.models import mobilenet_v3_small, resnet18
 
 import autoprune as ap
 from autoprune.study.metric import MetricSpec
@@ -33,6 +36,8 @@ SMALL = (
 )
 TRAINED = ("task.model.train.images=72", "task.model.train.batch_size=12")
 SMALLER = (*TRAINED, "task.model.name=digits_net")
+ONCE = ("budget={trials: 1}",)
+WITHOUT_WORKERS = (*ONCE, "task.data.workers=0")
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("mine", "photos"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    (tmp_path / "search.yaml").write_text(SECTIONS["Your task"]["search.yaml"])
+    (tmp_path / "search.yaml").write_text(SECTIONS["Your model, data and task"]["search.yaml"])
     return tmp_path
 
 
@@ -63,10 +68,10 @@ def journey(here: Path, capsys: Capture) -> Callable[..., str]:
     return travel
 
 
-def write_photos(folder: Path) -> None:
+def write_photos(folder: Path, *, test: bool = False) -> None:
     """Three classes of noisy photographs in folders, bright in one colour each."""
     generator = torch.Generator().manual_seed(0)
-    for part, count in (("train", 12), ("val", 5)):
+    for part, count in (("train", 12), ("val", 5), *([("test", 3)] if test else ())):
         for colour in range(3):
             place = folder / part / f"class{colour}"
             place.mkdir(parents=True)
@@ -83,6 +88,31 @@ def write_table(here: Path, name: str, columns: dict[str, Callable[[int], float]
         files = sorted((here / "photos" / part).rglob("*.png"))
         found = {key: [value(int(file.parent.name[-1])) for file in files] for key, value in columns.items()}
         pd.DataFrame({"file": files, **found}).to_csv(here / f"{name}_{part}.csv", index=False)
+
+
+def test_weights_that_a_function_of_ones_own_loads(journey: Callable[..., str], here: Path) -> None:
+    write_photos(here / "photos", test=True)
+    state = resnet18(num_classes=3).state_dict()
+    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}}, here / "last.ckpt")
+
+    assert "accuracy" in journey("Your network", *WITHOUT_WORKERS)
+
+
+def test_images_in_folders(journey: Callable[..., str], here: Path) -> None:
+    write_photos(here / "photos")
+    torch.save({"state_dict": resnet18(num_classes=3).state_dict()}, here / "flowers.pt")
+
+    assert "accuracy" in journey("Images in folders", *WITHOUT_WORKERS)
+
+
+def test_images_in_arrays(journey: Callable[..., str], here: Path) -> None:
+    generator = np.random.default_rng(0)
+    parts = {"train": 27, "test": 5}
+    images = {f"{part}_images": generator.integers(0, 255, (n, 32, 32, 3), np.uint8) for part, n in parts.items()}
+    np.savez(here / "photos.npz", **images, **{f"{part}_labels": np.arange(n) % 3 for part, n in parts.items()})
+    save_file(mobilenet_v3_small(num_classes=3).state_dict(), here / "my_net.safetensors")
+
+    assert "accuracy" in journey("Images in arrays", *ONCE)
 
 
 def test_a_loader_with_its_transforms(journey: Callable[..., str], here: Path) -> None:

@@ -29,7 +29,7 @@ SMALL = (
 
 def search(heading: str, folder: Path, *overrides: str) -> Path:
     """A study of four trials, the dense one included, of the page's section."""
-    files = SECTIONS["Your task"] | SECTIONS[heading]
+    files = SECTIONS["Your model, data and task"] | SECTIONS[heading]
     assert set(files) == {"search.yaml", "mine.yaml"}
     for name, text in files.items():
         (folder / name).write_text(text)

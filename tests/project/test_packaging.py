@@ -1,9 +1,8 @@
-"""What a user gets: one name in site-packages, data files, one version, commands that exist, links that resolve."""
+"""What a user gets: one name in site-packages, data files, one version, commands that exist."""
 
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib.metadata
 import re
 import subprocess
@@ -18,13 +17,10 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import autoprune
-from autoprune import methods
 from autoprune.cli.parser import build_parser
-from autoprune.study import space_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster/README.md")
 CONSTRAINTS = ("constraints.txt", "constraints-lowest.txt")
 MAPPED = ("analysis", "cluster", "search_spaces")
 # The promise of the design page: these are what `import autoprune as ap` gives.
@@ -155,45 +151,6 @@ def test_every_command_has_a_function() -> None:
     assert absent == []
 
 
-def test_the_readme_speaks_of_commands_that_exist() -> None:
-    text = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-
-    named = set(re.findall(r"(?:^|`)autoprune ([a-z]+)\b", text, re.MULTILINE))
-    made = set(re.findall(r"(?:^|`)make ([a-z]+)\b", text, re.MULTILINE))
-
-    assert named - set(commands()) == set()
-    assert "search" in named
-    assert made - targets == set()
-    assert {"demo", "test"} <= made
-
-
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_links_resolve(name: str) -> None:
-    file = ROOT / name
-    text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
-    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
-    broken = [t for t in targets if t and not t.startswith(("http://", "https://")) and not (file.parent / t).exists()]
-
-    assert broken == []
-
-
-def test_yaml_in_the_readme_is_a_search_space(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-
-    assert blocks
-    for block in blocks:
-        whole = block.startswith(("task:", "extends:"))  # the others say what differs from a space that is there
-        (tmp_path / "s.yaml").write_text(block if whole else f"extends: digits_demo\n{block}", encoding="utf-8")
-        assert space_file.load_space(tmp_path / "s.yaml", find_method=methods.find).space.methods()
-
-
-def test_python_in_the_readme_parses() -> None:
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL):
-        ast.parse(block)
-
-
 @pytest.mark.parametrize("file", CONSTRAINTS)
 def test_versions_are_pinned_and_name_no_host(file: str) -> None:
     lines = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith("#")]
@@ -232,8 +189,8 @@ def test_lower_bounds_are_the_versions_that_the_lowest_suite_runs_with(extra: st
         ), requirement
 
 
-def test_the_readme_names_the_oldest_and_the_newest_versions() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_limits_names_the_oldest_and_the_newest_versions() -> None:
+    text = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([a-z-]+) \| ([0-9.]+) \| ([0-9.]+) \|$", text, re.MULTILINE)
     bounds = {
         requirement.name: spec.version

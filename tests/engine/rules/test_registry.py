@@ -1,8 +1,7 @@
-"""Operations that torch does not know: a rule as the README registers it works; without one channels freeze, aloud."""
+"""Operations that torch does not know: a rule as their page registers it works; without one channels freeze, aloud."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from nets import image, randomised
+from pages import code_in
 from torch import Tensor, nn
 
 from autoprune.engine import rules
@@ -18,18 +18,16 @@ from autoprune.engine.surgery.masking import mask
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "custom-operations.md"
 
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[dict[str, Any]]:
-    """The names that the README's example defines; its rule is gone afterwards."""
-    section = README.read_text(encoding="utf-8").split("## Custom layers", 1)[1]
-    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert code is not None
+    """The names that the page's example defines; its rule is gone afterwards."""
+    (code,) = code_in(PAGE, "python")
     known = dict(rules.RULES)
     names: dict[str, Any] = {}
-    exec(compile(code[1], str(README), "exec"), names)
+    exec(compile(code, str(PAGE), "exec"), names)
     yield names
     rules.RULES.clear()
     rules.RULES.update(known)
