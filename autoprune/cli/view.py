@@ -16,6 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from autoprune.study.worker_name import WorkerName
+
 if TYPE_CHECKING:
     from autoprune.study.folder import Study
     from autoprune.study.outcome import Outcome
@@ -47,13 +49,19 @@ def open_view(stream: TextIO) -> View:
 
 
 class JsonView:
-    """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again."""
+    """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again; at first
+    where Ray's dashboard is, if it runs.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
+        self._dashboard: str | None = None
 
     def update(self, progress: StudyProgress) -> None:
         """Print the trials that ended since the last update."""
+        if progress.dashboard != self._dashboard:
+            self._dashboard = progress.dashboard
+            self._print_line({"event": "dashboard", "url": progress.dashboard})
         for outcome in progress.latest:
             self._print_line(trial_facts(progress, outcome))
 
@@ -81,11 +89,18 @@ def trial_facts(progress: StudyProgress, outcome: Outcome) -> dict[str, Any]:
         **({} if outcome.latency_ms is None else {"latency_ms": round(outcome.latency_ms, 3)}),
         **({} if outcome.member is None else {"seed": outcome.recipe.seed}),
         "error": outcome.error,
+        **_place_facts(outcome),
         "seconds": round(progress.seconds, 1),
         "ended": progress.ended,
         "running": progress.running,
         "eta": None if progress.eta is None else round(progress.eta, 1),
     }
+
+
+def _place_facts(outcome: Outcome) -> dict[str, Any]:
+    """Where the trial ran last; no node where no worker took it up."""
+    worker = WorkerName.parse(outcome.worker)
+    return {"node": None if worker is None else worker.node, "gpus": [] if worker is None else list(worker.gpus)}
 
 
 class LiveView:
@@ -105,6 +120,8 @@ class LiveView:
                 self._failure = _trial_number(outcome), (outcome.error or "").splitlines()[0]
         bar = Padding(_budget_bar(progress), (0, 0, 1, 0))
         self._picture = [_counts_line(progress), bar, _front_so_far(progress)]
+        if progress.dashboard is not None:
+            self._picture.append(Text(f"Ray's dashboard: {progress.dashboard}"))
         self._draw()
 
     def remark(self, text: str | None) -> None:

@@ -24,6 +24,12 @@ LOOK_SECONDS = 1.0
 #: A search that has not told of itself for so many seconds is said to be quiet: its driver may have died.
 QUIET_SECONDS = 60.0
 
+#: What a line of JSON says of a search's progress, besides the size of its front.
+SHOWN = (
+    *("done", "running", "paused", "stopped", "failed"),
+    *("seconds", "eta", "used", "dense_metric", "dashboard"),
+)
+
 
 class WatchView(Protocol):
     """Shows what is seen of a search."""
@@ -131,8 +137,7 @@ def _progress_facts(state: SearchState) -> dict[str, Any]:
     """How far a search is, in plain data."""
     facts: dict[str, Any] = {"state": state.state}
     if (progress := state.progress) is not None:
-        names = ("done", "running", "paused", "stopped", "failed", "seconds", "eta", "used", "dense_metric")
-        facts |= {name: getattr(progress, name) for name in names}
+        facts |= {name: getattr(progress, name) for name in SHOWN}
         facts["front"] = len(progress.front)
     return facts
 

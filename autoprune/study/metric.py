@@ -18,7 +18,7 @@ RESERVED = frozenset(
         *("error", "eta", "event", "expected", "finished", "flops", "flops_ratio", "id", "images", "latency"),
         *("latency_ms", "latency_ratio", "legs", "member", "method", "ms", "notes", "on_front", "params"),
         *("params_ratio", "recipe", "rungs", "running", "seconds", "seed", "share", "started", "status", "stage"),
-        *("test_metric", "trial", "widths", "worker"),
+        *("gpus", "node", "test_metric", "trial", "widths", "worker"),
     )
 )
 

@@ -102,7 +102,7 @@ class Outcome:
         widths: kept units per group id of the graph.
         started, finished: seconds since the study began.
         seconds: wall time per stage of the trial.
-        worker: the one that ran it last.
+        worker: the one that ran it last, as a `WorkerName` writes it.
         legs: the run intervals of its segments; several if it paused.
         notes: what the method had to tell about its cuts, such as `gap_violated`.
         control: this recipe was not proposed by the sampler but is there to compare with (`dense`, `random`).

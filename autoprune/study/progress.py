@@ -51,6 +51,7 @@ class StudyProgress:
         dense_metric: of the dense model.
         front: cheapest first.
         latest: outcomes since the last update, oldest first.
+        dashboard: where Ray's dashboard is, as the driver's machine sees it, if it runs.
     """
 
     done: int
@@ -65,6 +66,7 @@ class StudyProgress:
     dense_metric: float | None
     front: tuple[FrontPoint, ...]
     latest: tuple[Outcome, ...] = ()
+    dashboard: str | None = None
 
     @property
     def ended(self) -> int:

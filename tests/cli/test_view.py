@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 from commands import OUTCOMES
 from told_progress import progress
@@ -24,6 +25,26 @@ def test_elsewhere_every_trial_is_a_line_of_json() -> None:
     assert {"event": "trial", "accuracy": 0.89, "flops_ratio": 0.47, "ended": 9}.items() <= lines[1].items()
 
 
+def test_a_line_says_where_the_trial_ran() -> None:
+    stream = io.StringIO()
+    workers = ("node3:17:gpu0+2", "node3:17", "")
+    view.JsonView(stream).update(progress(*(replace(OUTCOMES[0], worker=worker) for worker in workers)))
+    shown = [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    assert [(line["node"], line["gpus"]) for line in shown] == [("node3", ["0", "2"]), ("node3", []), (None, [])]
+
+
+def test_the_dashboard_is_named_once_before_the_trials() -> None:
+    stream = io.StringIO()
+    shown = view.JsonView(stream)
+    for outcome in OUTCOMES[:2]:
+        shown.update(progress(outcome, dashboard="http://127.0.0.1:8265"))
+    first, *rest = [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    assert first == {"event": "dashboard", "url": "http://127.0.0.1:8265"}
+    assert [line["event"] for line in rest] == ["trial", "trial"]
+
+
 def test_a_search_outlives_the_reader_of_its_lines() -> None:
     class Gone(io.StringIO):
         def flush(self) -> None:
@@ -40,7 +61,7 @@ def test_on_a_terminal_it_is_a_picture() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
     shown = view.LiveView(console)
     failed = Outcome(id=8, recipe=OUTCOMES[0].recipe, status="failed", error="out of memory")
-    shown.update(progress(failed))
+    shown.update(progress(failed, dashboard="http://head:8265"))
     shown._live.refresh()
     shown.close()
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -50,6 +71,7 @@ def test_on_a_terminal_it_is_a_picture() -> None:
         "about 1 h 01 min left",
         "dense: 97.00 %",
         "60.0%",
+        "Ray's dashboard: http://head:8265",
     ):
         assert part in text
     assert "trial 8 failed: out of memory" in text

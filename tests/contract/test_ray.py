@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -36,6 +37,7 @@ class Record:
     failed: dict[str, str] = field(default_factory=dict)  # trial -> why
     results: list[dict[str, Any]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
+    dashboard: str | None = None  # where Ray says that its dashboard is
 
 
 class Worker(tune.Trainable):
@@ -129,10 +131,11 @@ def record() -> Record:
     """A run of Tune with one worker, set up as a search is."""
     found = Record()
     with quiet_terminal(), scratch_folder() as folder, guarded_by_token():
-        ray.init(
+        context = ray.init(
             num_cpus=1, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, _temp_dir=str(folder / "ray"),
             **QUIET_INIT,
         )  # fmt: skip
+        found.dashboard = context.dashboard_url
         try:
             run(found, folder)
         finally:
@@ -197,6 +200,16 @@ def test_rays_threads_are_known_by_their_names(record: Record) -> None:
     ours = {thread.name for thread in threading.enumerate()}
 
     assert [name for name in record.threads - ours if name.startswith("ray_")]
+
+
+def test_without_a_dashboard_ray_names_none(record: Record) -> None:
+    assert not record.dashboard
+
+
+def test_a_ray_that_is_no_cluster_is_one_of_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
+
+    assert ray.util.get_node_ip_address() == "127.0.0.1"
 
 
 @pytest.mark.parametrize("name", [*_ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG"])

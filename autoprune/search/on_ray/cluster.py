@@ -16,11 +16,14 @@ from autoprune.search.on_ray.settings import OBJECT_STORE_BYTES, QUIET_INIT
 from autoprune.study.config import Resources
 
 
-def connect(address: str) -> None:
+def connect(address: str) -> str | None:
     """Connect to a running cluster.
 
     Args:
         address: `auto`, which finds the cluster that this machine belongs to, or HOST:PORT.
+
+    Returns:
+        Where its dashboard is, if one runs.
 
     Raises:
         InputError: nothing answers there.
@@ -32,9 +35,10 @@ def connect(address: str) -> None:
     try:
         if port.isdecimal():
             socket.create_connection((host, int(port)), timeout=5).close()  # Ray itself tries for minutes
-        ray.init(address=address, **QUIET_INIT)
+        dashboard = ray.init(address=address, **QUIET_INIT).dashboard_url
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray cluster answers: {error}", where=where, allowed=allowed) from None
+    return f"http://{dashboard}" if dashboard else None
 
 
 def start_on_this_machine(folder: Path, resources: Resources) -> None:

@@ -33,6 +33,7 @@ class RayExecutor(Executor):
         self.resources, self.address = resources, address
         self._stack = ExitStack()
         self._error: BaseException | None = None
+        self._dashboard: str | None = None
         self._open, self._closing = threading.Event(), threading.Event()
         # Its name keeps what Ray prints in it off the terminal, see `quiet`.
         self._thread = threading.Thread(target=self._hold_ray, name="ray_hold", daemon=True)
@@ -68,6 +69,7 @@ class RayExecutor(Executor):
         self.wait_until_ready()
         slots, left = count_slots(self.resources, self.address), dispatcher.remaining()
         workers = max(1, min(slots, self.resources.workers or slots, slots if left is None else left))
+        dispatcher.dashboard = self._dashboard
         with signals_interrupt(dispatcher):
             run_on_tune(dispatcher, open_evaluator, workers, self.folder)
 
@@ -77,7 +79,7 @@ class RayExecutor(Executor):
             if self.address is None:
                 start_on_this_machine(self.folder, self.resources)
             else:
-                connect(self.address)
+                self._dashboard = connect(self.address)
         except BaseException as error:  # noqa: BLE001 - raised again by `wait_until_ready`
             self._error = error
         self._open.set()

@@ -23,6 +23,7 @@ from autoprune.search.running.evaluator import Evaluation, Evaluator, OpenEvalua
 from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.outcome import Outcome, Proposal, Rung
+from autoprune.study.worker_name import WorkerName
 
 
 class TrialWorker(tune.Trainable):
@@ -128,5 +129,6 @@ def _as_result(outcome: Outcome) -> dict[str, Any]:
 
 
 def _name_of_this_process() -> str:
-    """What reports call this worker."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """What logs and reports call this worker."""
+    gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return str(WorkerName(node=socket.gethostname(), process=os.getpid(), gpus=tuple(gpus)))

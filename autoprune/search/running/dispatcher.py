@@ -42,6 +42,7 @@ class Dispatcher(ABC):
         self.models, self.states = TrialFolders(models), TrialFolders(folder.states)
         self.running: dict[int, float] = {}  # proposal id -> when its segment was handed out
         self.interrupted = False
+        self.dashboard: str | None = None  # an executor that has one says where
         self._latest: list[Outcome] = []
         self._shown = 0.0
 

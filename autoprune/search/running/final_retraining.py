@@ -133,6 +133,7 @@ class FinalRetraining(Dispatcher):
             dense_metric=next((one.validation.mean for one in found if one.dense), None),
             front=tuple(points),
             latest=tuple(latest),
+            dashboard=self.dashboard,
         )
 
     def close(self) -> None:

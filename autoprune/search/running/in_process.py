@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ from autoprune.search.running.dispatcher import Dispatcher
 from autoprune.search.running.evaluator import Evaluator, OpenEvaluator
 from autoprune.search.running.executor import Executor
 from autoprune.search.running.segments import TrialSegment, run_segment
+from autoprune.study.config import Resources
 from autoprune.study.outcome import Rung
+from autoprune.study.worker_name import WorkerName
 from autoprune.trial.cache import FolderStore
 
 
@@ -64,12 +68,23 @@ def _run_segment(dispatcher: Dispatcher, evaluator: Evaluator, segment: TrialSeg
         if segment.resumed:
             fill(Path(folder), dispatcher.states.read(number))
         parent = None if segment.parent is None else dispatcher.models.path / str(segment.parent)
-        evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder), parent)
+        worker = _name_of_this_process(dispatcher.config.resources)
+        evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder), parent, worker)
         if evaluation.outcome.status == "paused":
             dispatcher.states.write(number, read_files(Path(folder)))
     if evaluation.files:
         dispatcher.models.write(number, evaluation.files)
     dispatcher.end_segment(evaluation.outcome)
+
+
+def _name_of_this_process(resources: Resources) -> str:
+    """What logs and reports call it; with GPUs it computes on the one that torch takes by itself."""
+    gpus: tuple[str, ...] = ()
+    if resources.gpus_per_trial:
+        import torch
+
+        gpus = (str(torch.cuda.current_device()),) if torch.cuda.is_available() else ()
+    return str(WorkerName(node=socket.gethostname(), process=os.getpid(), gpus=gpus))
 
 
 @contextmanager

@@ -152,6 +152,7 @@ class Session(Dispatcher):
             dense_metric=self.dense_metric,
             front=tuple(points),
             latest=tuple(latest),
+            dashboard=self.dashboard,
         )
 
     def close(self) -> None:

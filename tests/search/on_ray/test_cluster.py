@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -41,6 +42,13 @@ def test_a_trial_that_fits_on_no_node_is_refused(address, where):
 def test_the_address_of_a_ray_client_is_refused():
     with pytest.raises(InputError, match=r"--address ray://head:1: a Ray client address; allowed: auto, or HOST:PORT"):
         connect("ray://head:1")
+
+
+@pytest.mark.parametrize(("found", "url"), [("127.0.0.1:8265", "http://127.0.0.1:8265"), ("", None), (None, None)])
+def test_a_cluster_says_where_its_dashboard_is(monkeypatch, found, url):
+    monkeypatch.setattr(ray, "init", lambda **_options: SimpleNamespace(dashboard_url=found))
+
+    assert connect("auto") == url
 
 
 def version(text):

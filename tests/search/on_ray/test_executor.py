@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,12 +13,14 @@ import fakes
 import pytest
 
 from autoprune.errors import InputError, SearchInterrupted, StudyError
+from autoprune.search.on_ray import cluster
 from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
 from autoprune.study.config import Finalists, Resources
 from autoprune.study.finalists import by_member
 from autoprune.study.folder import load_study
 from autoprune.study.metric import ACCURACY
+from autoprune.study.worker_name import WorkerName
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_see_fakes")]
 
@@ -55,6 +58,18 @@ def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
     assert {path.name for path in tmp_path.iterdir()} == {"study.yaml", "proposals.jsonl", "outcomes.jsonl", "models"}
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+def test_the_logs_say_on_which_gpu_a_trial_ran_and_where_the_dashboard_is(tmp_path, monkeypatch):
+    """The GPUs are Ray's alone: this machine has none."""
+    monkeypatch.setattr(cluster, "_count_local_gpus", lambda _resources: 2)
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=6, gpus=1.0))
+    run(session, seconds=0.2)
+    workers = [WorkerName.parse(outcome.worker) for outcome in load_study(tmp_path).outcomes]
+
+    assert {worker.node for worker in workers} == {socket.gethostname()}
+    assert {worker.gpus for worker in workers} == {("0",), ("1",)}
+    assert session.progress().dashboard is None  # a search's own Ray runs without
 
 
 def test_workers_get_the_models_that_recipes_go_on_from(tmp_path):

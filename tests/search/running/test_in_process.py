@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 
 import fakes
 import pytest
@@ -36,6 +37,13 @@ def test_the_deadline_ends_handing_out_and_the_grace_stops_what_runs(tmp_path):
     in_process.run(session, Slow(session.clock, 0.0, None), trial_timeout=1e4)
     assert [outcome.status for outcome in session.outcomes] == ["completed"] * 3 + ["stopped"]
     assert kept(session) <= {0, 1, 2}
+
+
+def test_the_logs_say_which_process_of_which_machine_ran_a_trial(tmp_path):
+    fakes.run_here(fakes.open_session(tmp_path, fakes.study_config(trials=1)))
+    (outcome,) = load_study(tmp_path).outcomes
+
+    assert outcome.worker == outcome.legs[0].worker == f"{socket.gethostname()}:{os.getpid()}"
 
 
 def test_a_slow_trial_is_stopped_at_its_next_rung(tmp_path):
