@@ -25,6 +25,10 @@ class Target:
     """What the pruned model may cost, as ratios of the dense model; every ratio given must be met.
 
     Ratios make papers that count multiply-adds and tools that count FLOPs agree (see `engine/cost.py`).
+
+    Fields:
+        flops: of the dense model's FLOPs, within 1 %.
+        params: the same of its parameters.
     """
 
     flops: float | None = field(default=None, metadata=within(0, 1, open_low=True))
@@ -50,14 +54,13 @@ class Allocation:
             that follow from a few coefficients, so that a search has the same numbers for every network.
         normalise: `global` only: what a group's scores are divided by before they are compared with other groups'.
             `isomorphic` divides by the mean and compares groups of equal structure alone, such as the insides of all
-            blocks; every class of them loses the same share of its units (`engine/allocation/isomorphism.py`).
+            blocks; every class of them loses the same share of its units.
         ratios: `ratios` only: weight per group id, `stageN` or glob pattern; the target scales them all by one scalar.
             The most specific key wins (id, stage, then the first pattern that fits); unlisted groups are not pruned.
-        depth, flops, stream, sensitivity: `features` only: coefficients (`allocation/features.py`), all 0 = uniform.
-            depth > 0 prunes later groups more;
-            flops > 0 prunes groups more that save more FLOPs;
-            stream > 0 prunes groups more that more layers write to, such as a residual stream;
-            sensitivity > 0 prunes groups more whose weaker half the loss misses more (measured once per study).
+        depth: `features` only, as the next three: a coefficient; all 0 = uniform. Above 0, later groups lose more.
+        flops: above 0, groups lose more that save more FLOPs.
+        stream: above 0, groups lose more that more layers write to, such as a residual stream.
+        sensitivity: above 0, groups lose more whose weaker half the loss misses more (measured once per study).
         max_ratio: largest share of a group that may go.
         min_channels: smallest number of channels of a group; a narrower group is not pruned.
         round_to: channels of a pruned group are a multiple of this (4, 8, 16, ... for hardware that likes them). The
@@ -90,13 +93,22 @@ class Allocation:
 class Training:
     """How a network is trained, in units that mean the same for every batch size and data set.
 
-    `images` counts every training image the trial sees, sparsify stage included, so that methods with and without such
-    a stage spend the same budget. `warmup` is a share of a stage's steps. `rungs` are shares of `images` after which
-    validation metric is measured, so far as the pruned model is there by then; 0 is right after the cut, whatever
-    came before it, and 1 (the end) is always measured.
-
-    Fields beyond those:
-        optimizer: `sgd` has Nesterov momentum; with `adamw` and `adam`, `momentum` is the first of the two betas.
+    Fields:
+        images: every training image that the trial sees, a stage before the cut included, so that methods with and
+            without such a stage spend the same budget.
+        batch_size: images of a step.
+        lr: the highest learning rate, after the warm-up.
+        momentum: Nesterov's with `sgd`, the first of the two betas with `adamw` and `adam`.
+        weight_decay: of weights; see `decay_all`.
+        schedule: how the learning rate comes down: along a cosine or a line to 0, or not at all.
+        warmup: share of a stage's steps in which the learning rate rises.
+        label_smoothing: share of a label that is spread over all classes; of cross entropies only.
+        distill: share of the loss that is the distance to what the dense model says; the rest is the labels'.
+        temperature: of distillation.
+        ema: decay per step of a moving average of the weights, which is what is measured and kept; 0 = none.
+        rungs: shares of `images` after which the metric is measured, so far as the pruned model is there by then; 0 is
+            right after the cut, whatever came before it, and 1 (the end) is always measured.
+        optimizer: `sgd` has Nesterov momentum; `adamw` decays weights apart from the gradient.
         decay_all: whether weight decay also holds what has one dimension, norms and biases; None = not with `adamw`.
         clip: largest norm of all gradients together, 0 = any; what a regulariser adds is not clipped.
         accumulate: passes that a step's batch is divided among, for memory. Batch norms see a part at a time.
@@ -124,9 +136,16 @@ class Training:
 class Recipe:
     """Everything that decides what a trial does; two equal recipes on one task are the same experiment.
 
-    `weights` says where training begins: with the `trained` weights, from `scratch`, as for Early-Bird tickets, or with
-    the final model of another recipe, a member of the `front`: then `parent` is the number of its trial. The target is
-    relative to the dense model all the same; one that the parent meets already lets it train on without a cut.
+    Fields:
+        method: how units are scored, and what a trial does besides: a name, and hyper-parameters beside it.
+        weights: where training begins: with the `trained` weights, from `scratch`, as for Early-Bird tickets, or with
+            the final model of another recipe, a member of the `front`. The target is relative to the dense model all
+            the same; one that the parent meets already lets it train on without a cut.
+        parent: with `front`, the number of the trial that is gone on from.
+        target: what the pruned model may cost.
+        allocation: how scores and a target become widths: a name, and what goes with it.
+        training: of the trial, before and after the cut.
+        seed: of all that is drawn.
     """
 
     method: MethodChoice

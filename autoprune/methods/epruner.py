@@ -51,7 +51,7 @@ class EPruner(Method):
             ImageNet it is some 1.0 to 1.3, for CIFAR's ResNets 1.
         damping: of the messages.
         inherit_bn: whether the batch norms of pruned groups are kept (`yes`) or start anew (`no`, the paper).
-        scope: which groups are pruned (`units.in_scope`).
+        scope: which groups are pruned: `faithful` = channels that one layer alone makes, `coupled` = all.
     """
 
     name: ClassVar[str] = "epruner"

@@ -45,7 +45,8 @@ class Fuzzy(Method):
 
     Fields:
         base: which method's scores are used, at its defaults.
-        corner: a. width: b - a. Both in multiples of the group's mean score.
+        corner: a, in multiples of the group's mean score.
+        width: b - a, likewise.
         alpha_important: alpha_I.
         alpha_unimportant: alpha_U, `assisted` only.
         mode: `strict` or `assisted`.

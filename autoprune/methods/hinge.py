@@ -34,7 +34,7 @@ LOOKS = 50
 class Hinge(Staged):
     """Groups of a matrix A behind every layer are driven to zero: columns prune filters, rows lower the rank.
 
-    A layer's filters are written as W' A: `basis` and `mix` of `low_rank.Decomposed`. After every step a proximal
+    A layer's filters are written as W' A, two layers in place of one. After every step a proximal
     operator shrinks the group norms of A, so that groups become exactly zero, while the loss is trained with the rest
     of the network at a lower rate. Then the smallest groups go, by norm: rows leave a layer of lower rank, columns a
     narrower one, which is single again if its rank does not pay. A stream that blocks add to is not touched by rows.
@@ -59,7 +59,7 @@ class Hinge(Staged):
         first, second: these points, as shares of the sum of all norms at the start.
         threshold: below this share of its layer's average norm at the start a group counts as gone.
         near: how far from the target, as a share of the dense cost, the penalty ends.
-        init: where A starts, see `low_rank.decompose`.
+        init: where A starts: `svd` = singular vectors times singular values, `identity` = I.
     """
 
     name: ClassVar[str] = "hinge"

@@ -25,7 +25,7 @@ class IncReg(ConstantRate, Decided):
     j-th by h changes by `increment(j)`, which is A at 0, zero at R (the units of its group still to be removed) and
     negative beyond. A unit whose penalty reaches the ceiling is zero from then on. The paper counts columns of the
     weight matrix; here a unit is what can be removed for good. The paper has A = 2.5e-4 and an effective ceiling of
-    6.1, so 24,500 steps for the first removal; here both are derived from the length of the stage, as in `greg.py`.
+    6.1, so 24,500 steps for the first removal; here both are derived from the length of the stage, as for `greg1`.
     When the stage ends before all are removed, the units of lowest h go, and the notes say how many.
 
     Fields:

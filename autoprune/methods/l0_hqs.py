@@ -55,7 +55,7 @@ class L0HQS(ConstantRate, Staged):
         ratio: rho, how many times lower the last threshold is than the first.
         capture: c, the margin of the pull over the fall of the threshold.
         lr: eta, the learning rate of the stage, constant.
-        scope: which groups are pruned (`units.in_scope`).
+        scope: which groups are pruned: `faithful` = channels that one layer alone makes, `coupled` = all.
     """
 
     name: ClassVar[str] = "l0_hqs"

@@ -44,7 +44,7 @@ class OrthoReg(Staged):
         rounds: cuts.
         recover: share of a round after the first that is plain training, with the recipe's weight decay.
         images: training images the gradient is averaged over.
-        scope: which groups are pruned (`units.in_scope`).
+        scope: which groups are pruned: `faithful` = channels that one layer alone makes, `coupled` = all.
     """
 
     name: ClassVar[str] = "orthoreg"

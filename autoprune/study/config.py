@@ -36,6 +36,7 @@ class Budget:
         images: training images of all trials together.
         until: `hypervolume` = when `patience` completed recipes together have not raised the front's hypervolume by
             `gain`, as a share.
+        patience, gain: of `until`.
     """
 
     trials: int | None = field(default=None, metadata=within(1, 10**9))
@@ -121,13 +122,13 @@ class StudyConfig:
     """A space file, read: everything that decides what a search does.
 
     Fields:
-        task: the mapping that `tasks.load_task` takes.
-        metric: what the task's metric means, the fields of a `MetricSpec`; what is left out is as the task says. Once a
-            study has begun it holds all of them; one of before has none, and is of accuracy.
+        task: model, data and, where its kind has them, loss and metric; `kind` is `classification` if it says nothing.
+        metric: what the task's metric means; what is left out is as the task says. Once a study has begun it holds all
+            of it; one of before has none, and is of accuracy.
         objectives: what the sampler trades off: the metric, by its name or as `metric`, and one or two of the cost
             ratios. The metric is drawn against the first of them.
         constraints: the limits of every pruned model.
-        latency: how it is measured.
+        latency: how it is measured, where it is an objective or a constraint.
         seed: of the sampler, and of every recipe unless the space has a `seed` of its own.
         controls: whether the dense model and random pruning are trained first, as long as a recipe; the finalists of a
             study have a dense control of their own.

@@ -16,7 +16,7 @@ class DataSpec:
     """The `data:` mapping of a task.
 
     Fields:
-        name: one of `names()`.
+        name: `digits`, `cifar10`, `cifar100`, `mnist`, `fashion_mnist` or `image_folder`.
         function: instead of a name, `module:function` returning a mapping with train_images, train_labels, test_images,
             test_labels; images (N, H, W, C) or (N, H, W), uint8 from 0 to 255 or floating point; labels (N,),
             whole numbers from 0, or names of classes, which are numbered as they are sorted; or (N, labels) of 0
@@ -31,7 +31,8 @@ class DataSpec:
             8 to 100 % of the area, scaled to `size`). `trivial_augment` and `rand_augment` are torchvision's
             TrivialAugmentWide and RandAugment with their defaults, after these, on the CPU. `mixup` (Beta(0.2, 0.2))
             and `cutmix` (Beta(1, 1)) mix the images of a batch; of both named, one by chance per batch.
-        mean, std: normalisation per channel, for pixels scaled to [0, 1]; default: the data set's own.
+        mean, std: normalisation per channel, for pixels scaled to [0, 1]; default: those of the data
+            set; of `image_folder`, ImageNet's.
         download: let torchvision download the data set.
     """
 

@@ -30,12 +30,12 @@ class ModelSpec:
     """The `model:` mapping of a task.
 
     Fields:
-        name: one of the task's own networks, such as `zoo.names()`, `torchvision/NAME`, `timm/NAME`.
+        name: one of the task's own networks, such as `resnet20` or `unet`, `torchvision/NAME`, `timm/NAME`.
         factory: instead of a name, `module:function` returning the dense model.
         arguments: passed to the model's constructor or to `factory`.
         checkpoint: file with the trained weights, absolute, in the current folder or in $AUTOPRUNE_DATA.
-        train: instead of a checkpoint, how to train the dense model (the fields of `Training`, and `seed`); done once
-            and kept under $AUTOPRUNE_DATA/trained. `{images: 0}` asks for the untrained network.
+        train: instead of a checkpoint, how to train the dense model (the keys of `space.training`, and `seed`); done
+            once and kept under $AUTOPRUNE_DATA/trained. `{images: 0}` asks for the untrained network.
     """
 
     name: str | None = None

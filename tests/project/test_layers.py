@@ -35,6 +35,7 @@ ORDER = (
     "cli",
     "analysis/benchmarks",
     "analysis/claims",
+    "analysis/reference",
     "rules __init__ __main__",
 )
 #: No torch, no Ray, no Optuna: neither named nor loaded by what they import.

@@ -23,7 +23,7 @@ class Staged(Method):
 
     Fields:
         share: share of the training images spent in sparsify stages.
-        scope: which groups are pruned (`units.in_scope`).
+        scope: which groups are pruned: `faithful` = channels that one layer alone makes, `coupled` = all.
     """
 
     share: float = field(default=0.5, metadata=within(0.05, 1, search=(0.2, 0.9)))

@@ -25,7 +25,12 @@ from autoprune.tasks.splits import check_disjoint
 
 @dataclass(frozen=True, kw_only=True)
 class PartSpec:
-    """Where a part of a COCO data set lies: its JSON file and the folder of its images, relative to `path`."""
+    """Where a part of a COCO data set lies, relative to `path`.
+
+    Fields:
+        annotations: its JSON file.
+        images: the folder of its images.
+    """
 
     annotations: str
     images: str
@@ -37,7 +42,7 @@ class BoxDataSpec:
 
     Fields:
         name: `digit_scenes`, `coco` (see `parts`) or `voc` (JPEGImages, Annotations, ImageSets/Main).
-        arguments: `digit_scenes` only: see `SceneSpec`.
+        arguments: `digit_scenes` only: how its scenes are drawn.
         path: the folder of the other two, absolute, in the current folder or in $AUTOPRUNE_DATA.
         parts: `coco` only: the files of each part; by default annotations/instances_NAME.json beside NAME/, and
             PART/_annotations.coco.json.

@@ -40,10 +40,11 @@ class MaskDataSpec:
     Fields:
         name: `digit_scenes`, `mask_folder` (PATH/PART/images and PATH/PART/masks, a PNG per image; or PATH/images
             and PATH/masks as the one part `all`) or `voc` (JPEGImages, SegmentationClass, ImageSets/Segmentation).
-        arguments: `digit_scenes` only: see `SceneSpec`.
+        arguments: `digit_scenes` only: how its scenes are drawn.
         path: the folder of the other two, absolute, in the current folder or in $AUTOPRUNE_DATA.
         classes: names of the classes 0, 1, ...; needed by `mask_folder`, by default VOC's 21 for `voc`.
-        size: side of the square that the network sees; see `StreamedMasks`.
+        size: side of the square that the network sees. An image is scaled so that its longer side fits; what lies
+            beyond it is black, and ignored.
         workers: processes that decode images.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-500]`.
         augment: image and mask together: `flip` mirrors half of them; `crop` takes a random part of them, in
