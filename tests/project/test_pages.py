@@ -5,20 +5,24 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import json
 import re
 import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from commands import Capture
+from commands import OUTCOMES, Capture
 from pages import ROOT, anchors_of, code_in, files_of, languages_in, links_of, pages, prose_of
+from told_progress import progress
 
 from autoprune import methods
 from autoprune.cli import parser
+from autoprune.cli.view import trial_facts
 from autoprune.study import space_file
 
 PAGES = pages()
@@ -27,7 +31,7 @@ FOR_USERS = [name for name in PAGES if not name.startswith("analysis/")]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 #: The languages of blocks that a test of this file checks.
-CHECKED = {"python", "yaml", "sh", "toml", "console"}
+CHECKED = {"python", "yaml", "sh", "toml", "json", "console"}
 
 
 def commands() -> set[str]:
@@ -140,6 +144,13 @@ def test_python_parses_and_takes_what_is_there(name: str) -> None:
         for module, attribute in imported(ast.parse(block)):
             there = hasattr(importlib.import_module(module), attribute)
             assert there or importlib.util.find_spec(f"{module}.{attribute}"), f"{module}.{attribute}"
+
+
+@pytest.mark.parametrize("name", FOR_USERS)
+def test_json_is_a_line_that_a_search_prints(name: str) -> None:
+    printed = trial_facts(progress(OUTCOMES[0]), replace(OUTCOMES[0], latency_ms=None))
+    for block in code_in(ROOT / name, "json"):
+        assert list(json.loads(block)) == list(printed)
 
 
 def as_pattern(shown: str) -> re.Pattern[str]:
