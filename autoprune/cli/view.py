@@ -50,18 +50,22 @@ def open_view(stream: TextIO) -> View:
 
 class JsonView:
     """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again; at first
-    where Ray's dashboard is, if it runs.
+    where Ray's dashboard is, if it runs; and what goes wrong beside the search.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
         self._dashboard: str | None = None
+        self._warnings = 0
 
     def update(self, progress: StudyProgress) -> None:
         """Print the trials that ended since the last update."""
         if progress.dashboard != self._dashboard:
             self._dashboard = progress.dashboard
             self._print_line({"event": "dashboard", "url": progress.dashboard})
+        for warning in progress.warnings[self._warnings :]:
+            self._print_line({"event": "warning", "text": warning})
+        self._warnings = len(progress.warnings)
         for outcome in progress.latest:
             self._print_line(trial_facts(progress, outcome))
 
@@ -97,6 +101,10 @@ def trial_facts(progress: StudyProgress, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _small_warning(text: str) -> Text:
+    return Text(text, style="yellow", overflow="ellipsis")
+
+
 def _place_facts(outcome: Outcome) -> dict[str, Any]:
     """Where the trial ran last; no node where no worker took it up."""
     worker = WorkerName.parse(outcome.worker)
@@ -122,6 +130,7 @@ class LiveView:
         self._picture = [_counts_line(progress), bar, _front_so_far(progress)]
         if progress.dashboard is not None:
             self._picture.append(Text(f"Ray's dashboard: {progress.dashboard}"))
+        self._picture += [_small_warning(text) for text in progress.warnings]
         self._draw()
 
     def remark(self, text: str | None) -> None:
@@ -135,7 +144,7 @@ class LiveView:
 
     def _draw(self) -> None:
         failure = None if self._failure is None else f"trial {self._failure[0]} failed: {self._failure[1]}"
-        below = [Text(text, style="yellow", overflow="ellipsis") for text in (failure, self._remark) if text]
+        below = [_small_warning(text) for text in (failure, self._remark) if text]
         self._live.update(Group(*self._picture, *below))
 
 

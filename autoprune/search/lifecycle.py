@@ -23,6 +23,7 @@ from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.study_lock import lock
 from autoprune.search.study_metric import with_scale
 from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
+from autoprune.search.tracking.tracker import Tracker
 from autoprune.study.config import Budget
 from autoprune.study.finalists import MissingTraining, to_train
 from autoprune.study.folder import Study, StudyFolder, load_study
@@ -55,7 +56,7 @@ def start_study(
         dense = prepared.shared.dense_metric()
         prepared = replace(prepared, config=with_scale(prepared.config, dense))
         create_folder(folder, prepared, dense)
-        with lock(folder), published(folder, view) as views:
+        with lock(folder), published(load_study(folder.path), view, _trackers()) as views:
             _search_and_retrain(executor, prepared, folder, view=views)
     return load_study(folder.path)
 
@@ -74,7 +75,7 @@ def resume_study(
         stack.enter_context(lock(folder))
         study = load_study(folder.path)
         config = with_budget(stored_config(study), budget)
-        views = stack.enter_context(published(folder, view))
+        views = stack.enter_context(published(study, view, _trackers()))
         executor = stack.enter_context(placement.executor(config.resources))
         prepared = prepare(config, folder, placement, task)
         check_same_model(study, prepared)
@@ -99,7 +100,7 @@ def finish_study(
         config = with_finalists(stored_config(study), wanted)
         entries = to_train(study, config.finalists)
         if entries:
-            views = stack.enter_context(published(folder, view))
+            views = stack.enter_context(published(study, view, {}))
             executor = stack.enter_context(placement.executor(config.resources))
             prepared = prepare(config, folder, placement, task)
             if prepared.shared.task.test is None:
@@ -108,6 +109,13 @@ def finish_study(
             clock = continued_clock(study)
             _retrain_front(executor, prepared, study, entries, clock=clock, limits=Limits(), view=views)
     return load_study(folder.path)
+
+
+def _trackers() -> dict[str, Tracker]:
+    """Who hears of the search beside the view, by name."""
+    from autoprune.search.tracking.optuna_journal import OptunaJournal  # Optuna, as below
+
+    return {"optuna_journal": OptunaJournal()}
 
 
 def _search_and_retrain(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from autoprune.errors import SearchInterrupted
 from autoprune.files import written_whole
+from autoprune.search.running.dispatcher import last_time
 from autoprune.search.running.evaluator import describe_error
-from autoprune.study.folder import StudyFolder
+from autoprune.search.tracking.thread import TrackerThread
+from autoprune.search.tracking.tracker import TrackedStudy, Tracker
+from autoprune.study.folder import Study, StudyFolder
 from autoprune.study.progress import ENDED, FAILED, INTERRUPTED, RUNNING, SearchState, StudyProgress, View
 
 #: The file is written once in so many seconds at most; the folder may lie on a file system that is far away.
@@ -17,13 +22,21 @@ WRITE_SECONDS = 2.0
 
 
 @contextmanager
-def published(folder: StudyFolder, view: View | None) -> Iterator[View]:
-    """A view that shows progress in the given one, if any, and in the study folder; at the end the folder says how
-    the block ended.
+def published(study: Study, view: View | None, trackers: Mapping[str, Tracker]) -> Iterator[View]:
+    """A view that shows progress in the given one, if any, and in the study folder, and tells trackers of outcomes.
+
+    Args:
+        study: as the folder holds it now. At the end of the block its folder says how that ended.
+        view: None = what goes wrong beside the search is a warning of Python's.
+        trackers: by name.
     """
-    file = ProgressFile(folder)
+    file = ProgressFile(study.folder)
+    audience = Audience(file, view, _start_threads(study, trackers))
     try:
-        yield Views([file] if view is None else [view, file])
+        try:
+            yield audience
+        finally:
+            audience.dismiss()
     except (SearchInterrupted, KeyboardInterrupt) as error:
         file.end(INTERRUPTED, str(error) or "interrupted")
         raise
@@ -33,21 +46,50 @@ def published(folder: StudyFolder, view: View | None) -> Iterator[View]:
     file.end(ENDED)
 
 
-class Views:
-    """Several views as one."""
+def _start_threads(study: Study, trackers: Mapping[str, Tracker]) -> list[TrackerThread]:
+    origin = time.time() - last_time(study)
+    told = TrackedStudy(folder=study.folder, tradeoff=study.tradeoff, known=study.outcomes, origin=origin)
+    return [TrackerThread(name, tracker, told) for name, tracker in trackers.items()]
 
-    def __init__(self, views: Sequence[View]) -> None:
-        self._views = tuple(views)
+
+class Audience:
+    """All who see a search progress, as one view."""
+
+    def __init__(self, file: ProgressFile, view: View | None, trackers: Sequence[TrackerThread]) -> None:
+        self._file, self._view, self._trackers = file, view, tuple(trackers)
+        self._last: StudyProgress | None = None
+        self._warnings: tuple[str, ...] = ()
 
     def update(self, progress: StudyProgress) -> None:
-        """Show it in each of them."""
-        for view in self._views:
-            view.update(progress)
+        """Tell trackers of the latest outcomes, and show it."""
+        for tracker in self._trackers:
+            tracker.tell(progress.latest)
+        self._show(progress)
 
     def close(self) -> None:
-        """Close each of them."""
-        for view in self._views:
-            view.close()
+        """Nothing to take down: the view is closed by whoever opened it."""
+
+    def dismiss(self) -> None:
+        """Wait for the trackers, and show what went wrong with them meanwhile."""
+        for tracker in self._trackers:
+            tracker.end()
+        if self._last is not None and self._new_errors():
+            self._show(replace(self._last, latest=()))
+
+    def _new_errors(self) -> tuple[str, ...]:
+        errors = (tracker.error for tracker in self._trackers)
+        return tuple(error for error in errors if error is not None and error not in self._warnings)
+
+    def _show(self, progress: StudyProgress) -> None:
+        new = self._new_errors()
+        self._warnings += new
+        self._last = replace(progress, warnings=self._warnings)
+        self._file.update(self._last)
+        if self._view is not None:
+            self._view.update(self._last)
+        else:
+            for warning in new:
+                warnings.warn(warning, RuntimeWarning, stacklevel=2)
 
 
 class ProgressFile:

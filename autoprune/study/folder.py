@@ -75,6 +75,11 @@ class StudyFolder:
         return self.path / "progress.json"
 
     @property
+    def optuna_journal(self) -> Path:
+        """The search as an Optuna study, made from the logs; for optuna-dashboard, no search reads it."""
+        return self.path / "optuna_journal.log"
+
+    @property
     def pareto(self) -> Path:
         """The front as a table."""
         return self.path / "pareto.csv"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from autoprune.errors import InputError
+
+T = TypeVar("T")
 
 
 def append_line(path: Path, line: str) -> None:
@@ -26,6 +28,42 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     *lines, _torn = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         yield number, line.decode()
+
+
+class LogFollower(Generic[T]):
+    """Reads a log from where the last look ended.
+
+    Args:
+        path: of the log; there may be none yet.
+        parse: one line, and the place where it stands, to an entry.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[str, str], T]) -> None:
+        self._path, self._parse = path, parse
+        self._bytes = self._lines = 0
+
+    def skip(self, lines: int) -> None:
+        """Pass over so many lines from the start of the log, which somebody has read already."""
+        if lines:
+            passed = self._path.read_bytes().split(b"\n", lines)[:lines]
+            self._lines, self._bytes = lines, sum(len(line) + 1 for line in passed)
+
+    def new_entries(self) -> list[T]:
+        """The entries since the last look that went well; a line that is being written waits for the next one.
+
+        Raises:
+            OSError, InputError: the log cannot be read, or holds something else; the next look tries again.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._bytes)
+                whole, newline, _torn = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        lines = whole.decode().split("\n") if newline else []
+        found = [self._parse(line, f"{self._path}:{number}") for number, line in enumerate(lines, self._lines + 1)]
+        self._bytes, self._lines = self._bytes + len(whole) + len(newline), self._lines + len(lines)
+        return found
 
 
 def repair_tail(path: Path) -> None:

@@ -52,6 +52,7 @@ class StudyProgress:
         front: cheapest first.
         latest: outcomes since the last update, oldest first.
         dashboard: where Ray's dashboard is, as the driver's machine sees it, if it runs.
+        warnings: what went wrong beside the search, which goes on.
     """
 
     done: int
@@ -67,6 +68,7 @@ class StudyProgress:
     front: tuple[FrontPoint, ...]
     latest: tuple[Outcome, ...] = ()
     dashboard: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def ended(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from autoprune.errors import InputError, first_line
 from autoprune.study.folder import Study
+from autoprune.study.log import LogFollower
 from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome, RecipeReader
 from autoprune.study.progress import RUNNING, SearchState
@@ -50,7 +51,7 @@ class StudyWatcher:
     def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic) -> None:
         folder, self._clock = study.folder, clock
         self._progress = folder.progress
-        self._logs = [OutcomeFollower(path, study.metric) for path in (folder.outcomes, folder.finalists)]
+        self._logs = [_outcomes_of(path, study.metric) for path in (folder.outcomes, folder.finalists)]
         for log, known in zip(self._logs, (study.outcomes, study.finalists), strict=True):
             log.skip(len(known))
         self._untold: list[Outcome] = []
@@ -61,7 +62,7 @@ class StudyWatcher:
         try:
             state = SearchState.of_folder(self._progress)
             for log in self._logs:
-                self._untold += log.new_outcomes()
+                self._untold += log.new_entries()
         except (OSError, InputError, UnicodeDecodeError) as error:  # the last: half a file from a network's cache
             return Sighting(state=self._state, unreachable=first_line(error), quiet=self._clock() - self._changed)
         latest, self._untold = tuple(self._untold), []
@@ -70,39 +71,6 @@ class StudyWatcher:
         return Sighting(state=state, latest=latest, quiet=self._clock() - self._changed)
 
 
-class OutcomeFollower:
-    """Reads a log of outcomes from where the last look ended.
-
-    Args:
-        path: of the log; there may be none yet.
-        metric: of the study.
-    """
-
-    def __init__(self, path: Path, metric: MetricSpec) -> None:
-        self._path, self._metric = path, metric
-        self._read_recipe = RecipeReader()
-        self._bytes = self._lines = 0
-
-    def skip(self, lines: int) -> None:
-        """Pass over so many lines from the start of the log, which somebody has read already."""
-        if lines:
-            passed = self._path.read_bytes().split(b"\n", lines)[:lines]
-            self._lines, self._bytes = lines, sum(len(line) + 1 for line in passed)
-
-    def new_outcomes(self) -> list[Outcome]:
-        """The outcomes since the last look that went well; a line that is being written waits for the next one.
-
-        Raises:
-            OSError, InputError: the log cannot be read, or holds something else; the next look tries again.
-        """
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._bytes)
-                whole, newline, _torn = file.read().rpartition(b"\n")
-        except FileNotFoundError:
-            return []
-        lines = whole.decode().split("\n") if newline else []
-        places = ((f"{self._path}:{number}", line) for number, line in enumerate(lines, self._lines + 1))
-        found = [Outcome.from_json(line, place, self._read_recipe, self._metric) for place, line in places]
-        self._bytes, self._lines = self._bytes + len(whole) + len(newline), self._lines + len(lines)
-        return found
+def _outcomes_of(log: Path, metric: MetricSpec) -> LogFollower[Outcome]:
+    read_recipe = RecipeReader()
+    return LogFollower(log, lambda line, place: Outcome.from_json(line, place, read_recipe, metric))

@@ -45,6 +45,15 @@ def test_the_dashboard_is_named_once_before_the_trials() -> None:
     assert [line["event"] for line in rest] == ["trial", "trial"]
 
 
+def test_what_goes_wrong_beside_the_search_is_said_once() -> None:
+    stream = io.StringIO()
+    shown = view.JsonView(stream)
+    for warnings in ((), ("one",), ("one",), ("one", "two")):
+        shown.update(progress(warnings=warnings))
+
+    assert [json.loads(line)["text"] for line in stream.getvalue().splitlines()] == ["one", "two"]
+
+
 def test_a_search_outlives_the_reader_of_its_lines() -> None:
     class Gone(io.StringIO):
         def flush(self) -> None:
@@ -61,7 +70,7 @@ def test_on_a_terminal_it_is_a_picture() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
     shown = view.LiveView(console)
     failed = Outcome(id=8, recipe=OUTCOMES[0].recipe, status="failed", error="out of memory")
-    shown.update(progress(failed, dashboard="http://head:8265"))
+    shown.update(progress(failed, dashboard="http://head:8265", warnings=("tracker x: gone",)))
     shown._live.refresh()
     shown.close()
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -72,6 +81,7 @@ def test_on_a_terminal_it_is_a_picture() -> None:
         "dense: 97.00 %",
         "60.0%",
         "Ray's dashboard: http://head:8265",
+        "tracker x: gone",
     ):
         assert part in text
     assert "trial 8 failed: out of memory" in text

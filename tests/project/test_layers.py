@@ -29,7 +29,7 @@ ORDER = (
     "tasks/ultralytics",
     "trial",
     "export search/proposing testing",
-    "search/running",
+    "search/running search/tracking",
     "search/on_ray",
     "search",
     "cli",

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import fakes
 import pytest
+from commands import OUTCOMES
 from told_progress import progress
 
 from autoprune.errors import SearchInterrupted, StudyError
 from autoprune.search import published_progress
 from autoprune.search.published_progress import published
-from autoprune.study.folder import StudyFolder
+from autoprune.search.tracking.tracker import TrackedStudy, Tracker
+from autoprune.study.folder import Study, StudyFolder
+from autoprune.study.outcome import Outcome
 from autoprune.study.progress import SearchState
+
+
+def nothing_yet(path: Path) -> Study:
+    """A study that has just begun."""
+    return Study(StudyFolder(path), {}, (), ())
 
 
 def said(folder: StudyFolder) -> SearchState:
@@ -20,8 +28,9 @@ def said(folder: StudyFolder) -> SearchState:
 
 
 def test_the_folder_says_how_far_the_search_is_and_at_last_how_it_ended(tmp_path: Path) -> None:
-    folder, notes = StudyFolder(tmp_path), fakes.Notes()
-    with published(folder, notes) as views:
+    study, notes = nothing_yet(tmp_path), fakes.Notes()
+    folder = study.folder
+    with published(study, notes, {}) as views:
         began = said(folder)
         views.update(progress(done=3))
         first = said(folder)
@@ -36,8 +45,9 @@ def test_the_folder_says_how_far_the_search_is_and_at_last_how_it_ended(tmp_path
 
 def test_it_is_written_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published_progress, "WRITE_SECONDS", 0.0)
-    folder = StudyFolder(tmp_path)
-    with published(folder, None) as views:
+    study = nothing_yet(tmp_path)
+    folder = study.folder
+    with published(study, None, {}) as views:
         for done in (3, 5):
             views.update(progress(done=done))
             assert said(folder).progress == progress(done=done)
@@ -53,10 +63,11 @@ def test_it_is_written_again_after_a_while(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_whatever_ends_it_is_said_and_raised(tmp_path: Path, error: BaseException, state: str, why: str) -> None:
-    folder = StudyFolder(tmp_path)
+    study = nothing_yet(tmp_path)
+    folder = study.folder
 
     def search() -> None:
-        with published(folder, None) as views:
+        with published(study, None, {}) as views:
             views.update(progress())
             raise error
 
@@ -66,8 +77,56 @@ def test_whatever_ends_it_is_said_and_raised(tmp_path: Path, error: BaseExceptio
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_the_search(tmp_path: Path) -> None:
-    folder = StudyFolder(tmp_path / "gone")
-    with published(folder, None) as views:
+    study = nothing_yet(tmp_path / "gone")
+    folder = study.folder
+    with published(study, None, {}) as views:
         views.update(progress())
 
     assert not folder.path.exists()
+
+
+class Deaf(Tracker):
+    """A tracker that fails when it hears of its second trial, or at the end."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.heard = at, 0
+
+    def open(self, _study: TrackedStudy) -> Deaf:
+        return self
+
+    def record(self, _outcome: Outcome) -> None:
+        self.heard += 1
+        if self.heard == self.at:
+            raise ConnectionError("gone")
+
+    def close(self) -> None:
+        if self.at == -1:
+            raise ConnectionError("gone")
+
+
+@pytest.mark.parametrize("at", [2, -1])
+def test_a_tracker_that_fails_ends_nothing_and_is_said_in_view_and_folder(tmp_path: Path, at: int) -> None:
+    study, notes, tracker = nothing_yet(tmp_path), fakes.Notes(), Deaf(at)
+    with published(study, notes, {"deaf": tracker}) as views:
+        for outcome in OUTCOMES:
+            views.update(progress(outcome))
+    progress_at_last = said(study.folder).progress
+
+    assert tracker.heard == 4
+    assert progress_at_last is not None
+    (warning,) = progress_at_last.warnings
+    assert "tracker deaf: " in warning
+    assert "ConnectionError: gone" in warning
+    assert notes.seen[-1].warnings == (warning,)
+    assert [outcome for seen in notes.seen for outcome in seen.latest] == list(OUTCOMES)
+
+
+def test_without_a_view_python_warns_once(tmp_path: Path) -> None:
+    def search() -> None:
+        with published(nothing_yet(tmp_path), None, {"deaf": Deaf(2)}) as views:
+            for outcome in OUTCOMES:
+                views.update(progress(outcome))
+
+    with pytest.warns(RuntimeWarning, match="ConnectionError: gone") as warned:
+        search()
+    assert len(warned) == 1

@@ -30,6 +30,7 @@ from autoprune.search.proposing.first_recipes import LINEAGE_STARTS, WARM_STARTS
 from autoprune.search.proposing.generations import enrol_in_generation
 from autoprune.search.proposing.lineage_planner import TRAINED, LineagePlanner, offers_lineages, without_steps
 from autoprune.search.proposing.optuna_constraints import check_constraints_are_learned, note_excess
+from autoprune.search.proposing.optuna_states import ended_state
 from autoprune.search.proposing.samplers import build_sampler
 from autoprune.study.config import Sampler
 from autoprune.study.constraints import Constraints
@@ -179,19 +180,9 @@ class Proposer:
         note_excess(trial, self._constraints.excess({**outcome.recipe.target.ratios(), **known}))
 
     def _tell_arguments(self, outcome: Outcome) -> dict[str, Any]:
-        """The outcome in Optuna's words: the arguments of `Study.tell`.
-
-        A recipe that lost a comparison with others is `PRUNED`: TPE counts it among the bad ones, the other samplers
-        pass over it. A recipe that broke a constraint is `PRUNED` too: TPE ranks these by how far they exceed it, the
-        Gaussian process learns from how much room the others have left, the genetic samplers breed from what is
-        allowed. A recipe that failed, or that something else cut short (`error` says what), says nothing about its
-        parameters: it is a `FAIL`, which every sampler passes over.
-        """
+        """The outcome in Optuna's words: the arguments of `Study.tell`, see `ended_state`."""
         values = self._objective_values(outcome)
-        if values is not None:
-            return {"state": TrialState.COMPLETE, "values": values}
-        judged = outcome.infeasible or (outcome.status == "stopped" and outcome.error is None)
-        return {"state": TrialState.PRUNED if judged else TrialState.FAIL}
+        return {"state": ended_state(outcome, complete=values is not None)} | ({"values": values} if values else {})
 
     def _objective_values(self, outcome: Outcome) -> list[float] | None:
         """The objectives in order; None unless the recipe ran to its end and every one is a number."""
