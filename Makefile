@@ -1,4 +1,4 @@
-# make demo | test | lint | bench. Each sets up what it needs in .venv; the second call starts at once. test-lowest has an
+# make demo | test | lint | docs | pages | bench. Each sets up what it needs in .venv; the second call starts at once. test-lowest has an
 # environment of its own, .venv-lowest.
 # Another Python: make PYTHON=python3.12 test
 
@@ -7,11 +7,12 @@ VENV ?= .venv
 DEMO := runs/demo
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_DOCS := $(VENV)/.installed-docs
 CONSTRAINTS ?= constraints.txt
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint bench clean
+.PHONY: help demo test test-lowest lint docs pages bench clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +23,10 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	  echo "no virtual environment: on Debian and Ubuntu, apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "installing into $(VENV) (PyTorch is large: a minute or more)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[all,dev]'
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	@touch $@
 
 demo: $(INSTALLED) ## search on real digits, report, export, and proof of the export (3 minutes)
@@ -42,9 +47,15 @@ lint: $(INSTALLED) ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(INSTALLED_DOCS) ## the site, into build/site; it asks no other server for anything (its search box needs a web server)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet: that hides warnings from --strict
+
+pages: $(INSTALLED) ## renew what docs/ says of every key and every method, from the code
+	$(BIN)/python -m autoprune.analysis.reference.pages
+
 bench: $(INSTALLED) ## the benchmarks that need no data of their own (an hour; zoo: see its docstring)
 	@set -e; for name in train_speed engine_speed engine_growth contract; do \
 	  echo "$$name"; $(BIN)/python -m autoprune.analysis.benchmarks.$$name; done
 
-clean: ## remove the environments and the demo's run
-	rm -rf $(VENV) .venv-lowest $(DEMO)
+clean: ## remove the environments, the demo's run and the site
+	rm -rf $(VENV) .venv-lowest $(DEMO) build/site

@@ -11,7 +11,7 @@ from autoprune.analysis.reference.pages import DOCS, GENERATED, renewed, with_ge
 def test_a_page_is_as_the_classes_are(name: str) -> None:
     as_it_is, as_it_should_be = (DOCS / name).read_text(encoding="utf-8"), renewed(DOCS / name)
 
-    assert as_it_is == as_it_should_be, "renew it by: python -m autoprune.analysis.reference.pages"
+    assert as_it_is == as_it_should_be, "renew it by: make pages"
 
 
 def test_what_is_written_by_hand_stays() -> None:
