@@ -13,8 +13,10 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from commands import OUTCOMES, Capture
 from pages import ROOT, anchors_of, code_in, files_of, languages_in, links_of, pages, prose_of
@@ -24,6 +26,7 @@ from autoprune import methods
 from autoprune.cli import parser
 from autoprune.cli.view import trial_facts
 from autoprune.study import space_file
+from autoprune.tasks import zoo
 
 PAGES = pages()
 #: Those that are written for users, not by a benchmark.
@@ -178,6 +181,37 @@ def test_a_console_shows_what_is_printed(
         printed = capsys.readouterr()
 
         assert as_pattern(shown).fullmatch(" ".join(f"{printed.out} {printed.err}".split())), printed
+
+
+def test_the_page_on_the_report_has_its_sections() -> None:
+    template = (ROOT / "analysis/report/templates/report.html").read_text(encoding="utf-8")
+    shown = [re.sub(r"{{.*?}}", "*", heading) for heading in re.findall(r"<h2[^>]*>(.*?)</h2>", template)]
+    page = (
+        (ROOT / "docs/report.md").read_text(encoding="utf-8").partition("## Section by section")[2].partition("##")[0]
+    )
+    rows = re.findall(r"^\| ([A-Z][^|]*) \|", page, re.MULTILINE)
+
+    assert [row if row in shown else "* against *" for row in rows] == shown
+
+
+def test_every_network_by_name_is_listed() -> None:
+    text = (ROOT / "docs/your-task.md").read_text(encoding="utf-8")
+
+    assert [name for name in zoo.names() if f"`{name}`" not in text] == []
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    entries = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+
+    assert set(re.findall(r": (\S+\.md)$", entries, re.MULTILINE)) == set(FOR_USERS)
+
+
+def test_the_yolo_of_the_page_is_a_network() -> None:
+    pytest.importorskip("ultralytics")
+    names: dict[str, Any] = {}
+    exec(files_of(ROOT / "docs/faq.md")["My YOLO"]["mine.py"], names)
+
+    assert isinstance(names["net"](), torch.nn.Module)
 
 
 def test_the_example_of_a_method_is_the_one_that_is_installed_in_a_test() -> None:
