@@ -101,8 +101,9 @@ def test_weights_that_a_function_of_ones_own_loads(journey: Callable[..., str], 
 def test_images_in_folders(journey: Callable[..., str], here: Path) -> None:
     write_photos(here / "photos")
     torch.save({"state_dict": resnet18(num_classes=3).state_dict()}, here / "flowers.pt")
+    small = "task.data.splits={train: 'train[:-2]', validation: val, test: 'train[-2:]'}"
 
-    assert "accuracy" in journey("Images in folders", *WITHOUT_WORKERS)
+    assert "accuracy" in journey("Images in folders", *WITHOUT_WORKERS, small)
 
 
 def test_images_in_arrays(journey: Callable[..., str], here: Path) -> None:
@@ -110,9 +111,10 @@ def test_images_in_arrays(journey: Callable[..., str], here: Path) -> None:
     parts = {"train": 27, "test": 5}
     images = {f"{part}_images": generator.integers(0, 255, (n, 32, 32, 3), np.uint8) for part, n in parts.items()}
     np.savez(here / "photos.npz", **images, **{f"{part}_labels": np.arange(n) % 3 for part, n in parts.items()})
+    small = "task.data.splits={train: 'train[:-9]', validation: 'train[-9:]', test: test}"
     save_file(mobilenet_v3_small(num_classes=3).state_dict(), here / "my_net.safetensors")
 
-    assert "accuracy" in journey("Images in arrays", *ONCE)
+    assert "accuracy" in journey("Images in arrays", *ONCE, small)
 
 
 def test_a_loader_with_its_transforms(journey: Callable[..., str], here: Path) -> None:
