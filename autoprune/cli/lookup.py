@@ -1,4 +1,4 @@
-"""methods, spaces, cluster: the lists of what comes with autoprune."""
+"""methods, spaces: the lists of what comes with autoprune."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import dataclasses
 import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from autoprune.cli.view import print_json, show
-from autoprune.errors import check_name
-
-LAUNCH_FILES = "autoprune.cluster"
 
 #: Columns of a terminal that the list of methods fits.
 WIDTH = 80
@@ -44,18 +39,6 @@ def spaces(args: Namespace) -> None:
         print_json(rows)
     else:
         show(rows)
-
-
-def cluster(args: Namespace) -> None:
-    """Print a launch file, or the list of them."""
-    files = {Path(str(file)).stem: Path(str(file)) for file in resources.files(LAUNCH_FILES).iterdir()}
-    names = [name for name, file in files.items() if file.suffix in {".yaml", ".sh", ".sbatch"}]
-    if args.name is None:
-        for name in sorted(names):
-            print(f"{name:12} {files[name]}")
-        return
-    path = files[check_name(args.name, names, kind="launch file", where="cluster")]
-    print(path if args.path else path.read_text(), end="\n" if args.path else "")
 
 
 def _method_row(name: str) -> dict[str, Any]:

@@ -344,15 +344,24 @@ def _add_spaces(commands: Any) -> None:
 def _add_cluster(commands: Any) -> None:
     parser = add_command(
         commands,
-        "lookup.cluster",
+        "launch_files.cluster",
         "launch files for clusters",
-        """Print the file that starts a search on AWS, Google Cloud, machines of your own, Kubernetes or SLURM; the
-        comment at its top says how to use it. Without a name: the list.""",
+        """Print the file that starts a search on several Ray nodes of this machine, on machines of your own, under
+        SLURM, on Kubernetes, AWS or Google Cloud, or that builds the image of the nodes. --values lists what differs
+        from place to place, --set says it, and the comment at the top of the file says how to use it. Without a name:
+        the list.""",
         "autoprune cluster",
-        "autoprune cluster slurm > search.sbatch",
+        "autoprune cluster slurm --values",
+        "autoprune cluster slurm --set nodes=4 gpus=8 --out search.sbatch",
+        "autoprune cluster kubernetes --set image=registry/me:1 --out search.yaml",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="aws, gcp, kubernetes, onprem or slurm")
-    parser.add_argument("--path", action="store_true", help="print where the file is, not what is in it")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one of the list: aws, dockerfile, gcp, ...")
+    parser.add_argument("--values", action="store_true", help="list the values of the file, with their defaults")
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="NAME=VALUE", help="values that differ; repeatable"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write it there, a script executable, not to stdout")
+    parser.add_argument("--overwrite", action="store_true", help="write it even if FILE is there already")
 
 
 def _print_error(message: str) -> None:

@@ -1,11 +1,10 @@
-"""methods, spaces, cluster: the lists are complete."""
+"""methods, spaces: the lists are complete."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from commands import Capture, fails, works
+from commands import Capture, works
 
 
 def test_methods_and_spaces(capsys: Capture) -> None:
@@ -30,12 +29,3 @@ def test_the_list_of_methods_fits_a_terminal_and_says_everything(capsys: Capture
     for row in rows:
         title = f"{row['name']}: {row['summary']} {row['source']}"
         assert [name for name in row["params"] if f" {name} " not in words.partition(title)[2]] == []
-
-
-def test_cluster(capsys: Capture, root: Path) -> None:
-    names = [line.split()[0] for line in works(capsys, "cluster").splitlines()]
-
-    assert names == ["aws", "gcp", "kubernetes", "onprem", "slurm"]
-    assert works(capsys, "cluster", "slurm") == (root / "cluster/slurm.sbatch").read_text()
-    assert Path(works(capsys, "cluster", "aws", "--path").strip()).samefile(root / "cluster/aws.yaml")
-    assert "did you mean 'slurm'" in fails(capsys, "cluster", "slrum")

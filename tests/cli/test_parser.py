@@ -78,7 +78,7 @@ def test_the_keyboard_ends_a_command_with_one_line(capsys: Capture, monkeypatch:
     assert "interrupted" in fails(capsys, "spaces", code=1)
 
 
-@pytest.mark.parametrize("argv", [["cluster", "aws"], ["--help"]])
+@pytest.mark.parametrize("argv", [["cluster", "slurm"], ["--help"]])
 def test_a_reader_that_leaves_is_no_error_to_show(argv: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)

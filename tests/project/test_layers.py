@@ -214,6 +214,10 @@ def test_each_test_file_has_its_module(file: Path) -> None:
     folder, *rest = file.relative_to(TESTS).parts
     if folder in WHOLE:
         return
+    if folder == "cluster":  # a file or two, of a kind that Python does not import
+        named = {launch.stem.lower() for launch in (ROOT / "cluster").iterdir()} - {"readme", "__init__"}
+        assert set(file.stem.removeprefix("test_").split("_and_")) <= named
+        return
     subject = (ROOT / ("autoprune" if folder != "analysis" else "")).joinpath(folder, *rest)
     subject = subject.with_name(subject.name.removeprefix("test_"))
 
