@@ -33,6 +33,8 @@ PAGES = pages()
 FOR_USERS = [name for name in PAGES if not name.startswith("analysis/")]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+#: What the pages about clusters run beside autoprune: programs of others, and launch files under the names given there.
+OF_CLUSTERS = {"aws", "docker", "kubectl", "ray", "sbatch", "./nodes.sh", "./onprem.sh"}
 #: The languages of blocks that a test of this file checks.
 CHECKED = {"python", "yaml", "sh", "toml", "json", "console"}
 
@@ -96,8 +98,9 @@ def test_command_lines_are_accepted(name: str) -> None:
             extras = re.fullmatch(r"\.(?:\[(\w+)\])?", words[2])
             assert extras is not None, words
             assert extras[1] is None or extras[1] in PROJECT["optional-dependencies"]
-        else:
-            assert words == [".ci/run"]
+        elif words != [".ci/run"]:
+            assert name == "cluster/README.md", words
+            assert words[0] in OF_CLUSTERS
 
 
 @pytest.mark.parametrize("name", FOR_USERS)

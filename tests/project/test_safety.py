@@ -211,7 +211,7 @@ def _text_of(file: Path) -> str:
 @pytest.mark.parametrize("file", launch_files(), ids=lambda file: file.name)
 def test_launch_files_ask_for_tokens_and_show_the_dashboard_to_nobody_else(file: Path) -> None:
     text = _text_of(file)
-    heads = [line for line in text.splitlines() if re.search(r"start.* --head\b", line) and "#" not in line]
+    heads = [line for line in text.splitlines() if re.search(r"[ (]--head\b", line) and "#" not in line]
     closed = [line for line in heads if re.search(r"--dashboard-host=127\.0\.0\.1|--include-dashboard=false", line)]
 
     assert heads
