@@ -50,7 +50,7 @@ lint: $(INSTALLED) ## style, format and types
 docs: $(INSTALLED_DOCS) ## the site, into build/site; it asks no other server for anything (its search box needs a web server)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # not --quiet: that hides warnings from --strict
 
-pages: $(INSTALLED) ## renew what docs/ says of every key and every method, from the code
+pages: $(INSTALLED) ## renew what docs/ says of every command, key and method, from the code
 	$(BIN)/python -m autoprune.analysis.reference.pages
 
 bench: $(INSTALLED) ## the benchmarks that need no data of their own (an hour; zoo: see its docstring)

@@ -1,1 +1,1 @@
-"""The generated parts of `docs/`: every key of a space file, every method, from the classes that read them."""
+"""The generated parts of `docs/`: every command, every key of a space file, every method, from what reads them."""

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from autoprune.analysis.reference import keys, methods
+from autoprune.analysis.reference import commands, keys, methods
 from autoprune.files import write_atomically
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 #: Page -> the name of its generated part, and what writes that.
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
+    "commands.md": ("commands", commands.text),
     "search-spaces.md": ("keys", keys.text),
     "methods.md": ("methods", methods.text),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import itertools
 import json
 import re
 import shlex
@@ -46,10 +47,10 @@ def commands() -> set[str]:
 
 
 def shell_lines(name: str) -> list[list[str]]:
-    """The words of each command line in a page's shell blocks, up to a pipe, without comments."""
+    """The words of each command line in a page's shell blocks, up to a pipe or a file, without comments."""
     text = "\n".join(code_in(ROOT / name, "sh")).replace("\\\n", " ")
     words = [shlex.split(line, comments=True) for line in text.splitlines()]
-    return [line[: line.index("|")] if "|" in line else line for line in words if line]
+    return [list(itertools.takewhile(lambda word: word not in {"|", ">"}, line)) for line in words if line]
 
 
 def test_the_front_page_is_short() -> None:
