@@ -67,4 +67,5 @@ def test_a_job_searches_on_both_nodes_and_the_next_one_goes_on(here: Place) -> N
     assert state(here, second) == "COMPLETED", (here.folder / f"slurm-{second}.out").read_text()
     assert here.outcomes("study") == dict.fromkeys(range(17), "completed")
     assert processes_with(f"/tmp/ray-{second}") == []
+    assert [job for job in (first, second) if Path(f"/tmp/ray-{job}").exists()] == []
     assert list(here.folder.glob(".ray-token*")) == []

@@ -100,8 +100,10 @@ def place(folder: Path, *, workers: int, trials: int) -> Place:
     programs, marks = folder / "bin", folder / "marks"
     for made in (programs, marks):
         made.mkdir()
-    for name, code in PROGRAMS.items():
-        (programs / name).write_text(f"#!{sys.executable}\nimport sys\n{code}\n")
+    texts = {name: f"#!{sys.executable}\nimport sys\n{code}\n" for name, code in PROGRAMS.items()}
+    texts["python3"] = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+    for name, text in texts.items():
+        (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     write_space(
         folder / "s.yaml",
