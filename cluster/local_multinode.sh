@@ -23,7 +23,8 @@ port=@port@
 folder="/tmp/autoprune-nodes-$(id -u)-$port" # short: Ray's sockets lie in it
 address="127.0.0.1:$port"
 
-# A token of their own: nobody else on this machine can connect to these nodes, whatever its other Ray clusters do.
+# A token of their own, in a folder of yours: these nodes listen on every network, and answer only those who have it; a
+# Ray before 2.59 answers anybody. Other Ray clusters of this machine have other tokens, and no say here.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/token" RAY_USAGE_STATS_ENABLED=0
 # Ray would give a node that ends 30 s for work that nobody waits for.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
@@ -59,7 +60,7 @@ start_node() {
   fi
   rm -f "$log" # of an earlier node of that number, which had started
   CUDA_VISIBLE_DEVICES=$(seq -s, $(((number - 1) * @gpus@)) $((number * @gpus@ - 1))) \
-    setsid ray start --block "${role[@]}" --node-ip-address=127.0.0.1 --temp-dir="$folder" \
+    setsid ray start --block "${role[@]}" --temp-dir="$folder" \
     --num-cpus=@cpus@ --num-gpus=@gpus@ --resources="{\"node_$number\": 1}" --object-store-memory=$((@store@ << 20)) \
     --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=$((port + 1 + number)) \
     >"$log" 2>&1 </dev/null &
@@ -76,7 +77,7 @@ start_node() {
 
 start() {
   ! is_up || fail "the nodes are running: $address"
-  [ ! -e "$folder" ] || [ -e "$folder/token" ] || fail "$folder is not a folder of this script's"
+  [ ! -e "$folder" ] || { [ -O "$folder" ] && [ ! -L "$folder" ]; } || fail "$folder is not a folder of yours"
   stop # workers of a head that is gone
   rm -rf "$folder"
   (umask 077 && mkdir "$folder" && python3 -c 'import secrets; print(secrets.token_hex(32), end="")' >"$folder/token")
@@ -123,7 +124,7 @@ stop() {
   if [ -n "$lost" ]; then
     echo "$0: ended by itself: node$lost; see $folder" >&2
   elif [ -e "$folder/token" ]; then
-    rm -rf "$folder"
+    rm -rf "$folder" || rm -rf "$folder" # the last of Ray's processes may still write
   fi
 }
 

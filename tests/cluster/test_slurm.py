@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from launching import Place, place, processes_with
+from launching import Place, left_over, place
 from slurm import is_installed, slurm
 
 pytestmark = [
@@ -60,12 +60,12 @@ def test_a_job_searches_on_both_nodes_and_the_next_one_goes_on(here: Place) -> N
     assert state(here, first) == "FAILED"  # by the search's own exit code
     assert 1 <= ended < 17
     assert here.nodes() == 2
-    assert processes_with(f"/tmp/ray-{first}") == []
+    assert left_over(f"/tmp/ray-{first}") == []
 
     second = submit(here, search="s.yaml --trials 17")
     wait_until(here, second, lambda: has_ended(here, second))
     assert state(here, second) == "COMPLETED", (here.folder / f"slurm-{second}.out").read_text()
     assert here.outcomes("study") == dict.fromkeys(range(17), "completed")
-    assert processes_with(f"/tmp/ray-{second}") == []
+    assert left_over(f"/tmp/ray-{second}") == []
     assert [job for job in (first, second) if Path(f"/tmp/ray-{job}").exists()] == []
     assert list(here.folder.glob(".ray-token*")) == []

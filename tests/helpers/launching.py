@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,14 @@ def free_port(above: int = 0) -> int:
             first: int = listener.getsockname()[1]
         if first + above < 65536 and not any(_is_taken(port) for port in range(first, first + above + 1)):
             return first
+
+
+def left_over(text: str) -> list[int]:
+    """Processes whose command line has the text, once those that were about to end have ended."""
+    until = time.monotonic() + 20  # Ray's agents notice within seconds that their node has ended
+    while (found := processes_with(text)) and time.monotonic() < until:
+        time.sleep(0.5)
+    return found
 
 
 def processes_with(text: str) -> list[int]:
