@@ -38,7 +38,7 @@ fail() {
 process() {
   local pid
   pid=$(cat "$folder/node-$1.pid" 2>/dev/null) || return 1
-  tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "--temp-dir=$folder" || return 1
+  [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *"--temp-dir=$folder "* ]] || return 1
   echo "$pid"
 }
 
