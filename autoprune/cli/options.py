@@ -86,9 +86,17 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
-    """Where trials run."""
+    """Where trials run, and who hears of them."""
     parser.add_argument("--address", metavar="A", help="a running Ray cluster, or auto (default: this machine alone)")
     parser.add_argument("--in-process", action="store_true", help="one trial after the other, without Ray")
+    parser.add_argument(
+        "--tracker",
+        dest="trackers",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="tell tensorboard, mlflow or wandb of every trial, besides the space's trackers; repeatable",
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -50,7 +50,7 @@ def finish(args: Namespace) -> None:
     from autoprune.search import finish as train_again
 
     load_study(args.folder)
-    names = ("seeds", "images", "most", "address", "in_process")
+    names = ("seeds", "images", "most", "address", "in_process", "trackers")
     _run_watched(train_again, args.folder, **{name: getattr(args, name) for name in names})
 
 
@@ -120,7 +120,7 @@ def _finalists_to_train(study: Study) -> int:
 
 
 def _budget_options(args: Namespace) -> dict[str, Any]:
-    names = ("trials", "minutes", "gpu_hours", "images", "until", "address", "in_process")
+    names = ("trials", "minutes", "gpu_hours", "images", "until", "address", "in_process", "trackers")
     return {name: getattr(args, name) for name in names}
 
 

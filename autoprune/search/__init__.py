@@ -36,6 +36,7 @@ def search(
     view: View | None = None,
     sampler: str | None = None,
     warm_start: str | Path | None = None,
+    trackers: Sequence[str] = (),
     task: Task | None = None,
 ) -> Study:
     """Search a space until the budget is used up.
@@ -55,6 +56,7 @@ def search(
         view: is shown the progress.
         sampler: name of the sampler that proposes recipes (see `study.config.Sampler`), in place of the space file's.
         warm_start: folder of an earlier study, whose front is tried first, as far as this space can express it.
+        trackers: names of trackers that hear of trials, besides those of the space.
         task: in place of the space's; its objects go to the workers, and nothing of it into the folder. Whoever goes on
             with the study has to give it again.
 
@@ -76,6 +78,7 @@ def search(
         overrides=overrides,
         sampler=sampler,
         warm_start=warm_start,
+        trackers=trackers,
         view=view,
         task=task,
     )
@@ -92,6 +95,7 @@ def resume(
     address: str | None = None,
     in_process: bool = False,
     view: View | None = None,
+    trackers: Sequence[str] = (),
     task: Task | None = None,
 ) -> Study:
     """Go on with a study that was cut short, or that has ended: trials without an outcome run again, then new ones.
@@ -102,7 +106,7 @@ def resume(
         minutes: from now on.
         gpu_hours, images: of the whole study. If none of the four is given, what is left of the study's budget.
         until: as for `search`.
-        address, in_process, view: as for `search`.
+        address, in_process, view, trackers: as for `search`.
         task: of a study that was begun with one.
 
     Returns:
@@ -116,7 +120,9 @@ def resume(
 
     budget = BudgetOptions(trials=trials, minutes=minutes, gpu_hours=gpu_hours, images=images, until=until)
     placement = Placement(address=address, in_process=in_process)
-    return resume_study(StudyFolder(Path(folder)), budget=budget, placement=placement, view=view, task=task)
+    return resume_study(
+        StudyFolder(Path(folder)), budget=budget, placement=placement, trackers=trackers, view=view, task=task
+    )
 
 
 def finish(
@@ -128,6 +134,7 @@ def finish(
     address: str | None = None,
     in_process: bool = False,
     view: View | None = None,
+    trackers: Sequence[str] = (),
     task: Task | None = None,
 ) -> Study:
     """Train members of a study's front again, at full length and with several seeds, and read the test split.
@@ -140,7 +147,7 @@ def finish(
         seeds: trainings of each member; here and in the next two, None = as the study's `finalists` say.
         images: training images of each.
         most: members, spread along the front.
-        address, in_process, view: as for `search`.
+        address, in_process, view, trackers: as for `search`.
         task: of a study that was begun with one.
 
     Returns:
@@ -156,7 +163,9 @@ def finish(
 
     wanted = FinalistsOptions(seeds=seeds, images=images, most=most)
     placement = Placement(address=address, in_process=in_process)
-    return finish_study(StudyFolder(Path(folder)), wanted=wanted, placement=placement, view=view, task=task)
+    return finish_study(
+        StudyFolder(Path(folder)), wanted=wanted, placement=placement, trackers=trackers, view=view, task=task
+    )
 
 
 def replay(folder: str | Path, trial: int, *, task: Task | None = None) -> Outcome:

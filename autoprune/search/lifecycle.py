@@ -11,7 +11,7 @@ from typing import Any
 from autoprune import methods
 from autoprune.errors import InputError
 from autoprune.search.options import BudgetOptions, FinalistsOptions
-from autoprune.search.overrides import warm_started, with_budget, with_finalists, with_sampler
+from autoprune.search.overrides import warm_started, with_budget, with_finalists, with_sampler, with_trackers
 from autoprune.search.placement import Placement
 from autoprune.search.prepare import Prepared, prepare
 from autoprune.search.published_progress import published
@@ -23,12 +23,13 @@ from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.study_lock import lock
 from autoprune.search.study_metric import with_scale
 from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
-from autoprune.search.tracking.tracker import Tracker
+from autoprune.search.tracking.registry import build_trackers
 from autoprune.study.config import Budget
 from autoprune.study.finalists import MissingTraining, to_train
 from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.progress import View
 from autoprune.study.space_file import load_space
+from autoprune.study.tracker import Tracker
 from autoprune.tasks import Task
 
 
@@ -41,6 +42,7 @@ def start_study(
     overrides: Sequence[str] = (),
     sampler: str | None = None,
     warm_start: str | Path | None = None,
+    trackers: Sequence[str] = (),
     view: View | None = None,
     task: Task | None = None,
 ) -> Study:
@@ -48,7 +50,8 @@ def start_study(
     check_new_folder(folder.path)
     spec = None if task is None else task.spec
     config = load_space(space, overrides=overrides, task=spec, check_method=methods.build, find_method=methods.find)
-    config = with_sampler(with_budget(config, budget), sampler)
+    config = with_trackers(with_sampler(with_budget(config, budget), sampler), trackers)
+    told = build_trackers(config.trackers)
     earlier = None if warm_start is None else load_study(warm_start)
     with placement.executor(config.resources) as executor:
         prepared = warm_started(prepare(config, folder, placement, task), earlier)
@@ -56,7 +59,7 @@ def start_study(
         dense = prepared.shared.dense_metric()
         prepared = replace(prepared, config=with_scale(prepared.config, dense))
         create_folder(folder, prepared, dense)
-        with lock(folder), published(load_study(folder.path), view, _trackers()) as views:
+        with lock(folder), published(load_study(folder.path), view, _with_journal(told)) as views:
             _search_and_retrain(executor, prepared, folder, view=views)
     return load_study(folder.path)
 
@@ -66,6 +69,7 @@ def resume_study(
     *,
     budget: BudgetOptions,
     placement: Placement,
+    trackers: Sequence[str] = (),
     view: View | None = None,
     task: Task | None = None,
 ) -> Study:
@@ -74,8 +78,8 @@ def resume_study(
     with ExitStack() as stack:
         stack.enter_context(lock(folder))
         study = load_study(folder.path)
-        config = with_budget(stored_config(study), budget)
-        views = stack.enter_context(published(study, view, _trackers()))
+        config = with_trackers(with_budget(stored_config(study), budget), trackers)
+        views = stack.enter_context(published(study, view, _with_journal(build_trackers(config.trackers))))
         executor = stack.enter_context(placement.executor(config.resources))
         prepared = prepare(config, folder, placement, task)
         check_same_model(study, prepared)
@@ -89,6 +93,7 @@ def finish_study(
     *,
     wanted: FinalistsOptions,
     placement: Placement,
+    trackers: Sequence[str] = (),
     view: View | None = None,
     task: Task | None = None,
 ) -> Study:
@@ -97,10 +102,10 @@ def finish_study(
     with ExitStack() as stack:
         stack.enter_context(lock(folder))
         study = load_study(folder.path)
-        config = with_finalists(stored_config(study), wanted)
+        config = with_trackers(with_finalists(stored_config(study), wanted), trackers)
         entries = to_train(study, config.finalists)
         if entries:
-            views = stack.enter_context(published(study, view, {}))
+            views = stack.enter_context(published(study, view, build_trackers(config.trackers)))
             executor = stack.enter_context(placement.executor(config.resources))
             prepared = prepare(config, folder, placement, task)
             if prepared.shared.task.test is None:
@@ -111,11 +116,11 @@ def finish_study(
     return load_study(folder.path)
 
 
-def _trackers() -> dict[str, Tracker]:
-    """Who hears of the search beside the view, by name."""
+def _with_journal(trackers: Mapping[str, Tracker]) -> dict[str, Tracker]:
+    """The same and the journal, which every search has."""
     from autoprune.search.tracking.optuna_journal import OptunaJournal  # Optuna, as below
 
-    return {"optuna_journal": OptunaJournal()}
+    return {"optuna_journal": OptunaJournal(), **trackers}
 
 
 def _search_and_retrain(

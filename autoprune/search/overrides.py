@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from autoprune.errors import InputError, check_name
@@ -41,6 +42,13 @@ def with_sampler(config: StudyConfig, name: str | None) -> StudyConfig:
     names = Sampler.__dataclass_fields__["name"].metadata["choices"]
     check_name(name, names, kind="sampler")
     return replace(config, sampler=replace(config.sampler, name=name))
+
+
+def with_trackers(config: StudyConfig, names: Sequence[str]) -> StudyConfig:
+    """The configuration with trackers that it does not have yet, without options."""
+    known = {tracker.get("name") for tracker in config.trackers}
+    new = [name for name in dict.fromkeys(names) if name not in known]
+    return replace(config, trackers=(*config.trackers, *({"name": name} for name in new)))
 
 
 def with_finalists(config: StudyConfig, options: FinalistsOptions) -> StudyConfig:

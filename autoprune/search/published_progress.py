@@ -13,9 +13,9 @@ from autoprune.files import written_whole
 from autoprune.search.running.dispatcher import last_time
 from autoprune.search.running.evaluator import describe_error
 from autoprune.search.tracking.thread import TrackerThread
-from autoprune.search.tracking.tracker import TrackedStudy, Tracker
 from autoprune.study.folder import Study, StudyFolder
 from autoprune.study.progress import ENDED, FAILED, INTERRUPTED, RUNNING, SearchState, StudyProgress, View
+from autoprune.study.tracker import TrackedStudy, Tracker
 
 #: The file is written once in so many seconds at most; the folder may lie on a file system that is far away.
 WRITE_SECONDS = 2.0

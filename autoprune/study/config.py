@@ -130,6 +130,8 @@ class StudyConfig:
         constraints: the limits of every pruned model.
         latency: how it is measured, where it is an objective or a constraint.
         seed: of the sampler, and of every recipe unless the space has a `seed` of its own.
+        trackers: who is told of every trial beside the logs: `tensorboard`, `mlflow`, `wandb`, or a name that an
+            installed package adds; with options as `{name: mlflow, uri: ...}`.
         controls: whether the dense model and random pruning are trained first, as long as a recipe; the finalists of a
             study have a dense control of their own.
         share: whether trials share the results that several of them need; False measures the gain.
@@ -146,6 +148,7 @@ class StudyConfig:
     sampler: Sampler = field(default_factory=Sampler)
     cascade: Halving = field(default_factory=Halving)
     finalists: Finalists = field(default_factory=Finalists)
+    trackers: tuple[Mapping[str, Any], ...] = ()
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
     controls: bool = True
     share: bool = True
@@ -160,12 +163,12 @@ class StudyConfig:
         find_method: FindMethod | None = None,
     ) -> StudyConfig:
         """Read plain data with the top keys `task`, `space`, `metric`, `objectives`, `constraints`, `latency`,
-        `budget`, `resources`, `sampler`, `cascade`, `finalists`, `seed`, `controls`, `share`.
+        `budget`, `resources`, `sampler`, `cascade`, `finalists`, `trackers`, `seed`, `controls`, `share`.
 
         Raises:
             InputError: naming `where`, the path inside it and what is allowed.
         """
-        mapping = expect_mapping(data, where)
+        mapping = _with_named_trackers(expect_mapping(data, where))
         inside = f"{where}: " if where else ""
         for key in mapping:
             check_name(key, cls.__dataclass_fields__, kind="key", where=where)
@@ -204,6 +207,14 @@ class StudyConfig:
     def to_yaml(self) -> str:
         """A space file that stands alone, without `extends`."""
         return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
+
+
+def _with_named_trackers(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same with every tracker as a mapping: one by its name alone has no options."""
+    given = mapping.get("trackers")
+    if not isinstance(given, (list, tuple)):
+        return mapping
+    return {**mapping, "trackers": [{"name": one} if isinstance(one, str) else one for one in given]}
 
 
 def _check_metric(metric: Mapping[str, Any], where: str) -> None:

@@ -1,5 +1,6 @@
-"""What other packages test their own tasks with; needs pytest."""
+"""What other packages test their own tasks and trackers with; needs pytest."""
 
 from autoprune.testing.task_contract import TaskContract
+from autoprune.testing.tracker_contract import TrackerContract
 
-__all__ = ["TaskContract"]
+__all__ = ["TaskContract", "TrackerContract"]

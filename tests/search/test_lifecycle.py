@@ -1,14 +1,22 @@
 """`finish` with a real task, a search that ends with its finalists, and refusals."""
 
+import sys
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+
 import fakes
 import pytest
 
 from autoprune.engine.surgery import artifact
 from autoprune.errors import InputError
-from autoprune.search import finish, search
+from autoprune.search import finish, resume, search
 from autoprune.search.study_lock import lock
+from autoprune.search.tracking import registry
 from autoprune.study.finalists import by_member
 from autoprune.study.metric import ACCURACY
+from autoprune.study.tracker import Tracker
 from autoprune.tasks import load_task
 
 SMALL = [
@@ -26,6 +34,62 @@ def data_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOPRUNE_DATA", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture
+def notes(monkeypatch):
+    """A tracker of another package, which fails at trial 1."""
+    point = EntryPoint(name="notes", value=f"{__name__}:Notes", group=registry.ENTRY_POINTS)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or SimpleNamespace(Notes=Notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes(Tracker):
+    """Writes the numbers of trials into a file of the study folder."""
+
+    file: str = "heard"
+
+    def open(self, study):
+        return Noting(study.folder.path / self.file)
+
+
+@dataclass
+class Noting:
+    file: Path
+
+    def record(self, outcome):
+        if outcome.id == 1:
+            raise ConnectionError("gone")
+        with self.file.open("a") as file:
+            file.write(f"{outcome.id if outcome.member is None else 'finalist'} ")
+
+    def close(self):
+        with self.file.open("a") as file:
+            file.write("end ")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("notes")
+def test_trackers_hear_of_trials_and_finalists_and_their_failure_is_none_of_the_search(tmp_path):
+    own = "trackers=[{name: notes, file: said}]"
+    view = fakes.Notes()
+    options = {"overrides": [*SMALL, own], "in_process": True, "view": view}
+    study = search("digits_demo", out=tmp_path / "s", trials=4, **options)
+    resume(tmp_path / "s", trials=5, in_process=True, view=view)
+    finish(tmp_path / "s", seeds=1, images=64, most=1, in_process=True, view=view)
+
+    assert [outcome.id for outcome in study.outcomes] == [0, 1, 2, 3]
+    assert (tmp_path / "s" / "said").read_text() == "0 2 3 end 4 end finalist finalist end "
+    warnings = {warning for progress in view.seen for warning in progress.warnings}
+    assert warnings == {"tracker notes: trial 1 is missing, and others may be: ConnectionError: gone"}
+
+
+def test_a_tracker_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
+    for options in ({"overrides": ["trackers=[tensorbord]"]}, {"trackers": ["tensorbord"]}):
+        with pytest.raises(InputError, match=r"trackers\[0\].name: unknown tracker 'tensorbord' \(did you mean"):
+            search("digits_demo", out=tmp_path / "s", in_process=True, **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_study_without_a_front(tmp_path):

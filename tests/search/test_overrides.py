@@ -1,11 +1,13 @@
 """What callers ask for in place of the configuration: budgets and finalists, and which of them are refused."""
 
+from dataclasses import replace
+
 import fakes
 import pytest
 
 from autoprune.errors import InputError
 from autoprune.search.options import BudgetOptions, FinalistsOptions
-from autoprune.search.overrides import with_budget, with_finalists
+from autoprune.search.overrides import with_budget, with_finalists, with_trackers
 from autoprune.study.config import Budget
 
 
@@ -46,3 +48,10 @@ def test_a_search_needs_an_end():
 def test_numbers_out_of_range(given, what):
     with pytest.raises(InputError, match=what):
         with_finalists(fakes.study_config(), given)
+
+
+def test_trackers_of_the_command_line_come_beside_those_of_the_space():
+    config = replace(fakes.study_config(), trackers=({"name": "mlflow", "uri": "there"},))
+
+    found = with_trackers(config, ["wandb", "mlflow", "wandb"]).trackers
+    assert found == ({"name": "mlflow", "uri": "there"}, {"name": "wandb"})

@@ -12,10 +12,10 @@ from told_progress import progress
 from autoprune.errors import SearchInterrupted, StudyError
 from autoprune.search import published_progress
 from autoprune.search.published_progress import published
-from autoprune.search.tracking.tracker import TrackedStudy, Tracker
 from autoprune.study.folder import Study, StudyFolder
 from autoprune.study.outcome import Outcome
 from autoprune.study.progress import SearchState
+from autoprune.study.tracker import TrackedStudy, Tracker
 
 
 def nothing_yet(path: Path) -> Study:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from autoprune.errors import InputError
 from autoprune.study.config import StudyConfig
 from autoprune.study.constraints import Constraints, Latency
 
@@ -39,3 +40,18 @@ def test_models_are_timed_only_where_somebody_wants_to_know(objectives, limits, 
     config = dataclasses.replace(StudyConfig.from_yaml(TIMED), objectives=objectives, constraints=Constraints(**limits))
 
     assert (config.timed is not None) == timed
+
+
+def test_a_tracker_by_its_name_alone_has_no_options():
+    plain = StudyConfig.from_yaml(TIMED).to_plain()
+    given = StudyConfig.from_plain({**plain, "trackers": ["wandb", {"name": "mlflow", "uri": "there"}]})
+
+    assert plain["trackers"] == []
+    assert given.trackers == ({"name": "wandb"}, {"name": "mlflow", "uri": "there"})
+    assert StudyConfig.from_yaml(given.to_yaml()) == given
+
+
+@pytest.mark.parametrize("trackers", ["wandb", {"mlflow": {}}, [7]])
+def test_trackers_are_a_list_of_names_and_mappings(trackers):
+    with pytest.raises(InputError, match=r"s\.yaml: trackers"):
+        StudyConfig.from_plain({**StudyConfig.from_yaml(TIMED).to_plain(), "trackers": trackers}, "s.yaml")

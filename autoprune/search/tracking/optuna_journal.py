@@ -20,9 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.files import written_whole
 from autoprune.search.proposing.optuna_states import ended_state
-from autoprune.search.tracking.tracker import TrackedStudy, Tracker
 from autoprune.study.log import LogFollower
 from autoprune.study.outcome import Outcome, Proposal, RecipeReader
+from autoprune.study.tracker import TrackedStudy, Tracker
 from autoprune.study.tradeoff import Tradeoff
 
 #: Where Optuna keeps the names of objectives. `Study.set_metric_names` says the same, and warns that it may go away.

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from queue import SimpleQueue
 
 from autoprune.errors import first_line
-from autoprune.search.tracking.tracker import TrackedStudy, Tracker
 from autoprune.study.outcome import Outcome
+from autoprune.study.tracker import TrackedStudy, Tracker
 
 #: At the end of a search a tracker has so many seconds to get done with what it was told.
 END_SECONDS = 30.0

@@ -11,10 +11,10 @@ import pytest
 from commands import OUTCOMES
 
 from autoprune.search.tracking.thread import TrackerThread
-from autoprune.search.tracking.tracker import TrackedStudy, Tracker
 from autoprune.study.folder import StudyFolder
 from autoprune.study.metric import ACCURACY
 from autoprune.study.outcome import Outcome
+from autoprune.study.tracker import TrackedStudy, Tracker
 from autoprune.study.tradeoff import Tradeoff
 
 STUDY = TrackedStudy(
