@@ -54,11 +54,10 @@ def search(
         overrides: `space.target.flops=0.5`.
         in_process: one trial after the other in this process, without Ray.
         view: is shown the progress.
-        sampler: name of the sampler that proposes recipes (see `study.config.Sampler`), in place of the space file's.
+        sampler: name of the sampler (see `study.config.Sampler`), in place of the space file's.
         warm_start: folder of an earlier study, whose front is tried first, as far as this space can express it.
         trackers: names of trackers that hear of trials, besides those of the space.
-        task: in place of the space's; its objects go to the workers, and nothing of it into the folder. Whoever goes on
-            with the study has to give it again.
+        task: in place of the space's; nothing of it is in the folder: whoever goes on with the study gives it again.
 
     Returns:
         The study as the folder holds it.

@@ -16,7 +16,7 @@ from autoprune.search.study_lock import lock
 from autoprune.search.tracking import registry
 from autoprune.study.finalists import by_member
 from autoprune.study.metric import ACCURACY
-from autoprune.study.tracker import Tracker
+from autoprune.study.tracker import Tracker, run_name
 from autoprune.tasks import load_task
 
 SMALL = [
@@ -59,7 +59,7 @@ class Noting:
     file: Path
 
     def record(self, outcome):
-        if outcome.id == 1:
+        if run_name(outcome) == "trial-1":
             raise ConnectionError("gone")
         with self.file.open("a") as file:
             file.write(f"{outcome.id if outcome.member is None else 'finalist'} ")
@@ -82,7 +82,7 @@ def test_trackers_hear_of_trials_and_finalists_and_their_failure_is_none_of_the_
     assert [outcome.id for outcome in study.outcomes] == [0, 1, 2, 3]
     assert (tmp_path / "s" / "said").read_text() == "0 2 3 end 4 end finalist finalist end "
     warnings = {warning for progress in view.seen for warning in progress.warnings}
-    assert warnings == {"tracker notes: trial 1 is missing, and others may be: ConnectionError: gone"}
+    assert warnings == {"tracker notes: trial-1 is missing, and others may be: ConnectionError: gone"}
 
 
 def test_a_tracker_that_is_not_there_is_refused_before_anything_is_written(tmp_path):

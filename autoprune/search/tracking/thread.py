@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 from autoprune.errors import first_line
 from autoprune.study.outcome import Outcome
-from autoprune.study.tracker import TrackedStudy, Tracker
+from autoprune.study.tracker import TrackedStudy, Tracker, run_name
 
 #: At the end of a search a tracker has so many seconds to get done with what it was told.
 END_SECONDS = 30.0
@@ -49,7 +49,7 @@ class TrackerThread:
                 try:
                     run.record(outcome)
                 except Exception as error:  # noqa: BLE001 - foreign code; the next outcome may be heard of again
-                    self._note(f"trial {outcome.id} is missing, and others may be: {_said(error)}")
+                    self._note(f"{run_name(outcome)} is missing, and others may be: {_said(error)}")
             run.close()
         except Exception as error:  # noqa: BLE001 - the same, and nothing more can be told
             self._note(f"hears no more: {_said(error)}")

@@ -79,7 +79,7 @@ def test_one_that_hangs_is_waited_for_at_the_end_only_and_not_for_long() -> None
     [
         ("open", [], "tracker mine: hears no more: ConnectionError: no route"),
         ("close", [3, 5, 7, 9], "tracker mine: hears no more: ConnectionError: no route"),
-        ("record", [], "tracker mine: trial 3 is missing, and others may be: ConnectionError: no route"),
+        ("record", [], "tracker mine: trial-3 is missing, and others may be: ConnectionError: no route"),
     ],
 )
 def test_what_goes_wrong_first_is_said(hook: str, heard: list[int], error: str) -> None:
@@ -103,4 +103,4 @@ def test_after_a_failure_it_hears_of_the_next_ones() -> None:
 
     assert listener.heard == [3, 7, 9]
     assert thread.error is not None
-    assert "trial 5 is missing" in thread.error
+    assert "trial-5 is missing" in thread.error
