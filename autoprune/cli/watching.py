@@ -138,6 +138,7 @@ def _progress_facts(state: SearchState) -> dict[str, Any]:
     facts: dict[str, Any] = {"state": state.state}
     if (progress := state.progress) is not None:
         facts |= {name: getattr(progress, name) for name in SHOWN}
+        facts |= {name: round(facts[name], 1) for name in ("seconds", "eta") if facts[name] is not None}
         facts["front"] = len(progress.front)
     return facts
 

@@ -27,7 +27,7 @@ from autoprune.study.watcher import Sighting
 def study(here: Path) -> str:
     """A study with two outcomes, whose search runs."""
     folder = write_study(here / "study", OUTCOMES[:2])
-    tell(folder)
+    tell(folder, eta=3700.04)
     return folder
 
 
