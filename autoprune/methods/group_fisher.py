@@ -111,7 +111,8 @@ class GroupFisher(ConstantRate, Decided):
             for batch in context.batches(self.images):
                 context.model.zero_grad(set_to_none=True)
                 context.loss(context.model, batch).backward()
-                total, seen = gradients.take() + total, seen + gradients.images
+                total = gradients.take().mul_(gradients.images**2) + total
+                seen += gradients.images
         context.model.zero_grad(set_to_none=True)
         values = torch.as_tensor(total / seen).double().cpu().numpy()
         worth = cost_per_unit(context.graph, self.normaliser)
@@ -258,7 +259,7 @@ class Removal:
         self.sums += self.gradients.take()
         due, last = (step + 1) % self.every == 0, step == steps - 1
         if due or last:
-            scores = _sum_over_processes(self.sums).double().cpu().numpy()
+            scores = _sum_over_processes(self.sums, self.gradients.images).double().cpu().numpy()
             self.sums.zero_()
             self._remove_units(scores, self.at_once if due else 0)
             if last:
@@ -325,11 +326,14 @@ class Removal:
         self._set_gone(list(state["gone"]))
 
 
-def _sum_over_processes(sums: Tensor) -> Tensor:
-    """Each process sees its own images, and all must decide alike."""
-    total = sums.clone()
+def _sum_over_processes(sums: Tensor, images: int) -> Tensor:
+    """What `MaskGradients.take` gave in all processes, times the square of their images, which made the mean loss.
+
+    Each process sees its own images, and all must decide alike.
+    """
+    total = torch.cat([sums, sums.new_tensor([images])])
     Processes.current().add_up(total)
-    return total
+    return total[:-1] * total[-1] ** 2
 
 
 def cost_per_unit(graph: ChannelGraph, normaliser: str) -> Floats:

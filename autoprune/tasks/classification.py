@@ -20,6 +20,7 @@ from autoprune.tasks.data_spec import DataSpec, Source
 from autoprune.tasks.dense_model import DenseModel, outputs_for_two_images, read_dense_model
 from autoprune.tasks.losses import LossFunction, read_loss
 from autoprune.tasks.metrics import MetricChoice, read_metric
+from autoprune.training.processes import Processes
 from autoprune.training.protocols import Batch, Forward, Loss, Metric, WholeMetric
 
 CROSS_ENTROPY = "CrossEntropyLoss"
@@ -39,6 +40,12 @@ class Accuracy:
         _inputs, labels = batch
         self._right = self._right.to(labels.device) + (outputs.float().argmax(1) == labels).sum()
         self._seen += len(labels)
+
+    def share(self, processes: Processes) -> None:
+        """See `SharedMetric.share`."""
+        counted = torch.tensor([int(self._right), self._seen])
+        processes.add_up(counted)
+        self._right, self._seen = counted[0], int(counted[1])
 
     def value(self) -> float:
         """Right images as a share of all that were counted."""

@@ -19,6 +19,7 @@ from autoprune.errors import AutopruneError, DataError, InputError
 from autoprune.schema import expect_mapping, read
 from autoprune.study.metric import MetricSpec
 from autoprune.tasks.user_code import load_object
+from autoprune.training.processes import Processes
 from autoprune.training.protocols import Batch
 
 #: Where torchmetrics has its classes; the first that has a name has it.
@@ -63,7 +64,7 @@ class Updated:
     """
 
     def __init__(self, metric: Any, targets_of: Callable[[Batch], Any]) -> None:
-        self.metric, self.targets_of = metric, targets_of
+        self.metric, self.targets_of = alone_when_computed(metric), targets_of
         self._labels = type(metric).__module__.startswith("torchmetrics.classification")
 
     def update(self, outputs: Any, batch: Batch) -> None:
@@ -93,6 +94,29 @@ class Updated:
             DataError: it is no number.
         """
         return _as_number(self.metric.compute(), type(self.metric).__name__)
+
+
+class SharedUpdated(Updated):
+    """One of torchmetrics' that several processes can count in parts."""
+
+    def share(self, processes: Processes) -> None:
+        """See `SharedMetric.share`."""
+        merge_counted(self.metric, processes)
+
+
+def alone_when_computed(metric: Any) -> Any:
+    """The metric itself. Torchmetrics add up over all processes in `compute` unless told that there are none."""
+    if hasattr(metric, "distributed_available_fn"):
+        metric.distributed_available_fn = _never
+    return metric
+
+
+def merge_counted(metric: Any, processes: Processes) -> None:
+    """Add to one of torchmetrics' what those of the other processes have counted; it moves to the CPU."""
+    metric.to("cpu")
+    for rank, state in enumerate(processes.gather(dict(metric.metric_state))):
+        if rank != processes.rank:
+            metric.merge_state(state)
 
 
 class WholeSplit:
@@ -147,7 +171,22 @@ def read_metric(spec: object, where: str, known: Mapping[str, Any] | None = None
 
 
 def _start_updated(first: Any, targets_of: Callable[[Batch], Any]) -> Updated:
-    return Updated(copy.deepcopy(first), targets_of)
+    kind = SharedUpdated if _adds_up(first) else Updated
+    return kind(copy.deepcopy(first), targets_of)
+
+
+def _adds_up(metric: Any) -> bool:
+    """Whether `merge_state` of one of torchmetrics gives what a single metric would have counted."""
+    try:
+        from torchmetrics import utilities
+    except ImportError:
+        return False
+    sound = {getattr(utilities, f"dim_zero_{name}") for name in ("sum", "cat", "max", "min")}
+    return getattr(metric, "full_state_update", None) is False and set(metric._reductions.values()) <= sound
+
+
+def _never() -> bool:
+    return False
 
 
 def _choice_of_function(

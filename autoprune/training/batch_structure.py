@@ -38,6 +38,20 @@ def repeated(inputs: Any, images: int) -> Any:
     return tuple(repeated(item, images) for item in inputs) if isinstance(inputs, tuple) else inputs
 
 
+def rows_of(batch: Any, number: int, parts: int) -> Any:
+    """Part `number`, from 0, of a batch that is dealt out in so many parts, which differ by one image at most."""
+    if isinstance(batch, Tensor):
+        return batch[_share(len(batch), number, parts)] if batch.dim() else batch
+    if isinstance(batch, list):
+        return batch[_share(len(batch), number, parts)]
+    if isinstance(batch, Mapping):
+        return {name: rows_of(item, number, parts) for name, item in batch.items()}
+    if not isinstance(batch, tuple):
+        return batch
+    rows = [rows_of(item, number, parts) for item in batch]
+    return type(batch)(*rows) if hasattr(batch, "_fields") else tuple(rows)  # a named tuple keeps its names
+
+
 def moved(batch: Any, device: str) -> Any:
     """The same with its tensors on `device`; all else is as it was."""
     return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), batch)
@@ -52,6 +66,10 @@ def describe_structure(batch: Any) -> str:
     if isinstance(batch, tuple):
         return f"({', '.join(map(describe_structure, batch))})"
     return "a list" if isinstance(batch, list) else type(batch).__name__
+
+
+def _share(images: int, number: int, parts: int) -> slice:
+    return slice(number * images // parts, (number + 1) * images // parts)
 
 
 def _count_images(batch: Any) -> int | None:

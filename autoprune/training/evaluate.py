@@ -12,13 +12,20 @@ import torch
 from torch import nn
 
 from autoprune.errors import DataError
-from autoprune.training.protocols import Batch, TrainingSplit, TrainingTask, WholeMetric
+from autoprune.training.processes import ALONE, Processes
+from autoprune.training.protocols import Batch, SharedMetric, TrainingSplit, TrainingTask, WholeMetric
 from autoprune.training.runtime import Runtime
 from autoprune.training.seeds import random_stream
 
 
-def evaluate(model: nn.Module, split: TrainingSplit, task: TrainingTask, runtime: Runtime) -> float:
+def evaluate(
+    model: nn.Module, split: TrainingSplit, task: TrainingTask, runtime: Runtime, processes: Processes = ALONE
+) -> float:
     """The task's metric over the split; the model's mode is as before afterwards.
+
+    Args:
+        processes: all of them call this. They deal out the batches where the metric can be counted in parts, else each
+            goes through all of them.
 
     Raises:
         DataError: the metric is not finite.
@@ -26,24 +33,28 @@ def evaluate(model: nn.Module, split: TrainingSplit, task: TrainingTask, runtime
     was_training, model = model.training, runtime.place(model).eval()
     # ResNet-20, CIFAR-10, bf16, images/s on one core: 1,789 at 64, 1,906 at 125, 1,603 at 250, 1,341 at 1,000
     size = min(125 if runtime.device == "cpu" else 1000, task.images_per_pass)
-    batches = Batches(split, size, runtime)
     with torch.inference_mode(), runtime.limits():
-        value = _measure(model, batches, task, runtime)
+        value = processes.agree(_measure(model, Batches(split, size, runtime), task, processes))
     model.train(was_training)
     if not math.isfinite(value):
         raise DataError(f"it is {value}", where=f"metric {task.metric_spec.name!r}", allowed="a finite number")
     return value
 
 
-def _measure(model: nn.Module, batches: Batches, task: TrainingTask, runtime: Runtime) -> float:
-    metric = task.metric()
+def _measure(model: nn.Module, batches: Batches, task: TrainingTask, processes: Processes) -> float:
+    """The metric; of one that is counted in parts only the first process learns it."""
+    metric, runtime = task.metric(), batches.runtime
     if isinstance(metric, WholeMetric):
         with runtime.autocast():
             return metric.measure(model, batches)
     forward = runtime.forward_of(model)
-    for batch in batches:
+    if not isinstance(metric, SharedMetric):
+        processes = ALONE
+    for batch in batches.dealt_to(processes):
         metric.update(task.predict(forward, batch), batch)
-    return metric.value()
+    if isinstance(metric, SharedMetric):
+        metric.share(processes)
+    return metric.value() if processes.leads else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +67,13 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Goes through all of them, each time anew."""
-        for batch in self.split.batches(torch.arange(len(self.split)), self.size, device=self.runtime.device):
+        return self.dealt_to(ALONE)
+
+    def dealt_to(self, processes: Processes) -> Iterator[Batch]:
+        """Every `count`-th of them, whole; the others go to the other processes."""
+        dealt = torch.arange(len(self.split)).split(self.size)[processes.rank :: processes.count]
+        order = torch.cat(dealt) if dealt else torch.arange(0)
+        for batch in self.split.batches(order, self.size, device=self.runtime.device):
             yield self.runtime.arrange(batch)
 
     def __len__(self) -> int:

@@ -22,6 +22,7 @@ from autoprune.files import written_whole
 from autoprune.recipe import Training, stable_hash
 from autoprune.schema import to_plain
 from autoprune.training.averaging import MovingAverage
+from autoprune.training.batch_structure import images_in
 from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
 from autoprune.training.optimizer import build_optimizer, learning_rate
@@ -29,6 +30,7 @@ from autoprune.training.processes import ALONE, Processes
 from autoprune.training.protocols import Batch, Forward, Listener, Regulariser, TrainingTask, listening
 from autoprune.training.runtime import Runtime
 from autoprune.training.seeds import random_stream, seeded_randomness
+from autoprune.training.shared_norms import shared_norms
 
 OnRung = Callable[[int, float], bool]
 
@@ -98,11 +100,13 @@ def fit(
             the rungs before its checkpoint again.
         checkpoint: written (atomically) at every rung and once a minute, and resumed from if it exists.
         keep_last: it is written after the last step too, so that a run resumed from it has nothing left to do.
-        processes: which train this model together; each calls this function, the first writes the checkpoint.
+        processes: which train this model together; each calls this function with its copy, the first writes the
+            checkpoint. The batch is as large as for one process, and so are its moments in batch norms.
 
     Raises:
         DivergedError: the loss is not finite, with the step. InputError: distillation without a teacher, a checkpoint
-            of another training, or a regulariser that has to hear a step's batch in one pass.
+            of another training, a regulariser that has to hear a step's batch in one pass, or more processes than
+            images of a pass.
     """
     if training.distill > 0 and teacher is None:
         raise InputError("distillation needs a teacher", where="training.distill", allowed="0 without a teacher")
@@ -111,7 +115,7 @@ def fit(
         raise InputError(what, where="training.accumulate", allowed="1 with this method")
     began = time.perf_counter()
     loop = TrainingLoop(model, task, training, runtime, images, seed, regulariser, teacher, processes)
-    with runtime.limits(), runtime.training(model), loop.randomness(), listening(regulariser, model):
+    with runtime.limits(), loop.kernels(), loop.randomness(), listening(regulariser, model):
         stopped = loop.resume(checkpoint, on_rung) or loop.run(checkpoint, on_rung)
         if keep_last and checkpoint is not None:
             loop.save(checkpoint)
@@ -139,11 +143,13 @@ class TrainingLoop:
     ) -> None:
         self.task, self.training, self.runtime, self.seed, self.regulariser = task, training, runtime, seed, regulariser
         self.processes = processes
-        self.model = runtime.place(model).train()
-        self.forward: Forward = runtime.forward_of(self.model)
-        self.teacher = teacher if training.distill > 0 else None
         self.data = task.train.to(runtime.device)
         self.batch = batch_of(training, len(self.data))
+        _check_parts(self.batch // training.accumulate, processes)
+        self.model = runtime.place(model).train()
+        processes.spread(self.model)
+        self.forward: Forward = runtime.forward_of(self.model)
+        self.teacher = teacher if training.distill > 0 else None
         self.per_epoch = len(self.data) // self.batch
         self.steps = steps_of(training, images, len(self.data))
         self.rungs = _steps_of_rungs(training.rungs, self.steps)
@@ -155,9 +161,19 @@ class TrainingLoop:
         self.pending: list[Tensor] = []
         self.key = stable_hash([to_plain(training), images, seed, len(self.data)])
 
+    def kernels(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it the layers train with the kernels that are fast here, or with norms of several processes."""
+        return self.runtime.training(self.model) if self.processes.alone else shared_norms(self.processes)
+
     def randomness(self) -> contextlib.AbstractContextManager[Any]:
         """Dropout and the like draw from a stream of this training's own; the caller's is untouched."""
-        return seeded_randomness(self.seed, self.runtime.device)
+        return seeded_randomness(self._seed_of_dropout(), self.runtime.device)
+
+    def _seed_of_dropout(self) -> int:
+        """Another one in every process, and in all but the first another one after every checkpoint."""
+        if self.processes.leads:
+            return self.seed
+        return random_stream(self.seed, self.processes.rank, self.step).initial_seed()
 
     def run(self, checkpoint: Path | None, on_rung: OnRung | None) -> bool:
         """Train to the end; True if a rung stopped it."""
@@ -176,15 +192,14 @@ class TrainingLoop:
         return False
 
     def _consider_compiling(self, step_seconds: float) -> None:
-        if isinstance(self.regulariser, Listener):
-            return  # hooks that keep what they hear break the graph at every layer
+        if isinstance(self.regulariser, Listener) or not self.processes.alone:
+            return  # hooks that keep what they hear break the graph at every layer; so do messages between processes
         if pays_to_compile(step_seconds, self.steps - self.step):
             self.forward = self.runtime.forward_of(torch.compile(self.model))
 
     def steps_left(self) -> Iterator[tuple[Batch, ...]]:
-        """The batches of the steps left of the current pass over the data, each in its parts, arranged."""
-        parts = map(self.runtime.arrange, self._parts_left())
-        return zip(*[parts] * self.training.accumulate, strict=True)
+        """The batches of the steps left of the current pass over the data, each in its parts."""
+        return zip(*[self._parts_left()] * self.training.accumulate, strict=True)
 
     def _parts_left(self) -> Iterator[Batch]:
         epoch, done = divmod(self.step, self.per_epoch)
@@ -196,13 +211,14 @@ class TrainingLoop:
         return self.data.batches(order, size, device=self.runtime.device, seed=seed, start=start)
 
     def train_step(self, parts: tuple[Batch, ...]) -> None:
-        """One step of the optimiser, on a batch in parts that are in the runtime's memory format."""
+        """One step of the optimiser, on the whole batch in its parts."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, self.step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         losses = [self._backward(part, place) for place, part in enumerate(parts)]
-        self.processes.average_gradients(self.model)
-        self._keep_loss(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        self.processes.add_up_all([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
+        self._keep_loss(loss)
         if self.training.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
         if self.regulariser is not None:
@@ -215,8 +231,11 @@ class TrainingLoop:
         self.step += 1
 
     def _backward(self, part: Batch, place: int) -> Tensor:
-        """Add the gradient of a part's share of the step's loss; that share."""
-        loss = self.compute_loss(part, place)
+        """Add the gradient of a part's share of the step's loss, for this process's images; that share."""
+        own = self.processes.part_of(part)
+        loss = self.compute_loss(self.runtime.arrange(own), place)
+        if not self.processes.alone:
+            loss = loss * (images_in(own) / images_in(part))
         if self.training.accumulate > 1:
             loss = loss / self.training.accumulate
         loss.backward()
@@ -255,7 +274,7 @@ class TrainingLoop:
 
     def _measure_rung(self, checkpoint: Path | None, on_rung: OnRung) -> bool:
         with self.average.shown(self.model) if self.average else contextlib.nullcontext():
-            metric = evaluate(self.model, self.task.validation, self.task, self.runtime)
+            metric = evaluate(self.model, self.task.validation, self.task, self.runtime, self.processes)
         self.measured.append((self.step * self.batch, metric))
         if checkpoint is not None:
             self.save(checkpoint)
@@ -304,13 +323,27 @@ class TrainingLoop:
             self.average.tensors = state["average"]
         if self.regulariser is not None:
             self.regulariser.load_state_dict(state["pressure"])
+        self._resume_randomness(state)
+        return on_rung is not None and not all(on_rung(*pair) for pair in self.measured)
+
+    def _resume_randomness(self, state: dict[str, Any]) -> None:
+        """The first process goes on where it was; it alone has written where."""
+        if not self.processes.leads:
+            torch.manual_seed(self._seed_of_dropout())
+            return
         torch.set_rng_state(state["random"].cpu())
         if self._on_gpu():
             torch.cuda.set_rng_state(state["device_random"].cpu(), self.runtime.device)
-        return on_rung is not None and not all(on_rung(*pair) for pair in self.measured)
 
     def _on_gpu(self) -> bool:
         return self.runtime.device.startswith("cuda")
+
+
+def _check_parts(images: int, processes: Processes) -> None:
+    """Raise `InputError` unless every process gets an image of a pass."""
+    if images < processes.count:
+        what = f"{processes.count} processes for a pass of {images} images"
+        raise InputError(what, where="resources.processes_per_trial", allowed=f"1 to {images}")
 
 
 def _steps_of_rungs(rungs: tuple[float, ...], steps: int) -> set[int]:

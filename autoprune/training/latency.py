@@ -46,6 +46,10 @@ class Timing:
     ratio: float
 
 
+#: What a process has that leaves the timing to another one.
+NOT_TIMED = Timing(ms=0.0, ratio=0.0)
+
+
 def measure(
     model: nn.Module,
     dense: nn.Module,

@@ -1,15 +1,27 @@
-"""Processes: with whom a trial runs. A trial has one process today; what several must agree on goes through here."""
+"""Processes that train one model together: what each adds, what all agree on, and how they meet.
+
+All of them run the same program: each sees a part of every batch, gradients are added up, and whatever is decided is
+decided by the first and told to the others. So all hold the same weights and the same state at every step.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor, distributed, nn
+
+from autoprune.training.batch_structure import rows_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """The processes that train one model together, as one of them sees it; they share gradients, and one writes files.
+    """The processes that train one model together, as one of them sees it; they add up gradients, and one writes files.
 
     Fields:
         rank: number of this process, from 0.
@@ -28,23 +40,78 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes what all of them know."""
+        """Whether this process decides, and writes what all of them know."""
         return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other one."""
+        return self.count == 1
+
+    def part_of(self, batch: Any) -> Any:
+        """The images of a batch that are this process's: as many as of any other, or one less or more."""
+        return batch if self.alone else rows_of(batch, self.rank, self.count)
 
     def add_up(self, total: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
-        if self.count > 1:
+        if not self.alone:
             distributed.all_reduce(total)
 
-    def average_gradients(self, model: nn.Module) -> None:
-        """Replace all gradients of a model by their mean over all processes; all must have the same ones."""
-        if self.count == 1:
+    def add_up_all(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes, in one message; all must have the same ones."""
+        if self.alone:
             return
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        whole = nn.utils.parameters_to_vector(gradients)
+        listed = list(tensors)
+        whole = nn.utils.parameters_to_vector(listed)
         self.add_up(whole)
-        nn.utils.vector_to_parameters(whole / self.count, gradients)
+        nn.utils.vector_to_parameters(whole, listed)
+
+    def agree(self, value: T) -> T:
+        """What the first process has for this value; of the others any will do."""
+        if self.alone:
+            return value
+        told: list[Any] = [value]
+        distributed.broadcast_object_list(told, 0, device=torch.device("cpu"))
+        return cast("T", told[0])
+
+    def gather(self, value: T) -> list[T]:
+        """What all processes have for this value, in their order."""
+        if self.alone:
+            return [value]
+        found: list[Any] = [None] * self.count
+        distributed.all_gather_object(found, value)
+        return found
+
+    @torch.no_grad()
+    def spread(self, model: nn.Module) -> None:
+        """Give the model in all processes the first one's parameters and buffers."""
+        if not self.alone:
+            for tensor in model.state_dict().values():
+                distributed.broadcast(tensor, 0)
 
 
 #: A trial in one process.
 ALONE = Processes()
+
+
+def meet(address: str, processes: Processes, *, seconds: float, nccl: bool = False) -> None:
+    """Set up `torch.distributed`'s default group; all processes have to call this.
+
+    Args:
+        address: HOST:PORT that the first process opens and the others reach.
+        seconds: a process that waits longer for another one raises.
+        nccl: tensors on GPUs travel by NCCL, which wants a GPU of its own for every process; else by gloo.
+    """
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if nccl else "gloo",
+        init_method=f"tcp://{address}",
+        rank=processes.rank,
+        world_size=processes.count,
+        timeout=timedelta(seconds=seconds),
+    )
+
+
+def part() -> None:
+    """The inverse of `meet`."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

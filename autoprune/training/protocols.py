@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.recipe import Training
 from autoprune.study.metric import MetricSpec
+from autoprune.training.processes import Processes
 
 #: What a split yields: tensors in any structure. Only its task knows what is in it.
 Batch = Any
@@ -57,6 +58,14 @@ class WholeMetric(Protocol):
         """The metric of a model in eval mode; the batches can be gone through more than once and have a length."""
 
 
+@runtime_checkable
+class SharedMetric(Metric, Protocol):
+    """A metric that several processes can count in parts: each updates its own with the batches that it has seen."""
+
+    def share(self, processes: Processes) -> None:
+        """Give the first process what all have counted; all call this after their last `update`, and it calls `value`."""
+
+
 class TrainingTask(Protocol):
     """A task as training sees it; `tasks.Task` is one."""
 
@@ -93,7 +102,7 @@ class TrainingTask(Protocol):
     def metric_spec(self) -> MetricSpec:
         """What the metric's number means."""
 
-    def metric(self) -> Metric | WholeMetric:
+    def metric(self) -> Metric | SharedMetric | WholeMetric:
         """A new metric that has counted nothing."""
 
 

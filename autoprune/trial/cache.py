@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.files import written_whole
+from autoprune.training.processes import Processes
 
 #: Numbers per unit, or one number, of each group.
 Numbers = dict[str, NDArray[np.float64]]
@@ -72,6 +74,23 @@ class FolderStore:
             room += size
 
 
+@dataclass(frozen=True)
+class AgreedStore:
+    """A store from one of several processes: the first asks for all, so that all find the same or nothing."""
+
+    store: Store
+    processes: Processes
+
+    def get(self, key: str) -> bytes | None:
+        """What the first process finds under the key."""
+        return self.processes.agree(self.store.get(key) if self.processes.leads else None)
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep it for those who come later; the first process does so."""
+        if self.processes.leads:
+            self.store.put(key, content)
+
+
 class StudyCache:
     """Numbers and files of trials, found by this process or, as the store knows, by another one.
 
@@ -108,7 +127,7 @@ class StudyCache:
             if known is not None and not place.exists():
                 place.write_bytes(known)
             yield place
-            if known is None:
+            if known is None and place.exists():  # of several processes the first alone has written one
                 self.store.put(key, place.read_bytes())
 
     def _load_numbers(self, key: str, groups: Sequence[str]) -> Numbers | None:

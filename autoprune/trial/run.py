@@ -24,6 +24,7 @@ from autoprune.study.outcome import BROKEN, Outcome, Rung
 from autoprune.tasks import Task
 from autoprune.training.evaluate import evaluate, recalibrate
 from autoprune.training.fit import DivergedError
+from autoprune.training.processes import Processes
 from autoprune.trial import stages
 from autoprune.trial.checkpoint import CutRecord, TrialFolder
 from autoprune.trial.progress import CutSoFar, Progress
@@ -80,7 +81,7 @@ def run(
     Args:
         recipe: what to do.
         shared: what it shares with other trials.
-        report: hears of every rung and may end the trial.
+        report: hears of every rung and may end the trial; of several processes only the first's is asked.
         id: copied into the outcome.
         control: copied into the outcome.
         clock: seconds since the study began; default: since the trial began.
@@ -98,7 +99,7 @@ def run(
     started = before.started if before is not None else now()
     if before is not None:
         progress.take_over(before)
-    hear_rung = _rung_listener(progress, folder, report, started)
+    hear_rung = _rung_listener(progress, folder, report, started, shared.processes)
     model, error = None, None
     try:
         model = _run_stages(recipe, shared, progress, hear_rung, folder, parent, constraints or Constraints(), latency)
@@ -116,8 +117,10 @@ def run(
     return Trial(outcome, model if outcome.completed else None, progress.cut.remains)
 
 
-def _rung_listener(progress: Progress, folder: TrialFolder, report: Report | None, started: float) -> HearRung:
-    """Notes every rung, saves how far the trial has come, and asks `report` whether it goes on.
+def _rung_listener(
+    progress: Progress, folder: TrialFolder, report: Report | None, started: float, processes: Processes
+) -> HearRung:
+    """Notes every rung, saves how far the trial has come, and asks the first process's `report` whether it goes on.
 
     A metric that is no number, or out of the task's range for it, fails the trial: nothing could be compared with it.
     """
@@ -128,7 +131,8 @@ def _rung_listener(progress: Progress, folder: TrialFolder, report: Report | Non
             raise DivergedError(what, where="training", allowed=f"a number, {folder.metric.range_text()}")
         rung = progress.add_rung(share, images, metric)
         folder.save_progress(progress.record(started))
-        progress.stopped = report is not None and not report(rung, dict(progress.cut.ratios))
+        stops = processes.leads and report is not None and not report(rung, dict(progress.cut.ratios))
+        progress.stopped = processes.agree(stops)
         return not progress.stopped
 
     return hear_rung
@@ -228,7 +232,7 @@ def _time_pruned(pruned: nn.Module, shared: SharedState, progress: Progress, lat
     if latency is None:
         return
     with progress.stage("latency"):
-        timing = shared.timer.time(pruned, latency.batch)
+        timing = shared.timing(pruned, latency.batch)
     ratios = {**progress.cut.ratios, "latency": timing.ratio}
     progress.cut = replace(progress.cut, latency_ms=timing.ms, ratios=ratios)
 
@@ -255,7 +259,7 @@ def _fine_tune(
     def measure(*, exact: bool) -> float:
         with progress.stage("evaluate"):
             runtime = shared.exact if exact else shared.runtime
-            return evaluate(model, shared.task.validation, shared.task, runtime)
+            return evaluate(model, shared.task.validation, shared.task, runtime, shared.processes)
 
     first = 0.0 in recipe.training.rungs and method.judged_at_cut and not progress.has_passed(0.0)
     if first and not hear_rung(0.0, spent, measure(exact=False)):

@@ -25,13 +25,13 @@ from autoprune.recipe import Allocation, Target, stable_hash
 from autoprune.tasks import Task
 from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
-from autoprune.training.latency import Timer
+from autoprune.training.latency import NOT_TIMED, Timer, Timing
 from autoprune.training.loss_mode import asked_for_losses
 from autoprune.training.processes import ALONE, Processes
 from autoprune.training.protocols import Batch
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.training.seeds import random_stream
-from autoprune.trial.cache import Store, StudyCache
+from autoprune.trial.cache import AgreedStore, Store, StudyCache
 from autoprune.trial.sensitivity import loss_rises
 
 SCORE_BATCH = 128
@@ -85,13 +85,20 @@ class SharedState:
 
     @classmethod
     def of(
-        cls, task: Task, runtime: Runtime | None = None, store: Store | None = None, *, share: bool = True
+        cls,
+        task: Task,
+        runtime: Runtime | None = None,
+        store: Store | None = None,
+        *,
+        share: bool = True,
+        processes: Processes = ALONE,
     ) -> SharedState:
         """Load the task's model and trace it.
 
         Args:
             runtime: measured on the dense model if not given.
             store, share: see `StudyCache`.
+            processes: all of them call this.
         """
         model, example = task.model(), task.example()
         runtime = runtime or choose_runtime(model, task, SCORE_BATCH)
@@ -100,7 +107,8 @@ class SharedState:
             offsets=TracedModel.of(model, example, "offsets"),
             runtime=runtime,
             timer=Timer(lambda: copy.deepcopy(model), example, runtime),
-            cache=StudyCache(store, share=share),
+            cache=StudyCache(store and AgreedStore(store, processes), share=share),
+            processes=processes,
         )
 
     @property
@@ -145,7 +153,11 @@ class SharedState:
         """The task's metric of a model on the test split; raises `InputError` if the task has none."""
         if self.task.test is None:
             raise InputError("the task has no test split", where="task", allowed="a task with `test`")
-        return evaluate(model, self.task.test, self.task, self.exact)
+        return evaluate(model, self.task.test, self.task, self.exact, self.processes)
+
+    def timing(self, model: nn.Module, batch: int) -> Timing:
+        """How long a pruned model takes; of several processes the first measures, and the others wait."""
+        return self.processes.agree(self.timer.time(model, batch) if self.processes.leads else NOT_TIMED)
 
     def check_reachable(self, target: Target, allocation: Allocation | None = None) -> None:
         """Raise `TargetError` if no method could meet the target under this allocation."""
@@ -182,7 +194,7 @@ class SharedState:
         traced = traced or self.offsets
         asking = replace(context, find_scores=lambda other: self.scores(other, context, traced))
         if context.model is not traced.model or context.graph is not traced.graph:
-            return method.score(asking)
+            return self.processes.agree(method.score(asking))
         key = stable_hash(["scores", method.name, method, context.seed, traced.grouped])
         return self._find_once(key, traced, lambda: method.score(asking))
 
@@ -206,7 +218,7 @@ class SharedState:
 
     def _find_once(self, key: str, traced: TracedModel, find: Callable[[], Scores]) -> Scores:
         groups = [group.id for group in traced.graph.groups]
-        return self.cache.numbers(key, groups, find)
+        return self.cache.numbers(key, groups, lambda: self.processes.agree(find()))
 
 
 def where_possible(act: Callable[[S], T], options: Sequence[S]) -> list[T]:

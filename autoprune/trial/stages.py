@@ -173,7 +173,7 @@ def select_channels(
         scores = shared.scores(method, context, traced)
         target = _target_of_cut(context, method, recipe, shared, start, cut)
         allocation = shared.allocation(recipe.allocation, traced, context.graph)
-        selection = method.select(context, scores, target, allocation)
+        selection = shared.processes.agree(method.select(context, scores, target, allocation))
         wasted = split & set(unprofitable(context.model, context.graph, selection.keep))
         if not wasted:
             return Selected(context=context, remains=remains, keep=selection.keep, notes=selection.notes)

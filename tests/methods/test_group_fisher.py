@@ -30,6 +30,7 @@ from autoprune.methods.group_fisher import Removal, cost_per_unit
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.tasks import load_task
 from autoprune.training.fit import OnRung, TrainingLoop, fit
+from autoprune.training.processes import ALONE
 from autoprune.training.protocols import Listener, listening
 from autoprune.training.runtime import Runtime
 from autoprune.trial.shared import SharedState
@@ -334,7 +335,7 @@ def test_steps_that_are_observed_are_not_compiled(monkeypatch: pytest.MonkeyPatc
     for regulariser in (start(randomised(Residual()), 60), None):
         loop = object.__new__(TrainingLoop)
         loop.regulariser, loop.steps, loop.step, loop.model = regulariser, 10**6, 0, nn.Identity()
-        loop.runtime = Runtime()
+        loop.runtime, loop.processes = Runtime(), ALONE
         loop._consider_compiling(1.0)
 
         assert len(compiled) == (regulariser is None)

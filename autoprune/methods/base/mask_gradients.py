@@ -110,10 +110,10 @@ def _called_layers(context: Context, readers: Mapping[str, Ints]) -> set[str]:
 
 
 class MaskGradients:
-    """Observes the passes of a model and gives sum over images n of (dL_n/dm_u)^2, L the mean loss of N images.
+    """Observes the passes of a model and gives sum over images n of (dL_n/dm_u / N)^2, L_n the loss of image n of N.
 
     The masks themselves are never made: dL_n/dm = sum over positions of x dL_n/dx at every input x of a reader, which
-    the backward pass has at hand. dL_n is N times the derivative of the mean loss.
+    the backward pass has at hand. That of the mean loss is dL_n / N, N all its images, in whatever processes they are.
 
     Args:
         readers: by name, the unit of every input channel, `count` for none.
@@ -158,7 +158,7 @@ class MaskGradients:
         self.observed.clear()
         gradients = sums.new_zeros(self.count + 1, self.images).index_add_(0, units, sums)
         gradients[-1] = 0
-        return gradients.mul_(self.images).square_().sum(1)
+        return gradients.square_().sum(1)
 
     def _sum_by_image(self, sums: Tensor) -> Tensor:
         """(rows, channels) -> (images, channels): a layer may see an image as several rows, one after the other."""

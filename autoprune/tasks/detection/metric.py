@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autoprune.errors import InputError
 from autoprune.study.metric import MetricSpec
+from autoprune.tasks.metrics import alone_when_computed
 from autoprune.training.batch_structure import moved
 from autoprune.training.protocols import Batch
 
@@ -32,7 +33,7 @@ class MeanAveragePrecision:
         from torchmetrics.detection import MeanAveragePrecision as Counter  # takes seconds to import
 
         self._name = name
-        self._counter: Any = Counter(backend="faster_coco_eval")
+        self._counter: Any = alone_when_computed(Counter(backend="faster_coco_eval"))
         self._counter.warn_on_many_detections = False  # more than 100 are COCO's own definition, not a surprise
 
     def update(self, outputs: list[dict[str, Tensor]], batch: Batch) -> None:

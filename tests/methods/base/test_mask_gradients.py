@@ -53,12 +53,12 @@ def by_autograd(net: nn.Module, masked: dict[str, list[int]], size: int, inputs:
 
 
 def squared_gradients(case: Context, inputs: Tensor, labels: Tensor) -> Tensor:
-    """What one pass gives, a vector over units."""
+    """What one pass gives, times the square of its images, a vector over units."""
     _, readers = maskable_groups(case, "coupled")
     gradients = MaskGradients(readers, case.graph.unit_count)
     with gradients.listening(case.model):
         case.loss(case.model, (inputs, labels)).backward()
-        return gradients.take()[:-1]
+        return gradients.take()[:-1] * len(inputs) ** 2
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -85,7 +85,7 @@ def test_layers_that_see_an_image_as_several_rows_or_positions_add_them_up() -> 
     units = torch.tensor([0, 2, 3])  # of three units; the last channel belongs to none
     gradients.observed = [(units, torch.tensor([[1.0, 2, 9], [3, 4, 9], [5, 6, 9], [7, 8, 9]]))]
 
-    assert gradients.take().tolist() == [4 * (4**2 + 12**2), 0, 4 * (6**2 + 14**2), 0]
+    assert gradients.take().tolist() == [4**2 + 12**2, 0, 6**2 + 14**2, 0]
 
 
 class Unheard(Tokens):
@@ -187,7 +187,7 @@ def test_bfloat16_and_channels_last_give_nearly_the_same_scores(layout: torch.me
         with torch.autocast("cpu", torch.bfloat16):
             outputs = net(inputs.contiguous(memory_format=layout))
         F.cross_entropy(outputs.float(), labels).backward()
-        found = gradients.take()[:-1]
+        found = gradients.take()[:-1] * 7**2
 
     assert found.dtype == torch.float32
     units = torch.cat([torch.tensor(group.units) for group in case.graph.prunable])
