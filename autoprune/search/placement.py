@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autoprune.errors import InputError
 from autoprune.search.running.executor import Executor
 from autoprune.search.running.in_process import InProcessExecutor
 from autoprune.study.config import Resources
@@ -26,7 +27,13 @@ class Placement:
 
         Args:
             resources: per trial, and how many at a time.
+
+        Raises:
+            InputError: trials of several processes in this one.
         """
+        if self.in_process and resources.processes > 1:
+            what, allowed = f"{resources.processes} processes per trial in one process", "1, or a search on Ray"
+            raise InputError(what, where="resources.processes_per_trial", allowed=allowed)
         if self.in_process:
             return InProcessExecutor()
         from autoprune.search.on_ray.executor import RayExecutor  # Ray takes a second to import

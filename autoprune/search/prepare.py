@@ -83,7 +83,7 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement, give
 
 
 def _open_here(config: StudyConfig, shared: SharedState) -> OpenLoaded:
-    cpus = config.resources.cpus_per_trial
+    cpus = config.resources.cpus_per_process
     return OpenLoaded(shared=shared, cpus=cpus, constraints=config.constraints, latency=config.timed)
 
 
@@ -93,8 +93,8 @@ def _open_in_workers(task: Mapping[str, Any] | Task, config: StudyConfig, runtim
     return OpenTask(
         task=task,
         runtime=runtime if measured_here else None,
-        cpus=config.resources.cpus_per_trial,
-        batch_size=recipe.training.batch_size,
+        cpus=config.resources.cpus_per_process,
+        batch_size=_batch_of_process(recipe, config.resources),
         share=config.share,
         constraints=config.constraints,
         latency=config.timed,
@@ -104,7 +104,11 @@ def _open_in_workers(task: Mapping[str, Any] | Task, config: StudyConfig, runtim
 def _measure_runtime(task: Task, model: torch.nn.Module, recipe: Recipe, resources: Resources) -> Runtime:
     """How trials compute fastest, measured here."""
     device = "cuda" if resources.gpus_per_trial and torch.cuda.is_available() else "cpu"
-    return choose_runtime(model, task, recipe.training.batch_size, device, resources.cpus_per_trial)
+    return choose_runtime(model, task, _batch_of_process(recipe, resources), device, resources.cpus_per_process)
+
+
+def _batch_of_process(recipe: Recipe, resources: Resources) -> int:
+    return max(1, recipe.training.batch_size // resources.processes)
 
 
 def _same_task(given: Task, config: StudyConfig) -> Task:

@@ -59,15 +59,42 @@ class Resources:
 
     Fields:
         workers: trials at the same time; None = as many as the machine or the cluster has room for.
-        cpus_per_trial: cores, and threads of the training loop.
-        gpus_per_trial: 0.5 puts two trials on one GPU.
+        cpus_per_trial: cores, and threads of the training loops of all its processes; at least one each.
+        gpus_per_trial: 0.5 puts two trials on one GPU; more than one are whole ones.
+        processes_per_trial: that train a recipe together, each on its part of every batch; None = one for each GPU, or
+            one. They share the GPUs of the trial evenly.
         trial_timeout_minutes: a trial that takes longer is hung: its process is ended and the trial has failed.
     """
 
     workers: int | None = field(default=None, metadata=within(1, 4096))
     cpus_per_trial: int = field(default=1, metadata=within(1, 1024))
     gpus_per_trial: float = field(default=0.0, metadata=within(0, 64))
+    processes_per_trial: int | None = field(default=None, metadata=within(1, 512))
     trial_timeout_minutes: float = field(default=120.0, metadata=within(0, 10**6, open_low=True))
+
+    def __post_init__(self) -> None:
+        whole, where = int(self.gpus_per_trial), "resources.gpus_per_trial"
+        if self.gpus_per_trial > 1 and whole != self.gpus_per_trial:
+            allowed = f"{whole}, {whole + 1}, or a part of one GPU"
+            raise InputError(f"{self.gpus_per_trial:g} GPUs cannot be shared out", where=where, allowed=allowed)
+        if self.processes < whole:
+            what = f"processes_per_trial: {self.processes} would use {self.processes} of {whole} GPUs"
+            raise InputError(what, where=where, allowed=f"{whole} processes or more, or fewer GPUs")
+
+    @property
+    def processes(self) -> int:
+        """How many train a recipe together."""
+        return self.processes_per_trial or max(1, int(self.gpus_per_trial))
+
+    @property
+    def cpus_per_process(self) -> int:
+        """Cores of one of them, and threads of its training loop."""
+        return max(1, self.cpus_per_trial // self.processes)
+
+    @property
+    def gpus_per_process(self) -> float:
+        """A GPU, a part of one that it shares with other processes, or none."""
+        return self.gpus_per_trial / self.processes
 
 
 @dataclass(frozen=True, kw_only=True)

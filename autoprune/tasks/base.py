@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from autoprune.errors import ModelError
 from autoprune.recipe import Training
 from autoprune.study.metric import MetricSpec
+from autoprune.training.processes import Processes
 from autoprune.training.protocols import Batch, Forward, Loss, Metric, WholeMetric
 
 
@@ -63,6 +64,36 @@ class Split(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hexadecimal digest of the images and of what is to be learnt of them."""
+
+    def of_process(self, processes: Processes) -> Split:
+        """The same split, of whose batches each process gets its part: its images as they are in the whole batch.
+
+        Here whole batches are made and parts of them taken. A split that decodes files can decode its part alone.
+        """
+        return _Dealt(self, processes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Dealt(Split):
+    """Parts of the batches of a split."""
+
+    whole: Split
+    processes: Processes
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batches(
+        self, order: Tensor, batch_size: int, *, device: str = "cpu", seed: int | None = None, start: int = 0
+    ) -> Iterator[Batch]:
+        batches = self.whole.batches(order, batch_size, device=device, seed=seed, start=start)
+        return map(self.processes.part_of, batches)
+
+    def to(self, device: str) -> Split:
+        return _Dealt(self.whole.to(device), self.processes)
+
+    def fingerprint(self) -> str:
+        return self.whole.fingerprint()
 
 
 class Labelled(Split):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import DataError, first_line
+from autoprune.training.processes import ALONE, Processes
 from autoprune.training.seeds import random_stream
 
 
@@ -33,11 +34,13 @@ def decoded_batches(
     workers: int,
     seed: int | None,
     start: int,
+    processes: Processes = ALONE,
 ) -> Iterator[Any]:
     """What `collate` makes of the images of `order`, batch by batch; arguments as of `Split.batches`.
 
     Args:
         workers: processes that decode, at most as many as this one has CPUs: more are slower, and torch warns.
+        processes: of every batch this one decodes its part.
 
     Raises:
         DataError: an image cannot be read; it names the file.
@@ -46,7 +49,7 @@ def decoded_batches(
 
     chosen = order.tolist()[start * batch_size :]
     jobs = [(index, None if seed is None else (seed, start * batch_size + k)) for k, index in enumerate(chosen)]
-    batches = [jobs[low : low + batch_size] for low in range(0, len(jobs), batch_size)]
+    batches = [processes.part_of(jobs[low : low + batch_size]) for low in range(0, len(jobs), batch_size)]
     loader = DataLoader(
         _Decoded(decoder),
         batch_sampler=batches,

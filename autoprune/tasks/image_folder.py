@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.tasks.data_spec import DataSpec, Part, Source
 from autoprune.tasks.file_batches import decoded_batches
 from autoprune.tasks.user_code import data_folder
+from autoprune.training.processes import ALONE, Processes
 from autoprune.training.seeds import random_stream
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,19 +34,25 @@ class Streamed(LabelledImages):
     pixels: Pixels
     size: int
     workers: int
+    processes: Processes = ALONE
 
     def fetch(
         self, order: Tensor, batch_size: int, *, device: str, seed: int | None, start: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `LabelledImages.fetch`."""
         files = _ImageFiles(self.paths, self.labels, self.pixels.augment, self.size)
-        found = decoded_batches(files, order, batch_size, default_collate, workers=self.workers, seed=seed, start=start)
+        options: dict[str, Any] = {"workers": self.workers, "seed": seed, "start": start, "processes": self.processes}
+        found = decoded_batches(files, order, batch_size, default_collate, **options)
         for images, labels in found:
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     def to(self, device: str) -> Streamed:
         """Itself: the images stay in their files."""
         return self
+
+    def of_process(self, processes: Processes) -> Streamed:
+        """See `Split.of_process`: other images are not decoded."""
+        return replace(self, processes=processes)
 
     def fingerprint(self) -> str:
         """SHA-256 over names, file sizes and labels (the pixels of a large folder are too many to read)."""

@@ -30,6 +30,7 @@ from autoprune.training.batch_structure import describe_structure, images_in, mo
 from autoprune.training.evaluate import evaluate
 from autoprune.training.fit import fit
 from autoprune.training.loss_mode import asked_for_losses
+from autoprune.training.processes import Processes
 from autoprune.training.runtime import Runtime
 
 
@@ -63,6 +64,14 @@ class TaskContract:
         """A training that is resumed goes on with the batches it would have had."""
         for seed in (None, 7):
             assert _equal(_batches(task.train, seed=seed)[1:], _batches(task.train, seed=seed, start=1))
+
+    def test_processes_share_out_every_batch(self, task: Task) -> None:
+        """Each gets its images as they are in the whole batch, augmentation included."""
+        for seed in (None, 7):
+            for number in range(2):
+                processes = Processes(rank=number, count=2)
+                wanted = [processes.part_of(batch) for batch in _batches(task.train, seed=seed)]
+                assert _equal(wanted, _batches(task.train.of_process(processes), seed=seed))
 
     def test_batches_hold_the_images_of_their_order(self, task: Task) -> None:
         """As many as were asked for, in their order."""

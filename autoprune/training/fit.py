@@ -144,6 +144,8 @@ class TrainingLoop:
         self.task, self.training, self.runtime, self.seed, self.regulariser = task, training, runtime, seed, regulariser
         self.processes = processes
         self.data = task.train.to(runtime.device)
+        if not processes.alone:
+            self.data = self.data.of_process(processes)
         self.batch = batch_of(training, len(self.data))
         _check_parts(self.batch // training.accumulate, processes)
         self.model = runtime.place(model).train()
@@ -198,8 +200,9 @@ class TrainingLoop:
             self.forward = self.runtime.forward_of(torch.compile(self.model))
 
     def steps_left(self) -> Iterator[tuple[Batch, ...]]:
-        """The batches of the steps left of the current pass over the data, each in its parts."""
-        return zip(*[self._parts_left()] * self.training.accumulate, strict=True)
+        """The batches of the steps left of the current pass over the data, each in its parts, arranged."""
+        parts = map(self.runtime.arrange, self._parts_left())
+        return zip(*[parts] * self.training.accumulate, strict=True)
 
     def _parts_left(self) -> Iterator[Batch]:
         epoch, done = divmod(self.step, self.per_epoch)
@@ -211,7 +214,7 @@ class TrainingLoop:
         return self.data.batches(order, size, device=self.runtime.device, seed=seed, start=start)
 
     def train_step(self, parts: tuple[Batch, ...]) -> None:
-        """One step of the optimiser, on the whole batch in its parts."""
+        """One step of the optimiser, on a batch in parts that are in the runtime's memory format."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, self.step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
@@ -231,11 +234,10 @@ class TrainingLoop:
         self.step += 1
 
     def _backward(self, part: Batch, place: int) -> Tensor:
-        """Add the gradient of a part's share of the step's loss, for this process's images; that share."""
-        own = self.processes.part_of(part)
-        loss = self.compute_loss(self.runtime.arrange(own), place)
+        """Add the gradient of a part's share of the step's loss; that share."""
+        loss = self.compute_loss(part, place)
         if not self.processes.alone:
-            loss = loss * (images_in(own) / images_in(part))
+            loss = loss * (images_in(part) * self.training.accumulate / self.batch)
         if self.training.accumulate > 1:
             loss = loss / self.training.accumulate
         loss.backward()

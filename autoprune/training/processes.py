@@ -6,6 +6,8 @@ decided by the first and told to the others. So all hold the same weights and th
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,14 +59,16 @@ class Processes:
         if not self.alone:
             distributed.all_reduce(total)
 
+    @torch.no_grad()
     def add_up_all(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, in one message; all must have the same ones."""
         if self.alone:
             return
         listed = list(tensors)
-        whole = nn.utils.parameters_to_vector(listed)
+        whole = torch.cat([tensor.reshape(-1) for tensor in listed])  # in whatever layout each lies
         self.add_up(whole)
-        nn.utils.vector_to_parameters(whole, listed)
+        for tensor, sums in zip(listed, whole.split([tensor.numel() for tensor in listed]), strict=True):
+            tensor.copy_(sums.view(tensor.shape))
 
     def agree(self, value: T) -> T:
         """What the first process has for this value; of the others any will do."""
@@ -94,20 +98,38 @@ class Processes:
 ALONE = Processes()
 
 
-def meet(address: str, processes: Processes, *, seconds: float, nccl: bool = False) -> None:
+def meet(
+    address: tuple[str, int],
+    processes: Processes,
+    *,
+    seconds: float,
+    listener: socket.socket | None = None,
+    nccl: bool = False,
+) -> None:
     """Set up `torch.distributed`'s default group; all processes have to call this.
 
     Args:
-        address: HOST:PORT that the first process opens and the others reach.
+        address: host and port of the first process, which the others reach. What is sent is not encrypted; of
+            127.0.0.1 nothing listens on a network.
         seconds: a process that waits longer for another one raises.
+        listener: of the first process: a socket that listens at the address; it is this function's from here on.
         nccl: tensors on GPUs travel by NCCL, which wants a GPU of its own for every process; else by gloo.
     """
+    host, port = address
+    if host == "127.0.0.1":
+        os.environ.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
+    wait = timedelta(seconds=seconds)
+    options: dict[str, Any] = {} if listener is None else {"master_listen_fd": listener.detach()}
+    # torch 2.6's libuv takes no open socket, and would listen on every network
+    store = distributed.TCPStore(
+        host, port, processes.count, processes.leads, wait, wait_for_workers=False, use_libuv=False, **options
+    )
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if nccl else "gloo",
-        init_method=f"tcp://{address}",
+        store=store,
         rank=processes.rank,
         world_size=processes.count,
-        timeout=timedelta(seconds=seconds),
+        timeout=wait,
     )
 
 

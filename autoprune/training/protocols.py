@@ -39,6 +39,9 @@ class TrainingSplit(Protocol):
     ) -> Iterator[Batch]:
         """The images of `order` batch by batch, on `device`; see `tasks.Split.batches`."""
 
+    def of_process(self, processes: Processes) -> TrainingSplit:
+        """The same split, of whose batches each process gets its part; see `tasks.Split.of_process`."""
+
 
 class Metric(Protocol):
     """Adds up over the batches of a split how well a model does."""
@@ -63,7 +66,7 @@ class SharedMetric(Metric, Protocol):
     """A metric that several processes can count in parts: each updates its own with the batches that it has seen."""
 
     def share(self, processes: Processes) -> None:
-        """Give the first process what all have counted; all call this after their last `update`, and it calls `value`."""
+        """Give the first process what all have counted; all call this after their last `update`, it alone `value`."""
 
 
 class TrainingTask(Protocol):

@@ -50,7 +50,7 @@ def _act(rank: int, count: int, folder: Path, act: Callable[..., Any], arguments
 
 def trials(processes: Processes, names: Sequence[str], images: int, lr: float) -> dict[str, dict[str, Any]]:
     """Method -> what a trial ended with, and what every training in it ended with."""
-    shared = SharedState.of(load_task(TASK), Runtime(), processes=processes)
+    shared = SharedState.of(load_task(TASK), Runtime(channels_last=True), processes=processes)
     return {name: trial(shared, recipe(name, images, lr)) for name in names}
 
 

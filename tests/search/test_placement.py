@@ -1,5 +1,8 @@
 """Placement: which executor runs trials in which place."""
 
+import pytest
+
+from autoprune.errors import InputError
 from autoprune.search.placement import Placement
 from autoprune.search.running.in_process import InProcessExecutor
 from autoprune.study.config import Resources
@@ -7,6 +10,11 @@ from autoprune.study.config import Resources
 
 def test_trials_run_in_this_process_if_wanted_whatever_the_address():
     assert isinstance(Placement(in_process=True, address="auto").executor(Resources()), InProcessExecutor)
+
+
+def test_trials_of_several_processes_do_not_run_in_this_one():
+    with pytest.raises(InputError, match="3 processes per trial in one process; allowed: 1, or a search on Ray"):
+        Placement(in_process=True).executor(Resources(processes_per_trial=3))
 
 
 def test_trials_run_on_ray_by_default_here_or_at_the_address():

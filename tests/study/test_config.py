@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from autoprune.errors import InputError
-from autoprune.study.config import StudyConfig
+from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints, Latency
 
 TIMED = """
@@ -55,3 +55,31 @@ def test_a_tracker_by_its_name_alone_has_no_options():
 def test_trackers_are_a_list_of_names_and_mappings(trackers):
     with pytest.raises(InputError, match=r"s\.yaml: trackers"):
         StudyConfig.from_plain({**StudyConfig.from_yaml(TIMED).to_plain(), "trackers": trackers}, "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "processes", "cpus", "gpus"),
+    [
+        ({}, 1, 1, 0.0),
+        ({"gpus_per_trial": 0.5}, 1, 1, 0.5),
+        ({"gpus_per_trial": 4, "cpus_per_trial": 10}, 4, 2, 1.0),
+        ({"gpus_per_trial": 1, "processes_per_trial": 2}, 2, 1, 0.5),
+        ({"processes_per_trial": 3, "cpus_per_trial": 7}, 3, 2, 0.0),
+    ],
+)
+def test_what_each_process_of_a_trial_gets(given, processes, cpus, gpus):
+    resources = Resources(**given)
+    assert (resources.processes, resources.cpus_per_process, resources.gpus_per_process) == (processes, cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"gpus_per_trial": 1.5}, "1.5 GPUs cannot be shared out; allowed: 1, 2, or a part of one GPU"),
+        ({"gpus_per_trial": 2, "processes_per_trial": 1}, "processes_per_trial: 1 would use 1 of 2 GPUs"),
+        ({"gpus_per_trial": 3, "processes_per_trial": 2}, "processes_per_trial: 2 would use 2 of 3 GPUs"),
+    ],
+)
+def test_gpus_that_no_process_would_use_are_refused(given, error):
+    with pytest.raises(InputError, match=f"resources.gpus_per_trial: {error}"):
+        Resources(**given)

@@ -51,7 +51,7 @@ def start_on_this_machine(folder: Path, resources: Resources) -> None:
     gpus = _count_local_gpus(resources) if resources.gpus_per_trial else 0
     with _on_loopback():
         ray.init(
-            num_cpus=workers * resources.cpus_per_trial,
+            num_cpus=workers * resources.processes * resources.cpus_per_process,
             num_gpus=gpus,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -76,24 +76,35 @@ def _on_loopback() -> Iterator[None]:
 
 
 def count_slots(resources: Resources, address: str | None) -> int:
-    """How many trials fit at the same time; a trial lives on one node.
+    """How many trials fit at the same time; a process lives on one node, those of a trial on as few as possible.
 
     Raises:
         InputError: not a single one.
     """
-    needs = {"CPU": float(resources.cpus_per_trial), "GPU": resources.gpus_per_trial}
-    needs = {kind: amount for kind, amount in needs.items() if amount}
+    needs = needs_of_process(resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = sum(int(min(node.get(kind, 0.0) / amount for kind, amount in needs.items())) for node in nodes)
-    if slots == 0:
-        wanted = " and ".join(f"{amount:g} {kind}" for kind, amount in needs.items())
-        where = "this machine" if address is None else "the cluster"
-        raise InputError(f"no node of {where} has the {wanted} that a trial needs", where="resources")
-    return slots
+    places = sum(int(min(node.get(kind, 0.0) / amount for kind, amount in needs.items())) for node in nodes)
+    if places < resources.processes:
+        raise InputError(_too_small(resources, places, address), where="resources")
+    return places // resources.processes
+
+
+def needs_of_process(resources: Resources) -> dict[str, float]:
+    """What one of a trial's processes needs of a node, as Ray calls it."""
+    needs = {"CPU": float(resources.cpus_per_process), "GPU": resources.gpus_per_process}
+    return {kind: amount for kind, amount in needs.items() if amount}
+
+
+def _too_small(resources: Resources, places: int, address: str | None) -> str:
+    where = "this machine" if address is None else "the cluster"
+    wanted = " and ".join(f"{amount:g} {kind}" for kind, amount in needs_of_process(resources).items())
+    if resources.processes == 1:
+        return f"no node of {where} has the {wanted} that a trial needs"
+    return f"{where} has room for {places} of a trial's {resources.processes} processes, each of {wanted}"
 
 
 def _count_local_workers(resources: Resources) -> int:
-    by_cpu = max(1, len(os.sched_getaffinity(0)) // resources.cpus_per_trial)
+    by_cpu = max(1, len(os.sched_getaffinity(0)) // (resources.processes * resources.cpus_per_process))
     if not resources.gpus_per_trial:
         return by_cpu
     return max(1, min(by_cpu, int(_count_local_gpus(resources) / resources.gpus_per_trial)))

@@ -13,6 +13,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from autoprune.search.on_ray.cluster import needs_of_process
+from autoprune.search.on_ray.peers import PeerPlan
 from autoprune.search.on_ray.settings import ATTEMPTS
 from autoprune.search.on_ray.study_actor import start_study_actor
 from autoprune.search.on_ray.worker import TrialWorker
@@ -66,14 +68,16 @@ def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: 
 def _bind_worker(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: int) -> Any:
     """The trainable with what all of its actors are given, and what each of them needs of a node."""
     resources = dispatcher.config.resources
+    needs = needs_of_process(resources)
     bound = tune.with_parameters(
         TrialWorker,
         open_evaluator=open_evaluator,
         clock=dispatcher.clock,
         study_actor=start_study_actor(dispatcher.folder, dispatcher.models.path, workers),
         trial_timeout=60 * resources.trial_timeout_minutes,
+        plan=PeerPlan(count=resources.processes, needs=needs, seconds=60 * resources.trial_timeout_minutes),
     )
-    return tune.with_resources(bound, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial})
+    return tune.with_resources(bound, tune.PlacementGroupFactory([needs] * resources.processes, strategy="PACK"))
 
 
 class NewestFirst(FIFOScheduler):

@@ -34,8 +34,11 @@ ATTEMPTS = 3
 #: Ray keeps no models or data in its store, only the arguments of workers; its own default is 30 % of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 
-#: Exit code of a worker process that ends itself as its trial takes too long.
-TIMED_OUT = 42
+#: Exit codes of a worker process that ends itself: as its trial takes too long, and as one of its peers has died.
+TIMED_OUT, PEER_DIED = 42, 43
+
+#: Processes of a trial end a segment within so many seconds of each other, or do not talk any more.
+PEER_GRACE_SECONDS = 10.0
 
 #: Arguments of `ray.init` that keep it silent.
 QUIET_INIT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from autoprune.files import fill, read_files
+from autoprune.files import read_files
+from autoprune.search.on_ray.peers import PeerPlan, Peers
+from autoprune.search.on_ray.segment_files import segment_files
 from autoprune.search.on_ray.settings import BARRIER_SECONDS, TIMED_OUT
 from autoprune.search.on_ray.study_actor import StudyActorStore
 from autoprune.search.running.evaluator import Evaluation, Evaluator, OpenEvaluator, describe_error, failed_outcome
@@ -36,18 +36,29 @@ class TrialWorker(tune.Trainable):
         clock: StudyClock,
         study_actor: Any,
         trial_timeout: float,
+        plan: PeerPlan,
     ) -> None:
-        """Open the evaluator and wait for the other workers."""
+        """Start the other processes of its trials, open the evaluator and wait for the other workers."""
         self.request, self.clock, self.study_actor, self.trial_timeout = config, clock, study_actor, trial_timeout
-        self.evaluator, self.refusal = None, ""
-        try:
-            self.evaluator = open_evaluator(clock, StudyActorStore(study_actor))
-        except Exception as error:  # noqa: BLE001 - a worker that raises here is started again and again, without end
-            self.refusal = f"the worker on {socket.gethostname()} cannot load the task: {describe_error(error)}"
+        self.open_evaluator = open_evaluator
+        self.peers = Peers(plan, open_evaluator, clock, study_actor) if plan.count > 1 else None
+        self._open()
         ray.get(study_actor.arrive.remote())
         end = time.monotonic() + BARRIER_SECONDS
         while not ray.get(study_actor.all_arrived.remote()) and time.monotonic() < end:
             time.sleep(0.05)
+
+    def _open(self) -> None:
+        """Load the task, in all processes of a trial at once: what they know of it is the same."""
+        self.evaluator, error = None, ""
+        try:
+            if self.peers is None:
+                self.evaluator = self.open_evaluator(self.clock, StudyActorStore(self.study_actor))
+            else:
+                self.evaluator, error = self.peers.open()
+        except Exception as failure:  # noqa: BLE001 - a worker that raises here is started again and again, without end
+            error = describe_error(failure)
+        self.refusal = f"the worker on {socket.gethostname()} cannot load the task: {error}" if error else ""
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next segment."""
@@ -58,6 +69,8 @@ class TrialWorker(tune.Trainable):
         """Run the segment; its model goes to the study actor before its outcome goes to the driver."""
         segment = TrialSegment.from_plain(self.request)
         proposal = segment.proposal
+        if self.peers is not None and not self.peers.actors:
+            self._open()
         if self.refusal or self.evaluator is None:
             return self._refuse_trial(proposal, self.refusal)
         if ray.get(self.study_actor.has_timed_out.remote(proposal.id)):
@@ -72,30 +85,25 @@ class TrialWorker(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to load."""
 
+    def cleanup(self) -> None:
+        """End the peers with this actor."""
+        if self.peers is not None:
+            self.peers.stop()
+
     def _run_segment(self, evaluator: Evaluator, segment: TrialSegment) -> Evaluation:
         number = segment.proposal.id
-        with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
-            if segment.resumed:
-                fill(Path(folder), ray.get(self.study_actor.load_state.remote(number)))
-            with self._model_of(segment.parent) as parent:
-                evaluation = run_segment(
-                    evaluator, segment, self._may_go_on, self.clock, Path(folder), parent, _name_of_this_process()
-                )
+        with segment_files(self.study_actor, segment) as (scratch, parent):
+
+            def run_here() -> Evaluation:
+                name = _name_of_this_process()
+                return run_segment(evaluator, segment, self._may_go_on, self.clock, scratch, parent, name)
+
+            evaluation = run_here() if self.peers is None else self.peers.run(segment.to_plain(), run_here)
             if evaluation.outcome.status == "paused":
-                ray.get(self.study_actor.store_state.remote(number, read_files(Path(folder))))
+                ray.get(self.study_actor.store_state.remote(number, read_files(scratch)))
         if evaluation.files:
             ray.get(self.study_actor.store_model.remote(number, dict(evaluation.files)))
         return evaluation
-
-    @contextmanager
-    def _model_of(self, number: int | None) -> Iterator[Path | None]:
-        """A folder with the model of a trial, as the study folder has it."""
-        if number is None:
-            yield None
-            return
-        with tempfile.TemporaryDirectory(prefix="autoprune-parent-") as folder:
-            fill(Path(folder), ray.get(self.study_actor.load_model.remote(number)))
-            yield Path(folder)
 
     def _may_go_on(self, _rung: Rung, _ratios: Mapping[str, float]) -> bool:
         """Whether there is time left at a rung; the driver has sent the moment when running trials stop."""

@@ -30,8 +30,8 @@ class OpenTask:
     Args:
         task: the `task:` mapping of the space file, or the task itself, if it was given in Python.
         runtime: how to train, as the driver measured it, so that all workers train the same way; None = measure here.
-        cpus: threads of a trial.
-        batch_size: to measure with.
+        cpus: threads of a process.
+        batch_size: of a process, to measure with.
         final: see `TaskEvaluator`.
         share: see `SharedState`.
         constraints, latency: see `run.run`.
@@ -52,13 +52,16 @@ class OpenTask:
         import torch
 
         from autoprune.tasks import load_task
+        from autoprune.training.processes import Processes
         from autoprune.training.runtime import choose_runtime
         from autoprune.trial.shared import SharedState
 
         torch.set_num_threads(self.cpus)
         task = load_task(self.task) if isinstance(self.task, Mapping) else self.task
+        processes = Processes.current()
         runtime = self.runtime or choose_runtime(task.model(), task, self.batch_size, threads=self.cpus)
-        shared = SharedState.of(task, runtime, store if self.share else None, share=self.share)
+        runtime = processes.agree(runtime)
+        shared = SharedState.of(task, runtime, store if self.share else None, share=self.share, processes=processes)
         return TaskEvaluator(shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)
 
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from autoprune.tasks.detection.augmenting import Target, augmented
 from autoprune.tasks.file_batches import decoded_batches
 from autoprune.tasks.image_folder import read_image
 from autoprune.training.batch_structure import moved
+from autoprune.training.processes import ALONE, Processes
 from autoprune.training.seeds import random_stream
 
 Detections = tuple[list[Tensor], list[Target]]
@@ -85,6 +87,7 @@ class StreamedBoxes(ImagesWithBoxes):
     targets: tuple[Target, ...]
     augment: tuple[str, ...]
     workers: int
+    processes: Processes = ALONE
 
     @classmethod
     def of(cls, annotated: tuple[AnnotatedImage, ...], augment: tuple[str, ...], workers: int) -> StreamedBoxes:
@@ -96,11 +99,16 @@ class StreamedBoxes(ImagesWithBoxes):
         """Itself: the images stay in their files."""
         return self
 
+    def of_process(self, processes: Processes) -> StreamedBoxes:
+        """See `Split.of_process`: other images are not decoded."""
+        return replace(self, processes=processes)
+
     def batches(
         self, order: Tensor, batch_size: int, *, device: str = "cpu", seed: int | None = None, start: int = 0
     ) -> Iterator[Detections]:
         """See `Split.batches`; images and targets as the module says."""
-        for batch in decoded_batches(self, order, batch_size, _as_lists, workers=self.workers, seed=seed, start=start):
+        options: dict[str, Any] = {"workers": self.workers, "seed": seed, "start": start, "processes": self.processes}
+        for batch in decoded_batches(self, order, batch_size, _as_lists, **options):
             images, targets = moved(batch, device)
             yield [image.float() / 255 for image in images], targets
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from autoprune.tasks.own.batches import BatchParts
 from autoprune.tasks.own.loaders import LoaderSplit
 from autoprune.tasks.own.task import read_data
 from autoprune.training.batch_structure import describe_structure, moved
+from autoprune.training.processes import Processes
 from autoprune.training.protocols import Batch
 
 #: What the transforms and subsets of the user's own datasets do.
@@ -47,6 +48,10 @@ class LabelledItems(Labelled):
     def to(self, device: str) -> LabelledItems:
         """Itself: items are made one by one."""
         return self
+
+    def of_process(self, processes: Processes) -> LabelledItems:
+        """See `LoaderSplit.of_process`."""
+        return replace(self, items=self.items.of_process(processes))
 
     def fingerprint(self) -> str:
         """See `LoaderSplit.fingerprint`."""

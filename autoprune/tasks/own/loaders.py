@@ -12,7 +12,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ from torch.utils.data import (
 from autoprune.errors import DataError, first_line
 from autoprune.tasks.base import Split
 from autoprune.training.batch_structure import describe_structure, moved
+from autoprune.training.processes import ALONE, Processes
 from autoprune.training.protocols import Batch
 from autoprune.training.seeds import random_stream
 
@@ -55,6 +56,7 @@ class LoaderSplit(Split):
 
     name: str
     loader: DataLoader[Any]
+    processes: Processes = ALONE
 
     @classmethod
     def of(cls, data: object, name: str, where: str) -> LoaderSplit:
@@ -86,13 +88,17 @@ class LoaderSplit(Split):
         chosen = order.tolist() if drawn is None else [drawn[place] for place in order.tolist()]
         jobs = [(index, 0 if seed is None else seed, index if seed is None else k) for k, index in enumerate(chosen)]
         groups = [jobs[low : low + batch_size] for low in range(start * batch_size, len(jobs), batch_size)]
-        for batch in self._collated(groups):
+        for batch in self._collated([self.processes.part_of(group) for group in groups]):
             self._check_structure(batch)
             yield moved(batch, device)
 
     def to(self, device: str) -> LoaderSplit:
         """Itself: items are made one by one."""
         return self
+
+    def of_process(self, processes: Processes) -> LoaderSplit:
+        """See `Split.of_process`: other images are not decoded."""
+        return replace(self, processes=processes)
 
     def fingerprint(self) -> str:
         """SHA-256 over the number of items and the content of some of them, `FINGERPRINT_ITEMS` at most."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from autoprune.errors import DataError
 from autoprune.tasks.base import Pixels, Split
 from autoprune.tasks.file_batches import decoded_batches
 from autoprune.tasks.image_folder import random_box, read_image
+from autoprune.training.processes import ALONE, Processes
 
 #: The class of pixels that count neither in a loss nor in a metric, as in VOC.
 IGNORED = 255
@@ -38,6 +40,7 @@ class StreamedMasks(Split):
     size: int
     workers: int
     pixels: Pixels
+    processes: Processes = ALONE
 
     def __len__(self) -> int:
         """Number of images."""
@@ -47,13 +50,16 @@ class StreamedMasks(Split):
         """Itself: the images stay in their files."""
         return self
 
+    def of_process(self, processes: Processes) -> StreamedMasks:
+        """See `Split.of_process`: other images are not decoded."""
+        return replace(self, processes=processes)
+
     def batches(
         self, order: Tensor, batch_size: int, *, device: str = "cpu", seed: int | None = None, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs (B, 3, size, size) float32 and masks (B, size, size) int64; see `Split.batches`."""
-        for images, masks in decoded_batches(
-            self, order, batch_size, default_collate, workers=self.workers, seed=seed, start=start
-        ):
+        options: dict[str, Any] = {"workers": self.workers, "seed": seed, "start": start, "processes": self.processes}
+        for images, masks in decoded_batches(self, order, batch_size, default_collate, **options):
             pixels, classes = images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
             yield self.pixels.normalise(pixels), classes.long()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from autoprune.tasks.base import Split
 from autoprune.tasks.own.loaders import LoaderSplit
 from autoprune.tasks.splits import check_disjoint
 from autoprune.tasks.user_code import data_folder
+from autoprune.training.processes import Processes
 
 Target = dict[str, Tensor]
 
@@ -68,6 +69,11 @@ class LetterboxedImages(Split):
     def to(self, device: str) -> LetterboxedImages:
         """Itself: the images stay in their files."""
         return self
+
+    def of_process(self, processes: Processes) -> LetterboxedImages:
+        """See `LoaderSplit.of_process`."""
+        plain, augmented = (split.of_process(processes) for split in (self.plain, self.augmented))
+        return replace(self, plain=plain, augmented=augmented)
 
     def fingerprint(self) -> str:
         """See `LoaderSplit.fingerprint`."""

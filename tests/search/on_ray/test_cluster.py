@@ -26,10 +26,30 @@ def nodes(monkeypatch):
 @pytest.mark.usefixtures("nodes")
 @pytest.mark.parametrize(
     ("cpus", "gpus", "slots"),
-    [(1, 0.0, 10), (2, 0.0, 3 + 1), (4, 0.0, 1), (1, 1.0, 2), (1, 0.5, 3), (2, 0.5, 1), (1, 2.0, 1)],
+    [(1, 0.0, 10), (2, 0.0, 3 + 1), (4, 0.0, 1), (1, 1.0, 2), (1, 0.5, 3), (2, 0.5, 1)],
 )
-def test_a_trial_lives_on_one_node(cpus, gpus, slots):
+def test_a_process_lives_on_one_node(cpus, gpus, slots):
     assert count_slots(Resources(cpus_per_trial=cpus, gpus_per_trial=gpus), None) == slots
+
+
+@pytest.mark.usefixtures("nodes")
+@pytest.mark.parametrize(
+    ("processes", "cpus", "gpus", "slots"),
+    [
+        (2, 2, 0.0, 5),  # 7 + 3 places
+        (3, 6, 0.0, 1),  # 3 + 1 places of two cores
+        (2, 1, 2.0, 1),  # two GPUs of one node
+        (4, 1, 2.0, 0),  # 3 places of half a GPU and a core
+    ],
+)
+def test_the_processes_of_a_trial_live_on_several_nodes_if_need_be(processes, cpus, gpus, slots):
+    resources = Resources(processes_per_trial=processes, cpus_per_trial=cpus, gpus_per_trial=gpus)
+    if slots:
+        assert count_slots(resources, None) == slots
+        return
+    what = "resources: the cluster has room for 3 of a trial's 4 processes, each of 1 CPU and 0.5 GPU"
+    with pytest.raises(InputError, match=what):
+        count_slots(resources, "auto")
 
 
 @pytest.mark.usefixtures("nodes")
