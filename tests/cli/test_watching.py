@@ -119,6 +119,15 @@ def watch_in_a_process(study: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, **options)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal, also where the tests run in a shell's background, whose processes all ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_it_quietly(study: str) -> None:
     watching_it = watch_in_a_process(study, stdout=subprocess.PIPE)
     assert watching_it.stdout is not None

@@ -12,6 +12,14 @@ from autoprune.search.running.evaluator import Evaluation
 from autoprune.training.processes import Processes
 
 
+def listening_addresses():
+    """Where this process waits for connections."""
+    import psutil  # Ray brings its own
+
+    own = [socket for socket in psutil.net_connections("inet") if socket.pid == os.getpid()]
+    return [socket.laddr.ip.removeprefix("::ffff:") for socket in own if socket.status == psutil.CONN_LISTEN]
+
+
 @dataclass(frozen=True)
 class OpenTogether:
     """What the workers get.
@@ -47,6 +55,8 @@ class Together:
         with (self.folder / "ran").open("a") as file:
             file.write(f"{proposal.id} {processes.rank} {os.getpid()}\n")
         processes.agree(None)
+        with (self.folder / "listening").open("a") as file:
+            file.writelines(f"{address}\n" for address in listening_addresses())
         rank, how = self.trouble.get(proposal.id, (None, ""))
         if rank in (processes.rank, "all"):
             self._fail(how, self.folder / f"troubled-{proposal.id}")

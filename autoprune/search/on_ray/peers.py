@@ -10,6 +10,7 @@ others with it, is why the trial failed; then all peers are ended, and others st
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -133,9 +134,10 @@ class Peers:
             What `own` gave; if another process had failed before, with the error of that one.
         """
         running = [actor.run.remote(request) for actor in self.actors]
-        with self._watched(running):
+        with self._watched(running) as given_up:
             evaluation = own()
-        ends = self._wait_for(running)
+        ended, _late = ray.wait(running, num_returns=len(running), timeout=PEER_GRACE_SECONDS)
+        ends = [_end_of(one, killed=given_up.is_set()) for one in ended]
         own_error = _error_of(evaluation.outcome)
         if len(ends) < len(running) or {end.error for end in ends} != {own_error}:
             self.stop()
@@ -153,24 +155,19 @@ class Peers:
         self.actors = []
         part()
 
-    def _wait_for(self, running: list[Any]) -> list[PeerEnd]:
-        """How those have ended that end soon after this process; if one of them has died, so does this one."""
-        ended, _late = ray.wait(running, num_returns=len(running), timeout=PEER_GRACE_SECONDS)
-        return [_end_of(one) for one in ended]
-
     @contextmanager
-    def _watched(self, running: list[Any]) -> Iterator[None]:
-        """Within it a thread watches what the peers run; see the module."""
-        over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(running, over), daemon=True)
+    def _watched(self, running: list[Any]) -> Iterator[threading.Event]:
+        """Within it a thread watches what the peers run; what it yields is set once the thread has killed them."""
+        over, given_up = threading.Event(), threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(running, over, given_up), daemon=True)
         watcher.start()
         try:
-            yield
+            yield given_up
         finally:
             over.set()
             watcher.join()
 
-    def _watch(self, running: list[Any], over: threading.Event) -> None:
+    def _watch(self, running: list[Any], over: threading.Event, given_up: threading.Event) -> None:
         """Until this process is through with the segment; if a peer has failed and this one waits for it, end both."""
         left, failed = running, False
         while left and not failed:
@@ -180,6 +177,7 @@ class Peers:
             failed = any(end.error for end in map(_end_of, ended))
         if not failed or over.wait(PEER_GRACE_SECONDS):
             return
+        given_up.set()
         for actor in self.actors:
             ray.kill(actor)  # what this process waits for will not come: by gloo it learns so at once
         if not over.wait(PEER_GRACE_SECONDS):
@@ -205,12 +203,14 @@ def _when(end: PeerEnd) -> float:
     return end.finished
 
 
-def _end_of(ended: Any) -> PeerEnd:
-    """How a peer has ended a segment; if its process has died, this one ends too."""
+def _end_of(ended: Any, *, killed: bool = False) -> PeerEnd:
+    """How a peer has ended a segment; if its process has died, and was not killed by this one, this one ends too."""
     try:
         end: PeerEnd = ray.get(ended)
     except RayActorError:
-        os._exit(PEER_DIED)
+        if not killed:
+            os._exit(PEER_DIED)
+        return PeerEnd(finished=math.inf, error="it waited for a process that had failed")
     except Exception as error:  # noqa: BLE001 - what happens around a segment, such as a state that cannot be fetched
         return PeerEnd(finished=0.0, error=describe_error(error))
     return end

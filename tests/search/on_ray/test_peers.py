@@ -71,20 +71,21 @@ def test_all_processes_run_every_trial_and_whoever_dies_ends_the_attempt_alone(t
     assert all(outcome.notes == {"sum": 6.0} for outcome in outcomes.values())
     assert {number: len(each) for number, each in found.items()} == {0: 3, 1: 6, 2: 3, 3: 6, 4: 3}
     assert all({rank for rank, _ in each} == {0, 1, 2} for each in found.values())
+    assert set((tmp_path / "listening").read_text().split()) == {"127.0.0.1"}  # no other machine can reach them
     assert processes_left(found) == []
 
 
 def test_a_process_that_fails_alone_is_why_the_trial_failed_and_others_take_its_place(tmp_path):
-    trouble = {1: ("all", "raise"), 3: (0, "raise"), 5: (1, "raise")}
-    outcomes, found = run(tmp_path, 7, trouble=trouble)
+    trouble = {1: ("all", "raise"), 2: (0, "raise"), 3: (1, "raise")}
+    outcomes, found = run(tmp_path, 5, processes=3, trouble=trouble)
     errors = {number: outcome.error for number, outcome in outcomes.items()}
 
-    assert errors == {n: "ValueError: a bad shape" if n in trouble else None for n in range(7)}
-    assert all(len(each) == 2 for each in found.values())
+    assert errors == {n: "ValueError: a bad shape" if n in trouble else None for n in range(5)}
+    assert all(len(each) == 3 for each in found.values())
     ranks = {number: dict(each) for number, each in found.items()}
     assert len({each[0] for each in ranks.values()}) == 1  # the worker stays
-    assert ranks[0][1] == ranks[2][1] == ranks[3][1]
-    assert len({ranks[number][1] for number in (3, 4, 6)}) == 3
+    assert ranks[0][1] == ranks[1][1] == ranks[2][1]
+    assert len({ranks[number][1] for number in (2, 3, 4)}) == 3
     assert processes_left(found) == []
 
 
