@@ -9,6 +9,9 @@ each recipe goes on from the one at the next higher target. `--mixed` ladders ch
 rung to rung. Data and weights are found by $AUTOPRUNE_DATA. A row is appended as soon as its recipe has ended; called
 again, what is there is not made again. FOLDER holds the models that ladders go on from; a model that is missing there
 is made again with its lineage. `--most` ends a call after so many new rows. Two processes must not write one file.
+
+`search_table.jsonl` beside this file has what has been recorded so far, with the options' defaults. The machine did
+other work meanwhile: accuracies are right, seconds too long.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.study.config import Resources
 from autoprune.study.folder import load_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("workers_see_fakes")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("workers_see_fakes")]
 
 
 def run(path, trials, processes=2, **options):
@@ -50,7 +50,7 @@ def processes_left(found):
 
 def kill_when_it_sleeps(path, number, rank):
     """From outside, as a guard of a node's memory does, while the other process waits for a message."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 500
     while time.monotonic() < end:
         sleeping = [process for place, process in who_ran(path).get(number, []) if place == rank]
         if sleeping:
