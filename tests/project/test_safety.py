@@ -20,8 +20,10 @@ from commands import DIGITS_DATA, OUTCOMES, Capture, fails, works, write_space, 
 from told_progress import tell
 
 from autoprune.cli import parser
+from autoprune.errors import InputError
 from autoprune.search.running.session import Session
-from autoprune.study.folder import StudyFolder, load_study
+from autoprune.study.folder import StudyFolder
+from autoprune.training.fit import _read_state
 from autoprune.trial.cache import FolderStore, StudyCache
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +173,11 @@ def test_no_file_of_a_study_folder_is_unpickled(here: Path, paused: Path, kind: 
     assert {"models", "shared", "states"} == {file.relative_to(folder.path).parts[0] for file in files}
     for file in files:
         WRITERS[kind](trap, file)
+    checkpoints = list(folder.states.rglob("*.pt"))
+    assert checkpoints
+    for file in checkpoints:  # which of them a resumed search goes on from depends on how long its trials take
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            _read_state(file, "cpu")
     for argv in (
         ("status", "study"),
         ("report", "study"),
@@ -181,9 +188,6 @@ def test_no_file_of_a_study_folder_is_unpickled(here: Path, paused: Path, kind: 
     ):
         parser.main(argv)
         assert not Path(trap.file).exists(), argv
-    errors = " ".join(outcome.error or "" for outcome in load_study(folder.path).outcomes)
-
-    assert "not a readable checkpoint" in errors
     assert "checksum differs" in capsys.readouterr().err
     pickle.loads(pickle.dumps(trap)).close()
     assert Path(trap.file).exists()
