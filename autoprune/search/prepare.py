@@ -95,6 +95,8 @@ def _open_in_workers(task: Mapping[str, Any] | Task, config: StudyConfig, runtim
         runtime=runtime if measured_here else None,
         cpus=config.resources.cpus_per_process,
         batch_size=_batch_of_process(recipe, config.resources),
+        memory=config.resources.memory_per_process,
+        gpus=config.resources.gpus_per_process,
         share=config.share,
         constraints=config.constraints,
         latency=config.timed,

@@ -63,6 +63,8 @@ class Resources:
         gpus_per_trial: 0.5 puts two trials on one GPU; more than one are whole ones.
         processes_per_trial: that train a recipe together, each on its part of every batch; None = one for each GPU, or
             one. They share the GPUs of the trial evenly.
+        memory_per_trial: GiB that a trial may take, of the GPUs that it has, else of its machine; its processes share
+            them evenly. None = what there is.
         trial_timeout_minutes: a trial that takes longer is hung: its process is ended and the trial has failed.
     """
 
@@ -70,6 +72,7 @@ class Resources:
     cpus_per_trial: int = field(default=1, metadata=within(1, 1024))
     gpus_per_trial: float = field(default=0.0, metadata=within(0, 64))
     processes_per_trial: int | None = field(default=None, metadata=within(1, 512))
+    memory_per_trial: float | None = field(default=None, metadata=within(0, 10**5, open_low=True))
     trial_timeout_minutes: float = field(default=120.0, metadata=within(0, 10**6, open_low=True))
 
     def __post_init__(self) -> None:
@@ -95,6 +98,11 @@ class Resources:
     def gpus_per_process(self) -> float:
         """A GPU, a part of one that it shares with other processes, or none."""
         return self.gpus_per_trial / self.processes
+
+    @property
+    def memory_per_process(self) -> float | None:
+        """GiB that one of them may take, see `memory_per_trial`."""
+        return None if self.memory_per_trial is None else self.memory_per_trial / self.processes
 
 
 @dataclass(frozen=True, kw_only=True)

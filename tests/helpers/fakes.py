@@ -85,7 +85,7 @@ class Fake:
         if self.ran is not None:
             with self.ran.open("a") as file:
                 file.write(f"{proposal.id} {proposal.recipe.key()} {os.getpid()}\n")
-        self._fail(self.trouble.get(proposal.id))
+        self._fail(self.trouble.get(proposal.id), proposal.recipe.training)
         time.sleep(self.seconds)
         *passed, stopped = self._climb(proposal, report, scratch)
         fields = {"started": started, "finished": self.clock.now(), "seconds": {"all": passed[-1].seconds}}
@@ -117,8 +117,10 @@ class Fake:
                 return *rungs[:number], True
         return *rungs, False
 
-    def _fail(self, trouble):
+    def _fail(self, trouble, training):
         match trouble:
+            case "tight" if training.accumulate == 1:
+                raise MemoryError
             case "raise":
                 raise ValueError("a bad\nshape")
             case "memory":

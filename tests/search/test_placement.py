@@ -17,6 +17,11 @@ def test_trials_of_several_processes_do_not_run_in_this_one():
         Placement(in_process=True).executor(Resources(processes_per_trial=3))
 
 
+def test_the_memory_of_the_process_that_searches_has_no_limit():
+    with pytest.raises(InputError, match=r"memory_per_trial: a limit for .*; allowed: none, or a search on Ray"):
+        Placement(in_process=True).executor(Resources(memory_per_trial=3.0))
+
+
 def test_trials_run_on_ray_by_default_here_or_at_the_address():
     from autoprune.search.on_ray.executor import RayExecutor
 

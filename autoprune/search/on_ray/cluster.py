@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
 
 import ray
@@ -14,6 +15,8 @@ from ray._private import ray_constants
 from autoprune.errors import InputError
 from autoprune.search.on_ray.settings import OBJECT_STORE_BYTES, QUIET_INIT
 from autoprune.study.config import Resources
+
+GIB = 2**30
 
 
 def connect(address: str) -> str | None:
@@ -92,15 +95,21 @@ def count_slots(resources: Resources, address: str | None) -> int:
 def needs_of_process(resources: Resources) -> dict[str, float]:
     """What one of a trial's processes needs of a node, as Ray calls it."""
     needs = {"CPU": float(resources.cpus_per_process), "GPU": resources.gpus_per_process}
+    if not resources.gpus_per_trial:  # Ray knows nothing of a GPU's memory
+        needs["memory"] = int((resources.memory_per_process or 0) * GIB)
     return {kind: amount for kind, amount in needs.items() if amount}
 
 
 def _too_small(resources: Resources, places: int, address: str | None) -> str:
     where = "this machine" if address is None else "the cluster"
-    wanted = " and ".join(f"{amount:g} {kind}" for kind, amount in needs_of_process(resources).items())
+    wanted = " and ".join(starmap(_describe_need, needs_of_process(resources).items()))
     if resources.processes == 1:
         return f"no node of {where} has the {wanted} that a trial needs"
     return f"{where} has room for {places} of a trial's {resources.processes} processes, each of {wanted}"
+
+
+def _describe_need(kind: str, amount: float) -> str:
+    return f"{amount / GIB:g} GiB of memory" if kind == "memory" else f"{amount:g} {kind}"
 
 
 def _count_local_workers(resources: Resources) -> int:

@@ -114,7 +114,8 @@ class Peers:
     def _start(self) -> None:
         """Start and meet them."""
         group = ray.util.get_current_placement_group()
-        kinds = {"num_cpus": self.plan.needs.get("CPU", 0), "num_gpus": self.plan.needs.get("GPU", 0)}
+        needs = self.plan.needs
+        kinds = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0), "memory": needs.get("memory", 0)}
         for rank in range(1, self.plan.count):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
             self.actors.append(ray.remote(Peer).options(**kinds, scheduling_strategy=place).remote(*self.given))

@@ -19,7 +19,8 @@ from autoprune.search.on_ray.peers import PeerPlan, Peers
 from autoprune.search.on_ray.segment_files import segment_files
 from autoprune.search.on_ray.settings import BARRIER_SECONDS, TIMED_OUT
 from autoprune.search.on_ray.study_actor import StudyActorStore
-from autoprune.search.running.evaluator import Evaluation, Evaluator, OpenEvaluator, describe_error, failed_outcome
+from autoprune.search.running.evaluator import Evaluation, OpenEvaluator, describe_error, failed_outcome
+from autoprune.search.running.second_try import run_twice_if_out_of_memory
 from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.outcome import Outcome, Proposal, Rung
@@ -69,15 +70,14 @@ class TrialWorker(tune.Trainable):
         """Run the segment; its model goes to the study actor before its outcome goes to the driver."""
         segment = TrialSegment.from_plain(self.request)
         proposal = segment.proposal
-        if self.peers is not None and not self.peers.actors:
-            self._open()
-        if self.refusal or self.evaluator is None:
-            return self._refuse_trial(proposal, self.refusal)
         if ray.get(self.study_actor.has_timed_out.remote(proposal.id)):
-            minutes = self.trial_timeout / 60
-            return self._refuse_trial(proposal, f"no end after {minutes:g} minutes (resources.trial_timeout_minutes)")
+            late = f"no end after {self.trial_timeout / 60:g} minutes (resources.trial_timeout_minutes)"
+            return _as_result(self._refused(proposal, late))
         with self._end_process_if_hung(proposal.id):
-            return _as_result(self._run_segment(self.evaluator, segment).outcome)
+            evaluation = run_twice_if_out_of_memory(segment, self._run_segment)
+        if evaluation.files:
+            ray.get(self.study_actor.store_model.remote(proposal.id, dict(evaluation.files)))
+        return _as_result(evaluation.outcome)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: a segment that is cut short starts again."""
@@ -90,8 +90,12 @@ class TrialWorker(tune.Trainable):
         if self.peers is not None:
             self.peers.stop()
 
-    def _run_segment(self, evaluator: Evaluator, segment: TrialSegment) -> Evaluation:
-        number = segment.proposal.id
+    def _run_segment(self, segment: TrialSegment) -> Evaluation:
+        if self.peers is not None and not self.peers.actors:
+            self._open()  # they could not load the task, or one of them failed alone
+        number, evaluator = segment.proposal.id, self.evaluator
+        if evaluator is None:
+            return Evaluation(outcome=self._refused(segment.proposal, self.refusal))
         with segment_files(self.study_actor, segment) as (scratch, parent):
 
             def run_here() -> Evaluation:
@@ -101,8 +105,6 @@ class TrialWorker(tune.Trainable):
             evaluation = run_here() if self.peers is None else self.peers.run(segment.to_plain(), run_here)
             if evaluation.outcome.status == "paused":
                 ray.get(self.study_actor.store_state.remote(number, read_files(scratch)))
-        if evaluation.files:
-            ray.get(self.study_actor.store_model.remote(number, dict(evaluation.files)))
         return evaluation
 
     def _may_go_on(self, _rung: Rung, _ratios: Mapping[str, float]) -> bool:
@@ -110,9 +112,9 @@ class TrialWorker(tune.Trainable):
         stop_at = self.request["until"]
         return stop_at is None or self.clock.now() < stop_at
 
-    def _refuse_trial(self, proposal: Proposal, error: str) -> dict[str, Any]:
+    def _refused(self, proposal: Proposal, error: str) -> Outcome:
         now = self.clock.now()
-        return _as_result(failed_outcome(proposal, error, started=now, finished=now))
+        return failed_outcome(proposal, error, started=now, finished=now)
 
     @contextmanager
     def _end_process_if_hung(self, number: int) -> Iterator[None]:

@@ -14,8 +14,9 @@ from typing import Self
 
 from autoprune.files import fill, read_files
 from autoprune.search.running.dispatcher import Dispatcher
-from autoprune.search.running.evaluator import Evaluator, OpenEvaluator
+from autoprune.search.running.evaluator import Evaluation, Evaluator, OpenEvaluator
 from autoprune.search.running.executor import Executor
+from autoprune.search.running.second_try import run_twice_if_out_of_memory
 from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.study.config import Resources
 from autoprune.study.outcome import Rung
@@ -64,14 +65,19 @@ def _run_segment(dispatcher: Dispatcher, evaluator: Evaluator, segment: TrialSeg
         return not dispatcher.should_stop_running() and dispatcher.clock.now() < stop_at
 
     number = segment.proposal.id
-    with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
-        if segment.resumed:
-            fill(Path(folder), dispatcher.states.read(number))
-        parent = None if segment.parent is None else dispatcher.models.path / str(segment.parent)
-        worker = _name_of_this_process(dispatcher.config.resources)
-        evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder), parent, worker)
-        if evaluation.outcome.status == "paused":
-            dispatcher.states.write(number, read_files(Path(folder)))
+
+    def run_once(segment: TrialSegment) -> Evaluation:
+        with tempfile.TemporaryDirectory(prefix="autoprune-trial-") as folder:
+            if segment.resumed:
+                fill(Path(folder), dispatcher.states.read(number))
+            parent = None if segment.parent is None else dispatcher.models.path / str(segment.parent)
+            worker = _name_of_this_process(dispatcher.config.resources)
+            evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder), parent, worker)
+            if evaluation.outcome.status == "paused":
+                dispatcher.states.write(number, read_files(Path(folder)))
+        return evaluation
+
+    evaluation = run_twice_if_out_of_memory(segment, run_once)
     if evaluation.files:
         dispatcher.models.write(number, evaluation.files)
     dispatcher.end_segment(evaluation.outcome)

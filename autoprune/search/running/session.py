@@ -193,10 +193,11 @@ class Session(Dispatcher):
         return TrialSegment(proposal=proposal, until=1.0 if proposal.control else self.paused.halving.next_pause())
 
     def _resume_trial(self, number: int) -> TrialSegment:
-        """A paused trial goes on to the next rung or to its end."""
+        """A paused trial goes on to the next rung or to its end, with the recipe that it came so far with."""
         outcome = self.paused.resume(number)
+        proposal = replace(self._proposals[number], recipe=outcome.recipe)
         until = self._admission.next_pause(outcome.rungs[-1].share, self.clock.now())
-        return TrialSegment(proposal=self._proposals[number], until=until, resumed=True)
+        return TrialSegment(proposal=proposal, until=until, resumed=True)
 
     def _images_of_ancestors(self, outcome: Outcome) -> int:
         """Training images of all trials that this one goes on from."""

@@ -35,12 +35,15 @@ class OpenTask:
         final: see `TaskEvaluator`.
         share: see `SharedState`.
         constraints, latency: see `run.run`.
+        memory: GiB that a process may take, None = what there is; `gpus`: the part of a GPU that it has.
     """
 
     task: Mapping[str, Any] | Task
     runtime: Runtime | None
     cpus: int
     batch_size: int
+    memory: float | None = None
+    gpus: float = 0.0
     final: bool = False
     share: bool = True
     constraints: Constraints | None = None
@@ -52,6 +55,7 @@ class OpenTask:
         import torch
 
         from autoprune.tasks import load_task
+        from autoprune.training.memory import limit_memory
         from autoprune.training.processes import Processes
         from autoprune.training.runtime import choose_runtime
         from autoprune.trial.shared import SharedState
@@ -61,6 +65,8 @@ class OpenTask:
         processes = Processes.current()
         runtime = self.runtime or choose_runtime(task.model(), task, self.batch_size, threads=self.cpus)
         runtime = processes.agree(runtime)
+        if self.memory is not None:
+            limit_memory(self.memory, runtime.device, self.gpus)
         shared = SharedState.of(task, runtime, store if self.share else None, share=self.share, processes=processes)
         return TaskEvaluator(shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)
 

@@ -52,6 +52,17 @@ def test_the_processes_of_a_trial_live_on_several_nodes_if_need_be(processes, cp
         count_slots(resources, "auto")
 
 
+@pytest.mark.parametrize(("gib", "processes", "slots"), [(5.0, 1, 3 + 1), (5.0, 2, 5), (24.0, 3, 1)])
+def test_a_process_has_its_memory_on_its_node(monkeypatch, gib, processes, slots):
+    nodes = [{"CPU": 7.0, "memory": 18.0 * 2**30}, {"CPU": 3.0, "memory": 9.0 * 2**30, "GPU": 1.0}]
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": each} for each in nodes])
+
+    assert count_slots(Resources(memory_per_trial=gib, processes_per_trial=processes), None) == slots
+    assert count_slots(Resources(memory_per_trial=900.0, gpus_per_trial=0.5), None) == 2  # the GPU's, unknown to Ray
+    with pytest.raises(InputError, match=r"has the 1 CPU and 18\.5 GiB of memory that a trial needs"):
+        count_slots(Resources(memory_per_trial=18.5), None)
+
+
 @pytest.mark.usefixtures("nodes")
 @pytest.mark.parametrize(("address", "where"), [(None, "this machine"), ("auto", "the cluster")])
 def test_a_trial_that_fits_on_no_node_is_refused(address, where):

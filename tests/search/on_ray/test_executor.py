@@ -47,7 +47,7 @@ def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
 
     assert set(outcomes) == set(range(12))
     assert errors.pop(3) == "ValueError: a bad"
-    assert errors.pop(4) == "MemoryError"
+    assert errors.pop(4) == "MemoryError; with the batch in 2 passes: MemoryError"
     assert errors.pop(5) == "the metric is nan"
     assert errors.pop(6).startswith("the worker process died 3 times: it crashed")
     assert errors.pop(7) == "no end after 0.05 minutes (resources.trial_timeout_minutes)"

@@ -12,6 +12,9 @@ from autoprune.search.running.session import HOPELESS
 from autoprune.study.folder import load_study
 from autoprune.study.outcome import Outcome
 
+#: Fakes fail for lack of memory in a second try as well.
+TWICE = "MemoryError; with the batch in 2 passes: MemoryError"
+
 
 def kept(session):
     return {int(path.name) for path in session.folder.models.iterdir()}
@@ -41,7 +44,7 @@ def test_models_of_the_front_and_of_the_controls_stay(tmp_path):
 
 @pytest.mark.parametrize(
     ("trouble", "error"),
-    [("raise", "ValueError: a bad"), ("memory", "MemoryError"), ("nan", "the metric is nan")],
+    [("raise", "ValueError: a bad"), ("memory", TWICE), ("nan", "the metric is nan")],
 )
 def test_a_recipe_that_fails_is_an_outcome_and_the_search_goes_on(tmp_path, trouble, error):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=6))
@@ -51,6 +54,21 @@ def test_a_recipe_that_fails_is_an_outcome_and_the_search_goes_on(tmp_path, trou
     assert [outcome.status for outcome in outcomes] == ["completed"] * 3 + ["failed"] + ["completed"] * 2
     assert outcomes[3].error == error
     assert 3 not in kept(session)
+
+
+def test_a_trial_that_pauses_in_smaller_passes_goes_on_in_them(tmp_path):
+    config = fakes.study_config(trials=12, rungs=(0.0, 0.2, 0.5, 1.0), keep=0.9)
+    session = fakes.open_session(tmp_path, config)
+    fakes.run_here(session, rungs=(0.0, 0.2, 0.5, 1.0), trouble=dict.fromkeys(range(12), "tight"), ran=tmp_path / "ran")
+    study = load_study(tmp_path)
+    done = [outcome for outcome in study.outcomes if outcome.completed and len(outcome.legs) > 2]
+
+    assert done
+    assert all(outcome.recipe.training.accumulate == 2 for outcome in (*study.paused, *study.outcomes))
+    assert all(proposal.recipe.training.accumulate == 1 for proposal in study.proposals)
+    tries = [int(line.split()[0]) for line in (tmp_path / "ran").read_text().splitlines()]
+    assert all(tries.count(outcome.id) == len(outcome.legs) for outcome in study.outcomes)
+    assert all(len(outcome.legs) <= 1 + 4 for outcome in study.outcomes)  # only the first segment is tried twice
 
 
 def test_a_search_in_which_everything_fails_is_given_up_and_says_why(tmp_path):
