@@ -7,7 +7,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+#: Most characters of an error on the command line, the name of the program included.
+LINE = 300
+
+#: Characters that are kept of what is allowed, and of where it is, before what is wrong is cut.
+_KEPT = 90
+
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f]")
 
 
 class AutopruneError(Exception):
@@ -30,9 +39,18 @@ class AutopruneError(Exception):
         return _rebuild_error, (type(self), self.what, self.where, self.allowed)
 
     def __str__(self) -> str:
-        where = f"{self.where}: " if self.where else ""
-        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
-        return " ".join(f"{where}{self.what}{allowed}".split())
+        return _joined(self.what, self.where, self.allowed)
+
+    def line(self, length: int = LINE) -> str:
+        """The same in at most `length` characters; where it is longer, `…` stands for what matters least.
+
+        First the end of what is allowed, then the beginning of where it is (a path ends with what tells most), then the
+        end of what is wrong.
+        """
+        what, where, allowed = (_on_one_line(text) for text in (self.what, self.where, self.allowed))
+        allowed = _cut(allowed, max(_KEPT, len(allowed) - _excess(what, where, allowed, length)))
+        where = _cut(where[::-1], max(_KEPT, len(where) - _excess(what, where, allowed, length)))[::-1]
+        return _joined(_cut(what, len(what) - _excess(what, where, allowed, length)), where, allowed)
 
 
 class InputError(AutopruneError):
@@ -73,6 +91,25 @@ def _rebuild_error(cls: type[AutopruneError], what: str, where: str, allowed: st
     return cls(what, where=where, allowed=allowed)
 
 
+def _joined(what: str, where: str, allowed: str) -> str:
+    place = f"{where}: " if where else ""
+    rest = f"; allowed: {allowed}" if allowed else ""
+    return _on_one_line(f"{place}{what}{rest}")
+
+
+def _excess(what: str, where: str, allowed: str, length: int) -> int:
+    return max(0, len(_joined(what, where, allowed)) - length)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _on_one_line(text: str) -> str:
+    """Without line breaks, colours of a terminal and other characters that do not print."""
+    return " ".join(_CONTROL.sub("", text).split())
+
+
 def one_of(names: Iterable[str]) -> str:
     """The names as a sorted, readable list."""
     return ", ".join(sorted(names))
@@ -83,11 +120,17 @@ def check_name(name: object, allowed: Iterable[str], *, kind: str, where: str = 
     names = allowed if isinstance(allowed, (tuple, list, dict)) else list(allowed)
     if isinstance(name, str) and name in names:
         return name
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = difflib.get_close_matches(str(name)[:_KEPT], names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise InputError(f"unknown {kind} {name!r}{hint}", where=where, allowed=one_of(names) or "none")
+    raise InputError(f"unknown {kind} {brief_repr(name)}{hint}", where=where, allowed=one_of(names) or "none")
+
+
+def brief_repr(value: object, length: int = 80) -> str:
+    """`repr`, cut to `length`: what a user hands in may be as large as it likes, or hold itself."""
+    return _cut(repr(value), length)
 
 
 def first_line(error: BaseException, length: int = 120) -> str:
     """What a foreign error says in its first line, cut to `length`; its type where it says nothing."""
-    return str(error).strip().split("\n")[0][:length] or type(error).__name__
+    first = _CONTROL.sub("", str(error)).strip().split("\n")[0]
+    return _cut(first, length) or type(error).__name__

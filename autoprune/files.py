@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from autoprune.errors import InputError
+
+#: What is wrong with a disk or a path and not with us.
+_OF_THE_USER = frozenset(
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
+        *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    )
+)
+
+#: Those of them that are the disk's.
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def file_trouble(error: BaseException) -> InputError | None:
+    """What a failed read or write says to the user; None for an error of another kind.
+
+    Libraries that write files wrap the system's error in one of their own, or tell its number in words alone.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        number = _error_number(found)
+        if number in _OF_THE_USER:
+            name = getattr(found, "filename", None)
+            allowed = "a disk with room" if number in _FULL else "a file or folder that is there and that you may use"
+            return InputError(os.strerror(number), where="" if name is None else str(name), allowed=allowed)
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def _error_number(error: BaseException) -> int:
+    """The system's number of an error, 0 = none; safetensors and torch tell a full disk in words alone."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    words = str(error)
+    return next((number for number in _FULL if f"os error {number})" in words or os.strerror(number) in words), 0)
 
 
 @contextlib.contextmanager

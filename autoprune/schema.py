@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, TypeVar
 
-from autoprune.errors import InputError, check_name
+from autoprune.errors import InputError, brief_repr, check_name
 
 T = TypeVar("T")
 
@@ -86,10 +86,10 @@ def read_value(kind: Any, value: object, where: str, limits: Mapping[str, Any]) 
 def expect_mapping(data: object, where: str) -> Mapping[str, Any]:
     """Return `data` if it is a mapping with string keys, else raise `InputError`."""
     if not isinstance(data, (dict, Mapping)):  # dict first: Mapping takes ten times as long to say yes
-        raise InputError(f"expected a mapping, found {data!r}", where=where)
+        raise InputError(f"expected a mapping, found {brief_repr(data)}", where=where)
     for key in data:
         if not isinstance(key, str):
-            raise InputError(f"expected a text key, found {key!r}", where=where)
+            raise InputError(f"expected a text key, found {brief_repr(key)}", where=where)
     return data
 
 
@@ -180,7 +180,7 @@ def _read_dataclass(cls: type, value: object, where: str) -> Any:
 
 def _read_tuple(item: _Reader, value: object, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"expected a list, found {value!r}", where=where)
+        raise InputError(f"expected a list, found {brief_repr(value)}", where=where)
     as_is, convert = item
     return tuple([one if type(one) in as_is else convert(one, f"{where}[{i}]") for i, one in enumerate(value)])
 
@@ -201,7 +201,7 @@ def _read_number(kind: type, low: float, high: float, open_low: bool, value: obj
     number: Any = value if type(value) is kind else _as_type(kind, value, where)
     if not (low < number <= high or (number == low and not open_low)):  # neither is true of NaN
         bracket = "(" if open_low else "["
-        raise InputError(f"{number!r} is out of range", where=where, allowed=f"{bracket}{low:g}, {high:g}]")
+        raise InputError(f"{brief_repr(number)} is out of range", where=where, allowed=f"{bracket}{low:g}, {high:g}]")
     return number
 
 
@@ -213,4 +213,4 @@ def _as_type(kind: type, value: object, where: str) -> Any:
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    raise InputError(f"expected {names.get(kind, kind.__name__)}, found {value!r}", where=where)
+    raise InputError(f"expected {names.get(kind, kind.__name__)}, found {brief_repr(value)}", where=where)

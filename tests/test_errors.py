@@ -1,10 +1,11 @@
 """Errors say what, where and what is allowed, in one line, and come whole through Ray."""
 
 import pickle
+import re
 
 import pytest
 
-from autoprune.errors import AutopruneError, InputError, TargetError, check_name, first_line
+from autoprune.errors import LINE, AutopruneError, InputError, TargetError, brief_repr, check_name, first_line
 
 
 def test_the_parts_of_an_error_make_one_line() -> None:
@@ -33,5 +34,30 @@ def test_a_near_name_is_proposed_and_a_far_one_is_not() -> None:
 
 def test_a_foreign_error_gives_its_first_line_or_its_type() -> None:
     assert first_line(ValueError("\n a size of 13\nand more")) == "a size of 13"
-    assert first_line(ValueError("abcdefg"), length=5) == "abcde"
+    assert first_line(ValueError("abcdefg"), length=5) == "abcd…"
     assert first_line(ValueError()) == "ValueError"
+
+
+def test_a_line_of_a_terminal_keeps_what_where_and_what_is_allowed() -> None:
+    short = InputError("7 is out of range", where="space.seed", allowed="0 to 3")
+    long = InputError("w" * 400, where="/a/long/path/" + "x" * 200 + "/mine.yaml", allowed="a, b, " + "c" * 300)
+    what, allowed = InputError("w" * 400).line(), InputError("bad", where="here", allowed="a, " + "c" * 400).line()
+
+    assert short.line() == str(short)
+    assert len(long.line()) == len(what) == len(allowed) == LINE
+    assert re.fullmatch(r"….*/mine\.yaml: w+…; allowed: a, b, c+…", long.line())
+    assert allowed.startswith("here: bad; allowed: a, ccc")
+    assert len(long.line(200)) <= 200
+
+
+def test_colours_of_a_terminal_are_left_out() -> None:
+    assert str(InputError("\x1b[1mbold\x1b[0m\x07 text")) == "bold text"
+    assert first_line(ValueError("\x1b[31mred\x1b[0m\nmore")) == "red"
+
+
+def test_a_value_of_any_size_is_shown_in_brief() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+
+    assert brief_repr(endless) == "[[...]]"
+    assert len(brief_repr("x" * 10**6)) == 80

@@ -68,20 +68,16 @@ def model_by_name(args: Namespace) -> tuple[nn.Module, Inputs]:
 
     from autoprune.errors import ModelError
     from autoprune.tasks import zoo
-    from autoprune.tasks.user_code import load_function
+    from autoprune.tasks.own_network import as_network
+    from autoprune.tasks.user_code import call, load_function
 
     image = torch.randn(1, *args.input, generator=torch.Generator().manual_seed(0))
     if ":" not in args.model:
         if (dense := _dense_prediction(args.model, args.input, args.classes)) is not None:
             return dense.eval(), image if _is_known(args.model, "segmentation") else ([image[0].sigmoid()],)
         return zoo.build(args.model, args.input, args.classes or CLASSES, {}, "MODEL").eval(), image
-    try:
-        model = load_function(args.model, "MODEL")()
-    except TypeError as error:
-        raise ModelError(f"cannot be called without arguments: {error}", where=args.model) from error
-    if not isinstance(model, torch.nn.Module):
-        raise ModelError(f"returns a {type(model).__name__}", where=args.model, allowed="a torch.nn.Module")
-    return model.eval(), image
+    factory = load_function(args.model, "MODEL")
+    return as_network(call(args.model, factory, {}, where="MODEL", kind=ModelError), args.model), image
 
 
 def _dense_prediction(name: str, shape: tuple[int, ...], classes: int | None) -> nn.Module | None:

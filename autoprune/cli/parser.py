@@ -29,11 +29,15 @@ from autoprune.cli.options import (
     number_within,
     positive,
 )
-from autoprune.errors import AutopruneError
+from autoprune.errors import LINE, AutopruneError, first_line
+from autoprune.files import file_trouble
 
 ABOUT = """Search over ways to prune a trained CNN. autoprune tries methods, widths, penalties and fine-tuning recipes
 on your model and data, and hands back a front of accuracy against FLOPs, a report, and the best pruned model as files
 that load anywhere."""
+
+#: What an error line begins with.
+_PROGRAM = "autoprune: error: "
 
 FIRST_STEPS = ("autoprune search digits_demo", "autoprune report runs/digits_demo")
 
@@ -46,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(args)
         sys.stdout.flush()
     except AutopruneError as error:
-        _print_error(str(error))
+        _print_error(error.line(LINE - len(_PROGRAM)))
         return error.exit_code
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,9 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error("interrupted; a search goes on with: autoprune resume DIR")
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, everything in a file
-        _print_error(f"{type(error).__name__}: {error} (this is a bug; the traceback is in {_write_traceback()})")
-        return 1
+        return _report_unexpected(error)
     return 0
+
+
+def _report_unexpected(error: Exception) -> int:
+    """Say what went wrong in one line and return the exit code: the user's disk and files, or a bug of ours."""
+    if (known := file_trouble(error)) is not None:
+        _print_error(known.line(LINE - len(_PROGRAM)))
+        return known.exit_code
+    said = f"{type(error).__name__}: {first_line(error)}"
+    _print_error(f"{said} (this is a bug; the traceback is {_write_traceback()})")
+    return 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -288,8 +301,9 @@ def _add_prune(commands: Any) -> None:
         commands,
         "trials.prune",
         "prune once, without a search",
-        """Run one recipe. With --task the model and data of a search space are used, and the recipe is the whole
-        trial: sparsify, cut, fine-tune, measure. With a MODEL there are no data: the channels are ranked by the
+        """Run one recipe. With --task the model and data of a search space are used, and its training (of a range the
+        middle), unless --set says otherwise; the recipe is the whole trial: sparsify, cut, fine-tune, measure. With a
+        MODEL there are no data: the channels are ranked by the
         weights alone and cut, and nothing is fine-tuned. --to keeps the pruned model as an artefact.""",
         "autoprune prune --task digits_demo --method taylor --flops 0.5",
         "autoprune prune --task cifar10_resnet20 --method bn_scale --flops 0.4 \\",
@@ -365,10 +379,14 @@ def _add_cluster(commands: Any) -> None:
 
 
 def _print_error(message: str) -> None:
-    print(f"autoprune: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{_PROGRAM}{' '.join(message.split())}", file=sys.stderr)
 
 
 def _write_traceback() -> str:
-    with tempfile.NamedTemporaryFile("w", prefix="autoprune-", suffix=".txt", delete=False) as file:
-        file.write(traceback.format_exc())
-    return file.name
+    """Where the traceback is, in words."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="autoprune-", suffix=".txt", delete=False) as file:
+            file.write(traceback.format_exc())
+    except OSError as error:
+        return f"lost, as it cannot be written: {error.strerror}"
+    return f"in {file.name}"

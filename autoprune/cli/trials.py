@@ -10,9 +10,14 @@ from typing import Any
 from autoprune.cli.common import find_outcome, member_facts, model_by_name
 from autoprune.cli.view import print_json, show
 from autoprune.errors import DataError, InputError, StudyError
+from autoprune.recipe import Recipe
+from autoprune.schema import to_plain
 from autoprune.study.folder import load_study
 from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
+
+#: What `prune --task` prints of the training, beside --json, which has all of it.
+TOLD_OF_TRAINING = ("images", "batch_size", "lr")
 
 
 def replay(args: Namespace) -> None:
@@ -69,30 +74,33 @@ def _comparison_rows(before: Outcome, after: Outcome, tolerance: float, metric: 
 
 def _prune_task(args: Namespace) -> dict[str, Any]:
     from autoprune import methods
+    from autoprune.engine.allocation.allocate import check_prunable
     from autoprune.engine.surgery import artifact
+    from autoprune.search.prepare import check_recipes
+    from autoprune.search.proposing.first_recipes import middle_training
     from autoprune.study.space_file import load_space
     from autoprune.tasks import load_task
     from autoprune.trial.run import run
     from autoprune.trial.shared import SharedState
 
-    recipe = _given_recipe(args)
-    task = load_task(load_space(args.task, find_method=methods.find).task)
+    _given_recipe(args)  # before the data are read
+    config = load_space(args.task, check_method=methods.build, find_method=methods.find)
+    recipe = _given_recipe(args, middle_training(config.space))
+    task = load_task(config.task)
+    check_recipes(task, task.model(), [recipe])
     shared = SharedState.of(task)
+    check_prunable(shared.graph)
     shared.check_reachable(recipe.target, recipe.allocation)
     done = run(recipe, shared)
     if not done.outcome.completed or done.model is None or done.keep is None or done.graph is None:
         raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")
+    outcome, metric = done.outcome, task.metric_spec
     if args.to is not None:
-        artifact.save(
-            args.to,
-            done.model,
-            done.graph,
-            done.keep,
-            info={"outcome": json.loads(done.outcome.to_json(task.metric_spec))},
-        )
-    outcome = done.outcome
-    told = {"notes": dict(outcome.notes), "seconds": dict(outcome.seconds)}
-    return {**member_facts(outcome, task.metric_spec), "widths": dict(outcome.widths), **told}
+        info = {"outcome": json.loads(outcome.to_json(metric))}
+        artifact.save(args.to, done.model, done.graph, done.keep, info=info)
+    told = {"training": to_plain(recipe.training), "notes": dict(outcome.notes), "seconds": dict(outcome.seconds)}
+    facts = member_facts(outcome, metric) | {f"dense_{metric.name}": shared.dense_metric()}
+    return {**facts, "widths": dict(outcome.widths), **told}
 
 
 def _prune_model(args: Namespace) -> dict[str, Any]:
@@ -123,12 +131,18 @@ def _no_data(*_: Any) -> Any:
     raise DataError("this method looks at data", where="prune MODEL", allowed="--task SPACE, or a method such as l1")
 
 
-def _given_recipe(args: Namespace) -> Any:
+def _given_recipe(args: Namespace, training: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe that the options say; raises `InputError` if there is none such, or it prunes nothing.
+
+    Args:
+        training: of the space, where there is one; options go before it.
+    """
     from autoprune import methods
-    from autoprune.recipe import Recipe
+    from autoprune.search.prepare import check_target_given
     from autoprune.study.space_file import merge
 
     plain: dict[str, Any] = {"method": {"name": args.method}, "target": {}, "seed": args.seed}
+    plain["training"] = dict(training or {})
     plain["target"] = {name: getattr(args, name) for name in ("flops", "params") if getattr(args, name) is not None}
     if args.round_to is not None:
         plain["allocation"] = {"round_to": args.round_to}
@@ -136,6 +150,7 @@ def _given_recipe(args: Namespace) -> Any:
         plain = merge(plain, _nested_override(override))
     recipe = Recipe.from_dict(plain)
     methods.build(recipe.method)
+    check_target_given(recipe, "prune: target")
     return recipe
 
 
@@ -162,5 +177,7 @@ def _print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
         {"what": name, "value": value} for name, value in facts.items() if not isinstance(value, Mapping)
     ]
     show(rows)
+    training = facts.get("training", {})
+    show([{"what": name, "value": training[name]} for name in TOLD_OF_TRAINING if training], title="training")
     show([{"what": name, "value": value} for name, value in facts.get("notes", {}).items()], title="notes")
     show([{"group": group, "kept": width} for group, width in facts["widths"].items()], title="widths")

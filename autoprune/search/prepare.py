@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,12 +122,22 @@ def _same_task(given: Task, config: StudyConfig) -> Task:
 
 
 def check_asked(task: Task, model: torch.nn.Module, config: StudyConfig) -> None:
-    """Try the task on a few images, with what the space's recipes ask of it; see `check_task`.
+    """Try the task on a few images, with what the space's recipes ask of it; see `check_recipes`.
 
     Args:
         model: the task's dense model.
     """
-    corners = config.space.corners()
+    check_recipes(task, model, config.space.corners())
+    if config.finalists.share is not None and task.test is None:
+        raise InputError("finalists are read on a test split", where="finalists", allowed="a task with `test`")
+
+
+def check_recipes(task: Task, model: torch.nn.Module, corners: Sequence[Recipe]) -> None:
+    """Try the task on a few images, with what recipes ask of it; see `check_task`.
+
+    Args:
+        model: the task's dense model.
+    """
     asked = [recipe.training for recipe in corners]
     most = {name: max(getattr(training, name) for training in asked) for name in ("distill", "label_smoothing")}
     check_task(task, model, replace(asked[0], **most))
@@ -136,8 +146,6 @@ def check_asked(task: Task, model: torch.nn.Module, config: StudyConfig) -> None
         check_stage(recipe)
     if any(recipe.weights == "scratch" for recipe in corners):
         check_drawn_anew(task, model)
-    if config.finalists.share is not None and task.test is None:
-        raise InputError("finalists are read on a test split", where="finalists", allowed="a task with `test`")
 
 
 def check_stage(recipe: Recipe) -> None:
@@ -147,9 +155,20 @@ def check_stage(recipe: Recipe) -> None:
         method.stage_training(recipe.training)
 
 
+def check_target_given(recipe: Recipe, where: str) -> None:
+    """Raise `TargetError` if a recipe says how to prune, but not how much: nothing would go."""
+    if recipe.method.name != DENSE and not recipe.target.ratios():
+        allowed = f"flops or params, the ratios to keep, in (0, 1]; or the method {DENSE}"
+        raise TargetError(
+            f"{recipe.method.name} has no target, so that nothing would be pruned", where=where, allowed=allowed
+        )
+
+
 def check_targets(space: Space, shared: SharedState) -> None:
     """Raise `TargetError` if the lowest target of the space is out of reach for each of its allocations."""
     corners = [recipe for recipe in space.corners() if recipe.method.name != DENSE]
+    for recipe in corners:
+        check_target_given(recipe, "space.target")
     for target in dict.fromkeys(recipe.target for recipe in corners):
         refusal = None
         for recipe in corners:

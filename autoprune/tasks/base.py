@@ -224,12 +224,19 @@ class Task(ABC):
         """How stored data become inputs, in plain data, for the model card."""
 
 
-def check_outputs(outputs: object, num_classes: int, where: str) -> None:
-    """Raise `ModelError` unless the model answered one tensor (N, num_classes) for a batch of two images."""
+def check_outputs(outputs: object, num_classes: int, where: str, numbering: str = "") -> None:
+    """Raise `ModelError` unless the model answered one tensor (N, num_classes) for a batch of two images.
+
+    Args:
+        numbering: which numbers the classes of the data have, in words; see `Source`.
+    """
     if not isinstance(outputs, Tensor):
-        raise ModelError(
-            f"the model returns a {type(outputs).__name__}", where=where, allowed="one tensor (N, classes)"
-        )
+        what = f"the model returns a {type(outputs).__name__}"
+        if isinstance(outputs, Mapping):
+            what += f" with {', '.join(map(str, list(outputs)[:5]))}"
+        allowed = "one tensor (N, classes) in eval mode: wrap it in a torch.nn.Module whose forward returns that"
+        raise ModelError(what, where=where, allowed=allowed)
     if outputs.shape != (2, num_classes):
-        shape = tuple(outputs.shape)
-        raise ModelError(f"the model returns {shape} for 2 images", where=where, allowed=f"(2, {num_classes})")
+        of_data = f", as the data have {num_classes} classes ({numbering})" if numbering else ""
+        what = f"the model returns {tuple(outputs.shape)} for 2 images"
+        raise ModelError(what, where=where, allowed=f"(2, {num_classes}){of_data}")

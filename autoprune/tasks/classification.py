@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import InputError, check_name
+from autoprune.errors import DataError, InputError, ModelError, check_name
 from autoprune.recipe import Training
 from autoprune.schema import expect_mapping, read, to_plain
 from autoprune.study.metric import ACCURACY, MetricSpec
 from autoprune.tasks import zoo
-from autoprune.tasks.base import Labelled, Pixels, Task, check_outputs
+from autoprune.tasks.arrays import are_one_hot
+from autoprune.tasks.base import Labelled, LabelledImages, Pixels, Task, check_outputs
 from autoprune.tasks.data import load_splits
 from autoprune.tasks.data_spec import DataSpec, Source
 from autoprune.tasks.dense_model import DenseModel, outputs_for_two_images, read_dense_model
 from autoprune.tasks.losses import LossFunction, read_loss
 from autoprune.tasks.metrics import MetricChoice, read_metric
+from autoprune.tasks.splits import untested_classes
+from autoprune.training.batch_structure import describe_structure
 from autoprune.training.processes import Processes
 from autoprune.training.protocols import Batch, Forward, Loss, Metric, WholeMetric
 
@@ -56,8 +59,12 @@ class Accuracy:
 class Classification(Task):
     """A network (N, C, H, W) -> (N, num_classes), and images or items of the user's own with their labels.
 
-    In training mode the network may return several such tensors: the first counts in full, those of auxiliary
-    classifiers as `AUXILIARY` says.
+    In training mode the network may return several things, in a sequence or a mapping. Of those that are (N,
+    num_classes) the first counts in full, the others, of auxiliary classifiers, as `AUXILIARY` says; what else it
+    returns, features for instance, is not learnt from.
+
+    Fields:
+        numbering: which numbers the classes have, in words, for errors.
     """
 
     train: Labelled
@@ -67,6 +74,7 @@ class Classification(Task):
     dense: DenseModel
     loss_function: LossFunction
     chosen_metric: MetricChoice
+    numbering: str = ""
 
     def build(self, seed: int = 0) -> nn.Module:
         """See `Task.build`."""
@@ -84,20 +92,29 @@ class Classification(Task):
         not by the sum of their class weights.
         """
         inputs, labels = batch
-        outputs = model(inputs)
-        logits, *others = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        logits, *others = self._classifiers(model(inputs))
         value = self.loss_function.of(logits, labels, training)
         for other in others:
-            if other is not None:  # a network without its auxiliary classifiers names them all the same
-                value = value + AUXILIARY * self.loss_function.of(other, labels, training)
+            value = value + AUXILIARY * self.loss_function.of(other, labels, training)
         return Loss(value, logits)
+
+    def _classifiers(self, outputs: Any) -> Sequence[Tensor]:
+        """What is learnt from, of all that the network returns; raises `ModelError` if there is nothing."""
+        if isinstance(outputs, Tensor):
+            return (outputs,)
+        parts = outputs.values() if isinstance(outputs, Mapping) else outputs
+        parts = list(parts) if isinstance(parts, Iterable) else [parts]
+        found = [part for part in parts if isinstance(part, Tensor) and part.shape[1:] == (self.num_classes,)]
+        if not found:
+            what = f"in training mode the model returns {describe_structure(outputs)}"
+            allowed = f"(N, {self.num_classes}), or several things of which the first such tensor is the classes'"
+            raise ModelError(what, where=self.dense.where, allowed=allowed)
+        return found
 
     def predict(self, model: Forward, batch: Batch) -> Tensor:
         """Logits (B, classes)."""
         inputs, _labels = batch
-        outputs = model(inputs)
-        logits: Tensor = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
-        return logits
+        return self._classifiers(model(inputs))[0]
 
     def distillation(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
         """See `LossFunction.distance`."""
@@ -136,7 +153,7 @@ class Classification(Task):
 
     def _check_outputs(self) -> None:
         outputs = outputs_for_two_images(self.build(), self.example(), self.dense.where)
-        check_outputs(outputs, self.num_classes, self.dense.where)
+        check_outputs(outputs, self.num_classes, self.dense.where, self.numbering)
 
 
 def load(spec: Mapping[str, Any], where: str) -> Classification:
@@ -150,10 +167,12 @@ def load(spec: Mapping[str, Any], where: str) -> Classification:
     data = read(DataSpec, expect_mapping(spec.get("data"), f"{where}.data"), f"{where}.data")
     splits, source = load_splits(data, f"{where}.data")
     several = splits["train"].labels.dim() == 2
-    remarks = _remarks(data, dense, source, splits["validation"].pixels)
-    return Classification(
-        dense=dense, remarks=remarks, **splits, **judged_by(spec, source.num_classes, several=several, where=where)
-    )
+    if several and "metric" not in spec and are_one_hot(splits["train"].labels):
+        what, allowed = "each image has one of several labels: they are one-hot", "a class per image: labels.argmax(1)"
+        raise DataError(what, where=f"{where}.data", allowed=f"{allowed}; or a `metric` of several labels")
+    remarks = (*_remarks(data, dense, source, splits["validation"].pixels), *_untested(splits["validation"], source))
+    judged = judged_by(spec, source.num_classes, several=several, where=where)
+    return Classification(dense=dense, remarks=remarks, numbering=source.numbering, **splits, **judged)
 
 
 def check_keys(spec: Mapping[str, Any], where: str) -> None:
@@ -193,6 +212,16 @@ def _remarks(data: DataSpec, dense: DenseModel, source: Source, pixels: Pixels) 
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (pixels.mean, pixels.std))
     taken = f"Images are normalised with mean {mean} and std {std}, {source.statistics}"
     return (f"{taken}: {dense.spec.checkpoint} was trained so, or data.mean and data.std have to say with what.",)
+
+
+def _untested(validation: LabelledImages, source: Source) -> tuple[str, ...]:
+    """That classes have no image to validate on, if so: the search cannot see what pruning does to them."""
+    missing = untested_classes(validation, source.num_classes)
+    if not missing:
+        return ()
+    shown = ", ".join(source.classes[number] if source.classes else str(number) for number in missing[:5])
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return (f"Validation has no image of class {shown}{more}: what pruning does to it is not seen.",)
 
 
 def _labels_of(batch: Batch) -> Any:

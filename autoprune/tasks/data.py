@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,10 @@ from autoprune.tasks.data_spec import DataSpec, PixelSpec, Source
 from autoprune.tasks.image_folder import image_folder_source
 from autoprune.tasks.sources import FILES, digits_source, named_source, source_of_function
 from autoprune.tasks.splits import check_labels, split_expressions, split_ranges
+
+#: Images whose pixels vary by less than the std divided by this, or lie so many std beside the mean, are normalised
+#: with statistics of another scale: those of 0 to 255 and 0 to 1 are 255 times apart.
+NEARLY_CONSTANT, FAR = 50, 100
 
 
 def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], Source]:
@@ -32,7 +37,7 @@ def load_splits(spec: DataSpec, where: str) -> tuple[dict[str, LabelledImages], 
 
 
 def select_splits(expressions: Mapping[str, str], source: Source, pixels: Pixels, where: str) -> dict[str, Any]:
-    """The splits `train`, `validation` and `test` of a source.
+    """The splits `train`, `validation` and `test` of a source; no test split, None, where the data have no such part.
 
     Args:
         expressions: by split; see `split_expressions`.
@@ -43,10 +48,12 @@ def select_splits(expressions: Mapping[str, str], source: Source, pixels: Pixels
     """
     ranges = split_ranges(split_expressions(expressions, source, where), source, f"{where}.splits")
     plain = replace(pixels, augment=())
-    return {
+    chosen: dict[str, Any] = {
         name: source.parts[part].select(low, high, pixels if name == "train" else plain)
         for name, (part, low, high) in ranges.items()
     }
+    chosen.setdefault("test", None)
+    return chosen
 
 
 def names() -> list[str]:
@@ -61,6 +68,7 @@ def _find_source(spec: DataSpec, where: str) -> Source:
         "path": spec.path is not None,
         "size": spec.size != DataSpec.size,
         "workers": spec.workers != DataSpec.workers,
+        "on_error": spec.on_error != DataSpec.on_error,
     }
     for key, given in folder_only.items():
         if given and spec.name != "image_folder":
@@ -96,13 +104,42 @@ def pixels_of(spec: PixelSpec, source: Source, where: str) -> Pixels:
             raise InputError(
                 f"{len(values)} values", where=f"{where}.{name}", allowed=f"{len(source.mean)}, one per channel"
             )
-    largest = max(map(abs, (*mean, *std)))
-    if source.scale != 1 and largest > 1:
-        what = f"{largest:g} is on the scale of stored pixels, 0 to {source.scale:g}"
-        raise InputError(what, where=where, allowed=f"mean and std of pixels in [0, 1]: divided by {source.scale:g}")
-    if min(std) <= 0:
-        raise InputError(f"{min(std)!r} is out of range", where=f"{where}.std", allowed="(0, inf)")
+    _check_scale(mean, std, source, where)
     return Pixels(mean=mean, std=std, scale=source.scale, augment=spec.augment)
+
+
+def _check_scale(mean: tuple[float, ...], std: tuple[float, ...], source: Source, where: str) -> None:
+    """Refuse statistics that are not of these pixels: on another scale, or far from what the images have."""
+    if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
+        what = f"mean {_rounded(mean)} and std {_rounded(std)} are out of range"
+        raise InputError(what, where=where, allowed="finite numbers, each std above 0")
+    if source.scale != 1 and max(map(abs, (*mean, *std))) > 1:
+        what = f"{max(map(abs, (*mean, *std))):g} is on the scale of stored pixels, 0 to {source.scale:g}"
+        raise InputError(what, where=where, allowed=f"those of pixels in [0, 1]: {_divided(mean, std, source.scale)}")
+    measured = source.measured
+    if measured is not None and _far_off(mean, std, *measured):
+        what = f"with mean {_rounded(mean)} and std {_rounded(std)} these images are not normalised"
+        allowed = f"about mean: {_rounded(measured[0])}, std: {_rounded(measured[1])}, or images on the scale of these"
+        raise InputError(what, where=where, allowed=allowed)
+
+
+def _divided(mean: tuple[float, ...], std: tuple[float, ...], scale: float) -> str:
+    """What to write instead; only what is on the wrong scale is divided."""
+    inside = {"mean": mean, "std": std}
+    right = {name: [v / scale if max(map(abs, values)) > 1 else v for v in values] for name, values in inside.items()}
+    return ", ".join(f"{name}: {_rounded(values)}" for name, values in right.items())
+
+
+def _rounded(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:.4g}' for value in values)}]"
+
+
+def _far_off(mean: Sequence[float], std: Sequence[float], own: Sequence[float], spread: Sequence[float]) -> bool:
+    """Whether images with these own statistics come out nearly constant, or far from 0, in each channel."""
+    return all(
+        s * NEARLY_CONSTANT < sigma or abs(mu - m) > FAR * sigma
+        for m, sigma, mu, s in zip(mean, std, own, spread, strict=True)
+    )
 
 
 _SOURCES: dict[str, Callable[[DataSpec, str], Source]] = {

@@ -24,7 +24,10 @@ class DataSpec:
         arguments: passed to `function`.
         path: `image_folder` only: the folder that holds `train`, `val` and `test` (as far as the splits name them).
         size: `image_folder` only: side of the square the network sees.
-        workers: `image_folder` only: processes that decode images.
+        workers: `image_folder` only: processes that decode images, at most as many as there are CPUs; None = half
+            of the CPUs, at most four, and none of their own on one or two.
+        on_error: `image_folder` only: what becomes of images that cannot be read, which are looked for before anything
+            is trained: `raise` names the first one, `skip` leaves them out.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-5000]`.
         augment: `flip` mirrors half of the images, anew each time; `crop` shifts an image by up to an eighth of
             its height, black beyond the border (`image_folder`: a random part,
@@ -41,7 +44,8 @@ class DataSpec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     path: str | None = None
     size: int = field(default=224, metadata=within(1, 4096))
-    workers: int = field(default=4, metadata=within(0, 256))
+    workers: int | None = field(default=None, metadata=within(0, 256))
+    on_error: str = field(default="raise", metadata=choices("raise", "skip"))
     splits: Mapping[str, str] = field(default_factory=dict)
     augment: tuple[str, ...] = field(default=(), metadata=choices("flip", "crop", *OPERATIONS, *MIXTURES))
     mean: tuple[float, ...] = ()
@@ -73,6 +77,8 @@ class Source:
         mean, std, scale: its own normalisation, see `Pixels`.
         statistics: where `mean` and `std` come from, in words.
         classes: their names, in the order of their numbers; () = they have none.
+        measured: mean and std of its training images, where these are in memory.
+        numbering: which numbers classes without names have, in words.
     """
 
     parts: Mapping[str, Part]
@@ -82,3 +88,5 @@ class Source:
     scale: float = 255.0
     statistics: str = "ImageNet's"
     classes: tuple[str, ...] = ()
+    numbering: str = ""
+    measured: tuple[tuple[float, ...], tuple[float, ...]] | None = None

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from autoprune.errors import AutopruneError, InputError, ModelError
+from autoprune.errors import InputError, ModelError, first_line
 from autoprune.recipe import Training, stable_hash
 from autoprune.schema import expect_mapping, read
 from autoprune.tasks.base import Task
-from autoprune.tasks.user_code import data_folder, load_function
+from autoprune.tasks.own_network import as_network
+from autoprune.tasks.user_code import call, data_folder, load_function
 from autoprune.tasks.weight_files import check_writable, find, load_weights, save_weights
 from autoprune.training.batch_structure import repeated
 from autoprune.training.fit import fit
@@ -77,12 +78,9 @@ class DenseModel:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = by_name() if self.spec.factory is None else self._call_factory(self.spec.factory)
-        if not isinstance(model, nn.Module):
-            raise ModelError(
-                f"the factory returns a {type(model).__name__}", where=self.where, allowed="a torch.nn.Module"
-            )
-        return model.to("cpu").eval()
+            if self.spec.factory is None:
+                return by_name().to("cpu").eval()
+            return as_network(self._call_factory(self.spec.factory), self.where)
 
     def trained(self, task: Task, facts: Facts) -> nn.Module:
         """The network that `task.build` gives, with its trained weights, in eval mode.
@@ -105,12 +103,7 @@ class DenseModel:
 
     def _call_factory(self, reference: str) -> object:
         factory = load_function(reference, f"{self.where}.factory")
-        try:
-            return factory(**self.spec.arguments)
-        except AutopruneError:
-            raise
-        except Exception as error:  # the user's code may raise anything
-            raise ModelError(f"{reference} failed: {type(error).__name__}: {error}", where=self.where) from error
+        return call(reference, factory, self.spec.arguments, where=self.where, kind=ModelError)
 
     def _train(self, model: nn.Module, task: Task, how: Pretraining, facts: Facts) -> None:
         """Fill `model` from the cache, or train it and fill the cache."""
@@ -154,10 +147,46 @@ def outputs_for_two_images(model: nn.Module, example: tuple[Any, ...], where: st
     Raises:
         ModelError: the forward pass fails.
     """
+    met: list[tuple[nn.Conv2d, int]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs: met.append((module, inputs[0].shape[1])))
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
     try:
         return model(*repeated(example, 2))
     except Exception as error:  # a forward pass may raise anything
-        raise ModelError(f"the model cannot run on {_describe_inputs(example)}: {error}", where=where) from error
+        what, allowed = _why_it_cannot_run(model, example, met[0] if met else None, error)
+        raise ModelError(what, where=where, allowed=allowed) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _why_it_cannot_run(
+    model: nn.Module, example: tuple[Any, ...], first: tuple[nn.Conv2d, int] | None, error: Exception
+) -> tuple[str, str]:
+    """What is wrong and what is allowed.
+
+    Args:
+        first: the first convolution that was called, and the channels of its input.
+    """
+    inputs = _describe_inputs(example)
+    if first is not None and first[0].in_channels != first[1]:
+        wanted, channels = first[0].in_channels, _channels_of(example)
+        if first[1] == channels:
+            what = f"the model takes images of {wanted} channels, the data have {inputs} (channels x height x width)"
+            return what, f"images of {wanted} channels, or a model for {channels}"
+    what = f"the model cannot run on {inputs}: {first_line(error, 200)}"
+    if isinstance(error, TypeError) and f"{type(model).__name__}.forward()" in str(error):
+        return what, "a network whose forward takes the images alone: wrap it in a torch.nn.Module that does"
+    return what, ""
+
+
+def _channels_of(example: tuple[Any, ...]) -> int | None:
+    """Channels of the images, if they are the only input."""
+    alone = len(example) == 1 and isinstance(example[0], Tensor) and example[0].dim() == 4
+    return int(example[0].shape[1]) if alone else None
 
 
 def _describe_inputs(example: tuple[Any, ...]) -> str:

@@ -14,6 +14,9 @@ from autoprune.errors import DataError, first_line
 from autoprune.training.processes import ALONE, Processes
 from autoprune.training.seeds import random_stream
 
+#: Processes that decode for one training, if nobody says how many.
+MOST_PROCESSES = 4
+
 
 class Decoder(Protocol):
     """Reads one image of a split and what belongs to it."""
@@ -31,7 +34,7 @@ def decoded_batches(
     batch_size: int,
     collate: Callable[[list[Any]], Any],
     *,
-    workers: int,
+    workers: int | None,
     seed: int | None,
     start: int,
     processes: Processes = ALONE,
@@ -39,7 +42,7 @@ def decoded_batches(
     """What `collate` makes of the images of `order`, batch by batch; arguments as of `Split.batches`.
 
     Args:
-        workers: processes that decode, at most as many as this one has CPUs: more are slower, and torch warns.
+        workers: processes that decode, see `decoding_processes`.
         processes: of every batch this one decodes its part.
 
     Raises:
@@ -53,7 +56,7 @@ def decoded_batches(
     loader = DataLoader(
         _Decoded(decoder),
         batch_sampler=batches,
-        num_workers=min(workers, len(os.sched_getaffinity(0))),
+        num_workers=decoding_processes(workers),
         collate_fn=_Collated(collate),  # type: ignore[arg-type]
         generator=torch.Generator(),  # of its own: else going through it would draw from the training's stream
     )
@@ -61,6 +64,19 @@ def decoded_batches(
         if isinstance(batch, DataError):
             raise batch
         yield batch
+
+
+def decoding_processes(asked: int | None) -> int:
+    """How many processes decode files: at most as many as this one has CPUs, as more are slower, and torch warns.
+
+    Args:
+        asked: None = half of the CPUs, at most `MOST_PROCESSES`; 0, this process itself, where that is one: a single
+            process beside a training that has a CPU of its own is slower than none.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    if asked is not None:
+        return min(asked, cpus)
+    return 0 if cpus // 2 < 2 else min(MOST_PROCESSES, cpus // 2)
 
 
 @dataclass(frozen=True)

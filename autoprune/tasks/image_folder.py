@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from autoprune.errors import DataError, InputError
+from autoprune.errors import DataError, InputError, first_line
 from autoprune.tasks.augmenting import operated
 from autoprune.tasks.base import LabelledImages, Pixels
 from autoprune.tasks.data_spec import DataSpec, Part, Source
 from autoprune.tasks.file_batches import decoded_batches
+from autoprune.tasks.image_files import readable
 from autoprune.tasks.user_code import data_folder
 from autoprune.training.processes import ALONE, Processes
 from autoprune.training.seeds import random_stream
@@ -27,13 +28,13 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Streamed(LabelledImages):
-    """A split of image files, decoded batch by batch in `workers` processes. `labels`: int64 (N,)."""
+    """A split of image files, decoded batch by batch; `workers`: see `decoded_batches`; `labels`: int64 (N,)."""
 
     paths: tuple[str, ...]
     labels: Tensor
     pixels: Pixels
     size: int
-    workers: int
+    workers: int | None
     processes: Processes = ALONE
 
     def fetch(
@@ -124,20 +125,36 @@ def image_folder_source(spec: DataSpec, where: str) -> Source:
     root = folder_of(spec.path)
     parts = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     if "train" not in parts:
+        found = f"; there are {', '.join(parts[:5])}" if parts else "" if root.is_dir() else "; there is no such folder"
         raise DataError(
-            "no folder 'train' with images",
+            f"no folder 'train' with images{found}",
             where=str(root),
             allowed="train/CLASS/*.jpg, val/CLASS/*.jpg, test/CLASS/*.jpg",
         )
     listed = {part: _list_folder(root / part) for part in parts if part in ("train", "val", "test")}
     classes = listed["train"][0]
-    for part, (names, _) in listed.items():
-        if names != classes:
-            raise DataError(
-                f"{part} has other classes than train", where=str(root), allowed="the same folders in each part"
-            )
-    make = {part: Part(len(files), partial(_streamed_part, files, spec)) for part, (_, files) in listed.items()}
+    if len(classes) < 2:
+        allowed = "two classes or more, a folder of images each"
+        raise DataError(f"the only class is {classes[0]!r}", where=str(root / "train"), allowed=allowed)
+    make = {}
+    numbered = {part: _as_in_training(files, names, classes, root / part) for part, (names, files) in listed.items()}
+    for part, files in numbered.items():
+        clean = readable(files, lambda file: file[:1], on_error=spec.on_error, where=str(root / part))
+        make[part] = Part(len(clean), partial(_streamed_part, clean, spec))
     return Source(make, len(classes), IMAGENET_MEAN, IMAGENET_STD, classes=tuple(classes))
+
+
+def _as_in_training(
+    files: list[tuple[str, int]], names: list[str], classes: list[str], folder: Path
+) -> list[tuple[str, int]]:
+    """The files with the numbers that their classes have in training: a part may lack some."""
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        what = f"classes that train has no folder of: {', '.join(unknown[:3])}{more}"
+        raise DataError(what, where=str(folder), allowed=f"folders of train: {', '.join(classes)}")
+    number = {name: place for place, name in enumerate(classes)}
+    return [(path, number[names[label]]) for path, label in files]
 
 
 def folder_of(path: str) -> Path:
@@ -152,10 +169,19 @@ def _list_folder(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
     try:
         found = ImageFolder(str(folder))
     except (OSError, RuntimeError) as error:
-        raise DataError(f"no images: {error}", where=str(folder), allowed="CLASS/*.jpg") from error
+        raise DataError(_missing_images(folder, error), where=str(folder), allowed="CLASS/*.jpg") from error
     # every class's files come in one block; an order that mixes them lets `train[:-5000]` mean a fair sample
     mixed = torch.randperm(len(found.samples), generator=random_stream(0)).tolist()
     return found.classes, [found.samples[i] for i in mixed]
+
+
+def _missing_images(folder: Path, error: Exception) -> str:
+    """Which class has no image, or that there are no classes; torchvision says it with its list of endings."""
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    empty = [entry.name for entry in classes if not any(entry.rglob("*"))]
+    if not classes:
+        return "no folders of classes"
+    return f"no images of class {', '.join(empty[:3])}" if empty else f"no images: {first_line(error)}"
 
 
 def _streamed_part(files: list[tuple[str, int]], spec: DataSpec, low: int, high: int, pixels: Pixels) -> Streamed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.errors import AutopruneError, DataError
+from autoprune.errors import DataError, first_line
+from autoprune.tasks.arrays import check_varied, checked_images, checked_labels
 from autoprune.tasks.base import Pixels
 from autoprune.tasks.data_spec import DataSpec, Part, Source
 from autoprune.tasks.resident import Resident
-from autoprune.tasks.user_code import data_folder, load_function
+from autoprune.tasks.user_code import call, data_folder, load_function
 
 #: Where mean and std of pixels come from, unless the user gives them.
 COMPUTED, QUOTED = "computed from the training images", "those usually quoted for this data set"
@@ -30,14 +32,21 @@ def source_of_arrays(
     Statistics default to the training images'. Labels that are text become numbers, see `number_names`.
     """
     parts = sorted({key.removesuffix("_images") for key in arrays if key.endswith("_images")})
-    for part in {"train", "test", *parts}:
+    for part in ("train", "test", *parts):
         for key in (f"{part}_images", f"{part}_labels"):
             if key not in arrays:
+                found = f"; there are {', '.join(map(str, arrays))}" if arrays else "; there are none"
                 raise DataError(
-                    f"no array {key!r}", where=where, allowed="train_images, train_labels, test_images, test_labels"
+                    f"no array {key!r}{found}",
+                    where=where,
+                    allowed="train_images, train_labels, test_images, test_labels",
                 )
     labels_of, classes = number_names({part: arrays[f"{part}_labels"] for part in parts}, where)
-    tensors = {part: _checked_tensors(arrays[f"{part}_images"], labels_of[part], f"{where}: {part}") for part in parts}
+    tensors: dict[str, tuple[Tensor, Tensor]] = {}
+    for part in parts:
+        images = checked_images(arrays[f"{part}_images"], f"{where}: {part}")
+        tensors[part] = images, checked_labels(labels_of[part], len(images), f"{where}: {part}")
+    check_varied(tensors["train"][0], f"{where}: train")
     for part, (images, _) in tensors.items():
         if images.shape[1:] != tensors["train"][0].shape[1:] or images.dtype != tensors["train"][0].dtype:
             raise DataError(
@@ -50,8 +59,25 @@ def source_of_arrays(
     resident = {
         part: Part(len(labels), partial(_resident_part, images, labels)) for part, (images, labels) in tensors.items()
     }
-    count = len(classes) or _count_classes([labels for _, labels in tensors.values()], where)
-    return Source(resident, count, mean, std, scale, QUOTED if statistics else COMPUTED, classes)
+    labels = [labels for _, labels in tensors.values()]
+    count = len(classes) or _count_classes(labels, where)
+    if count < 2 and labels[0].dim() == 1:
+        what = f"all labels are {classes[0] if classes else 0!r}"
+        raise DataError(what, where=where, allowed="two classes or more")
+    source = Source(resident, count, mean, std, scale, QUOTED if statistics else COMPUTED, classes)
+    named = f"{', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''}"
+    numbering = named or (_numbering(labels) if labels[0].dim() == 1 else "")
+    return replace(source, numbering=numbering, measured=(mean, std))
+
+
+def _numbering(labels: Sequence[Tensor]) -> str:
+    """Which numbers the classes have, in words; of use where a network has another number of outputs."""
+    found = torch.cat(list(labels)).unique()
+    low, high, count = int(found[0]), int(found[-1]), len(found)
+    if low > 0:
+        return f"labels go from {low} to {high}, and classes count from 0: labels - {low}, if there is no class 0"
+    gaps = "" if count == high + 1 else f", {count} different ones"
+    return f"labels go from {low} to {high}{gaps}"
 
 
 def _count_classes(labels: Sequence[Tensor], where: str) -> int:
@@ -71,6 +97,10 @@ def number_names(labels: Mapping[str, Any], where: str) -> tuple[dict[str, Any],
     """
     named = [part for part, found in labels.items() if _are_names(found)]
     if not named:
+        for part, found in labels.items():
+            if np.asarray(found).dtype.kind in "UST" and np.ndim(found) == 1:
+                allowed = "whole numbers from 0, or a name for each image, (N,)"
+                raise DataError("labels are text beside something else", where=f"{where}: {part}", allowed=allowed)
         return dict(labels), ()
     for part in labels:
         if part not in named:
@@ -95,36 +125,6 @@ def _resident_part(images: Tensor, labels: Tensor, low: int, high: int, pixels: 
     return Resident(images=images[low:high], labels=labels[low:high], pixels=pixels)
 
 
-def _checked_tensors(images: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or 0 in images.shape or (images.dtype != np.uint8 and images.dtype.kind != "f"):
-        raise DataError(
-            f"images are {images.dtype} {images.shape}",
-            where=where,
-            allowed="uint8 or float, (N, H, W) or (N, H, W, C)",
-        )
-    _check_labels(labels, len(images), where)
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise DataError("images hold NaN or infinity", where=where)
-    pixels = images if images.dtype == np.uint8 else images.astype(np.float32)
-    # copied where read-only (Ray's object store, memory maps): from_numpy would write through to it silently
-    kind = np.int64 if labels.ndim == 1 else np.float32  # of several labels per image, each is a number of its own
-    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])), torch.from_numpy(labels.astype(kind))
-
-
-def _check_labels(labels: NDArray[Any], images: int, where: str) -> None:
-    """One class per image, a whole number from 0 (names have become numbers), or a row of labels that are 0 or 1."""
-    one = labels.ndim == 1 and labels.dtype.kind in "iu"
-    several = labels.ndim == 2 and labels.dtype.kind in "iub" and labels.shape[1] > 0
-    if not (one or several) or len(labels) != images or labels.min() < 0:
-        allowed = f"whole numbers from 0 or names, ({images},); or 0 and 1, ({images}, labels)"
-        raise DataError(f"labels are {labels.dtype} {labels.shape}", where=where, allowed=allowed)
-    if several and labels.max() > 1:
-        raise DataError(f"a label is {labels.max()}", where=where, allowed="0 and 1, where images have several")
-
-
 def channel_statistics(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std per channel of (N, H, W, C) pixels divided by `scale`; the std of a constant channel is 1."""
     channels = images.reshape(-1, images.shape[-1])
@@ -143,15 +143,12 @@ def channel_statistics(images: Tensor, scale: float) -> tuple[tuple[float, ...],
 def source_of_function(spec: DataSpec, where: str) -> Source:
     """What the user's `function` returns, see `DataSpec`."""
     function = load_function(str(spec.function), f"{where}.function")
-    try:
-        arrays = function(**spec.arguments)
-    except AutopruneError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise DataError(f"{spec.function} failed: {type(error).__name__}: {error}", where=where) from error
+    arrays = call(str(spec.function), function, spec.arguments, where=where, kind=DataError)
     if not isinstance(arrays, Mapping):
         raise DataError(
-            f"{spec.function} returns a {type(arrays).__name__}", where=where, allowed="a mapping of arrays"
+            f"{spec.function} returns a {type(arrays).__name__}",
+            where=where,
+            allowed="a mapping with train_images, train_labels, test_images, test_labels",
         )
     return source_of_arrays(arrays, str(spec.function), None)
 
@@ -202,7 +199,8 @@ def _read_npz(file: Path) -> dict[str, Any]:
         with np.load(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
     except Exception as error:  # zip, header and pickle errors alike
-        raise DataError(f"not a readable .npz file: {error}", where=str(file)) from error
+        allowed = "what numpy.savez has written: train_images, train_labels, test_images, test_labels"
+        raise DataError(f"not a readable .npz file: {first_line(error)}", where=str(file), allowed=allowed) from error
 
 
 def _read_torchvision(name: str, torchvision_name: str, download: bool) -> dict[str, Any]:

@@ -19,10 +19,22 @@ Range = tuple[str, int, int]
 
 
 def split_expressions(splits: Mapping[str, str], source: Source, where: str) -> dict[str, str]:
-    """All three expressions; without `validation`: the part of that name, else the last tenth of the training split."""
+    """The expressions that are given, or are meant where nothing is said.
+
+    Without `validation` it is the part of that name, else the last tenth of the training split; without `test` the
+    part of that name, if there is one.
+
+    Raises:
+        InputError: a name is unknown, or nothing says what is trained on and there is no part `train`.
+    """
     for name in splits:
         check_name(name, ("train", "validation", "test"), kind="split", where=f"{where}.splits")
-    given = {"train": "train", "test": "test", **splits}
+    meant = {name: name for name in ("train", "test") if name in source.parts}
+    given = {**meant, **splits}
+    if "train" not in given:
+        part = next(iter(source.parts))
+        allowed = f"for instance splits: {{train: '{part}[:-100]', validation: '{part}[-100:]'}}"
+        raise InputError(f"there is no part 'train' but {', '.join(source.parts)}", where=where, allowed=allowed)
     if "validation" in given:
         return given
     own = next((part for part in ("validation", "val") if part in source.parts), None)
@@ -39,7 +51,7 @@ def _parse_expression(text: str, source: Source, where: str) -> Range:
     if match is None:
         raise InputError(f"{text!r} is no split", where=where, allowed="PART, PART[a:b], PART[:-n]")
     part, low, high = match.groups()
-    check_name(part, source.parts, kind="part", where=where)
+    check_name(part, source.parts, kind="part of the data", where=where)
     length = source.parts[part].length
     start, stop, _ = slice(int(low) if low else None, int(high) if high else None).indices(length)
     if start >= stop:
@@ -58,19 +70,27 @@ def split_ranges(expressions: Mapping[str, str], source: Source, where: str) -> 
     return ranges
 
 
-def check_labels(splits: Mapping[str, LabelledImages], names: Sequence[str], where: str) -> None:
+def check_labels(splits: Mapping[str, LabelledImages | None], names: Sequence[str], where: str) -> None:
     """Raise `DataError` if validation or test hold classes that the training split does not.
 
     Args:
         names: of the classes, by number; empty = they have none.
     """
-    trained = _classes_in(splits["train"].labels)
+    train = splits["train"]
+    assert train is not None, "there is always something to train on"
+    trained = _classes_in(train.labels)
     for name in ("validation", "test"):
-        strange = sorted(_classes_in(splits[name].labels) - trained)
+        split = splits[name]
+        strange = sorted(_classes_in(split.labels) - trained) if split is not None else []
         if strange:
             shown = [names[number] if names else number for number in strange[:5]]
             what = f"{name} holds classes {shown} that train does not"
             raise DataError(what, where=f"{where}.splits", allowed="shuffled data, or splits with the same classes")
+
+
+def untested_classes(split: LabelledImages, classes: int) -> list[int]:
+    """The classes that a split has no image of."""
+    return sorted(set(range(classes)) - _classes_in(split.labels))
 
 
 def _classes_in(labels: Tensor) -> set[int]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import InputError
+from autoprune.engine.tracing.code_places import place_in_code
+from autoprune.errors import AutopruneError, DataError, InputError, ModelError, first_line
 
 
 def data_folder() -> Path:
@@ -43,5 +45,46 @@ def load_object(reference: str, where: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing a user's module may raise anything
-        raise InputError(f"{reference!r} cannot be imported: {error}", where=where) from error
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything, and a script ends itself
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        allowed = f"a module that is installed or lies in {here}, with that name in it"
+        raise InputError(f"{reference!r} cannot be imported: {reason}", where=where, allowed=allowed) from error
+
+
+def call(
+    reference: str,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    where: str,
+    kind: type[ModelError | DataError],
+) -> Any:
+    """What a function of the user's returns.
+
+    Args:
+        reference: `module:function`, for errors.
+        kind: of the error that is raised if the function fails.
+
+    Raises:
+        ModelError, DataError: the function fails or ends the program, or does not take the arguments.
+    """
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        what = f"{reference} cannot be called with {', '.join(arguments) or 'no arguments'}: {error}"
+        allowed = f"`arguments` for {_signature_text(function)}"
+        raise kind(what, where=where, allowed=allowed) from error
+    except ValueError:  # of some functions that are written in C nobody knows the arguments
+        pass
+    try:
+        return function(**arguments)
+    except AutopruneError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        place = place_in_code(error)
+        raise kind(f"{reference} failed: {reason}{f' ({place})' if place else ''}", where=where) from error
+
+
+def _signature_text(function: Callable[..., Any]) -> str:
+    return f"{getattr(function, '__name__', 'it')}{inspect.signature(function)}"

@@ -200,7 +200,7 @@ def test_a_model_of_which_nothing_can_go_is_shown_and_fails(options: list[str], 
 
 
 def test_pruning_it_fails_the_same_way(capsys: Capture) -> None:
-    argv = ["prune", "inspected_nets:nothing", "--input", "3x3x3", "--method", "l1", "--to", "small"]
+    argv = ["prune", "inspected_nets:nothing", "--input", "3x3x3", "--method", "l1", "--flops", "0.5", "--to", "small"]
 
     assert parser.main(argv) == 1
     assert "nothing of this model can be pruned" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,31 @@ def test_prune_without_data(capsys: Capture, here: Path) -> None:
         capsys, "prune", "lenet5", *options, "--method", "l1", "--round-to", "600"
     )
     assert "unknown method" in fails(capsys, "prune", "lenet5", *options, "--method", "nope")
+    for model in (["lenet5"], ["--task", "digits_demo"]):
+        line = fails(capsys, "prune", *model, "--method", "l1")
+        assert line.startswith("prune: target: l1 has no target, so that nothing would be pruned; allowed: flops or")
     assert "either MODEL or --task" in fails(capsys, "prune", "--method", "l1")
     assert "already exists" in fails(capsys, "prune", "lenet5", *options, "--method", "l1", "--to", "small")
     assert "allocaton" in fails(
         capsys, "prune", "lenet5", *options, "--method", "l1", "--set", "allocaton.name=uniform"
     )
+
+
+def test_prune_with_a_space_trains_as_the_space_says(capsys: Capture, here: Path) -> None:
+    training = {"images": 96, "batch_size": 16, "lr": {"float": [0.01, 0.04], "log": True}}
+    search = {"method": "l1", "target": {"flops": 0.9}, "training": training}
+    argv = ["prune", "--task", write_space(here / "s.yaml", space=search), "--method", "l1", "--flops", "0.5"]
+    facts = json.loads(works(capsys, *argv, "--json"))
+    said = json.loads(works(capsys, *argv, "--json", "--set", "training.images=32", "--set", "training.lr=0.5"))
+    words = works(capsys, *argv)
+
+    assert (facts["training"]["images"], facts["training"]["batch_size"]) == (96, 16)
+    assert facts["training"]["lr"] == pytest.approx(0.02)  # the middle on a log scale
+    assert facts["flops_ratio"] == pytest.approx(0.5, abs=0.01)
+    assert 0 <= facts["dense_accuracy"] <= 1
+    assert (said["training"]["images"], said["training"]["lr"], said["training"]["batch_size"]) == (32, 0.5, 16)
+    assert "dense_accuracy" in words
+    assert re.search(r"images +96\n", words)
 
 
 @pytest.mark.slow

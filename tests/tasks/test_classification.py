@@ -15,6 +15,7 @@ from autoprune.errors import InputError, ModelError
 from autoprune.recipe import Training
 from autoprune.study.metric import ACCURACY
 from autoprune.tasks import load_task
+from autoprune.tasks.checks import check_task
 
 
 class Tiny(nn.Module):
@@ -144,7 +145,10 @@ def test_checkpoints_that_cannot_be_read(folder):
         ({"factory": "user_model:as_dict"}, "returns a dict"),
         ({"factory": "user_model:text"}, "returns a str"),
         ({"factory": "user_model:five"}, r"returns \(2, 5, 6, 6\)"),
-        ({"factory": "user_model:build", "arguments": {"depth": 3}}, "failed: TypeError"),
+        (
+            {"factory": "user_model:build", "arguments": {"depth": 3}},
+            "cannot be called with depth: .*for Tiny",
+        ),
         ({"name": "resnet20"}, "no trained weights"),
         ({"name": "vgg16_bn", "train": {"images": 0}}, "cannot run on 1x8x8 images"),
     ],
@@ -264,6 +268,24 @@ class Outputs(NamedTuple):
     off: None
 
 
+class AuxiliaryByName(Auxiliary):
+    """The same in a mapping, beside features."""
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        return {"features": x, "logits": outputs[0], "aux": outputs[1]} if self.training else outputs
+
+
+class FeaturesAlone(Tiny):
+    def forward(self, x):
+        return (x, x) if self.training else super().forward(x)
+
+
+class TwoInputs(Tiny):
+    def forward(self, x, mask):
+        return super().forward(x) * mask
+
+
 def several_labels(largest=1):
     """Three images a part; the first label is in all of them, the second in the first alone, the third in none."""
     labels = np.array([[1, largest, 0], [1, 0, 0], [1, 0, 0]])
@@ -299,6 +321,47 @@ def test_auxiliary_logits_count_three_tenths_in_training():
     assert torch.equal(F.cross_entropy(plain.outputs, labels), plain.value)
     torch.testing.assert_close(trained.value, expected)
     assert (16, 10) == tuple(task.predict(model, batch).shape)
+
+
+def test_auxiliary_logits_may_have_names_and_features_beside_them():
+    sys.modules["user_model"].named, sys.modules["user_model"].auxiliary = AuxiliaryByName, Auxiliary
+    tasks = [task_with(factory=f"user_model:{name}") for name in ("named", "auxiliary")]
+    batch = next(tasks[0].train.batches(torch.arange(16), 16))
+    losses = [task.loss(task.model().train(), batch) for task in tasks]
+
+    torch.testing.assert_close(losses[0].value, losses[1].value)
+    assert (16, 10) == tuple(losses[0].outputs.shape)
+
+
+def test_a_network_that_returns_no_classes_in_training_mode_is_refused():
+    sys.modules["user_model"].alone = FeaturesAlone
+    task = task_with(factory="user_model:alone")
+
+    with pytest.raises(ModelError, match=r"in training mode the model returns .*; allowed: \(N, 10\), or several"):
+        check_task(task, task.model())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"factory": "user_model:colour"},
+            "images of 3 channels, the data have 1x8x8 images .*; allowed: images",
+        ),
+        ({"factory": "user_model:two"}, r"missing 1 required positional argument: 'mask'; allowed: .* wrap it"),
+        ({"factory": "user_model:as_dict"}, "returns a dict with logits; allowed: one tensor .*: wrap it"),
+        (
+            {"factory": "user_model:build", "arguments": {"classes": 7}},
+            r"returns \(2, 7\) for 2 images; allowed: \(2, 10\), as the data have 10 classes \(labels go from 0 to 9\)",
+        ),
+    ],
+)
+def test_networks_for_other_data_say_what_these_are(model, message):
+    module = sys.modules["user_model"]
+    module.two, module.colour = TwoInputs, lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten())
+
+    with pytest.raises(ModelError, match=message):
+        task_with(**model).model()
 
 
 def test_images_with_several_labels(labels_task):

@@ -101,10 +101,15 @@ def test_classes_that_are_never_trained_are_refused():
         ("test_images", np.zeros((50, 4, 3, 2), np.uint8), "as train"),
         ("train_labels", np.zeros(99, int), "labels are int64"),
         ("train_labels", np.full(100, -1), "whole numbers from 0"),
-        ("train_labels", ["cat", 7] * 50, r"labels are <U\d+ \(100,\); allowed: whole numbers from 0 or names"),
+        (
+            "train_labels",
+            ["cat", 7] * 50,
+            "text beside something else; allowed: .* a name for each image",
+        ),
         ("train_labels", ["cat"] * 100, "the labels of train are text, those of test are not, or not all"),
         ("train_labels", np.full((100, 2), "cat"), "labels are <U3"),
         ("train_labels", np.zeros(100), "labels are float64"),
+        ("train_images", np.zeros((100, 3, 3, 2), np.uint8), "train: all pixels of all images are 0"),
     ],
 )
 def test_malformed_arrays_are_refused(user_data, key, value, message):
@@ -150,7 +155,7 @@ def test_names_that_are_never_trained_are_refused_by_their_names(user_data):
         ({"function": "nowhere:f"}, "cannot be imported"),
         ({"function": "math:tau"}, "not a function"),
         ({"function": "math"}, "names no function"),
-        ({"function": "math:sqrt"}, "failed"),
+        ({"function": "math:sqrt"}, "math:sqrt cannot be called with no arguments"),
     ],
 )
 def test_wrong_mappings_are_refused(spec, message):
@@ -194,6 +199,60 @@ def test_float_images_are_not_scaled():
 
     assert pytest.approx(3.0) == inputs[0, 0, 0, 0].item()
     assert pytest.approx(7.0) == inputs[0, 1, 0, 0].item()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((127.5,) * 2, (64.0,) * 2), ((0.5,) * 2, (5000.0,) * 2), ((99999.0,) * 2, (1.0,) * 2)]
+)
+def test_statistics_of_another_scale_than_that_of_float_images_are_refused(user_data, mean, std):
+    made = numbers(dtype=np.float32)
+    user_data.numbers = lambda: {
+        **made,
+        **{f"{part}_images": made[f"{part}_images"] / 99 for part in ("train", "test")},
+    }
+
+    with pytest.raises(InputError, match=r"not normalised; allowed: about mean: \[0\.5, 0\.5\], std: \[0\.29"):
+        splits_of(mean=mean, std=std)
+
+
+def test_statistics_of_stored_pixels_are_answered_with_what_to_write():
+    with pytest.raises(InputError, match=r"allowed: .*mean: \[0\.5, 0\.25\], std: \[0\.3, 0\.2\]"):
+        splits_of(mean=(127.5, 63.75), std=(0.3, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (lambda count: np.zeros(count, int), "all labels are 0; allowed: two classes or more"),
+        (lambda count: ["cat"] * count, "all labels are 'cat'"),
+    ],
+)
+def test_one_class_is_nothing_to_learn(user_data, labels, message):
+    user_data.numbers = lambda: {**numbers(), "train_labels": labels(100), "test_labels": labels(50)}
+
+    with pytest.raises(DataError, match=message):
+        splits_of()
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (lambda count: 1 + np.arange(count) % 5, "labels go from 1 to 5, and classes count from 0: labels - 1, if"),
+        (lambda count: 2 * (np.arange(count) % 5), "labels go from 0 to 8, 5 different ones"),
+        (lambda count: [ANIMALS[number % 5] for number in range(count)], "ant, cat, eel, ..."),
+    ],
+)
+def test_how_classes_are_numbered_is_said(user_data, labels, said):
+    user_data.numbers = lambda: {**numbers(), "train_labels": labels(100), "test_labels": labels(50)}
+
+    assert load_splits(DataSpec(function="user_data:numbers"), "d")[1].numbering.startswith(said)
+
+
+def test_arrays_under_other_names_are_named(user_data):
+    user_data.numbers = lambda: {"x_train": 1, "y_train": 2}
+
+    with pytest.raises(DataError, match="no array 'train_images'; there are x_train, y_train; allowed: train_images"):
+        splits_of()
 
 
 def test_read_only_arrays_are_copied(user_data):

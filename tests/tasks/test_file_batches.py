@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from autoprune.errors import DataError
-from autoprune.tasks.file_batches import decoded_batches
+from autoprune.tasks import file_batches
+from autoprune.tasks.file_batches import decoded_batches, decoding_processes
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,12 @@ def test_the_caller_s_random_numbers_are_not_drawn() -> None:
 
 def test_more_workers_than_cpus_are_not_started() -> None:
     assert batches([5, 2], workers=4096) == [[(5, 0.0), (2, 0.0)]]
+
+
+@pytest.mark.parametrize(("cpus", "expected"), [(1, 0), (2, 0), (3, 0), (4, 2), (7, 3), (64, 4)])
+def test_processes_are_chosen_by_the_cpus_there_are(cpus: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_batches.os, "sched_getaffinity", lambda _pid: set(range(cpus)))
+
+    assert decoding_processes(None) == expected
+    assert decoding_processes(3) == min(3, cpus)
+    assert decoding_processes(0) == 0

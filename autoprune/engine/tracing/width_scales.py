@@ -117,7 +117,7 @@ def _widths_summed(labels: Ints, before: LabelledRun, after: LabelledRun) -> Ite
 
 def _power_of_ratio(factor: float, ratio: float) -> float | None:
     """p, a multiple of a quarter, with factor = ratio ** p; None if there is none."""
-    if ratio == 1 or factor <= 0:
+    if ratio == 1 or not 0 < factor < math.inf:  # nor NaN
         return None
     power = math.log(factor) / math.log(ratio)
     quarter = round(4 * power) / 4

@@ -19,7 +19,7 @@ from autoprune.errors import InputError, StudyError, check_name
 from autoprune.recipe import Recipe
 from autoprune.study.config import Sampler
 from autoprune.study.folder import Study
-from autoprune.study.parameters import Branch, Choice, Float, Int, Scalar
+from autoprune.study.parameters import Branch, Choice, Float, Int, Nested, Scalar
 from autoprune.study.space import Space
 
 #: Parameter name -> value, in the sampler's words.
@@ -79,6 +79,12 @@ def warm_starts(space: Space, starts: Sequence[WarmStart] = WARM_STARTS) -> list
             if meant and middle.params not in plans:
                 plans.append(middle.params)
     return plans
+
+
+def middle_training(space: Space) -> dict[str, Any]:
+    """The `training` of a space in plain data, ranges in their middle and choices at their first."""
+    training = space.root.items.get("training")
+    return {} if training is None else dict(Space(Nested({"training": training})).walk(Middle({}))["training"])
 
 
 def spread(space: Space, count: int, seed: int, before: Sequence[Params] = ()) -> list[Params]:

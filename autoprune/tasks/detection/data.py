@@ -19,6 +19,7 @@ from autoprune.tasks.detection import coco, voc
 from autoprune.tasks.detection.annotations import AnnotatedImage, checked
 from autoprune.tasks.detection.splits import ImagesWithBoxes, ResidentBoxes, StreamedBoxes
 from autoprune.tasks.digit_scenes import Scenes, make_scenes
+from autoprune.tasks.image_files import readable
 from autoprune.tasks.image_folder import folder_of
 from autoprune.tasks.splits import check_disjoint
 
@@ -50,7 +51,10 @@ class BoxDataSpec:
             torchvision's weights for COCO do.
         classes: `voc` only: the names of the classes, in order; by default all that its annotations hold, by name.
         drop_degenerate: leave out boxes without a width or a height; otherwise they are an error.
-        workers: processes that decode images.
+        workers: processes that decode images, at most as many as there are CPUs; None = half of the CPUs, at most
+            four, and none of their own on one or two.
+        on_error: what becomes of images that cannot be read, which are looked for before anything is trained: `raise`
+            names the first one, `skip` leaves them out.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-500]`.
         augment: image and boxes together: `flip` mirrors half of the images; `scale` zooms out to a half and in to half
             as much again.
@@ -63,7 +67,8 @@ class BoxDataSpec:
     labels: str = field(default="in_order", metadata=choices("in_order", "category"))
     classes: tuple[str, ...] = ()
     drop_degenerate: bool = False
-    workers: int = field(default=4, metadata=within(0, 256))
+    workers: int | None = field(default=None, metadata=within(0, 256))
+    on_error: str = field(default="raise", metadata=choices("raise", "skip"))
     splits: Mapping[str, str] = field(default_factory=dict)
     augment: tuple[str, ...] = field(default=(), metadata=choices("flip", "scale"))
 
@@ -71,8 +76,8 @@ class BoxDataSpec:
 #: What each data set reads beside name, splits and augment.
 _READ = {
     "digit_scenes": {"arguments"},
-    "coco": {"path", "parts", "labels", "drop_degenerate", "workers"},
-    "voc": {"path", "classes", "drop_degenerate", "workers"},
+    "coco": {"path", "parts", "labels", "drop_degenerate", "workers", "on_error"},
+    "voc": {"path", "classes", "drop_degenerate", "workers", "on_error"},
 }
 
 
@@ -93,7 +98,7 @@ def load_splits(spec: BoxDataSpec, where: str) -> tuple[dict[str, ImagesWithBoxe
     }
     check_disjoint(files, f"{where}.splits")
     for name, split in splits.items():
-        if not split.objects():
+        if split is not None and not split.objects():
             raise DataError(f"{name} holds no object", where=f"{where}.splits", allowed="at least one per split")
     return splits, classes
 
@@ -157,12 +162,17 @@ def _voc(spec: BoxDataSpec, where: str) -> tuple[Source, tuple[str, ...]]:
 def _file_source(
     images: Mapping[str, list[AnnotatedImage]], classes: Sequence[str], spec: BoxDataSpec, where: str
 ) -> Source:
-    clean = checked(images, classes, drop_degenerate=spec.drop_degenerate, where=where)
+    clean = {
+        name: readable(found, lambda image: (image.file,), on_error=spec.on_error, where=f"{where}: {name}")
+        for name, found in checked(images, classes, drop_degenerate=spec.drop_degenerate, where=where).items()
+    }
     parts = {name: Part(len(found), partial(_streamed_part, found, spec.workers)) for name, found in clean.items()}
     return _source(parts, classes)
 
 
-def _streamed_part(images: list[AnnotatedImage], workers: int, low: int, high: int, pixels: Pixels) -> StreamedBoxes:
+def _streamed_part(
+    images: list[AnnotatedImage], workers: int | None, low: int, high: int, pixels: Pixels
+) -> StreamedBoxes:
     return StreamedBoxes.of(tuple(images[low:high]), pixels.augment, workers)
 
 

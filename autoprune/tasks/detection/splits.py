@@ -86,11 +86,11 @@ class StreamedBoxes(ImagesWithBoxes):
     annotated: tuple[AnnotatedImage, ...]
     targets: tuple[Target, ...]
     augment: tuple[str, ...]
-    workers: int
+    workers: int | None
     processes: Processes = ALONE
 
     @classmethod
-    def of(cls, annotated: tuple[AnnotatedImage, ...], augment: tuple[str, ...], workers: int) -> StreamedBoxes:
+    def of(cls, annotated: tuple[AnnotatedImage, ...], augment: tuple[str, ...], workers: int | None) -> StreamedBoxes:
         """The split of these images."""
         targets = tuple(as_target(image.boxes) for image in annotated)
         return cls(annotated=annotated, targets=targets, augment=augment, workers=workers)

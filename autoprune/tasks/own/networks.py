@@ -10,9 +10,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from autoprune.errors import InputError, ModelError
+from autoprune.errors import InputError, ModelError, first_line
 from autoprune.tasks.base import Task
 from autoprune.tasks.dense_model import Facts
+from autoprune.tasks.own_network import as_network
 
 
 class Network(Protocol):
@@ -44,23 +45,24 @@ class Given:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if isinstance(self.source, nn.Module):
-                return _drawn_anew(copy.deepcopy(self.source)).to("cpu").eval()
-            return self._made().to("cpu").eval()
+                return _drawn_anew(as_network(copy.deepcopy(self.source), self.where))
+            return as_network(self._made(), self.where)
 
     def trained(self, _task: Task, _facts: Facts) -> nn.Module:
         """See `Network.trained`."""
-        model = copy.deepcopy(self.source) if isinstance(self.source, nn.Module) else self.build(0)
-        return model.to("cpu").eval()
+        return as_network(copy.deepcopy(self.source), self.where) if self._is_given else self.build(0)
 
-    def _made(self) -> nn.Module:
+    @property
+    def _is_given(self) -> bool:
+        return isinstance(self.source, nn.Module)
+
+    def _made(self) -> object:
         assert not isinstance(self.source, nn.Module)
         try:
-            model = self.source()
-        except Exception as error:  # the user's code may raise anything
-            raise ModelError(f"building it failed: {type(error).__name__}: {error}", where=self.where) from error
-        if not isinstance(model, nn.Module):
-            raise ModelError(f"a {type(model).__name__} was built", where=self.where, allowed="a torch.nn.Module")
-        return model
+            return self.source()
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise ModelError(f"building it failed: {reason}", where=self.where) from error
 
 
 def _drawn_anew(model: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import AutopruneError, DataError, InputError, check_name, one_of
+from autoprune.errors import DataError, InputError, check_name, one_of
 from autoprune.recipe import Training
 from autoprune.schema import expect_mapping, read_value, to_plain, within
 from autoprune.study.metric import MetricSpec
@@ -21,7 +21,7 @@ from autoprune.tasks.metrics import MetricChoice, read_metric
 from autoprune.tasks.own.batches import BatchParts
 from autoprune.tasks.own.loaders import LoaderSplit
 from autoprune.tasks.own.networks import Given, check_source
-from autoprune.tasks.user_code import load_object
+from autoprune.tasks.user_code import call, load_object
 from autoprune.training.protocols import Batch, Forward, Loss, Metric, WholeMetric
 
 
@@ -207,20 +207,11 @@ def read_split(spec: object, name: str, where: str) -> LoaderSplit:
         raise InputError(f"{reference!r} names no data", where=where, allowed="module:name, or {function: module:name}")
     found = load_object(reference, where)
     if isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__")):
-        found = _called(found, arguments, reference, where)
+        found = call(reference, found, arguments, where=where, kind=DataError)
     elif arguments:
         what = f"{reference} is data already, and takes no {next(iter(arguments))!r}"
         raise InputError(what, where=where, allowed="arguments of a function or class")
     return LoaderSplit.of(found, name, where)
-
-
-def _called(function: Callable[..., Any], arguments: Mapping[str, Any], reference: str, where: str) -> Any:
-    try:
-        return function(**arguments)
-    except AutopruneError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise DataError(f"{reference} failed: {type(error).__name__}: {error}", where=where) from error
 
 
 def _described(model: Any, train: LoaderSplit, loss: LossFunction, metric: MetricChoice) -> dict[str, Any]:

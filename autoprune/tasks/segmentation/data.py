@@ -17,6 +17,7 @@ from autoprune.tasks.base import Pixels, Split
 from autoprune.tasks.data import pixels_of, select_splits
 from autoprune.tasks.data_spec import Part, Source
 from autoprune.tasks.digit_scenes import Scenes, make_scenes
+from autoprune.tasks.image_files import readable
 from autoprune.tasks.image_folder import IMAGENET_MEAN, IMAGENET_STD, folder_of
 from autoprune.tasks.segmentation.files import StreamedMasks
 from autoprune.tasks.segmentation.resident import ResidentMasks
@@ -45,7 +46,10 @@ class MaskDataSpec:
         classes: names of the classes 0, 1, ...; needed by `mask_folder`, by default VOC's 21 for `voc`.
         size: side of the square that the network sees. An image is scaled so that its longer side fits; what lies
             beyond it is black, and ignored.
-        workers: processes that decode images.
+        workers: processes that decode images, at most as many as there are CPUs; None = half of the CPUs, at most
+            four, and none of their own on one or two.
+        on_error: what becomes of images that cannot be read, which are looked for before anything is trained: `raise`
+            names the first one, `skip` leaves them out.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-500]`.
         augment: image and mask together: `flip` mirrors half of them; `crop` takes a random part of them, in
             `digit_scenes` shifts them by up to an eighth.
@@ -57,7 +61,8 @@ class MaskDataSpec:
     path: str | None = None
     classes: tuple[str, ...] = ()
     size: int = field(default=256, metadata=within(1, 8192))
-    workers: int = field(default=4, metadata=within(0, 256))
+    workers: int | None = field(default=None, metadata=within(0, 256))
+    on_error: str = field(default="raise", metadata=choices("raise", "skip"))
     splits: Mapping[str, str] = field(default_factory=dict)
     augment: tuple[str, ...] = field(default=(), metadata=choices("flip", "crop"))
     mean: tuple[float, ...] = ()
@@ -85,7 +90,7 @@ def load_splits(spec: MaskDataSpec, where: str) -> tuple[dict[str, Split], tuple
 def _check_keys(spec: MaskDataSpec, where: str) -> None:
     """Refuse what the data set does not read."""
     in_memory = spec.name == "digit_scenes"
-    unread = ("path", "classes", "size", "workers") if in_memory else ("arguments",)
+    unread = ("path", "classes", "size", "workers", "on_error") if in_memory else ("arguments",)
     for key in unread:
         if getattr(spec, key) != getattr(MaskDataSpec(name=spec.name), key):
             raise InputError(f"{key!r} means nothing to {spec.name}", where=where)
@@ -156,8 +161,11 @@ def _check_there(files: Sequence[Path], what: str, listed_by: str, folder: Path)
 
 
 def _file_source(pairs: Mapping[str, list[Pair]], classes: tuple[str, ...], spec: MaskDataSpec) -> Source:
+    clean = {
+        name: readable(files, lambda pair: pair, on_error=spec.on_error, where=name) for name, files in pairs.items()
+    }
     parts = {
-        name: Part(len(files), partial(_streamed_part, files, len(classes), spec)) for name, files in pairs.items()
+        name: Part(len(files), partial(_streamed_part, files, len(classes), spec)) for name, files in clean.items()
     }
     return Source(parts, len(classes), IMAGENET_MEAN, IMAGENET_STD)
 

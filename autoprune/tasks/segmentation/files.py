@@ -38,7 +38,7 @@ class StreamedMasks(Split):
     files: tuple[tuple[str, str], ...]
     classes: int
     size: int
-    workers: int
+    workers: int | None
     pixels: Pixels
     processes: Processes = ALONE
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from autoprune.errors import DataError, first_line
 from autoprune.schema import within
 from autoprune.tasks.base import Split
+from autoprune.tasks.file_batches import decoding_processes
 from autoprune.tasks.own.loaders import LoaderSplit
 from autoprune.tasks.splits import check_disjoint
 from autoprune.tasks.user_code import data_folder
@@ -33,12 +34,13 @@ class YoloDataSpec:
             $AUTOPRUNE_DATA. Its `path` may also be relative to it, and is its folder if it has none. Their dataset
             writes what it has read of labels/train to labels/train.cache, and mends JPEG files that are cut short.
         size: side in pixels of the square that images are fitted into, a multiple of the network's largest stride.
-        workers: processes that decode images.
+        workers: processes that decode images, at most as many as there are CPUs; None = half of the CPUs, at most
+            four, and none of their own on one or two.
     """
 
     yaml: str
     size: int = field(default=640, metadata=within(32, 4096))
-    workers: int = field(default=4, metadata=within(0, 256))
+    workers: int | None = field(default=None, metadata=within(0, 256))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,8 +178,10 @@ def _augmenting(dataset: Any, settings: Any) -> Any:
     return twin
 
 
-def _loader_split(dataset: Any, name: str, workers: int, where: str) -> LoaderSplit:
-    loader: DataLoader[Any] = DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=_as_batch)
+def _loader_split(dataset: Any, name: str, workers: int | None, where: str) -> LoaderSplit:
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_size=1, num_workers=decoding_processes(workers), collate_fn=_as_batch
+    )
     return LoaderSplit.of(loader, name, where)
 
 

@@ -34,7 +34,7 @@ def test_a_function_builds_it_each_time():
 def test_functions_that_fail_or_build_something_else():
     with pytest.raises(ModelError, match="building it failed: ZeroDivisionError"):
         Given(lambda: 1 / 0).build(0)
-    with pytest.raises(ModelError, match="a str was built"):
+    with pytest.raises(ModelError, match="the factory returns a str"):
         Given(lambda: "net").build(0)
     with pytest.raises(InputError, match="a str is no model"):
         check_source("net", "model")

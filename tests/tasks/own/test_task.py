@@ -132,7 +132,7 @@ def test_a_model_that_returns_its_losses():
         (
             {"data": {**SPEC["data"], "train": {"function": "user_tasks:train_loader", "coutn": 3}}},
             DataError,
-            "user_tasks:train_loader failed: TypeError",
+            "user_tasks:train_loader cannot be called with coutn",
         ),
         ({"los": "MSELoss"}, InputError, "did you mean 'loss'"),
         ({"loss": "CrossEntropyLos"}, InputError, "task.loss: unknown loss"),
