@@ -59,6 +59,7 @@ class Audience:
         self._file, self._view, self._trackers = file, view, tuple(trackers)
         self._last: StudyProgress | None = None
         self._warnings: tuple[str, ...] = ()
+        self._heard = 0  # of the dispatcher's own warnings
 
     def update(self, progress: StudyProgress) -> None:
         """Tell trackers of the latest outcomes, and show it."""
@@ -74,14 +75,15 @@ class Audience:
         for tracker in self._trackers:
             tracker.end()
         if self._last is not None and self._new_errors():
-            self._show(replace(self._last, latest=()))
+            self._show(replace(self._last, latest=(), warnings=self._last.warnings[: self._heard]))
 
     def _new_errors(self) -> tuple[str, ...]:
         errors = (tracker.error for tracker in self._trackers)
         return tuple(error for error in errors if error is not None and error not in self._warnings)
 
     def _show(self, progress: StudyProgress) -> None:
-        new = self._new_errors()
+        new = (*progress.warnings[self._heard :], *self._new_errors())
+        self._heard = len(progress.warnings)
         self._warnings += new
         self._last = replace(progress, warnings=self._warnings)
         self._file.update(self._last)

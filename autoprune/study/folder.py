@@ -29,6 +29,10 @@ class StudyFolder:
         """The resolved space file, with everything a resumed search needs."""
         return self.path / "study.yaml"
 
+    def check_there(self) -> None:
+        """Raise `OSError` unless the study is there: a folder that is mounted may be gone, and leave an empty one."""
+        self.config.stat()
+
     @property
     def proposals(self) -> Path:
         """Recipes handed out, one JSON object a line."""
@@ -68,6 +72,11 @@ class StudyFolder:
     def final_models(self) -> Path:
         """One artefact folder per member, by the number of its finalist that is best on the validation split."""
         return self.path / "finalists"
+
+    @property
+    def final_states(self) -> Path:
+        """The checkpoints of finalists whose workers were taken away, one folder each."""
+        return self.path / "finalists_states"
 
     @property
     def progress(self) -> Path:

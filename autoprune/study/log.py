@@ -14,11 +14,20 @@ T = TypeVar("T")
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and force it to the disk before returning; only the driver of a search calls this."""
-    with path.open("ab") as file:
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one line and force it to the disk before returning; only the driver of a search calls this.
+
+    Raises:
+        OSError: it cannot be written, and nothing of it is in the log.
+    """
+    with path.open("ab", buffering=0) as file:
+        before, left = file.tell(), memoryview(line.encode() + b"\n")
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -25,6 +25,7 @@ from autoprune.training.averaging import MovingAverage
 from autoprune.training.batch_structure import images_in
 from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
+from autoprune.training.notice import NOTICE, PausedByNoticeError
 from autoprune.training.optimizer import build_optimizer, learning_rate
 from autoprune.training.processes import ALONE, Processes
 from autoprune.training.protocols import Batch, Forward, Listener, Regulariser, TrainingTask, listening
@@ -98,7 +99,8 @@ def fit(
         teacher: needed where `training.distill` > 0, not used otherwise.
         on_rung: gets (images seen, validation metric) for every rung in (0, 1); False stops. A resumed run hears of
             the rungs before its checkpoint again.
-        checkpoint: written (atomically) at every rung and once a minute, and resumed from if it exists.
+        checkpoint: written (atomically) at every rung and once a minute, and resumed from if it exists. With one the
+            training of a single process pauses when that has notice of its end (`notice.py`): `PausedByNoticeError`.
         keep_last: it is written after the last step too, so that a run resumed from it has nothing left to do.
         processes: which train this model together; each calls this function with its copy, the first writes the
             checkpoint. The batch is as large as for one process, and so are its moments in batch norms.
@@ -188,9 +190,12 @@ class TrainingLoop:
                     self._consider_compiling((time.monotonic() - began) / 40)
                 if self.step in self.rungs and on_rung is not None and not self._measure_rung(checkpoint, on_rung):
                     return True
-                if checkpoint is not None and time.monotonic() - saved > 60:
+                pauses = NOTICE.given and self.processes.alone  # the others would wait for this one
+                if checkpoint is not None and (pauses or time.monotonic() - saved > 60):
                     self.save(checkpoint)
                     saved = time.monotonic()
+                    if pauses:
+                        raise PausedByNoticeError
         return False
 
     def _consider_compiling(self, step_seconds: float) -> None:

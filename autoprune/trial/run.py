@@ -24,6 +24,7 @@ from autoprune.study.outcome import BROKEN, Outcome, Rung
 from autoprune.tasks import Task
 from autoprune.training.evaluate import evaluate, recalibrate
 from autoprune.training.fit import DivergedError
+from autoprune.training.notice import PausedByNoticeError
 from autoprune.training.processes import Processes
 from autoprune.trial import stages
 from autoprune.trial.checkpoint import CutRecord, TrialFolder
@@ -86,7 +87,8 @@ def run(
         control: copied into the outcome.
         clock: seconds since the study began; default: since the trial began.
         scratch: folder for the trial's checkpoint; with it, a trial that is run again, on this or another machine, goes
-            on where it was interrupted or stopped. Rungs before that are not reported again.
+            on where it was interrupted or stopped. Rungs before that are not reported again. With it, the trial also
+            ends, by `PausedByNoticeError`, when this process has notice of its own end while it trains.
         parent: folder with the model of the recipe's parent, for a recipe that goes on from the front.
         final: once it has ended, the model is also measured on the test split.
         constraints: what the pruned model may not exceed; if it does, the trial ends right after the cut with status
@@ -109,6 +111,9 @@ def run(
         folder.save_progress(progress.record(started))  # once more: the stage that a rung ended is timed only now
     except stages.ConstraintError as broken:
         progress.broken = f"{BROKEN}{broken}"
+    except PausedByNoticeError:
+        folder.save_progress(progress.record(started))
+        raise
     except Exception as failure:  # noqa: BLE001 - a failing recipe is data: the search learns from it and goes on
         error = _one_line(failure)
         if torch.cuda.is_available():

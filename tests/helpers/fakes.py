@@ -1,6 +1,7 @@
 """Evaluators that need no task: an accuracy by formula, after as many seconds as wanted, and every way to fail."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -77,6 +78,7 @@ class Fake:
     trouble: dict = field(default_factory=dict)
     rungs: tuple[float, ...] = (0.0,)
     final: bool = False
+    model_bytes: int = 0
 
     def run(self, proposal, report, scratch, parent):
         started = self.clock.now()
@@ -95,7 +97,8 @@ class Fake:
         accuracy = float("nan") if self.trouble.get(proposal.id) == "nan" else None
         numbers = final_numbers(proposal) if self.final else {"accuracy": accuracy}
         done = completed(proposal, **numbers, **fields, rungs=tuple(passed))
-        return Evaluation(outcome=done, files={"model.json": b"%d" % proposal.id})
+        weights = {"weights": bytes(self.model_bytes)} if self.model_bytes else {}
+        return Evaluation(outcome=done, files={"model.json": b"%d" % proposal.id, **weights})
 
     def _climb(self, proposal, report, scratch):
         """The rungs so far, those of earlier segments included, and whether the last one stopped it.
@@ -129,6 +132,8 @@ class Fake:
                 os._exit(7)
             case "hang":
                 time.sleep(1000)
+            case "hold":  # in a library that lets no other thread run
+                re.match(r"(a+)+$", "a" * 60 + "b")
 
 
 @dataclass(frozen=True)
@@ -141,11 +146,12 @@ class OpenFake:
     broken: bool = False
     rungs: tuple[float, ...] = (0.0,)
     final: bool = False
+    model_bytes: int = 0
 
     def __call__(self, clock, _store=None):
         if self.broken:
             raise OSError("no data here")
-        return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs, self.final)
+        return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs, self.final, self.model_bytes)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,20 @@ def test_line_numbers_count_from_one(tmp_path: Path) -> None:
     append_line(tmp_path / "log", "b")
 
     assert [(1, "a"), (2, "b")] == list(read_lines(tmp_path / "log"))
+
+
+def test_of_a_line_that_does_not_fit_nothing_stays(tmp_path: Path) -> None:
+    append_line(tmp_path / "log", "a" * 10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (14, before[1]))  # room for three bytes more
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_line(tmp_path / "log", "b" * 7)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    append_line(tmp_path / "log", "b" * 7)
+
+    assert (tmp_path / "log").read_text() == "a" * 10 + "\n" + "b" * 7 + "\n"
 
 
 def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:

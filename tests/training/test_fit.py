@@ -11,6 +11,7 @@ from autoprune.training import distillation
 from autoprune.training import fit as fit_module
 from autoprune.training.evaluate import evaluate, recalibrate
 from autoprune.training.fit import DivergedError, fit
+from autoprune.training.notice import NOTICE, PausedByNoticeError
 from autoprune.training.runtime import Runtime
 
 CPU = Runtime(channels_last=True)
@@ -194,6 +195,23 @@ def test_a_resumed_run_gives_the_same_bits(digits, small, tmp_path, ema):
     assert whole_regulariser.calls == regulariser.calls
     assert (expected.loss, expected.steps, expected.stopped) == (actual.loss, actual.steps, actual.stopped)
     assert ["state.pt"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_notice_of_the_end_of_the_process_pauses_at_the_next_step(digits, small, tmp_path, monkeypatch):
+    """What goes on from there ends with the same bits as what was never interrupted."""
+    training, file = Training(images=64 * 7, batch_size=64), tmp_path / "state.pt"
+    whole, cut = copy.deepcopy(small), copy.deepcopy(small)
+    fit(whole, digits, training, CPU, images=64 * 7, seed=3)
+    monkeypatch.setattr(NOTICE, "given", True)
+    fit(copy.deepcopy(small), digits, training, CPU, images=64 * 7, seed=3)  # nowhere to save it: it runs to its end
+    with pytest.raises(PausedByNoticeError):
+        fit(cut, digits, training, CPU, images=64 * 7, seed=3, checkpoint=file)
+    assert torch.load(file, weights_only=True)["step"] == 1
+    monkeypatch.setattr(NOTICE, "given", False)
+    log = fit(cut, digits, training, CPU, images=64 * 7, seed=3, checkpoint=file)
+
+    assert log.steps == 7
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
 
 
 def test_a_checkpoint_of_another_training_is_refused(digits, small, tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from ray.tune.search import Searcher
 
 from autoprune.search.on_ray.cluster import needs_of_process
 from autoprune.search.on_ray.peers import PeerPlan
-from autoprune.search.on_ray.settings import ATTEMPTS
+from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
 from autoprune.search.on_ray.study_actor import start_study_actor
 from autoprune.search.on_ray.worker import TrialWorker
 from autoprune.search.running.evaluator import OpenEvaluator
@@ -61,7 +62,7 @@ def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: 
         warnings.simplefilter("ignore")
         tuner.fit()
     if not dispatcher.interrupted:
-        for segment in list(searcher.running.values()):
+        for segment in [*searcher.running.values(), *dispatcher.returned]:
             dispatcher.end_lost_trial(segment.proposal, "stopped", "the search's time was over")
 
 
@@ -72,8 +73,7 @@ def _bind_worker(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers:
     bound = tune.with_parameters(
         TrialWorker,
         open_evaluator=open_evaluator,
-        clock=dispatcher.clock,
-        study_actor=start_study_actor(dispatcher.folder, dispatcher.models.path, workers),
+        study_actor=start_study_actor(dispatcher, workers),
         trial_timeout=60 * resources.trial_timeout_minutes,
         plan=PeerPlan(count=resources.processes, needs=needs, seconds=60 * resources.trial_timeout_minutes),
     )
@@ -128,7 +128,13 @@ class DispatcherSearcher(Searcher):
         return Searcher.FINISHED if self.dispatcher.finished_handing_out() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Hand over the outcome of a segment; one that has crashed has none, see `end_crashed`."""
+        """Hand over the outcome of a segment; one that has crashed has none, see `end_crashed`.
+
+        A segment whose worker was taken away has none either, and goes on elsewhere.
+        """
+        if not error and result and PUT_BACK in result:
+            segment = self.running.pop(trial_id)
+            self.dispatcher.put_back(replace(segment, resumed=segment.resumed or result[PUT_BACK]))
         if error or not result or "outcome" not in result:
             return
         self.running.pop(trial_id, None)

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from autoprune.search.on_ray.segment_files import segment_files
 from autoprune.search.on_ray.settings import PEER_DIED, PEER_GRACE_SECONDS
-from autoprune.search.on_ray.study_actor import StudyActorStore
+from autoprune.search.on_ray.study_actor import StudyActorStore, study_clock
 from autoprune.search.running.evaluator import Evaluation, Evaluator, OpenEvaluator, describe_error
 from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.search.running.study_clock import StudyClock
@@ -59,11 +59,11 @@ class Peer:
     """One of the other processes, as an actor.
 
     Args:
-        open_evaluator, clock, study_actor: as of the worker.
+        open_evaluator, study_actor: as of the worker.
     """
 
-    def __init__(self, open_evaluator: OpenEvaluator, clock: StudyClock, study_actor: Any) -> None:
-        self.open_evaluator, self.clock, self.study_actor = open_evaluator, clock, study_actor
+    def __init__(self, open_evaluator: OpenEvaluator, study_actor: Any) -> None:
+        self.open_evaluator, self.clock, self.study_actor = open_evaluator, study_clock(study_actor), study_actor
         self.evaluator: Evaluator | None = None
 
     def meet(self, address: tuple[str, int], rank: int, plan: PeerPlan) -> None:
@@ -93,7 +93,7 @@ class Peers:
     """
 
     def __init__(self, plan: PeerPlan, open_evaluator: OpenEvaluator, clock: StudyClock, study_actor: Any) -> None:
-        self.plan, self.given = plan, (open_evaluator, clock, study_actor)
+        self.plan, self.open_evaluator, self.clock, self.study_actor = plan, open_evaluator, clock, study_actor
         self.actors: list[Any] = []
 
     def open(self) -> tuple[Evaluator | None, str]:
@@ -104,7 +104,7 @@ class Peers:
         """
         self._start()
         opening = [actor.open.remote() for actor in self.actors]
-        evaluator, end = _try_to_open(*self.given)
+        evaluator, end = _try_to_open(self.open_evaluator, self.clock, self.study_actor)
         first = min((each for each in [end, *ray.get(opening)] if each.error), key=_when, default=None)
         if first is None:
             return evaluator, ""
@@ -118,7 +118,8 @@ class Peers:
         kinds = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0), "memory": needs.get("memory", 0)}
         for rank in range(1, self.plan.count):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-            self.actors.append(ray.remote(Peer).options(**kinds, scheduling_strategy=place).remote(*self.given))
+            peer = ray.remote(Peer).options(**kinds, scheduling_strategy=place)
+            self.actors.append(peer.remote(self.open_evaluator, self.study_actor))
         listener = socket.create_server((ray.util.get_node_ip_address(), 0))
         address = listener.getsockname()
         met = [actor.meet.remote(address, rank, self.plan) for rank, actor in enumerate(self.actors, 1)]

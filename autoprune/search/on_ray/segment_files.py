@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from autoprune.files import fill
+from autoprune.search.on_ray.study_actor import ask_patiently
 from autoprune.search.running.segments import TrialSegment
 
 
@@ -21,9 +20,9 @@ def segment_files(study_actor: Any, segment: TrialSegment) -> Iterator[tuple[Pat
         scratch, parent = Path(folder) / "trial", None
         scratch.mkdir()
         if segment.resumed:
-            fill(scratch, ray.get(study_actor.load_state.remote(segment.proposal.id)))
+            fill(scratch, ask_patiently(lambda: study_actor.load_state.remote(segment.proposal.id)))
         if segment.parent is not None:
             parent = Path(folder) / "parent"
             parent.mkdir()
-            fill(parent, ray.get(study_actor.load_model.remote(segment.parent)))
+            fill(parent, ask_patiently(lambda: study_actor.load_model.remote(segment.parent)))
         yield scratch, parent

@@ -34,8 +34,18 @@ ATTEMPTS = 3
 #: Ray keeps no models or data in its store, only the arguments of workers; its own default is 30 % of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 
-#: Exit codes of a worker process that ends itself: as its trial takes too long, and as one of its peers has died.
-TIMED_OUT, PEER_DIED = 42, 43
+#: Exit codes of a worker process that ends itself: as its trial takes too long, as one of its peers has died, and as it
+#: has been given notice.
+TIMED_OUT, PEER_DIED, TAKEN_AWAY = 42, 43, 44
+
+#: What a worker reports of a segment that is to be handed out again: whether it has left something to go on from.
+PUT_BACK = "put_back"
+
+#: A worker that was given notice, and has reported, ends itself after so many seconds.
+NOTICE_SECONDS = 1.0
+
+#: A trial that hangs and lets no other thread run is ended so long after those that do.
+HUNG_GRACE_SECONDS = 10.0
 
 #: Processes of a trial end a segment within so many seconds of each other, or do not talk any more.
 PEER_GRACE_SECONDS = 10.0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,14 +20,21 @@ from ray import tune
 from autoprune.files import read_files
 from autoprune.search.on_ray.peers import PeerPlan, Peers
 from autoprune.search.on_ray.segment_files import segment_files
-from autoprune.search.on_ray.settings import BARRIER_SECONDS, TIMED_OUT
-from autoprune.search.on_ray.study_actor import StudyActorStore
+from autoprune.search.on_ray.settings import (
+    BARRIER_SECONDS,
+    HUNG_GRACE_SECONDS,
+    NOTICE_SECONDS,
+    PUT_BACK,
+    TAKEN_AWAY,
+    TIMED_OUT,
+)
+from autoprune.search.on_ray.study_actor import StudyActorStore, ask_patiently, study_clock
 from autoprune.search.running.evaluator import Evaluation, OpenEvaluator, describe_error, failed_outcome
 from autoprune.search.running.second_try import run_twice_if_out_of_memory
 from autoprune.search.running.segments import TrialSegment, run_segment
-from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.outcome import Outcome, Proposal, Rung
 from autoprune.study.worker_name import WorkerName
+from autoprune.training.notice import NOTICE, PausedByNoticeError
 
 
 class TrialWorker(tune.Trainable):
@@ -34,16 +44,19 @@ class TrialWorker(tune.Trainable):
         self,
         config: dict[str, Any],
         open_evaluator: OpenEvaluator,
-        clock: StudyClock,
         study_actor: Any,
         trial_timeout: float,
         plan: PeerPlan,
     ) -> None:
         """Start the other processes of its trials, open the evaluator and wait for the other workers."""
-        self.request, self.clock, self.study_actor, self.trial_timeout = config, clock, study_actor, trial_timeout
+        self.request, self.study_actor, self.trial_timeout = config, study_actor, trial_timeout
+        self.clock, self._segment_runs = study_clock(study_actor), False
+        self._left_state = False
+        self._before_sigterm = signal.signal(signal.SIGTERM, self._take_notice)
         self.open_evaluator = open_evaluator
-        self.peers = Peers(plan, open_evaluator, clock, study_actor) if plan.count > 1 else None
-        self._open()
+        self.peers = Peers(plan, open_evaluator, self.clock, study_actor) if plan.count > 1 else None
+        with _exit_if_hung(trial_timeout):
+            self._open()
         ray.get(study_actor.arrive.remote())
         end = time.monotonic() + BARRIER_SECONDS
         while not ray.get(study_actor.all_arrived.remote()) and time.monotonic() < end:
@@ -67,16 +80,23 @@ class TrialWorker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run the segment; its model goes to the study actor before its outcome goes to the driver."""
+        """Run the segment; its model goes to the study actor before its outcome goes to the driver.
+
+        A segment that pauses as this process is taken away has no outcome: the driver hands it out again.
+        """
         segment = TrialSegment.from_plain(self.request)
         proposal = segment.proposal
         if ray.get(self.study_actor.has_timed_out.remote(proposal.id)):
             late = f"no end after {self.trial_timeout / 60:g} minutes (resources.trial_timeout_minutes)"
             return _as_result(self._refused(proposal, late))
-        with self._end_process_if_hung(proposal.id):
+        try:
             evaluation = run_twice_if_out_of_memory(segment, self._run_segment)
+        except PausedByNoticeError:
+            threading.Timer(NOTICE_SECONDS, os._exit, [TAKEN_AWAY]).start()  # no next segment shall begin here
+            return {PUT_BACK: self._left_state, "done": True}
         if evaluation.files:
-            ray.get(self.study_actor.store_model.remote(proposal.id, dict(evaluation.files)))
+            files = dict(evaluation.files)
+            ask_patiently(lambda: self.study_actor.store_model.remote(proposal.id, files))
         return _as_result(evaluation.outcome)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -90,6 +110,13 @@ class TrialWorker(tune.Trainable):
         if self.peers is not None:
             self.peers.stop()
 
+    def _take_notice(self, number: int, frame: Any) -> None:
+        """A first SIGTERM while a segment runs lets it pause; any other ends the process, as Ray wants it."""
+        if self._segment_runs and not NOTICE.given:
+            NOTICE.given = True
+        elif callable(self._before_sigterm):
+            self._before_sigterm(number, frame)
+
     def _run_segment(self, segment: TrialSegment) -> Evaluation:
         if self.peers is not None and not self.peers.actors:
             self._open()  # they could not load the task, or one of them failed alone
@@ -99,13 +126,26 @@ class TrialWorker(tune.Trainable):
         with segment_files(self.study_actor, segment) as (scratch, parent):
 
             def run_here() -> Evaluation:
-                name = _name_of_this_process()
-                return run_segment(evaluator, segment, self._may_go_on, self.clock, scratch, parent, name)
+                name, alone = _name_of_this_process(), self.peers is None
+                return run_segment(
+                    evaluator, segment, self._may_go_on, self.clock, scratch, parent, name, keep_state=alone
+                )
 
-            evaluation = run_here() if self.peers is None else self.peers.run(segment.to_plain(), run_here)
+            try:
+                with self._end_process_if_hung(number):
+                    evaluation = run_here() if self.peers is None else self.peers.run(segment.to_plain(), run_here)
+            except PausedByNoticeError:
+                self._left_state = segment == TrialSegment.from_plain(self.request)  # not a second try in other passes
+                if self._left_state:
+                    self._store_state(number, scratch)
+                raise
             if evaluation.outcome.status == "paused":
-                ray.get(self.study_actor.store_state.remote(number, read_files(scratch)))
+                self._store_state(number, scratch)
         return evaluation
+
+    def _store_state(self, number: int, scratch: Path) -> None:
+        state = read_files(scratch)
+        ask_patiently(lambda: self.study_actor.store_state.remote(number, state))
 
     def _may_go_on(self, _rung: Rung, _ratios: Mapping[str, float]) -> bool:
         """Whether there is time left at a rung; the driver has sent the moment when running trials stop."""
@@ -118,7 +158,11 @@ class TrialWorker(tune.Trainable):
 
     @contextmanager
     def _end_process_if_hung(self, number: int) -> Iterator[None]:
-        """End this process if a trial hangs: Tune waits for ever. The study actor tells the next attempt of it."""
+        """End this process if a trial hangs: Tune waits for ever. The study actor tells the next attempt of it.
+
+        A trial that hangs within a library, and lets no other thread of Python run, is ended a little later; then the
+        next attempt is not told.
+        """
 
         def end_process() -> None:
             ray.get(self.study_actor.time_out.remote(number))
@@ -127,10 +171,23 @@ class TrialWorker(tune.Trainable):
         timer = threading.Timer(self.trial_timeout, end_process)
         timer.daemon = True
         timer.start()
+        self._segment_runs = True
         try:
-            yield
+            with _exit_if_hung(self.trial_timeout + HUNG_GRACE_SECONDS):
+                yield
         finally:
+            self._segment_runs = False
             timer.cancel()
+
+
+@contextmanager
+def _exit_if_hung(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer, whatever it does; its log in Ray's folder says where it was."""
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _as_result(outcome: Outcome) -> dict[str, Any]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from autoprune.errors import StudyError
 from autoprune.search.running.budget_meter import BudgetMeter
+from autoprune.search.running.limits import PATIENCE_SECONDS, RETRY_SECONDS
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.running.trial_folders import TrialFolders
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder
+from autoprune.study.log import append_line
 from autoprune.study.outcome import Outcome, Proposal
 from autoprune.study.progress import StudyProgress, View
 
@@ -39,10 +43,13 @@ class Dispatcher(ABC):
         self, config: StudyConfig, folder: StudyFolder, *, models: Path, budget: BudgetMeter, view: View | None
     ) -> None:
         self.config, self.folder, self.budget, self.view = config, folder, budget, view
-        self.models, self.states = TrialFolders(models), TrialFolders(folder.states)
+        self.models, self.states = TrialFolders(models), TrialFolders(folder.states, sealed=True)
         self.running: dict[int, float] = {}  # proposal id -> when its segment was handed out
         self.interrupted = False
         self.dashboard: str | None = None  # an executor that has one says where
+        self.returned: deque[TrialSegment] = deque()  # of workers that were taken away; they count as running
+        self.warnings: tuple[str, ...] = ()
+        self.gave_up: str | None = None  # why the study folder cannot be written
         self._latest: list[Outcome] = []
         self._shown = 0.0
 
@@ -73,6 +80,55 @@ class Dispatcher(ABC):
     @abstractmethod
     def close(self) -> None:
         """Show the end, as nothing runs any more, and raise if it is not a good one."""
+
+    def put_back(self, segment: TrialSegment) -> None:
+        """Hand out a segment once more, before any other: its worker was taken away."""
+        self.returned.append(segment)
+
+    def note(self, log: Path, line: str) -> bool:
+        """Append a line to a log of the study; see `write_patiently`."""
+        return self.write_patiently(lambda: append_line(log, line))
+
+    def write_patiently(self, write: Callable[[], None]) -> bool:
+        """Write into the study folder; while that cannot be done, wait, and say so.
+
+        Args:
+            write: writes whole or not at all.
+
+        Returns:
+            Whether it was written; if not, the user has ended the search, or it ends itself after a long wait.
+        """
+        began, reason = time.monotonic(), None
+        while not self.interrupted:
+            try:
+                self.folder.check_there()
+                write()
+            except OSError as error:
+                if reason is None:
+                    self._warn(f"the study folder cannot be written, and the search waits: {error.strerror or error}")
+                reason = error.strerror or str(error)
+            else:
+                if reason is not None:
+                    self._warn(f"the study folder could be written again after {time.monotonic() - began:.0f} s")
+                return True
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                self.gave_up, self.interrupted = reason, True
+            time.sleep(RETRY_SECONDS)
+        return False
+
+    def check_folder(self, again: str) -> None:
+        """Raise `StudyError` if the search has ended because the study folder could not be written.
+
+        Args:
+            again: the command that goes on with it.
+        """
+        if self.gave_up is not None:
+            what = f"could not be written for {PATIENCE_SECONDS / 60:g} minutes: {self.gave_up}; go on with `{again}`"
+            raise StudyError(what, where=str(self.folder.path))
+
+    def _warn(self, text: str) -> None:
+        self.warnings += (text,)
+        self.refresh(force=True)
 
     def should_stop_running(self) -> bool:
         """Whether running trials should stop at their next rung."""

@@ -6,7 +6,6 @@ read when a training has ended, and of several seeds the model that is kept is t
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,10 +17,11 @@ from autoprune.search.running.evaluator import failed_outcome
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.trial_folders import TrialFolders
 from autoprune.study.config import StudyConfig
 from autoprune.study.finalists import MissingTraining, by_member
 from autoprune.study.folder import Study
-from autoprune.study.log import append_line, repair_tail
+from autoprune.study.log import repair_tail
 from autoprune.study.outcome import Outcome, Proposal
 from autoprune.study.progress import FrontPoint, StudyProgress, View, count_ended
 
@@ -37,7 +37,7 @@ def with_longer_timeout(config: StudyConfig, study: Study, entries: Sequence[Mis
 def continued_clock(study: Study) -> StudyClock:
     """The study's clock, as it goes on after all that the folder speaks of."""
     ended = max((run.finished for run in study.finalists), default=0.0)
-    return StudyClock(time.time() - max(ended, last_time(study)))
+    return StudyClock.at(max(ended, last_time(study)))
 
 
 class FinalRetraining(Dispatcher):
@@ -64,6 +64,7 @@ class FinalRetraining(Dispatcher):
     ) -> None:
         folder, budget = study.folder, BudgetMeter(limits or Limits(), gpus=config.resources.gpus_per_trial)
         super().__init__(config, folder, models=folder.final_models, budget=budget, view=view)
+        self.states = TrialFolders(folder.final_states, sealed=True)
         repair_tail(folder.finalists)
         self.clock, self.began = clock, clock.now()
         self.outcomes, self.tradeoff = list(study.finalists), config.tradeoff
@@ -73,6 +74,7 @@ class FinalRetraining(Dispatcher):
         for outcome in study.outcomes:
             self.budget.estimates.learn(outcome)
         self.models.remove_torn()
+        self.states.remove_torn()
         self._remove_unwanted_models()
 
     @property
@@ -84,13 +86,15 @@ class FinalRetraining(Dispatcher):
         """See `Dispatcher.next`."""
         if self.finished_handing_out():
             return None
+        if self.returned:
+            return self.returned.popleft()
         proposal = replace(self._queue.popleft().proposal, proposed=self.clock.now())
         self.running[proposal.id] = proposal.proposed
         return TrialSegment(proposal=proposal)
 
     def finished_handing_out(self) -> bool:
         """See `Dispatcher.finished_handing_out`."""
-        return self.interrupted or not self._queue or not self._affords_next()
+        return self.interrupted or not (self.returned or (self._queue and self._affords_next()))
 
     def remaining(self) -> int | None:
         """See `Dispatcher.remaining`."""
@@ -101,7 +105,9 @@ class FinalRetraining(Dispatcher):
         if self.running.pop(outcome.id, None) is None:
             return
         outcome = replace(outcome, member=self._member[outcome.id])
-        append_line(self.folder.finalists, outcome.to_json(self.tradeoff.metric))
+        if not self.note(self.folder.finalists, outcome.to_json(self.tradeoff.metric)):
+            return
+        self.states.discard(outcome.id)
         self.outcomes.append(outcome)
         self._latest.append(outcome)
         self._remove_unwanted_models()
@@ -134,6 +140,7 @@ class FinalRetraining(Dispatcher):
             front=tuple(points),
             latest=tuple(latest),
             dashboard=self.dashboard,
+            warnings=self.warnings,
         )
 
     def close(self) -> None:
@@ -145,6 +152,7 @@ class FinalRetraining(Dispatcher):
         """
         self.refresh(force=True)
         again, ended = f"autoprune finish {self.folder.path}", self.ended
+        self.check_folder(again)
         if self.interrupted:
             kept = sum(outcome.completed for outcome in ended)
             raise SearchInterrupted(f"stopped with {kept} of {self.planned} finalists kept; go on with `{again}`")

@@ -74,12 +74,13 @@ def _run_segment(dispatcher: Dispatcher, evaluator: Evaluator, segment: TrialSeg
             worker = _name_of_this_process(dispatcher.config.resources)
             evaluation = run_segment(evaluator, segment, report, dispatcher.clock, Path(folder), parent, worker)
             if evaluation.outcome.status == "paused":
-                dispatcher.states.write(number, read_files(Path(folder)))
+                state = read_files(Path(folder))
+                dispatcher.write_patiently(lambda: dispatcher.states.write(number, state))
         return evaluation
 
     evaluation = run_twice_if_out_of_memory(segment, run_once)
     if evaluation.files:
-        dispatcher.models.write(number, evaluation.files)
+        dispatcher.write_patiently(lambda: dispatcher.models.write(number, evaluation.files))
     dispatcher.end_segment(evaluation.outcome)
 
 

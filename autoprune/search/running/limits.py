@@ -12,6 +12,10 @@ GRACE_SHARE, GRACE_SECONDS = 0.1, 30.0
 #: Trials that are asked to stop and do not are cut off after these seconds.
 CUT_OFF_SECONDS = 10.0
 
+#: A study folder that cannot be written, and a Ray without room for what workers send, are tried again so often, and
+#: for so long; then the search ends.
+RETRY_SECONDS, PATIENCE_SECONDS = 1.0, 1800.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

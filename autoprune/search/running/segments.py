@@ -49,14 +49,18 @@ def run_segment(
     scratch: Path,
     parent: Path | None = None,
     worker: str = "",
+    *,
+    keep_state: bool = False,
 ) -> Evaluation:
     """Run one segment; a trial that comes as far as the rung where its segment ends has the status `paused`.
 
     Args:
         report: hears of every rung; False = stop for good, as the time is over.
-        scratch: holds the files of `states/<id>` if the segment is resumed, else nothing.
+        scratch: holds the files of `states/<id>` if the segment is resumed, else nothing. Without these a resumed
+            trial begins anew, as one of its notes says.
         parent: folder with the model of `segment.parent`, if it has one.
         worker: name of the process that runs it.
+        keep_state: `scratch` is filled also where the trial cannot pause at a rung, as its process may be taken away.
     """
     paused = False
 
@@ -67,10 +71,13 @@ def run_segment(
         return goes_on and not paused
 
     may_pause, began = segment.resumed or segment.until < 1, clock.now()
-    kept = scratch if may_pause else None
+    anew = segment.resumed and not any(scratch.iterdir())
+    kept = scratch if may_pause or keep_state else None
     evaluation = run_safely(evaluator, segment.proposal, report_or_pause, clock, kept, parent)
     interval = RunInterval(worker=worker, started=began, finished=clock.now())
     outcome = replace(evaluation.outcome, worker=worker, legs=(interval,))
+    if anew:
+        outcome = replace(outcome, notes={**outcome.notes, "began_anew": "what it went on from was damaged"})
     if outcome.status == "stopped" and paused:
         outcome = replace(outcome, status="paused")
     elif outcome.status == "stopped":  # without an error it would say that the trial lost a comparison

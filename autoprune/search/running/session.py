@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.lineages import lineage, needed_parents, recipes_by_number
-from autoprune.study.log import append_line, repair_tail
+from autoprune.study.log import repair_tail
 from autoprune.study.outcome import Outcome, Proposal
 from autoprune.study.pareto import candidates, front
 from autoprune.study.progress import FrontPoint, StudyProgress, View, count_ended
@@ -72,7 +71,7 @@ class Session(Dispatcher):
         self._admission = Admission(self.proposer, self.paused, budget, plateau)
         self._most_running = 0
         self._replay_logs(study)
-        self.clock = StudyClock(time.time() - last_time(study))
+        self.clock = StudyClock.at(last_time(study))
         self.models.remove_torn()
         self.states.remove_torn()
         self._remove_unwanted_models()
@@ -93,7 +92,7 @@ class Session(Dispatcher):
         """See `Dispatcher.finished_handing_out`."""
         if self.interrupted or self._is_hopeless():
             return True
-        if self.proposer.waiting:
+        if self.returned or self.proposer.waiting:
             return False
         now = self.clock.now()
         if self._admission.is_budget_used_up(now):
@@ -120,7 +119,8 @@ class Session(Dispatcher):
         )
         self.budget.end(outcome)
         if outcome.status == "paused":
-            append_line(self.folder.paused, outcome.to_json(self.tradeoff.metric))
+            if not self.note(self.folder.paused, outcome.to_json(self.tradeoff.metric)):
+                return
             self.paused.pause(outcome)
             self.refresh()
             return
@@ -153,6 +153,7 @@ class Session(Dispatcher):
             front=tuple(points),
             latest=tuple(latest),
             dashboard=self.dashboard,
+            warnings=self.warnings,
         )
 
     def close(self) -> None:
@@ -167,6 +168,7 @@ class Session(Dispatcher):
                 self._end_trial(replace(outcome, status="stopped", finished=self.clock.now()))
             self.paused.waiting.clear()
         self.refresh(force=True)
+        self.check_folder(f"autoprune resume {self.folder.path}")
         if self.interrupted:
             count = len(self.outcomes)
             raise SearchInterrupted(
@@ -176,7 +178,9 @@ class Session(Dispatcher):
             raise StudyError(_explain_empty_front(self.outcomes, self.tradeoff), where=str(self.folder.path))
 
     def _choose_segment(self) -> TrialSegment | None:
-        """Trials of an earlier run first; then one that may go on, from the highest rung down; then a new one."""
+        """What was put back; trials of an earlier run; one that may go on, from the highest rung down; or a new one."""
+        if self.returned:
+            return self.returned.popleft()
         if self.proposer.waiting:
             return self._begin_trial()
         number = self._admission.find_promotable(self.clock.now())
@@ -184,11 +188,11 @@ class Session(Dispatcher):
             return self._resume_trial(number)
         return self._begin_trial() if self._admission.may_begin(self.clock.now()) else None
 
-    def _begin_trial(self) -> TrialSegment:
+    def _begin_trial(self) -> TrialSegment | None:
         """The next trial; a new one is logged, one of an earlier run is in the log already."""
         proposal = self.proposer.next(self.clock.now())
-        if proposal.id not in self._proposals:
-            append_line(self.folder.proposals, proposal.to_json())
+        if proposal.id not in self._proposals and not self.note(self.folder.proposals, proposal.to_json()):
+            return None
         self._proposals[proposal.id] = proposal
         return TrialSegment(proposal=proposal, until=1.0 if proposal.control else self.paused.halving.next_pause())
 
@@ -210,7 +214,8 @@ class Session(Dispatcher):
         return len(self.outcomes) >= HOPELESS and all(outcome.status == "failed" for outcome in self.outcomes)
 
     def _end_trial(self, outcome: Outcome) -> None:
-        append_line(self.folder.outcomes, outcome.to_json(self.tradeoff.metric))
+        if not self.note(self.folder.outcomes, outcome.to_json(self.tradeoff.metric)):
+            return
         self.outcomes.append(outcome)
         self._latest.append(outcome)
         self.paused.forget(outcome.id)

@@ -1,6 +1,7 @@
 """A session as Tune's searcher, callback and stopper, and Tune's order of trials; nothing here starts Ray."""
 
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import fakes
@@ -13,6 +14,7 @@ from autoprune.search.on_ray.driver import (
     NewestFirst,
     explain_death,
 )
+from autoprune.search.on_ray.settings import PUT_BACK
 from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
 from autoprune.search.running.segments import TrialSegment
 
@@ -112,3 +114,14 @@ def test_the_last_exception_that_ray_knows_of_explains_a_death(tmp_path, text, r
     (tmp_path / "error.txt").write_text(text)
 
     assert explain_death(str(tmp_path / "error.txt")) == reason
+
+
+def test_a_segment_whose_worker_was_taken_away_goes_on_elsewhere(session):
+    searcher = DispatcherSearcher(session)
+    first = TrialSegment.from_plain(searcher.suggest("a"))
+    searcher.on_trial_complete("a", {PUT_BACK: True})
+    again = TrialSegment.from_plain(searcher.suggest("b"))
+
+    assert again == replace(first, resumed=True)
+    assert list(searcher.running) == ["b"]
+    assert session.outcomes == []

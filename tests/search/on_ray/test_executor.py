@@ -41,7 +41,7 @@ def wait_for(condition, seconds=90):
 
 def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=12, timeout=0.05))
-    folder = run(session, trouble={3: "raise", 4: "memory", 5: "nan", 6: "exit", 7: "hang"})
+    folder = run(session, trouble={3: "raise", 4: "memory", 5: "nan", 6: "exit", 7: "hang", 8: "hold"})
     outcomes = {outcome.id: outcome for outcome in load_study(tmp_path).outcomes}
     errors = {number: outcome.error for number, outcome in outcomes.items() if outcome.status == "failed"}
 
@@ -51,6 +51,7 @@ def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
     assert errors.pop(5) == "the metric is nan"
     assert errors.pop(6).startswith("the worker process died 3 times: it crashed")
     assert errors.pop(7) == "no end after 0.05 minutes (resources.trial_timeout_minutes)"
+    assert errors.pop(8).startswith("the worker process died 3 times: it crashed")
     assert errors == {}
     assert {path.name for path in session.folder.models.iterdir()} <= {str(n) for n in outcomes}
     assert not folder.exists()

@@ -3,11 +3,15 @@
 import pytest
 
 from autoprune.search.on_ray.study_actor import StudyActor
+from autoprune.search.running.study_clock import StudyClock
 
 
 @pytest.fixture
 def actor(tmp_path):
-    return StudyActor(str(tmp_path), str(tmp_path / "finalists"), workers=3)
+    (tmp_path / "study.yaml").touch()
+    return StudyActor(
+        *(str(tmp_path / name) for name in (".", "finalists", "states")), workers=3, clock=StudyClock.at(7.0)
+    )
 
 
 def test_the_barrier_opens_when_all_have_arrived(actor):
@@ -40,3 +44,27 @@ def test_the_cache_is_that_of_the_study(actor, tmp_path):
 
     assert actor.get("key") == b"13"
     assert (tmp_path / "shared" / "key").read_bytes() == b"13"
+
+
+def test_a_folder_that_is_gone_is_not_made_anew(actor, tmp_path):
+    (tmp_path / "study.yaml").unlink()  # as where nothing is mounted any more
+    for write in (actor.store_model, actor.store_state):
+        with pytest.raises(FileNotFoundError):
+            write(3, {"model.json": b"7"})
+    with pytest.raises(FileNotFoundError):
+        actor.load_state(3)
+    actor.put("key", b"13")
+
+    assert actor.get("key") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_is_not_what_was_written_is_nothing_to_go_on_from(actor, tmp_path):
+    actor.store_state(3, {"cut/weights": b"7" * 11, "progress.json": b"{}"})
+    (tmp_path / "states" / "3" / "cut" / "weights").write_bytes(b"7" * 5)  # of a disk that lost its last writes
+
+    assert actor.load_state(3) == {}
+
+
+def test_the_actor_knows_the_time_of_the_study(actor):
+    assert 7.0 <= actor.now() < 60.0

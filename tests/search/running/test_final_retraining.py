@@ -1,5 +1,7 @@
 """Final retraining: what is kept of it, its progress, crash and resume."""
 
+from dataclasses import replace
+
 import fakes
 import pytest
 
@@ -151,3 +153,16 @@ def test_a_worker_that_was_lost_is_a_failed_finalist(study):
     retraining.end_lost_trial(proposal, "failed", "the worker process died")
 
     assert [(run.status, run.member, run.control) for run in again(study).finalists] == [("failed", 0, True)]
+
+
+def test_a_training_whose_worker_was_taken_away_goes_on_and_leaves_no_state(tmp_path):
+    study = fakes.finished_study(tmp_path)
+    retraining = fakes.open_retraining(study, Finalists(seeds=1))
+    segment = retraining.next()
+    retraining.states.write(segment.proposal.id, {"state": b"7"})
+    retraining.put_back(replace(segment, resumed=True))
+    assert retraining.next() == replace(segment, resumed=True)
+    retraining.end_segment(fakes.completed(segment.proposal))
+
+    assert list(study.folder.final_states.iterdir()) == []
+    assert not study.folder.states.exists()

@@ -68,3 +68,18 @@ def test_a_trial_that_never_pauses_leaves_nothing_behind(tmp_path):
 
     assert outcome.completed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_that_may_be_taken_away_leaves_what_it_goes_on_from(tmp_path):
+    evaluator, segment = fakes.OpenFake(rungs=RUNGS)(CLOCK), TrialSegment(proposal=fakes.proposal(3))
+    run_segment(evaluator, segment, lambda *_rung: True, CLOCK, tmp_path, keep_state=True)
+
+    assert (tmp_path / "deep" / "state").exists()
+
+
+def test_a_trial_whose_state_was_damaged_begins_anew_and_says_so(tmp_path):
+    segment = TrialSegment(proposal=fakes.proposal(3), resumed=True)
+    outcome, reported = run(segment, tmp_path)
+
+    assert (outcome.status, reported) == ("completed", [0.0, 0.25, 1.0])
+    assert outcome.notes == {"began_anew": "what it went on from was damaged"}

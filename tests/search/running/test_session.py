@@ -1,12 +1,14 @@
 """Session: budget, logs, models, progress, resume."""
 
 import json
+import time
 from dataclasses import replace
 
 import fakes
 import pytest
 
 from autoprune.errors import StudyError
+from autoprune.search.running import dispatcher
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.session import HOPELESS
 from autoprune.study.folder import load_study
@@ -234,3 +236,59 @@ def test_where_no_model_reaches_the_limit_the_search_says_so(tmp_path):
         caught.value
     )
     assert all(outcome.completed for outcome in session.outcomes)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """A search that waits, but not for long."""
+    monkeypatch.setattr(dispatcher, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(dispatcher, "PATIENCE_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_search_whose_folder_stays_away_ends_and_says_how_to_go_on(tmp_path):
+    session = fakes.open_session(tmp_path / "study", fakes.study_config(trials=9))
+    fakes.run_here(session, after=lambda: (tmp_path / "study").rename(tmp_path / f"away-{len(session.outcomes)}"))
+
+    assert len(session.outcomes) == 1
+    assert [warning.rpartition(": ")[2] for warning in session.warnings] == ["No such file or directory"]
+    what = r"could not be written for 0.00333333 minutes: No such file or directory; go on with `autoprune resume"
+    with pytest.raises(StudyError, match=what):
+        session.close()
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_user_may_end_a_search_that_waits_for_its_folder(tmp_path):
+    session = fakes.open_session(tmp_path / "study", fakes.study_config(trials=9))
+    segment = session.next()
+    (tmp_path / "study").rename(tmp_path / "away")
+    session.interrupted = True
+    session.end_segment(fakes.completed(segment.proposal))
+
+    assert session.outcomes == []
+    assert session.gave_up is None
+
+
+def test_a_segment_that_was_put_back_is_handed_out_before_any_other(tmp_path):
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=1))
+    segment = session.next()
+    assert session.finished_handing_out()
+    session.put_back(replace(segment, resumed=True))
+    assert not session.finished_handing_out()
+    assert session.next() == replace(segment, resumed=True)
+    session.end_segment(fakes.completed(segment.proposal))
+
+    assert session.finished_handing_out()
+    assert len(load_study(tmp_path).outcomes) == 1
+
+
+def test_no_leap_of_the_time_of_day_ends_a_search(tmp_path, monkeypatch):
+    limits = Limits(trials=6, deadline=3600.0)
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=6), limits=limits)
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + 86400)
+    fakes.run_here(session)
+
+    assert {outcome.status for outcome in session.outcomes} == {"completed"}
+    assert all(0 <= outcome.started <= outcome.finished < 3600 for outcome in session.outcomes)

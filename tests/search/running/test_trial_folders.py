@@ -35,12 +35,27 @@ def test_numbers_are_those_of_whole_folders(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
-def test_what_is_not_there_can_be_discarded_but_not_removed(tmp_path):
+def test_what_is_not_there_can_be_removed_as_well(tmp_path):
     folders = TrialFolders(tmp_path)
     folders.write(3, {"a": b""})
-    for number in (3, 7):
-        folders.discard(number)
+    folders.discard(7)
+    folders.remove({3, 7})
 
     assert folders.numbers() == set()
-    with pytest.raises(FileNotFoundError):
-        folders.remove({7})
+
+
+@pytest.mark.parametrize(("sealed", "left"), [(True, {}), (False, {"a": b"11"})])
+def test_what_is_sealed_reads_as_it_was_written_or_as_nothing(tmp_path, sealed, left):
+    folders = TrialFolders(tmp_path, sealed=sealed)
+    folders.write(3, {"a": b"7", "deep/b": b"13"})
+    assert folders.read(3) == {"a": b"7", "deep/b": b"13"}
+    (tmp_path / "3" / "a").write_bytes(b"11")
+    (tmp_path / "3" / "deep" / "b").unlink()
+
+    assert folders.read(3) == left
+
+
+def test_what_was_written_before_there_were_seals_is_read(tmp_path):
+    TrialFolders(tmp_path).write(3, {"a": b"7"})
+
+    assert TrialFolders(tmp_path, sealed=True).read(3) == {"a": b"7"}
