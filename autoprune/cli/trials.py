@@ -98,9 +98,15 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     if args.to is not None:
         info = {"outcome": json.loads(outcome.to_json(metric))}
         artifact.save(args.to, done.model, done.graph, done.keep, info=info)
-    told = {"training": to_plain(recipe.training), "notes": dict(outcome.notes), "seconds": dict(outcome.seconds)}
+    remarks = [text for text in (*task.remarks, task.weights_remark(shared.model)) if text]
+    told = {
+        "remarks": remarks,
+        "training": to_plain(recipe.training),
+        "notes": dict(outcome.notes),
+        "seconds": dict(outcome.seconds),
+    }
     facts = member_facts(outcome, metric) | {f"dense_{metric.name}": shared.dense_metric()}
-    return {**facts, "widths": dict(outcome.widths), **told}
+    return {**facts, "widths": dict(outcome.widths), "training": to_plain(recipe.training), **told}
 
 
 def _prune_model(args: Namespace) -> dict[str, Any]:
@@ -174,10 +180,12 @@ def _print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
         print_json(facts)
         return
     rows: Sequence[Mapping[str, Any]] = [
-        {"what": name, "value": value} for name, value in facts.items() if not isinstance(value, Mapping)
+        {"what": name, "value": value} for name, value in facts.items() if not isinstance(value, (Mapping, list))
     ]
     show(rows)
     training = facts.get("training", {})
     show([{"what": name, "value": training[name]} for name in TOLD_OF_TRAINING if training], title="training")
     show([{"what": name, "value": value} for name, value in facts.get("notes", {}).items()], title="notes")
     show([{"group": group, "kept": width} for group, width in facts["widths"].items()], title="widths")
+    for remark in facts.get("remarks", ()):
+        print(remark)

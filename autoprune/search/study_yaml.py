@@ -49,7 +49,7 @@ def create_folder(folder: StudyFolder, prepared: Prepared, dense: float) -> None
         },
         "groups": _describe_groups(prepared.shared),
         "runtime": to_plain(prepared.shared.runtime),
-        **({"remarks": list(prepared.shared.task.remarks)} if prepared.shared.task.remarks else {}),
+        **({"remarks": remarks} if (remarks := _remarks(prepared.shared)) else {}),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }
     text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
@@ -60,6 +60,10 @@ def create_folder(folder: StudyFolder, prepared: Prepared, dense: float) -> None
         folder.models.mkdir()
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=str(folder.path)) from None
+
+
+def _remarks(shared: SharedState) -> list[str]:
+    return [text for text in (*shared.task.remarks, shared.task.weights_remark(shared.model)) if text]
 
 
 def stored_config(study: Study) -> StudyConfig:

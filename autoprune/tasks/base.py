@@ -182,6 +182,11 @@ class Task(ABC):
             ModelError: the checkpoint does not fit, or the model's output is not what the task needs.
         """
 
+    def weights_remark(self, model: nn.Module) -> str:
+        """A sentence on where the dense model's weights were found, if there is something to say; else nothing."""
+        del model
+        return ""
+
     @abstractmethod
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """One forward pass: the mean loss of a batch, float32, and the outputs that it comes from.

@@ -85,6 +85,10 @@ class Classification(Task):
         self._check_outputs()
         return self.dense.trained(self, self._facts)
 
+    def weights_remark(self, model: nn.Module) -> str:
+        """See `DenseModel.weights_remark`."""
+        return self.dense.weights_remark(model)
+
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """Mean over the batch; of cross entropy the target is 1 - s + s / classes for the class, else s / classes.
 

@@ -17,7 +17,7 @@ from autoprune.schema import expect_mapping, read
 from autoprune.tasks.base import Task
 from autoprune.tasks.own_network import as_network
 from autoprune.tasks.user_code import call, data_folder, load_function
-from autoprune.tasks.weight_files import check_writable, find, load_weights, save_weights
+from autoprune.tasks.weight_files import check_writable, find, find_weights, load_weights, save_weights
 from autoprune.training.batch_structure import repeated
 from autoprune.training.fit import fit
 from autoprune.training.runtime import Runtime, pick_device
@@ -35,6 +35,8 @@ class ModelSpec:
         factory: instead of a name, `module:function` returning the dense model.
         arguments: passed to the model's constructor or to `factory`.
         checkpoint: file with the trained weights, absolute, in the current folder or in $AUTOPRUNE_DATA.
+        checkpoint_key: where in the file the weights are, if several sets of tensors in it fit: the keys that lead to
+            them, and the prefix of their names, joined by dots, `ema` for instance.
         train: instead of a checkpoint, how to train the dense model (the keys of `space.training`, and `seed`); done
             once and kept under $AUTOPRUNE_DATA/trained. `{images: 0}` asks for the untrained network.
     """
@@ -43,6 +45,7 @@ class ModelSpec:
     factory: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
+    checkpoint_key: str | None = None
     train: Mapping[str, Any] | None = None
 
 
@@ -94,12 +97,22 @@ class DenseModel:
         """
         model = task.build()
         if self.spec.checkpoint is not None:
-            load_weights(model, find(self.spec.checkpoint, f"{self.where}.checkpoint"))
+            load_weights(model, self._checkpoint(), self.spec.checkpoint_key)
         elif self.pretraining is not None:
             self._train(model, task, self.pretraining, facts)
         elif self.spec.factory is None and not set(self.spec.arguments) & {"weights", "pretrained"}:
             raise ModelError(f"no trained weights for {self.spec.name}", where=self.where, allowed="checkpoint, train")
         return model.eval()
+
+    def weights_remark(self, model: nn.Module) -> str:
+        """Where in the checkpoint the weights of the model are, in a sentence; empty if it is nothing but them."""
+        if self.spec.checkpoint is None:
+            return ""
+        place = find_weights(model, self._checkpoint(), self.spec.checkpoint_key).place
+        return f"The weights in {self.spec.checkpoint} are those {place}." if place else ""
+
+    def _checkpoint(self) -> Path:
+        return find(str(self.spec.checkpoint), f"{self.where}.checkpoint")
 
     def _call_factory(self, reference: str) -> object:
         factory = load_function(reference, f"{self.where}.factory")
@@ -132,6 +145,8 @@ def read_dense_model(data: object, where: str, check_name: Callable[[str, str], 
         raise InputError("give `name` or `factory`, one of the two", where=where)
     if spec.checkpoint is not None and spec.train is not None:
         raise InputError("give `checkpoint` or `train`, not both", where=where)
+    if spec.checkpoint is None and spec.checkpoint_key is not None:
+        raise InputError("there is no checkpoint", where=f"{where}.checkpoint_key", allowed="with `checkpoint`")
     if spec.name is not None:
         check_name(spec.name, f"{where}.name")
     return DenseModel(spec=spec, pretraining=_read_pretraining(spec.train, f"{where}.train"), where=where)

@@ -44,6 +44,10 @@ class BoxTask(Task):
     metric_name: str
     dense: DenseModel
 
+    def weights_remark(self, model: nn.Module) -> str:
+        """See `DenseModel.weights_remark`."""
+        return self.dense.weights_remark(model)
+
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """The sum of the model's losses, and all of them by name."""
         if training is not None and training.label_smoothing:

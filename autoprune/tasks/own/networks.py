@@ -29,6 +29,9 @@ class Network(Protocol):
     def trained(self, task: Task, facts: Facts) -> nn.Module:
         """A new network with its trained weights; see `DenseModel.trained`."""
 
+    def weights_remark(self, model: nn.Module) -> str:
+        """See `DenseModel.weights_remark`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Given:
@@ -51,6 +54,10 @@ class Given:
     def trained(self, _task: Task, _facts: Facts) -> nn.Module:
         """See `Network.trained`."""
         return as_network(copy.deepcopy(self.source), self.where) if self._is_given else self.build(0)
+
+    def weights_remark(self, _model: nn.Module) -> str:
+        """Nothing: the weights come from the user's own code."""
+        return ""
 
     @property
     def _is_given(self) -> bool:

@@ -45,6 +45,10 @@ class FromFile:
         """See `DenseModel.trained`."""
         return self.dense.trained(task, facts)
 
+    def weights_remark(self, model: nn.Module) -> str:
+        """See `DenseModel.weights_remark`."""
+        return self.dense.weights_remark(model)
+
     def _build_by_name(self) -> nn.Module:
         arguments = dict(self.dense.spec.arguments)
         if "num_classes" not in arguments:
@@ -115,6 +119,10 @@ class LoaderTask(Task):
         """See `Task.model`."""
         loss = self.loss_function
         return self.network.trained(self, lambda: [self.train.fingerprint(), loss.name, to_plain(loss.arguments)])
+
+    def weights_remark(self, model: nn.Module) -> str:
+        """See `Task.weights_remark`."""
+        return self.network.weights_remark(model)
 
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """The loss of outputs and targets, or what the model itself returns as its losses; see `LossFunction.of`."""

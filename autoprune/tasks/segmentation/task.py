@@ -48,6 +48,10 @@ class Segmentation(Task):
         self._check_outputs()
         return self.dense.trained(self, lambda: [self.train.fingerprint(), self.train.pixels, self.loss_spec])
 
+    def weights_remark(self, model: nn.Module) -> str:
+        """See `DenseModel.weights_remark`."""
+        return self.dense.weights_remark(model)
+
     def loss(self, model: Forward, batch: Batch, training: Training | None = None) -> Loss:
         """See `LossSpec`; an auxiliary output, which some networks have in training, adds its share."""
         images, masks = batch
