@@ -50,16 +50,21 @@ def open_view(stream: TextIO) -> View:
 
 class JsonView:
     """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again; at first
-    where Ray's dashboard is, if it runs; and what goes wrong beside the search.
+    how many workers there are and how trials come to them, and where Ray's dashboard is, if it runs; and what goes
+    wrong beside the search.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
+        self._workers: str | None = None
         self._dashboard: str | None = None
         self._warnings = 0
 
     def update(self, progress: StudyProgress) -> None:
         """Print the trials that ended since the last update."""
+        if progress.workers != self._workers:
+            self._workers = progress.workers
+            self._print_line({"event": "workers", "text": progress.workers})
         if progress.dashboard != self._dashboard:
             self._dashboard = progress.dashboard
             self._print_line({"event": "dashboard", "url": progress.dashboard})
@@ -128,6 +133,8 @@ class LiveView:
                 self._failure = _trial_number(outcome), (outcome.error or "").splitlines()[0]
         bar = Padding(_budget_bar(progress), (0, 0, 1, 0))
         self._picture = [_counts_line(progress), bar, _front_so_far(progress)]
+        if progress.workers is not None:
+            self._picture.append(Text(progress.workers))
         if progress.dashboard is not None:
             self._picture.append(Text(f"Ray's dashboard: {progress.dashboard}"))
         self._picture += [_small_warning(text) for text in progress.warnings]

@@ -27,7 +27,7 @@ QUIET_SECONDS = 60.0
 #: What a line of JSON says of a search's progress, besides the size of its front.
 SHOWN = (
     *("done", "running", "paused", "stopped", "failed"),
-    *("seconds", "eta", "used", "dense_metric", "dashboard", "warnings"),
+    *("seconds", "eta", "used", "dense_metric", "workers", "dashboard", "warnings"),
 )
 
 

@@ -51,6 +51,7 @@ class StudyProgress:
         dense_metric: of the dense model.
         front: cheapest first.
         latest: outcomes since the last update, oldest first.
+        workers: how many there are, and how trials come to them; None = trials run in the driver's process.
         dashboard: where Ray's dashboard is, as the driver's machine sees it, if it runs.
         warnings: what went wrong beside the search, which goes on.
     """
@@ -67,6 +68,7 @@ class StudyProgress:
     dense_metric: float | None
     front: tuple[FrontPoint, ...]
     latest: tuple[Outcome, ...] = ()
+    workers: str | None = None
     dashboard: str | None = None
     warnings: tuple[str, ...] = ()
 

@@ -39,7 +39,7 @@ def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: 
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
     searcher = DispatcherSearcher(dispatcher)
     tuner = tune.Tuner(
-        _bind_worker(dispatcher, open_evaluator, workers),
+        bind_worker(TrialWorker, dispatcher, open_evaluator, workers),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=NewestFirst(),
@@ -66,16 +66,19 @@ def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: 
             dispatcher.end_lost_trial(segment.proposal, "stopped", "the search's time was over")
 
 
-def _bind_worker(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: int) -> Any:
-    """The trainable with what all of its actors are given, and what each of them needs of a node."""
+def bind_worker(
+    kind: type[TrialWorker], dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: int, **more: Any
+) -> Any:
+    """The trainable with what all of its actors are given, `more` included, and what each of them needs of a node."""
     resources = dispatcher.config.resources
     needs = needs_of_process(resources)
     bound = tune.with_parameters(
-        TrialWorker,
+        kind,
         open_evaluator=open_evaluator,
         study_actor=start_study_actor(dispatcher, workers),
         trial_timeout=60 * resources.trial_timeout_minutes,
         plan=PeerPlan(count=resources.processes, needs=needs, seconds=60 * resources.trial_timeout_minutes),
+        **more,
     )
     return tune.with_resources(bound, tune.PlacementGroupFactory([needs] * resources.processes, strategy="PACK"))
 

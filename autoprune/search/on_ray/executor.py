@@ -11,6 +11,7 @@ import ray
 
 from autoprune.search.on_ray.cluster import connect, count_slots, start_on_this_machine
 from autoprune.search.on_ray.driver import run_on_tune
+from autoprune.search.on_ray.pool import run_in_pool, workers_stay
 from autoprune.search.on_ray.quiet import guarded_by_token, quiet_terminal, scratch_folder, signals_interrupt
 from autoprune.search.running.evaluator import OpenEvaluator
 from autoprune.search.running.executor import Executor
@@ -69,9 +70,11 @@ class RayExecutor(Executor):
         self.wait_until_ready()
         slots, left = count_slots(self.resources, self.address), dispatcher.remaining()
         workers = max(1, min(slots, self.resources.workers or slots, slots if left is None else left))
-        dispatcher.dashboard = self._dashboard
+        stay = workers_stay(workers, dispatcher.seconds_of_a_trial())
+        dispatcher.dashboard, dispatcher.workers = self._dashboard, _describe_workers(workers, stay=stay)
+        run = run_in_pool if stay else run_on_tune
         with signals_interrupt(dispatcher):
-            run_on_tune(dispatcher, open_evaluator, workers, self.folder)
+            run(dispatcher, open_evaluator, workers, self.folder)
 
     def _hold_ray(self) -> None:
         """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
@@ -85,3 +88,10 @@ class RayExecutor(Executor):
         self._open.set()
         self._closing.wait()
         ray.shutdown()
+
+
+def _describe_workers(workers: int, *, stay: bool) -> str:
+    """How trials come to workers, for the log."""
+    count = "1 worker" if workers == 1 else f"{workers} workers"
+    how = "that stay, and take trials from a queue" if stay else "for trials that Tune places one by one"
+    return f"{count} {how}"

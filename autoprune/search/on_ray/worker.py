@@ -57,9 +57,13 @@ class TrialWorker(tune.Trainable):
         self.peers = Peers(plan, open_evaluator, self.clock, study_actor) if plan.count > 1 else None
         with _exit_if_hung(trial_timeout):
             self._open()
-        ray.get(study_actor.arrive.remote())
+        self.wait_for_others()
+
+    def wait_for_others(self) -> None:
+        """Wait until all workers are up, or for a minute: see `NewestFirst`."""
+        ray.get(self.study_actor.arrive.remote())
         end = time.monotonic() + BARRIER_SECONDS
-        while not ray.get(study_actor.all_arrived.remote()) and time.monotonic() < end:
+        while not ray.get(self.study_actor.all_arrived.remote()) and time.monotonic() < end:
             time.sleep(0.05)
 
     def _open(self) -> None:

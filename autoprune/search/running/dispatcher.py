@@ -50,6 +50,7 @@ class Dispatcher(ABC):
         self.returned: deque[TrialSegment] = deque()  # of workers that were taken away; they count as running
         self.warnings: tuple[str, ...] = ()
         self.gave_up: str | None = None  # why the study folder cannot be written
+        self.workers: str | None = None  # and how many workers there are, and how trials come to them
         self._latest: list[Outcome] = []
         self._shown = 0.0
 
@@ -64,6 +65,10 @@ class Dispatcher(ABC):
     @abstractmethod
     def remaining(self) -> int | None:
         """How many trials may still be handed out; None = as many as there is time for."""
+
+    @abstractmethod
+    def seconds_of_a_trial(self) -> float | None:
+        """How long a trial takes on average, as far as earlier ones tell; None = not known yet."""
 
     @abstractmethod
     def end_segment(self, outcome: Outcome) -> None:

@@ -100,6 +100,10 @@ class FinalRetraining(Dispatcher):
         """See `Dispatcher.remaining`."""
         return len(self._queue)
 
+    def seconds_of_a_trial(self) -> float | None:
+        """See `Dispatcher.seconds_of_a_trial`."""
+        return self.budget.estimates.whole_trial() or None
+
     def end_segment(self, outcome: Outcome) -> None:
         """See `Dispatcher.end_segment`."""
         if self.running.pop(outcome.id, None) is None:
@@ -141,6 +145,7 @@ class FinalRetraining(Dispatcher):
             latest=tuple(latest),
             dashboard=self.dashboard,
             warnings=self.warnings,
+            workers=self.workers,
         )
 
     def close(self) -> None:

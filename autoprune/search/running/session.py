@@ -107,6 +107,11 @@ class Session(Dispatcher):
             return None
         return max(trials - self.proposer.handed_out, 0) + self.proposer.waiting
 
+    def seconds_of_a_trial(self) -> float | None:
+        """See `Dispatcher.seconds_of_a_trial`."""
+        halving = self.paused.halving
+        return self.budget.estimates.average_trial(halving.shares, halving.keep)
+
     def end_segment(self, outcome: Outcome) -> None:
         """See `Dispatcher.end_segment`."""
         if self.running.pop(outcome.id, None) is None:
@@ -154,6 +159,7 @@ class Session(Dispatcher):
             latest=tuple(latest),
             dashboard=self.dashboard,
             warnings=self.warnings,
+            workers=self.workers,
         )
 
     def close(self) -> None:
@@ -252,8 +258,7 @@ class Session(Dispatcher):
     def _seconds_of_trials_left(self, now: float) -> float | None:
         """Seconds until as many trials have ended as the limits allow; running trials are half done on average."""
         left, at_once = self.remaining(), max(self._most_running, 1)
-        halving = self.paused.halving
-        per_trial = self.budget.estimates.average_trial(halving.shares, halving.keep)
+        per_trial = self.seconds_of_a_trial()
         if per_trial is None and self.outcomes:
             per_trial = now * at_once / len(self.outcomes)
         if left is None or per_trial is None:
