@@ -34,6 +34,17 @@ def test_a_line_says_where_the_trial_ran() -> None:
     assert [(line["node"], line["gpus"]) for line in shown] == [("node3", ["0", "2"]), ("node3", []), (None, [])]
 
 
+def test_the_workers_are_named_once_before_the_trials() -> None:
+    stream = io.StringIO()
+    shown = view.JsonView(stream)
+    for outcome in OUTCOMES[:2]:
+        shown.update(progress(outcome, workers="65 workers that stay"))
+    first, *rest = [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    assert first == {"event": "workers", "text": "65 workers that stay"}
+    assert {line["event"] for line in rest} == {"trial"}
+
+
 def test_the_dashboard_is_named_once_before_the_trials() -> None:
     stream = io.StringIO()
     shown = view.JsonView(stream)

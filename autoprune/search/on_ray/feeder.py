@@ -9,15 +9,16 @@ import math
 import queue
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from autoprune.errors import StudyError
 from autoprune.search.on_ray.segment_queue import Event, QueueNews
-from autoprune.search.on_ray.settings import ATTEMPTS
+from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
 from autoprune.search.running.segments import TrialSegment
 from autoprune.study.outcome import Outcome
 
@@ -48,7 +49,6 @@ class Feeder:
         self._taken: dict[str, int] = {}  # worker -> trial
         self._deaths: Counter[int] = Counter()  # of workers, by the trial they had
         self._deaths_in_a_row = 0  # of workers that had none
-        self._again: deque[TrialSegment] = deque()
         self._lost: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="segment_feeder", daemon=True)
@@ -72,7 +72,7 @@ class Feeder:
         if self.error is not None:
             raise self.error
         if not self.dispatcher.interrupted:
-            for segment in list(self._offered.values()):
+            for segment in [*self._offered.values(), *self.dispatcher.returned]:
                 self._end_lost(segment, "stopped", "the search's time was over")
 
     def _feed(self) -> None:
@@ -108,10 +108,10 @@ class Feeder:
         return max(0, news.idle + ahead - news.waiting)
 
     def _draw(self, wanted: int) -> Iterator[TrialSegment]:
-        """Up to so many segments, those of workers that have died first; fewer if the sampler takes its time."""
+        """Up to so many segments; fewer if the sampler takes its time."""
         end = time.monotonic() + DRAWING_SECONDS
         for _ in range(wanted):
-            segment = self._again.popleft() if self._again else self.dispatcher.next()
+            segment = self.dispatcher.next()
             if segment is None:
                 return
             self._offered[segment.proposal.id] = segment
@@ -127,11 +127,16 @@ class Feeder:
         if event.number is not None:
             self._taken[event.worker], self._deaths_in_a_row = event.number, 0
         if event.result is not None:
-            outcome = Outcome.from_json(event.result["outcome"])
-            self._taken.pop(event.worker, None)
-            if self._offered.pop(outcome.id, None) is not None:
-                self._deaths.pop(outcome.id, None)
-                self.dispatcher.end_segment(outcome)
+            self._end_segment(event.worker, event.result)
+
+    def _end_segment(self, worker: str, result: Mapping[str, Any]) -> None:
+        """Hand over the outcome of a segment; one whose worker was taken away has none, and goes on elsewhere."""
+        segment = self._offered.pop(self._taken.pop(worker))
+        if PUT_BACK in result:
+            self.dispatcher.put_back(replace(segment, resumed=segment.resumed or result[PUT_BACK]))
+            return
+        self._deaths.pop(segment.proposal.id, None)
+        self.dispatcher.end_segment(Outcome.from_json(result["outcome"]))
 
     def _requeue(self, worker: str, reason: str) -> None:
         """Hand out again what a worker had that has died, or end the trial that has cost several workers their life.
@@ -147,9 +152,9 @@ class Feeder:
                 raise StudyError(f"{what}; the last: {reason}", where=str(self.dispatcher.folder.path))
             return
         self._deaths[number] += 1
-        segment = self._offered[number]
+        segment = self._offered.pop(number)
         if self._deaths[number] < ATTEMPTS:
-            self._again.append(segment)
+            self.dispatcher.put_back(segment)
         else:
             self._end_lost(segment, "failed", f"the worker process died {ATTEMPTS} times: {reason}")
 
@@ -157,8 +162,6 @@ class Feeder:
         """The time is over: what nobody has begun is not begun any more."""
         for number in ray.get(self.segments.withdraw.remote()):
             self._end_lost(self._offered[number], "stopped", "the search's time was over")
-        for segment in _drained_deque(self._again):
-            self._end_lost(segment, "stopped", "the search's time was over")
 
     def _end_lost(self, segment: TrialSegment, status: str, error: str) -> None:
         self._offered.pop(segment.proposal.id, None)
@@ -169,8 +172,3 @@ def _drained(events: queue.SimpleQueue[tuple[str, str]]) -> Iterator[tuple[str, 
     """What lies in the queue now."""
     while not events.empty():
         yield events.get()
-
-
-def _drained_deque(segments: deque[TrialSegment]) -> Iterator[TrialSegment]:
-    while segments:
-        yield segments.popleft()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ray
 
+from autoprune.search.on_ray.settings import NOTICE_SECONDS, PUT_BACK
 from autoprune.search.on_ray.worker import TrialWorker
 
 
@@ -26,4 +28,7 @@ class PullingWorker(TrialWorker):
         while (taken := ray.get(self.segments.next.remote(self.name, result))) is not None:
             self.request = taken
             result = super().step()
+            if PUT_BACK in result:
+                ray.get(self.segments.tell.remote(self.name, result))
+                time.sleep(10 * NOTICE_SECONDS)  # this process ends itself before
         return {"done": True}

@@ -68,13 +68,17 @@ class SegmentQueue:
             result: of the segment that the worker had before.
         """
         if result is not None:
-            self._tell(Event(worker=worker, result=result))
+            await self.tell(worker, result)
         await self._wait_for_segment(worker)
         if worker in self._gone or not self._segments:
             return None
         segment = self._segments.popleft()
-        self._tell(Event(worker=worker, number=segment["number"]))
+        self._note(Event(worker=worker, number=segment["number"]))
         return segment
+
+    async def tell(self, worker: str, result: Mapping[str, Any]) -> None:
+        """Take in what a segment gave, from a worker that takes no other one."""
+        self._note(Event(worker=worker, result=result))
 
     async def exchange(
         self, offered: Sequence[Mapping[str, Any]], gone: Sequence[str], *, over: bool = False
@@ -113,7 +117,7 @@ class SegmentQueue:
         finally:
             self._idle.discard(worker)
 
-    def _tell(self, event: Event) -> None:
+    def _note(self, event: Event) -> None:
         self._events.append(event)
         self._news.set()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 
 import fakes
@@ -11,7 +12,7 @@ from autoprune.errors import StudyError
 from autoprune.search.on_ray import feeder as module
 from autoprune.search.on_ray.feeder import Feeder
 from autoprune.search.on_ray.segment_queue import SegmentQueue
-from autoprune.search.on_ray.settings import ATTEMPTS
+from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.study.config import Budget
@@ -70,7 +71,7 @@ def open_cluster(tmp_path, monkeypatch):
 
 def test_a_search_through_the_queue_ends_every_trial_once(open_cluster, tmp_path):
     cluster = open_cluster(trials=9, workers=33)  # three segments ahead
-    outcomes = {"a": None, "b": None}
+    outcomes = dict.fromkeys("ab")
     while not cluster.feeder.ended.is_set():
         cluster.turn()
         for worker, outcome in outcomes.items():
@@ -102,6 +103,19 @@ def test_what_a_worker_had_that_died_is_run_by_another_one(open_cluster):
         cluster.turn()
 
     assert found == lost
+
+
+@pytest.mark.parametrize("left_state", [True, False])
+def test_a_segment_whose_worker_is_taken_away_is_handed_out_before_new_ones(open_cluster, left_state):
+    cluster = open_cluster()
+    cluster.turn()
+    paused = cluster.take("a")
+    cluster.wait_for(cluster.queue.tell("a", {PUT_BACK: left_state}))
+    cluster.turn()
+    cluster.turn()
+    found = cluster.take("b")
+
+    assert found == replace(paused, resumed=left_state)
 
 
 def test_a_trial_that_kills_its_workers_has_failed(open_cluster, tmp_path):
