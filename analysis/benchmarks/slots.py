@@ -1,13 +1,14 @@
 """How busy many slots are kept: searches on a real Ray whose trials sleep instead of training.
 
     python -m autoprune.analysis.benchmarks.slots ROWS.jsonl [--slots 8 64 256] [--lanes 1 16 16] [--seconds 5]
-        [--trials 20] [--samplers random tpe] [--one-by-one] [--page PAGE.md]
+        [--trials 20] [--samplers random tpe] [--one-by-one] [--proposals 100 1000 10000] [--page PAGE.md]
 
 A slot stands for a GPU. So many do not fit on a small machine as processes, so a process has several lanes, threads
 that each take segments from the queue as a worker of its own would: what is measured is the driver, the sampler, the
 queue and the messages, not the start of hundreds of processes. `--one-by-one` measures Tune trials for every segment,
-as few workers have them; then every slot is a process. A slot runs `--trials` trials on average. A row is appended to
-ROWS as soon as its search has ended; the page is made of all rows.
+as few workers have them; then every slot is a process. A slot runs `--trials` trials on average. `--proposals 100 1000`
+measures instead what a proposal costs in studies of so many trials: the sampler's answer, and what it learns from the
+outcome. A row is appended to ROWS as soon as it is measured; the page is made of all rows.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.on_ray.feeder import Feeder
 from autoprune.search.on_ray.pool import run_workers
 from autoprune.search.on_ray.segment_queue import start_segment_queue
+from autoprune.search.proposing.proposer import Proposer
 from autoprune.search.running.evaluator import Evaluation, Report
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.segments import TrialSegment, run_segment
@@ -39,11 +42,14 @@ from autoprune.search.running.session import Session
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.config import Budget, Resources, Sampler, StudyConfig
 from autoprune.study.folder import StudyFolder
+from autoprune.study.log import append_line, read_lines
 from autoprune.study.outcome import Outcome, Proposal, Rung
 from autoprune.study.space import Space
 from autoprune.trial.cache import Store
 
 PAGE = Path(__file__).with_suffix(".md")
+#: Proposals that are timed at each size of a study.
+ASKED = 21
 GROUPS = [("stem", 0), ("layer1.0.conv1", 1), ("layer2.0.conv1", 2), ("layer3.0.conv1", 3)]
 SPACE: dict[str, Any] = {
     "method": {"choice": {name: {} for name in ("l1", "l2", "fpgm", "taylor")}},
@@ -62,26 +68,30 @@ class Sleeper:
 
     def run(self, proposal: Proposal, report: Report, scratch: Path | None, parent: Path | None) -> Evaluation:
         """An outcome as a training would give it."""
-        began, recipe = self.clock.now(), proposal.recipe
+        began = self.clock.now()
         time.sleep(self.seconds)
-        flops = recipe.target.flops or 1.0
-        metric = flops**0.5 * (1 - len(recipe.method.name) / 60)
-        rung = Rung(share=1.0, images=recipe.training.images, metric=metric, seconds=self.seconds)
-        outcome = Outcome(
-            id=proposal.id,
-            recipe=recipe,
-            status="completed",
-            metric=metric,
-            flops_ratio=flops,
-            params_ratio=flops,
-            activations_ratio=flops,
-            rungs=(rung,),
-            seconds={"finetune": self.seconds},
-            started=began,
-            finished=self.clock.now(),
-            control=proposal.control,
-        )
-        return Evaluation(outcome=outcome)
+        return Evaluation(outcome=made_up_outcome(proposal, began, self.clock.now()))
+
+
+def made_up_outcome(proposal: Proposal, started: float, finished: float) -> Outcome:
+    """A completed trial; accuracy falls with the cost, and with the length of the method's name."""
+    recipe, seconds = proposal.recipe, finished - started
+    flops = recipe.target.flops or 1.0
+    metric = flops**0.5 * (1 - len(recipe.method.name) / 60)
+    return Outcome(
+        id=proposal.id,
+        recipe=recipe,
+        status="completed",
+        metric=metric,
+        flops_ratio=flops,
+        params_ratio=flops,
+        activations_ratio=flops,
+        rungs=(Rung(share=1.0, images=recipe.training.images, metric=metric, seconds=seconds),),
+        seconds={"finetune": seconds},
+        started=started,
+        finished=finished,
+        control=proposal.control,
+    )
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,37 @@ def shares(outcomes: Sequence[Outcome], slots: int) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProposalRow:
+    """What a proposal costs in a study of so many trials: milliseconds of processor time, median of `ASKED`."""
+
+    sampler: str
+    trials: int
+    ms: float
+    machine: str
+
+
+def measure_proposals(sampler: str, sizes: Sequence[int]) -> list[ProposalRow]:
+    """A row for each size, of one growing study whose first trials were drawn at random."""
+    space, rows = Space.read(SPACE).bind(GROUPS), []
+    drawn = Proposer(space, sampler=Sampler(name="random"), dense_metric=0.9375)
+    proposals: list[Proposal] = []
+    for size in sorted(sizes):
+        proposals += [drawn.next() for _ in range(size - len(proposals))]
+        outcomes = [made_up_outcome(proposal, 0.0, 1.0) for proposal in proposals]
+        settings = Sampler(name=sampler)
+        known = Proposer(space, sampler=settings, dense_metric=0.9375, proposals=proposals, outcomes=outcomes)
+        ms = statistics.median(_milliseconds_of_a_proposal(known) for _ in range(ASKED))
+        rows.append(ProposalRow(sampler=sampler, trials=size, ms=ms, machine=describe_machine()))
+    return rows
+
+
+def _milliseconds_of_a_proposal(proposer: Proposer) -> float:
+    before = time.process_time()
+    proposer.tell(made_up_outcome(proposer.next(), 0.0, 1.0))
+    return 1000 * (time.process_time() - before)
+
+
 def _covered(legs: Sequence[Any], start: float, end: float) -> float:
     return sum(max(0.0, min(leg.finished, end) - max(leg.started, start)) for leg in legs)
 
@@ -217,7 +258,7 @@ def _processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def page(rows: Sequence[SlotsRow]) -> str:
+def page(rows: Sequence[SlotsRow], proposals: Sequence[ProposalRow]) -> str:
     """The measured part of the page."""
     head = [
         "slots",
@@ -242,7 +283,18 @@ def page(rows: Sequence[SlotsRow]) -> str:
         cells = [row.slots, row.lanes, row.how, row.sampler, f"{row.seconds:g}", row.trials]
         cells += [f"{100 * row.busy:.1f} %", f"{100 * row.steady:.1f} %", f"{row.start:.1f}"]
         lines.append(table_row([*cells, f"{row.driver_ms:.1f}", f"{row.driver_mb:.0f}"]))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_proposals_table(proposals)]) + "\n"
+
+
+def _proposals_table(rows: Sequence[ProposalRow]) -> list[str]:
+    sizes = sorted({row.trials for row in rows})
+    found = {(row.sampler, row.trials): row.ms for row in rows}
+    lines = ["Processor time of a proposal and of learning from its outcome, and how many a second that makes:", ""]
+    lines += table_head(["sampler", *(f"at {size} trials" for size in sizes)])
+    for sampler in dict.fromkeys(row.sampler for row in rows):
+        cells = [(found.get((sampler, size))) for size in sizes]
+        lines.append(table_row([sampler, *("" if ms is None else f"{ms:.1f} ms, {1000 / ms:.0f}/s" for ms in cells)]))
+    return lines
 
 
 def main() -> None:
@@ -255,17 +307,25 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--samplers", nargs="+", default=["random", "tpe"])
     parser.add_argument("--one-by-one", action="store_true")
+    parser.add_argument("--proposals", type=int, nargs="+", default=[])
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
-    for slots, lanes in zip(options.slots, options.lanes, strict=True):
-        for sampler in options.samplers:
+    for row in _measured(options):
+        print(row)
+        append_line(options.rows, json.dumps(asdict(row)))
+    rows = [json.loads(line) for _, line in read_lines(options.rows)]
+    searches = [SlotsRow(**row) for row in rows if "slots" in row]
+    write_measured(options.page, page(searches, [ProposalRow(**row) for row in rows if "slots" not in row]))
+
+
+def _measured(options: argparse.Namespace) -> Iterator[SlotsRow | ProposalRow]:
+    for sampler in options.samplers:
+        if options.proposals:
+            yield from measure_proposals(sampler, options.proposals)
+            continue
+        for slots, lanes in zip(options.slots, options.lanes, strict=True):
             trials = slots * options.trials
-            row = measure(slots, lanes, options.seconds, trials, sampler, one_by_one=options.one_by_one)
-            print(row)
-            with options.rows.open("a") as file:
-                file.write(json.dumps(asdict(row)) + "\n")
-    rows = [SlotsRow(**json.loads(line)) for line in options.rows.read_text().splitlines()]
-    write_measured(options.page, page(rows))
+            yield measure(slots, lanes, options.seconds, trials, sampler, one_by_one=options.one_by_one)
 
 
 if __name__ == "__main__":

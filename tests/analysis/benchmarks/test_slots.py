@@ -1,12 +1,13 @@
 """The arithmetic of busy slots by hand, the sleeper, and the page."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import fakes
 import pytest
 
-from autoprune.analysis.benchmarks.slots import OpenSleeper, SlotsRow, page, shares
+from autoprune.analysis.benchmarks.slots import OpenSleeper, ProposalRow, SlotsRow, measure_proposals, page, shares
 from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.outcome import RunInterval
@@ -48,7 +49,11 @@ def test_a_sleeper_takes_its_time_and_its_accuracy_falls_with_the_cost():
 
 
 def test_the_page_has_a_line_for_each_row():
-    lines = page([ROW, replace(ROW, slots=256)]).splitlines()
+    proposals = [ProposalRow(sampler="gp", trials=100, ms=400.0, machine=""), *measure_proposals("random", [30, 70])]
+    lines = page([ROW, replace(ROW, slots=256)], proposals).splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
 
-    assert lines[-2] == "| 64 | 16 | queue | tpe | 5 | 1280 | 96.1 % | 98.0 % | 2.5 | 12.2 | 300 |"
-    assert lines[-1].startswith("| 256 |")
+    assert rows[1] == "| 64 | 16 | queue | tpe | 5 | 1280 | 96.1 % | 98.0 % | 2.5 | 12.2 | 300 |"
+    assert rows[2].startswith("| 256 |")
+    assert rows[3:5] == ["| sampler | at 30 trials | at 70 trials | at 100 trials |", "| gp |  |  | 400.0 ms, 2/s |"]
+    assert re.fullmatch(r"\| random \| [\d.]+ ms, \d+/s \| [\d.]+ ms, \d+/s \|  \|", rows[5])
