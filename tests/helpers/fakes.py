@@ -182,7 +182,7 @@ def stop_after(session, segments):
         nonlocal segments
         end_segment(outcome)
         segments -= 1
-        session.interrupted = segments == 0
+        session.interrupted = session.interrupted or segments == 0
 
     session.end_segment = count
 

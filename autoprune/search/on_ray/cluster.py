@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
+from ray._private.utils import read_ray_address
 
 from autoprune.errors import InputError
 from autoprune.search.on_ray.settings import OBJECT_STORE_BYTES, QUIET_INIT
@@ -23,7 +24,7 @@ def connect(address: str) -> str | None:
     """Connect to a running cluster.
 
     Args:
-        address: `auto`, which finds the cluster that this machine belongs to, or HOST:PORT.
+        address: `auto`, for the cluster that $RAY_ADDRESS or the last `ray start` on this machine names, or HOST:PORT.
 
     Returns:
         Where its dashboard is, if one runs.
@@ -32,6 +33,12 @@ def connect(address: str) -> str | None:
         InputError: nothing answers there.
     """
     where, allowed = f"--address {address}", "auto, or HOST:PORT of the head"
+    if address == "auto":
+        address = _announced_address()
+    if not address:
+        raise InputError(
+            "no Ray cluster answers: `ray start` has left no address on this machine", where=where, allowed=allowed
+        )
     if "://" in address:
         raise InputError("a Ray client address", where=where, allowed=allowed)
     host, _, port = address.rpartition(":")
@@ -42,6 +49,14 @@ def connect(address: str) -> str | None:
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray cluster answers: {error}", where=where, allowed=allowed) from None
     return f"http://{dashboard}" if dashboard else None
+
+
+def _announced_address() -> str:
+    """What Ray's own `auto` looks for first; empty if there is none.
+
+    It goes on to any Ray on this machine, such as that of another search, which lets nobody in: it waited for minutes.
+    """
+    return os.environ.get("RAY_ADDRESS") or read_ray_address(None) or ""
 
 
 def start_on_this_machine(folder: Path, resources: Resources) -> None:

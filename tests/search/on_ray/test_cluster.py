@@ -1,6 +1,7 @@
 """Slots of a cluster by hand, addresses that cannot be connected to, and who can reach a Ray that a search starts."""
 
 import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -77,9 +78,13 @@ def test_the_address_of_a_ray_client_is_refused():
 
 @pytest.mark.parametrize(("found", "url"), [("127.0.0.1:8265", "http://127.0.0.1:8265"), ("", None), (None, None)])
 def test_a_cluster_says_where_its_dashboard_is(monkeypatch, found, url):
-    monkeypatch.setattr(ray, "init", lambda **_options: SimpleNamespace(dashboard_url=found))
+    asked = []
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options) or SimpleNamespace(dashboard_url=found))
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
 
     assert connect("auto") == url
+    assert asked[0]["address"] == "10.0.0.1:6379"
 
 
 def version(text):

@@ -120,10 +120,12 @@ def test_every_slot_gets_one_actor_and_no_more(tmp_path):
     [
         ("ray://127.0.0.1:1", "a Ray client address; allowed: auto, or HOST:PORT of the head"),
         ("127.0.0.1:1", "no Ray cluster answers: .*refused"),
-        ("auto", "no Ray cluster answers: Could not find any running Ray instance"),
+        ("auto", "no Ray cluster answers: `ray start` has left no address on this machine"),
     ],
 )
-def test_an_address_that_nobody_answers_is_the_users_to_mend(address, what):
+def test_an_address_that_nobody_answers_is_the_users_to_mend(tmp_path, monkeypatch, address, what):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # no `ray start` has left a note there
     with RayExecutor(Resources(), address) as executor, pytest.raises(InputError, match=what):
         executor.wait_until_ready()
 
