@@ -137,3 +137,8 @@ def fill(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+
+
+def is_url(place: object) -> bool:
+    """Whether something lies elsewhere than in a folder of this machine."""
+    return isinstance(place, str) and "://" in place

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from autoprune.errors import InputError
+from autoprune.files import is_url
 
 #: Columns of the help.
 WIDTH = 79
@@ -64,7 +66,29 @@ def add_command(commands: Any, place: str, summary: str, description: str, *exam
 
 def add_study(parser: argparse.ArgumentParser) -> None:
     """The study folder that a command reads."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a study folder, written by autoprune search")
+    text = "a study folder, or s3://bucket/path, written by autoprune search"
+    parser.add_argument("folder", type=study_place, metavar="DIR", help=text)
+
+
+def study_place(text: str) -> Path | str:
+    """A folder, or a URL of object storage as it is."""
+    return text if is_url(text) else Path(text)
+
+
+@contextmanager
+def study_here(args: argparse.Namespace) -> Iterator[None]:
+    """Within it a study that the command names by a URL has a folder on this machine, which `args` names instead."""
+    name = "out" if args.command == "search" else "folder"
+    place = getattr(args, name, None)
+    if not is_url(place):
+        yield
+        return
+    from autoprune.study.mirror import study_at  # reads studies, which the help does without
+
+    writes = args.command in {"search", "resume", "finish", "report"}
+    with study_at(place, new=args.command == "search", writes=writes, follow=getattr(args, "watch", False)) as path:
+        setattr(args, name, path)
+        yield
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,8 @@ from autoprune.cli.options import (
     latency_limit,
     number_within,
     positive,
+    study_here,
+    study_place,
 )
 from autoprune.errors import LINE, AutopruneError, first_line
 from autoprune.files import file_trouble
@@ -47,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(argv)
         run = getattr(import_module(f"autoprune.cli.{args.home}"), args.command)
-        run(args)
+        with study_here(args):
+            run(args)
         sys.stdout.flush()
     except AutopruneError as error:
         _print_error(error.line(LINE - len(_PROGRAM)))
@@ -111,7 +114,12 @@ def _add_search(commands: Any) -> None:
         "autoprune search my.yaml --set space.target.flops=0.5 --set seed=3",
     )
     parser.add_argument("space", metavar="SPACE", help="a ready space (autoprune spaces) or a YAML file")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new study folder (default: runs/SPACE)")
+    parser.add_argument(
+        "--out",
+        type=study_place,
+        metavar="DIR",
+        help="new study folder, or s3://bucket/path, gs://... (default: runs/SPACE)",
+    )
     add_budget(parser)
     parser.add_argument(
         "--sampler", metavar="NAME", help="who proposes: tpe, gp, nsga2, nsga3 or random (default: the space's)"

@@ -12,6 +12,7 @@ from autoprune.errors import InputError
 from autoprune.search.options import BudgetOptions, FinalistsOptions
 from autoprune.search.placement import Placement
 from autoprune.study.folder import Study, StudyFolder, load_study
+from autoprune.study.mirror import study_at
 from autoprune.study.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def search(
 
     Args:
         space: a ready space, a space file, or what such a file holds.
-        out: study folder, new or empty.
+        out: study folder, new or empty; or a URL of object storage, see `study.mirror`.
         trials: how many recipes, controls included.
         minutes: how long.
         gpu_hours: of all trials together.
@@ -69,18 +70,19 @@ def search(
     """
     from autoprune.search.lifecycle import start_study
 
-    return start_study(
-        space,
-        StudyFolder(Path(out)),
-        budget=BudgetOptions(trials=trials, minutes=minutes, gpu_hours=gpu_hours, images=images, until=until),
-        placement=Placement(address=address, in_process=in_process),
-        overrides=overrides,
-        sampler=sampler,
-        warm_start=warm_start,
-        trackers=trackers,
-        view=view,
-        task=task,
-    )
+    with study_at(out, new=True) as path:
+        return start_study(
+            space,
+            StudyFolder(path),
+            budget=BudgetOptions(trials=trials, minutes=minutes, gpu_hours=gpu_hours, images=images, until=until),
+            placement=Placement(address=address, in_process=in_process),
+            overrides=overrides,
+            sampler=sampler,
+            warm_start=warm_start,
+            trackers=trackers,
+            view=view,
+            task=task,
+        )
 
 
 def resume(
@@ -100,7 +102,7 @@ def resume(
     """Go on with a study that was cut short, or that has ended: trials without an outcome run again, then new ones.
 
     Args:
-        folder: of the study.
+        folder: of the study, or its URL.
         trials: of the whole study, earlier ones included.
         minutes: from now on.
         gpu_hours, images: of the whole study. If none of the four is given, what is left of the study's budget.
@@ -119,9 +121,10 @@ def resume(
 
     budget = BudgetOptions(trials=trials, minutes=minutes, gpu_hours=gpu_hours, images=images, until=until)
     placement = Placement(address=address, in_process=in_process)
-    return resume_study(
-        StudyFolder(Path(folder)), budget=budget, placement=placement, trackers=trackers, view=view, task=task
-    )
+    with study_at(folder) as path:
+        return resume_study(
+            StudyFolder(path), budget=budget, placement=placement, trackers=trackers, view=view, task=task
+        )
 
 
 def finish(
@@ -162,9 +165,10 @@ def finish(
 
     wanted = FinalistsOptions(seeds=seeds, images=images, most=most)
     placement = Placement(address=address, in_process=in_process)
-    return finish_study(
-        StudyFolder(Path(folder)), wanted=wanted, placement=placement, trackers=trackers, view=view, task=task
-    )
+    with study_at(folder) as path:
+        return finish_study(
+            StudyFolder(path), wanted=wanted, placement=placement, trackers=trackers, view=view, task=task
+        )
 
 
 def replay(folder: str | Path, trial: int, *, task: Task | None = None) -> Outcome:

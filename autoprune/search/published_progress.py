@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 
 from autoprune.errors import SearchInterrupted
@@ -59,6 +59,7 @@ class Audience:
         self._file, self._view, self._trackers = file, view, tuple(trackers)
         self._last: StudyProgress | None = None
         self._warnings: tuple[str, ...] = ()
+        self._trouble: str | None = None
         self._heard = 0  # of the dispatcher's own warnings
 
     def update(self, progress: StudyProgress) -> None:
@@ -81,8 +82,16 @@ class Audience:
         errors = (tracker.error for tracker in self._trackers)
         return tuple(error for error in errors if error is not None and error not in self._warnings)
 
+    def _folder_trouble(self) -> tuple[str, ...]:
+        """What is to be said of the study folder, if that is not what was said before."""
+        before, self._trouble = self._trouble, self._file.error
+        if self._trouble == before:
+            return ()
+        what = "can be written again" if self._trouble is None else f"cannot be written at the moment: {self._trouble}"
+        return (f"the study folder {what}",)
+
     def _show(self, progress: StudyProgress) -> None:
-        new = (*progress.warnings[self._heard :], *self._new_errors())
+        new = (*progress.warnings[self._heard :], *self._new_errors(), *self._folder_trouble())
         self._heard = len(progress.warnings)
         self._warnings += new
         self._last = replace(progress, warnings=self._warnings)
@@ -102,6 +111,7 @@ class ProgressFile:
     def __init__(self, folder: StudyFolder) -> None:
         self._path, self._written = folder.progress, -WRITE_SECONDS
         self._progress: StudyProgress | None = None
+        self.error: str | None = None  # why it cannot be written, and workers cannot leave models beside it
         self._write(SearchState(state=RUNNING))
 
     def update(self, progress: StudyProgress) -> None:
@@ -119,5 +129,9 @@ class ProgressFile:
         self._write(SearchState(state=state, error=error, progress=self._progress))
 
     def _write(self, state: SearchState) -> None:
-        with suppress(OSError), written_whole(self._path) as beside:
-            beside.write_text(state.to_json() + "\n", encoding="utf-8")
+        try:
+            with written_whole(self._path) as beside:
+                beside.write_text(state.to_json() + "\n", encoding="utf-8")
+            self.error = None
+        except OSError as error:
+            self.error = error.strerror or str(error)

@@ -19,10 +19,9 @@ import ray
 from torch import nn
 
 from autoprune.search.on_ray import worker
-from autoprune.search.running.segments import TrialSegment
 from autoprune.tasks.zoo import digits_net
 from autoprune.training.fit import TrainingLoop
-from autoprune.trial import run, stages
+from autoprune.trial import lineage, run, stages
 
 DAY = 86400.0
 
@@ -76,9 +75,9 @@ def once(name: str) -> Callable[..., None]:
     return happen
 
 
-def note_recipe(_worker: Any, _evaluator: Any, segment: TrialSegment) -> None:
+def note_recipe(*_args: Any, **options: Any) -> None:
     """Which recipe runs in this process."""
-    RUNNING.append(segment.proposal.id)
+    RUNNING.append(options["id"])
 
 
 def take_notice(loop: TrainingLoop, _parts: Any) -> None:
@@ -104,7 +103,7 @@ def let_clock_jump() -> None:
 def build() -> nn.Module:
     """`digits_net`, for ten digits of 8 x 8; in a worker it lets all of it happen."""
     if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:
-        before(worker.TrialWorker, "_run_segment", note_recipe)
+        before(lineage, "run", note_recipe)
         before(stages, "select_channels", once("scoring"))
         before(TrainingLoop, "train_step", once("training"))
         before(TrainingLoop, "train_step", take_notice)

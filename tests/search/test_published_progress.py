@@ -77,12 +77,18 @@ def test_whatever_ends_it_is_said_and_raised(tmp_path: Path, error: BaseExceptio
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_the_search(tmp_path: Path) -> None:
-    study = nothing_yet(tmp_path / "gone")
+    study, notes = nothing_yet(tmp_path / "gone"), fakes.Notes()
     folder = study.folder
-    with published(study, None, {}) as views:
+    with published(study, notes, {}) as views:
+        views.update(progress())
+        assert not folder.path.exists()
+        folder.path.mkdir()
+        views._file._written -= published_progress.WRITE_SECONDS
+        views.update(progress())
         views.update(progress())
 
-    assert not folder.path.exists()
+    assert notes.seen[0].warnings == ("the study folder cannot be written at the moment: No such file or directory",)
+    assert notes.seen[-1].warnings == (*notes.seen[0].warnings, "the study folder can be written again")
 
 
 class Deaf(Tracker):

@@ -39,6 +39,7 @@ def wait_for(condition, seconds=90):
         time.sleep(0.05)
 
 
+@pytest.mark.timeout(1200)
 def test_a_search_with_every_kind_of_failure(tmp_path, capfd):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=12, timeout=0.05))
     folder = run(session, trouble={3: "raise", 4: "memory", 5: "nan", 6: "exit", 7: "hang", 8: "hold"})
