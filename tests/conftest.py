@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+#: What a machine may lack: marker of the tests that then are skipped, what they test, what brings it.
+LACKING = {"browser": ("the report in a browser", "apt-get install -y chromium")}
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,3 +43,17 @@ def _same_data_folder(data_folder: Path) -> Iterator[None]:
     before = os.environ["AUTOPRUNE_DATA"]
     yield
     assert os.environ["AUTOPRUNE_DATA"] == before
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end what was not tested for lack of a program, and the command that brings it."""
+    for line in not_tested(terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_line(line, yellow=True)
+
+
+def not_tested(skipped: Iterable[pytest.TestReport]) -> Iterator[str]:
+    """One line for each program that is missing, of what was skipped."""
+    reports = list(skipped)
+    for marker, (what, command) in LACKING.items():
+        if count := sum(marker in report.keywords for report in reports):
+            yield f"not tested: {what} ({count} tests skipped); this brings it: {command}"

@@ -20,8 +20,12 @@ FIGURES, LINK = Path(__file__).parents[1] / "claims", "../analysis/claims"
 
 def text() -> str:
     """An overview, then a section for each method, in Markdown."""
-    head = ["## All methods", "", "| method | what it does | stage before the cut |", "|---|---|---|"]
-    overview = [f"| [`{name}`](#{name}) | {cell(kind.summary)} | {_stage_text(kind)} |" for name, kind in OWN.items()]
+    columns = "| method | what it does | stage before the cut | steps it needs |"
+    head = ["## All methods", "", columns, "|---|---|---|---|"]
+    overview = [
+        f"| [`{name}`](#{name}) | {cell(kind.summary)} | {_stage_text(kind)} | {_needs_text(kind)} |"
+        for name, kind in OWN.items()
+    ]
     return "\n".join([*head, *overview, "", *(line for kind in OWN.values() for line in _section(kind))])
 
 
@@ -35,6 +39,10 @@ def _stage_text(kind: type[Method]) -> str:
     shares = kind().stage_shares
     cuts = "" if len(shares) == 1 else f", {len(shares)} cuts"
     return f"{sum(shares):.0%}{cuts}" if any(shares) else f"none{cuts}"
+
+
+def _needs_text(kind: type[Method]) -> str:
+    return f"{kind.least_steps:,}" if kind.least_steps > 1 else ""
 
 
 def _section(kind: type[Method]) -> Iterator[str]:

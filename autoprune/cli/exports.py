@@ -7,10 +7,12 @@ from argparse import Namespace
 from typing import Any
 
 from autoprune.cli.common import find_outcome
+from autoprune.cli.picking import picked_limits
 from autoprune.cli.view import print_json, show
+from autoprune.cli.wrapping import say
 from autoprune.errors import ExportError, InputError
 from autoprune.study.folder import Study, load_study
-from autoprune.study.metric import ACCURACY, MetricSpec, read_metric
+from autoprune.study.metric import MetricSpec, read_metric
 from autoprune.study.outcome import Outcome
 
 
@@ -23,11 +25,11 @@ def export(args: Namespace) -> None:
     study = load_study(args.folder)
     outcome = _chosen_outcome(study, args)
     written = export_outcome(study, outcome, args.to, lambda: load_task(study.config["task"]))
-    print(_exported_line(study.metric, outcome))
+    say(_exported_line(study.metric, outcome))
     for file in written:
         print(file)
     for name, reason in (read_record(args.to).get("not_written") or {}).items():
-        print(f"{name} not written: {reason}")
+        say(f"{name} not written: {reason}")
 
 
 def _exported_line(metric: MetricSpec, outcome: Outcome) -> str:
@@ -77,28 +79,8 @@ def _verification_row(name: str, value: float, reported: float, images: int, met
 def _chosen_outcome(study: Study, args: Namespace) -> Outcome:
     from autoprune.export.study_model import best_finalists, choose_member
 
-    limits = _given_limits(args, study.metric)
-    if (args.trial is not None) + args.knee + bool(limits) > 1:
-        allowed = (
-            "--trial, --knee, or any of --metric, --min-accuracy, --max-flops, --max-params, --max-activations, "
-            "--max-latency"
-        )
-        raise InputError("more than one choice", where="export", allowed=allowed)
+    limits = picked_limits(args, study.metric, trials="--trial" if args.trial is not None else None)
     if args.trial is not None:
         trained_again = {} if args.searched else best_finalists(study)
         return trained_again.get(args.trial) or find_outcome(study, args.trial)
     return choose_member(study, limits, searched=args.searched)
-
-
-def _given_limits(args: Namespace, metric: MetricSpec) -> dict[str, float]:
-    """What the model may cost at most and has to reach at least, as `pareto.pick` takes it."""
-    if args.min_accuracy is not None and metric.name != ACCURACY.name:
-        raise InputError(f"this study is of {metric.name}", where="--min-accuracy", allowed="--metric VALUE")
-    if args.min_accuracy is not None and args.metric is not None:
-        raise InputError("--min-accuracy and --metric say the same", where="export", allowed="one of the two")
-    given = {"flops": args.max_flops, "params": args.max_params, "activations": args.max_activations}
-    given["metric"] = args.metric if args.min_accuracy is None else args.min_accuracy
-    if args.max_latency is not None:
-        name, most = args.max_latency
-        given[name] = most
-    return {name: limit for name, limit in given.items() if limit is not None}

@@ -23,7 +23,8 @@ def methods(args: Namespace) -> None:
         print_json(rows)
         return
     for row in rows:
-        print(_two_paragraphs(f"{row['name']}: {row['summary']}", row["source"]))
+        needs = f"; needs {row['least_steps']:,} steps" if row["least_steps"] > 1 else ""
+        print(_two_paragraphs(f"{row['name']}: {row['summary']}{needs}", row["source"]))
         show([_parameter_row(name, limits) for name, limits in row["params"].items()])
         if not row["params"]:
             print()
@@ -51,7 +52,8 @@ def _method_row(name: str) -> dict[str, Any]:
         field.name: {"default": _default_value(field), **field.metadata, "search": searched[field.name]}
         for field in dataclasses.fields(kind)
     }
-    return {"name": name, "summary": kind.summary, "source": kind.source, "params": fields}
+    facts = {"name": name, "summary": kind.summary, "source": kind.source, "least_steps": kind.least_steps}
+    return {**facts, "params": fields}
 
 
 def _default_value(field: dataclasses.Field[Any]) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -25,12 +26,13 @@ from autoprune.cli.options import (
     add_place,
     add_study,
     cost_ratio,
-    latency_limit,
     number_within,
     positive,
     study_here,
     study_place,
 )
+from autoprune.cli.picking import add_picks
+from autoprune.cli.wrapping import wrapped
 from autoprune.errors import LINE, AutopruneError, first_line
 from autoprune.files import file_trouble
 
@@ -46,6 +48,7 @@ FIRST_STEPS = ("autoprune search digits_demo", "autoprune report runs/digits_dem
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
+    args = None
     try:
         args = build_parser().parse_args(argv)
         run = getattr(import_module(f"autoprune.cli.{args.home}"), args.command)
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        _print_error("interrupted; a search goes on with: autoprune resume DIR")
+        _print_error(_interrupted(args))
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, everything in a file
         return _report_unexpected(error)
@@ -164,6 +167,8 @@ def _add_finish(commands: Any) -> None:
         sets the defaults; with a `share` the search keeps that part of its minutes for this.""",
         "autoprune finish runs/digits_demo",
         "autoprune finish runs/c10 --seeds 5 --images 500000 --most 3",
+        "autoprune finish runs/c10 --trials 185 292",
+        "autoprune finish runs/c10 --max-flops 0.5",
     )
     add_study(parser)
     parser.add_argument(
@@ -181,6 +186,10 @@ def _add_finish(commands: Any) -> None:
         metavar="N",
         help="members, evenly spread along the front if it has more (default: the space's, else 8)",
     )
+    parser.add_argument(
+        "--trials", type=int, nargs="+", default=[], metavar="ID", help="these trials, in place of the front"
+    )
+    add_picks(parser, knee="where the front bends most, in place of the front")
     add_place(parser)
 
 
@@ -252,20 +261,7 @@ def _add_export(commands: Any) -> None:
     )
     add_study(parser)
     parser.add_argument("--trial", type=int, metavar="ID", help="this trial")
-    parser.add_argument("--knee", action="store_true", help="where the front bends most (default)")
-    parser.add_argument("--max-flops", type=cost_ratio, metavar="R", help="the best with at most this FLOPs ratio")
-    parser.add_argument("--max-params", type=cost_ratio, metavar="R", help="the same for parameters")
-    parser.add_argument("--max-activations", type=cost_ratio, metavar="R", help="the same for activations")
-    parser.add_argument(
-        "--max-latency", type=latency_limit, metavar="T", help="the same for latency: 5ms, or a ratio such as 0.5"
-    )
-    parser.add_argument(
-        "--metric",
-        type=number_within(-sys.float_info.max, sys.float_info.max),
-        metavar="V",
-        help="the cheapest whose metric is as good",
-    )
-    parser.add_argument("--min-accuracy", type=number_within(0, 1), metavar="A", help="the same in a study of accuracy")
+    add_picks(parser, knee="where the front bends most (default)")
     parser.add_argument("--searched", action="store_true", help="as the search left it, whatever finish has trained")
     parser.add_argument("--to", type=Path, required=True, metavar="OUT", help="new folder")
 
@@ -386,8 +382,23 @@ def _add_cluster(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="write it even if FILE is there already")
 
 
+def _interrupted(args: argparse.Namespace | None) -> str:
+    """What Ctrl-C has left of a command, and the command that goes on with it."""
+    from autoprune.cli.studies import study_of
+    from autoprune.study.folder import StudyFolder
+
+    command = getattr(args, "command", None)
+    again = {"search": "resume", "resume": "resume", "finish": "finish"}.get(str(command))
+    if args is None or again is None:
+        return "interrupted"
+    folder = study_of(args)
+    if not StudyFolder(folder).config.is_file():
+        return "interrupted before the first trial: nothing was written"
+    return f"interrupted; go on with: autoprune {again} {shlex.quote(str(folder))}"
+
+
 def _print_error(message: str) -> None:
-    print(f"{_PROGRAM}{' '.join(message.split())}", file=sys.stderr)
+    print(wrapped(f"{_PROGRAM}{' '.join(message.split())}", sys.stderr), file=sys.stderr)
 
 
 def _write_traceback() -> str:

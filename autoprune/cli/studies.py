@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cli.common import member_facts, without_collector
+from autoprune.cli.picking import picked_trials
 from autoprune.cli.view import (
     FINALIST_NUMBERS,
     finalists_table,
@@ -20,6 +21,7 @@ from autoprune.cli.view import (
     reproduction_line,
     show,
 )
+from autoprune.cli.wrapping import say
 from autoprune.schema import read, to_plain
 from autoprune.study.folder import Study, load_study
 from autoprune.study.outcome import Outcome
@@ -32,9 +34,16 @@ def search(args: Namespace) -> None:
     """Search a space until its budget is spent; then report."""
     from autoprune.search import search as start
 
-    out = args.out or Path("runs") / Path(args.space).stem
     chosen = {"overrides": args.set, "sampler": args.sampler, "warm_start": args.warm_start}
-    _run_watched(start, args.space, out=out, **chosen, **_budget_options(args))
+    _run_watched(start, args.space, out=study_of(args), **chosen, **_budget_options(args))
+
+
+def study_of(args: Namespace) -> Path:
+    """The folder of the study that `search`, `resume` and `finish` work on."""
+    if args.command == "search":
+        return args.out or Path("runs") / Path(args.space).stem
+    folder: Path = args.folder
+    return folder
 
 
 def resume(args: Namespace) -> None:
@@ -49,9 +58,9 @@ def finish(args: Namespace) -> None:
     """Train the front of a study again and measure it on the test split; then report."""
     from autoprune.search import finish as train_again
 
-    load_study(args.folder)
+    trials = picked_trials(load_study(args.folder), args)
     names = ("seeds", "images", "most", "address", "in_process", "trackers")
-    _run_watched(train_again, args.folder, **{name: getattr(args, name) for name in names})
+    _run_watched(train_again, args.folder, trials=trials, **{name: getattr(args, name) for name in names})
 
 
 def status(args: Namespace) -> None:
@@ -138,7 +147,7 @@ def _run_watched(run: Any, *args: Any, **options: Any) -> None:
     _print_study(study)
     folder, cost = study.folder.path, study.tradeoff.costs[0]
     chosen = f"autoprune export {folder} --max-{cost} {HALF} --to {folder}/export"
-    print(f"\nreport: {study.folder.report}\nexport: {chosen}")
+    say(f"\nreport: {study.folder.report}\nexport: {chosen}")
 
 
 def _watch(args: Namespace) -> None:
@@ -154,7 +163,7 @@ def _watch(args: Namespace) -> None:
         return
     _print_study(study)
     if state.error is not None:
-        print(f"{state.state}: {state.error}")
+        say(f"{state.state}: {state.error}")
 
 
 def _write_report(study: Study) -> list[Path]:
@@ -171,15 +180,15 @@ def _print_study(study: Study) -> None:
     summary = summarise(study)
     show(front_table(study), title=f"front of {study.folder.path}", numbers=(study.metric.name,))
     for line in (summary.headline, *summary.facts):
-        print(line)
+        say(line)
     if study.finalists:
         title = f"finalists: {study.metric.name}, mean and standard deviation over seeds"
         show(finalists_table(study), title=title, numbers=list(FINALIST_NUMBERS.values()))
         if line := reproduction_line(study):
-            print(line)
+            say(line)
     if (count := _finalists_to_train(study)) > 0:
-        print(f"{count} finalists are not trained yet; after the search: autoprune finish {study.folder.path}")
+        say(f"{count} finalists are not trained yet; after the search: autoprune finish {study.folder.path}")
     for remark in study.config.get("remarks", ()):
-        print(remark)
+        say(remark)
     if _taken_over(study):
-        print(f"it began with {_taken_over(study)} recipes that were handed in")
+        say(f"it began with {_taken_over(study)} recipes that were handed in")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
@@ -50,8 +51,8 @@ def open_view(stream: TextIO) -> View:
 
 class JsonView:
     """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again; at first
-    how many workers there are and how trials come to them, and where Ray's dashboard is, if it runs; and what goes
-    wrong beside the search.
+    how many workers there are and how trials come to them, and where Ray's dashboard is, if it runs; what goes wrong
+    beside the search; and that the user has ended it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -59,6 +60,7 @@ class JsonView:
         self._workers: str | None = None
         self._dashboard: str | None = None
         self._warnings = 0
+        self._stopping = False
 
     def update(self, progress: StudyProgress) -> None:
         """Print the trials that ended since the last update."""
@@ -73,6 +75,9 @@ class JsonView:
         self._warnings = len(progress.warnings)
         for outcome in progress.latest:
             self._print_line(trial_facts(progress, outcome))
+        if progress.stopping and not self._stopping:
+            self._stopping = True
+            self._print_line({"event": "stopping", "running": progress.running})
 
     def close(self) -> None:
         """Nothing to take down."""
@@ -116,11 +121,23 @@ def _place_facts(outcome: Outcome) -> dict[str, Any]:
     return {"node": None if worker is None else worker.node, "gpus": [] if worker is None else list(worker.gpus)}
 
 
+class Loading:
+    """Says before the first trial what is done, and for how long by now."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began = clock, clock()
+
+    def __rich__(self) -> Text:
+        """As it is at the moment of drawing."""
+        passed = duration_text(self._clock() - self._began)
+        return Text(f"loading data and model, measuring the dense model   {passed}")
+
+
 class LiveView:
     """A picture that is drawn over itself: trials, time left, the front so far, the last errors."""
 
     def __init__(self, console: Console) -> None:
-        self._picture: list[RenderableType] = [Text("loading data and model, measuring the dense model")]
+        self._picture: list[RenderableType] = [Loading()]
         self._live = Live(self._picture[0], console=console, refresh_per_second=4, transient=True)
         self._live.start()
         self._failure: tuple[int, str] | None = None
@@ -247,6 +264,9 @@ def _cell_text(value: Any) -> str:
 
 
 def _counts_line(progress: StudyProgress) -> Text:
+    if progress.stopping:
+        trials = "1 trial" if progress.running == 1 else f"{progress.running} trials"
+        return Text(f"stopping, waiting for {trials}   {duration_text(progress.seconds)}")
     text = f"{progress.done} trials done, {progress.running} running, {progress.stopped} stopped early"
     text += f", {progress.paused} waiting" if progress.paused else ""
     text += f", {progress.failed} failed" if progress.failed else ""

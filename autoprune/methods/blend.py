@@ -57,6 +57,12 @@ class Blend(Method):
         """Criterion -> weight."""
         return {name: getattr(self, name) for name in CRITERIA}
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Those that one of the criteria with a weight scores."""
+        weighed = [CRITERIA[name]() for name, weight in self.weights().items() if weight > 0]
+        scored = {group for criterion in weighed for group in criterion.groups(context)}
+        return tuple(group.id for group in context.graph.prunable if group.id in scored)
+
     def score(self, context: Context) -> Scores:
         """s(u); criteria of weight 0 are not computed.
 

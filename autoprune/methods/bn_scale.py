@@ -43,6 +43,15 @@ class BNScale(Method):
         """L1 regulariser on every scale that a prunable unit owns."""
         return ScaleRegulariser(self.penalty, _masks_of_scales(context.model, context.graph))
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Those that have a normalisation layer with a scale; see `score`."""
+        graph = context.graph
+        scaled = np.unique(np.concatenate([slot.units for slot in graph.slots if slot.role == "scale"] or [[-1]]))
+        found = tuple(group.id for group in graph.prunable if group.units[0] in scaled)
+        if not found:
+            raise InputError("method 'bn_scale' needs batch norms with scales on prunable channels", where="method")
+        return found
+
     def score(self, context: Context) -> Scores:
         """s(u) = sum of |scale| over the unit's normalisation layers; groups without one are not pruned.
 
@@ -50,13 +59,7 @@ class BNScale(Method):
             InputError: no prunable group has a normalisation layer with a scale.
         """
         scores = sum_over_slots(context.model, context.graph, ("scale",), lambda scale: scale.abs().sum(1))
-        scaled = np.unique(
-            np.concatenate([slot.units for slot in context.graph.slots if slot.role == "scale"] or [[-1]])
-        )
-        found = {group.id: scores[group.id] for group in context.graph.prunable if group.units[0] in scaled}
-        if not found:
-            raise InputError("method 'bn_scale' needs batch norms with scales on prunable channels", where="method")
-        return found
+        return {group: scores[group] for group in self.groups(context)}
 
 
 class ScaleRegulariser:

@@ -19,6 +19,10 @@ class Dense(Method):
     summary: ClassVar[str] = "no pruning, the same training"
     is_dense: ClassVar[bool] = True
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def score(self, context: Context) -> Scores:
         """No group is offered for pruning."""
         return {}

@@ -70,6 +70,10 @@ class EPruner(Method):
         """Not with batch norms that start anew."""
         return self.inherit_bn == "yes"
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Those in scope."""
+        return tuple(group.id for group in in_scope(context.model, context.graph, self.scope))
+
     def score(self, context: Context) -> Scores:
         """s(u) = w / (1 + w), w = `worth` at the authors' b, and 1 more for exemplars."""
         return self._exemplar_search(context).ranks(BETA)

@@ -77,6 +77,10 @@ class Fuzzy(Method):
         """Geometric: ratio^(cut / R)."""
         return ratio ** (cut / self.rounds)
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Those of the base."""
+        return BASES[self.base]().groups(context)
+
     def score(self, context: Context) -> Scores:
         """s(u) = x, the base score as a multiple of its group's mean; 1 where all base scores are 0."""
         return {group: normalised(values) for group, values in context.scores_by(BASES[self.base]()).items()}

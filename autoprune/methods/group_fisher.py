@@ -102,6 +102,10 @@ class GroupFisher(ConstantRate, Decided):
         every = max(1, budget // max(1, math.ceil(need / at_once)))
         return Removal(units, MaskGradients(readers, context.graph.unit_count), choice, every, at_once)
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Those in scope that can be masked where they are read."""
+        return tuple(group.id for group in maskable_groups(context, self.scope)[0])
+
     def score(self, context: Context) -> Scores:
         """s(u) / what the unit costs, mean over `images` images, all masks at 1."""
         groups, readers = maskable_groups(context, self.scope)

@@ -101,6 +101,11 @@ class Hinge(Staged):
         )
         return GroupSparsity(context, groups, self, stage, weight=self.strength / max(total, TINY), mixes=mixes)
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Those whose rows or columns are regularised."""
+        rows, columns = self._groups_by_direction(context)
+        return tuple(group.id for group in (*rows, *columns))
+
     def score(self, context: Context) -> Scores:
         """Norm of the unit's group: of its row of A, or of its columns and other filters."""
         rows, columns = self._groups_by_direction(context)

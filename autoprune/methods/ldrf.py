@@ -19,7 +19,7 @@ from autoprune.engine.shrunk_graph import shrink
 from autoprune.engine.surgery.prune import prune
 from autoprune.errors import InputError
 from autoprune.methods.base.decomposition import Decomposition, capacity, spectrum
-from autoprune.methods.base.layer_pairs import find_pairs, same_pairs, second_moments
+from autoprune.methods.base.layer_pairs import LayerPair, find_pairs, same_pairs, second_moments
 from autoprune.methods.base.method import Context, ForwardPass, Method, Scores, Selection
 from autoprune.methods.base.reconstruction import BATCH, Fit, Recovery
 from autoprune.methods.magnitude import Random
@@ -51,16 +51,24 @@ class Reconstructing(Method):
     def fit(self) -> Fit:
         """How the decomposition and the reconstruction go."""
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Those that have a layer pair; see `score`."""
+        return tuple(pair.group.id for pair in self._find_pairs(context))
+
+    def _find_pairs(self, context: Context) -> tuple[LayerPair, ...]:
+        pairs = find_pairs(context.model, context.graph, _first_pass(context, self.images)[0])
+        if not pairs:
+            why = "no prunable channels are made by one layer and read behind channel-wise operations only"
+            raise InputError(why, where="method.name", allowed="a method for coupled channels, such as l1")
+        return pairs
+
     def score(self, context: Context) -> Scores:
         """s_i = ||row i of Q||_2 sqrt(E[y_i^2]), for the groups that have a layer pair (`layer_pairs.find_pairs`).
 
         Raises:
             InputError: no group has one.
         """
-        pairs = find_pairs(context.model, context.graph, _first_pass(context, self.images)[0])
-        if not pairs:
-            why = "no prunable channels are made by one layer and read behind channel-wise operations only"
-            raise InputError(why, where="method.name", allowed="a method for coupled channels, such as l1")
+        pairs = self._find_pairs(context)
         if self.selector == "random":
             drawn = Random().score(context)
             return {pair.group.id: drawn[pair.group.id] for pair in pairs}

@@ -133,6 +133,7 @@ def finish(
     seeds: int | None = None,
     images: int | None = None,
     most: int | None = None,
+    trials: Sequence[int] = (),
     address: str | None = None,
     in_process: bool = False,
     view: View | None = None,
@@ -149,6 +150,7 @@ def finish(
         seeds: trainings of each member; here and in the next two, None = as the study's `finalists` say.
         images: training images of each.
         most: members, spread along the front.
+        trials: numbers of trials to train, in place of members along the front; any that pruned and completed.
         address, in_process, view, trackers: as for `search`.
         task: of a study that was begun with one.
 
@@ -156,8 +158,8 @@ def finish(
         The study as the folder holds it then, with `finalists`.
 
     Raises:
-        InputError: the folder holds no study, its front is empty, it has finalists of another length, a search runs in
-            it, or its model or data have changed.
+        InputError: the folder holds no study, its front is empty, a trial has not completed, it has finalists of
+            another length, a search runs in it, or its model or data have changed.
         StudyError: none of the trainings completed.
         SearchInterrupted: as for `search`.
     """
@@ -167,7 +169,13 @@ def finish(
     placement = Placement(address=address, in_process=in_process)
     with study_at(folder) as path:
         return finish_study(
-            StudyFolder(path), wanted=wanted, placement=placement, trackers=trackers, view=view, task=task
+            StudyFolder(path),
+            wanted=wanted,
+            placement=placement,
+            trials=trials,
+            trackers=trackers,
+            view=view,
+            task=task,
         )
 
 

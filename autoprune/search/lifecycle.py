@@ -54,12 +54,12 @@ def start_study(
     told = build_trackers(config.trackers)
     earlier = None if warm_start is None else load_study(warm_start)
     with placement.executor(config.resources) as executor:
-        prepared = warm_started(prepare(config, folder, placement, task), earlier)
+        prepared = warm_started(prepare(config, folder, placement, task, new=True), earlier)
         executor.wait_until_ready()
         dense = prepared.shared.dense_metric()
         prepared = replace(prepared, config=with_scale(prepared.config, dense))
         create_folder(folder, prepared, dense)
-        with lock(folder), published(load_study(folder.path), view, _with_journal(told)) as views:
+        with lock(folder), published(load_study(folder.path), view, _with_journal(told), prepared.remarks) as views:
             _search_and_retrain(executor, prepared, folder, view=views)
     return load_study(folder.path)
 
@@ -93,6 +93,7 @@ def finish_study(
     *,
     wanted: FinalistsOptions,
     placement: Placement,
+    trials: Sequence[int] = (),
     trackers: Sequence[str] = (),
     view: View | None = None,
     task: Task | None = None,
@@ -103,7 +104,7 @@ def finish_study(
         stack.enter_context(lock(folder))
         study = load_study(folder.path)
         config = with_trackers(with_finalists(stored_config(study), wanted), trackers)
-        entries = to_train(study, config.finalists)
+        entries = to_train(study, config.finalists, trials)
         if entries:
             views = stack.enter_context(published(study, view, build_trackers(config.trackers)))
             executor = stack.enter_context(placement.executor(config.resources))
@@ -142,7 +143,8 @@ def _search_and_retrain(
 
     config = prepared.config
     limits = Limits.of(config.budget, start=start, kept=config.finalists.share)
-    session = Session(config, prepared.space, folder, limits=limits, study=study, view=view)
+    refuse = prepared.feasibility.refusal
+    session = Session(config, prepared.space, folder, limits=limits, study=study, view=view, refuse=refuse)
     _run_to_end(executor, session, prepared)
     if config.finalists.share is not None:
         searched = load_study(folder.path)

@@ -15,6 +15,7 @@ from autoprune.recipe import Allocation, Recipe
 from autoprune.schema import to_plain
 from autoprune.search.placement import Placement
 from autoprune.search.proposing import first_recipes
+from autoprune.search.proposing.feasible_space import feasible_space
 from autoprune.search.running.early_stopping import pausing_shares
 from autoprune.search.running.task_evaluator import OpenLoaded, OpenTask
 from autoprune.search.study_metric import with_metric
@@ -28,6 +29,7 @@ from autoprune.tasks.checks import check_drawn_anew, check_task
 from autoprune.training.fit import batch_of
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.trial.cache import FolderStore
+from autoprune.trial.feasibility import Feasibility
 from autoprune.trial.shared import SharedState
 
 
@@ -37,18 +39,24 @@ class Prepared:
 
     Fields:
         config: with the metric of its task.
-        space: the study's space, bound to the model.
+        space: the study's space, bound to the model, its target narrowed to what can be met.
         shared: what all trials in this process share.
         open_evaluator: builds an evaluator where the trials run.
+        feasibility: knows which recipes cannot work.
+        remarks: what of the space cannot work, in sentences.
     """
 
     config: StudyConfig
     space: Space
     shared: SharedState
     open_evaluator: OpenTask | OpenLoaded
+    feasibility: Feasibility
+    remarks: tuple[str, ...] = ()
 
 
-def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement, given: Task | None = None) -> Prepared:
+def prepare(
+    config: StudyConfig, folder: StudyFolder, placement: Placement, given: Task | None = None, *, new: bool = False
+) -> Prepared:
     """Load the task, trace the model, and see that the space's lowest target and the constraints can be met.
 
     Args:
@@ -56,6 +64,8 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement, give
         folder: of the study, which need not be there yet.
         placement: where the trials will run.
         given: the task, if it was given in Python; None = the one that the configuration describes.
+        new: whether the study begins now: then methods that cannot work are taken out of its space. The sampler of
+            an older one has met them.
 
     Raises:
         InputError: data, checkpoint, model, loss, metric, target, constraints or the sampler's first recipes are wrong.
@@ -72,14 +82,19 @@ def prepare(config: StudyConfig, folder: StudyFolder, placement: Placement, give
     shared = SharedState.of(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)
     check_prunable(shared.graph)
     space = config.space.bind([(group.id, group.stage) for group in shared.graph.prunable])
-    check_targets(space, shared)
+    for corner in space.corners():
+        check_target_given(corner, "space.target")
+    feasibility = Feasibility(shared)
+    feasible = feasible_space(space, feasibility)
+    unable = feasible.unable if new else ()
+    config, space = replace(config, space=config.space.without_methods(unable)), feasible.space.without_methods(unable)
     check_constraints(config.constraints, space, shared)
     first_recipes.check_first(space, config.sampler)
     described = to_plain(config.task) if given is None else task
     opener = (
         _open_here(config, shared) if placement.in_process else _open_in_workers(described, config, runtime, recipe)
     )
-    return Prepared(config, space, shared, opener)
+    return Prepared(config, space, shared, opener, feasibility, feasible.remarks)
 
 
 def _open_here(config: StudyConfig, shared: SharedState) -> OpenLoaded:
@@ -162,24 +177,6 @@ def check_target_given(recipe: Recipe, where: str) -> None:
         raise TargetError(
             f"{recipe.method.name} has no target, so that nothing would be pruned", where=where, allowed=allowed
         )
-
-
-def check_targets(space: Space, shared: SharedState) -> None:
-    """Raise `TargetError` if the lowest target of the space is out of reach for each of its allocations."""
-    corners = [recipe for recipe in space.corners() if recipe.method.name != DENSE]
-    for recipe in corners:
-        check_target_given(recipe, "space.target")
-    for target in dict.fromkeys(recipe.target for recipe in corners):
-        refusal = None
-        for recipe in corners:
-            try:
-                shared.check_reachable(target, recipe.allocation)
-                break
-            except TargetError as error:
-                refusal = error
-        else:
-            if refusal is not None:
-                raise TargetError(refusal.what, where="space.target", allowed=refusal.allowed)
 
 
 def check_constraints(constraints: Constraints, space: Space, shared: SharedState) -> None:

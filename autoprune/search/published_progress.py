@@ -22,16 +22,19 @@ WRITE_SECONDS = 2.0
 
 
 @contextmanager
-def published(study: Study, view: View | None, trackers: Mapping[str, Tracker]) -> Iterator[View]:
+def published(
+    study: Study, view: View | None, trackers: Mapping[str, Tracker], remarks: Sequence[str] = ()
+) -> Iterator[View]:
     """A view that shows progress in the given one, if any, and in the study folder, and tells trackers of outcomes.
 
     Args:
         study: as the folder holds it now. At the end of the block its folder says how that ended.
         view: None = what goes wrong beside the search is a warning of Python's.
         trackers: by name.
+        remarks: what of the space cannot work; the view shows them as it shows warnings.
     """
     file = ProgressFile(study.folder)
-    audience = Audience(file, view, _start_threads(study, trackers))
+    audience = Audience(file, view, _start_threads(study, trackers), remarks)
     try:
         try:
             yield audience
@@ -55,10 +58,12 @@ def _start_threads(study: Study, trackers: Mapping[str, Tracker]) -> list[Tracke
 class Audience:
     """All who see a search progress, as one view."""
 
-    def __init__(self, file: ProgressFile, view: View | None, trackers: Sequence[TrackerThread]) -> None:
+    def __init__(
+        self, file: ProgressFile, view: View | None, trackers: Sequence[TrackerThread], remarks: Sequence[str] = ()
+    ) -> None:
         self._file, self._view, self._trackers = file, view, tuple(trackers)
         self._last: StudyProgress | None = None
-        self._warnings: tuple[str, ...] = ()
+        self._warnings = tuple(remarks)
         self._trouble: str | None = None
         self._heard = 0  # of the dispatcher's own warnings
 

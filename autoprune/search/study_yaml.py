@@ -49,7 +49,7 @@ def create_folder(folder: StudyFolder, prepared: Prepared, dense: float) -> None
         },
         "groups": _describe_groups(prepared.shared),
         "runtime": to_plain(prepared.shared.runtime),
-        **({"remarks": remarks} if (remarks := _remarks(prepared.shared)) else {}),
+        **({"remarks": remarks} if (remarks := [*_remarks(prepared.shared), *prepared.remarks]) else {}),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }
     text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)

@@ -9,7 +9,7 @@ share the images. The dense control is a member like the others, which are compa
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -199,16 +199,19 @@ class Member:
         )
 
 
-def to_train(study: Study, wanted: Finalists) -> list[MissingTraining]:
+def to_train(study: Study, wanted: Finalists, trials: Collection[int] = ()) -> list[MissingTraining]:
     """The missing trainings: every seed of the dense control and of the chosen members, seed after seed.
 
     Trainings that completed earlier are not repeated; those that failed or were cut short are. The first seed is the
     recipe's own, the others follow it.
 
+    Args:
+        trials: numbers of the members; none = as many of the front as are wanted, evenly spread.
+
     Raises:
-        InputError: the front is empty, or there are finalists of another length.
+        InputError: the front is empty, a trial has not completed, or there are finalists of another length.
     """
-    chosen = _chosen_members(study, wanted.most)
+    chosen = _chosen_members(study, wanted.most, trials)
     members = [_dense_control(study), *chosen]
     images = _training_images(study, wanted.images, members)
     done = {(run.member, run.recipe.seed) for run in study.finalists if run.completed}
@@ -221,13 +224,22 @@ def to_train(study: Study, wanted: Finalists) -> list[MissingTraining]:
     ]
 
 
-def _chosen_members(study: Study, most: int) -> list[Member]:
+def _chosen_members(study: Study, most: int, trials: Collection[int]) -> list[Member]:
     if not study.front:
         allowed = "a study in which something that was pruned has completed"
         raise InputError("the front is empty: nothing to train again", where=str(study.folder.path), allowed=allowed)
     recipes = recipes_by_number(study.proposals)
-    chosen = evenly_spread(study.front, most)
+    chosen = [_completed(study, trial) for trial in dict.fromkeys(trials)] or evenly_spread(study.front, most)
     return [Member(one.id, one.recipe, tuple(r for _, r in lineage(one.recipe, recipes))) for one in chosen]
+
+
+def _completed(study: Study, trial: int) -> Outcome:
+    """The outcome of a trial that pruned something and completed; raises `InputError` if there is none."""
+    pruned = {one.id: one for one in study.outcomes if one.completed and one.recipe.method.name != DENSE}
+    if trial not in pruned:
+        allowed = f"pruned trials that completed; on the front: {', '.join(str(one.id) for one in study.front[:20])}"
+        raise InputError(f"trial {trial} cannot be trained again", where=str(study.folder.path), allowed=allowed)
+    return pruned[trial]
 
 
 def _dense_control(study: Study) -> Member:

@@ -54,6 +54,7 @@ class StudyProgress:
         workers: how many there are, and how trials come to them; None = trials run in the driver's process.
         dashboard: where Ray's dashboard is, as the driver's machine sees it, if it runs.
         warnings: what went wrong beside the search, which goes on.
+        stopping: whether the user has ended it, and what runs is being ended.
     """
 
     done: int
@@ -71,6 +72,7 @@ class StudyProgress:
     workers: str | None = None
     dashboard: str | None = None
     warnings: tuple[str, ...] = ()
+    stopping: bool = False
 
     @property
     def ended(self) -> int:

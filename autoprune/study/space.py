@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,20 @@ class Space:
             InputError: a key of `allocation.ratios` is no group, stage or pattern of this model.
         """
         return Space(_bind_nested(self.root, groups, ()))
+
+    def with_target(self, ratio: str, kind: Float) -> Space:
+        """The space with another range for a target, such as `flops`, that has one."""
+        target = self.root.items["target"]
+        assert isinstance(target, Nested), "a target with a range is no parameter itself"
+        return Space(Nested({**self.root.items, "target": Nested({**target.items, ratio: kind})}))
+
+    def without_methods(self, names: Collection[str]) -> Space:
+        """The space without some of the methods that its `choice` of methods offers."""
+        method = self.root.items["method"]
+        if not isinstance(method, Branch) or not names:
+            return self
+        left = Branch({name: branch for name, branch in method.options.items() if name not in names})
+        return Space(Nested({**self.root.items, "method": left}))
 
     def corners(self, where: str = "space") -> list[Recipe]:
         """Recipes at the low and at the high end of all numbers that together contain every branch and every choice.

@@ -45,6 +45,13 @@ def load_object(reference: str, where: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # another one, which the user's needs
+            raise InputError(f"{reference!r} cannot be imported: {error}", where=where) from error
+        file = module.partition(".")[0]
+        allowed = f"run it in the folder that holds {file}.py, or with that folder in PYTHONPATH"
+        what = f"{reference!r} cannot be imported: there is no module {error.name!r} here"
+        raise InputError(what, where=where, allowed=allowed) from error
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything, and a script ends itself
         reason = f"{type(error).__name__}: {first_line(error)}"
         allowed = f"a module that is installed or lies in {here}, with that name in it"

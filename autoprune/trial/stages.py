@@ -15,13 +15,13 @@ from pathlib import Path
 
 from torch import nn
 
-from autoprune.engine.allocation.allocate import TOLERANCE
+from autoprune.engine.allocation.allocate import TOLERANCE, check_widths
 from autoprune.engine.cost import cost
 from autoprune.engine.keep import Keep
 from autoprune.engine.shrunk_graph import shrink
 from autoprune.engine.surgery.low_rank import recompose, unprofitable
-from autoprune.errors import AutopruneError
-from autoprune.methods import Context, Method, Note, Stage
+from autoprune.errors import AutopruneError, TargetError
+from autoprune.methods import Context, Method, Note, Scores, Selection, Stage
 from autoprune.recipe import Allocation, Recipe, Target, Training, stable_hash
 from autoprune.study.constraints import Constraints
 from autoprune.training.fit import FitLog, fit, steps_of
@@ -165,21 +165,46 @@ def select_channels(
 ) -> Selected:
     """What the method keeps. Layers that it has decomposed for nothing are single again, and it selects anew.
 
+    A cut before the last is left to the next one where no widths come near what it aims at, or where those that do
+    leave none that meet the recipe's target.
+
     Args:
         remains: what is left of the dense network in the context's model.
     """
     traced, split = remains.traced, set(remains.ranks)
     while True:
         scores = shared.scores(method, context, traced)
-        target = _target_of_cut(context, method, recipe, shared, start, cut)
         allocation = shared.allocation(recipe.allocation, traced, context.graph)
-        selection = shared.processes.agree(method.select(context, scores, target, allocation))
+        selection = shared.processes.agree(_select(context, method, recipe, shared, start, cut, scores, allocation))
         wasted = split & set(unprofitable(context.model, context.graph, selection.keep))
         if not wasted:
             return Selected(context=context, remains=remains, keep=selection.keep, notes=selection.notes)
         model = recompose(context.model, wasted)
         remains, split = remains.of(model), split - wasted
         context = replace(context, model=model, graph=remains.left)
+
+
+def _select(
+    context: Context,
+    method: Method,
+    recipe: Recipe,
+    shared: SharedState,
+    start: StartingPoint,
+    cut: int,
+    scores: Scores,
+    allocation: Allocation,
+) -> Selection:
+    """What the method keeps; all, at a cut before the last that would be in the way of the recipe's target."""
+    target, last = _target_of_cut(context, method, recipe, shared, start, cut), len(method.stage_shares) - 1
+    if cut == last:
+        return method.select(context, scores, target, allocation)
+    try:
+        selection = method.select(context, scores, target, allocation)
+        left = replace(context, graph=shrink(context.graph, selection.keep))
+        check_widths(left.graph, _target_of_cut(left, method, recipe, shared, start, last), allocation, scores)
+    except TargetError:
+        return Selection(Keep.all())
+    return selection
 
 
 def remove_channels(method: Method, selected: Selected) -> Context:

@@ -97,6 +97,10 @@ class TestMethod:
         assert method.summary
         assert method.__doc__
 
+    def test_it_says_how_many_steps_it_needs(self, name: str) -> None:
+        assert isinstance(methods.METHODS[name].least_steps, int)
+        assert 1 <= methods.METHODS[name].least_steps <= 10_000
+
     def test_every_hyper_parameter_has_a_range_and_is_checked(self, name: str) -> None:
         for field in dataclasses.fields(methods.METHODS[name]):
             assert field.metadata, f"{name}.{field.name} has no range"
@@ -115,6 +119,13 @@ class TestMethod:
         for group, values in scores.items():
             assert values.shape == (case.graph.by_id[group].size,)
             assert np.isfinite(values).all()
+
+    def test_it_says_beforehand_which_groups_it_scores(self, name: str) -> None:
+        for net in (Depthwise, Residual):
+            method = methods.build(MethodChoice(name=name, params=CASES[name]))
+            case = context(method.prepare(randomised(net())))
+
+            assert sorted(method.groups(case)) == sorted(method.score(case))
 
     def test_scores_are_a_function_of_the_context(self, name: str) -> None:
         method = methods.build(MethodChoice(name=name, params=CASES[name]))

@@ -53,6 +53,18 @@ def test_the_length_is_a_multiple_of_the_searched_one_if_nobody_says(study):
     assert {entry.proposal.recipe.training.images for entry in to_train(study, Finalists())} == {TIMES_LONGER * IMAGES}
 
 
+def test_trials_that_are_named_are_trained_in_place_of_the_front(study):
+    completed = [outcome.id for outcome in study.outcomes if outcome.completed and not outcome.control]
+    beaten = next(number for number in completed if number not in {member.id for member in front(study.outcomes)})
+    entries = to_train(study, Finalists(seeds=1, most=1), trials=(beaten, completed[-1], beaten))
+
+    assert [entry.member for entry in entries] == [0, beaten, completed[-1]]
+    with pytest.raises(InputError, match="trial 77 cannot be trained again; allowed: pruned trials"):
+        to_train(study, Finalists(), trials=(77,))
+    with pytest.raises(InputError, match="trial 0 cannot be trained again"):
+        to_train(study, Finalists(), trials=(0,))
+
+
 def test_of_a_long_front_so_many_as_wanted(study):
     members = [member.id for member in front(study.outcomes)]
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoprune.engine.allocation.removal_order import RankedUnits, RemovalOrder, Scores, rank_units, removal_order
-from autoprune.engine.allocation.removal_rule import rule_of
+from autoprune.engine.allocation.removal_rule import RemovalRule, rule_of
 from autoprune.engine.allocation.strategies import Strategy, WidthLimits, limits_of, strategy_of
 from autoprune.engine.allocation.widths import WidthGrid, channels_per_unit, widths_in_reach
 from autoprune.engine.cost import Cost, cost_of_counts, flops_by_layer
@@ -38,12 +38,12 @@ def allocate(graph: ChannelGraph, scores: Scores, target: Target, allocation: Al
 
     Args:
         graph: of the dense model.
-        scores: group id -> one score per unit, higher = keep; groups left out are not pruned.
+        scores: group id -> one score per unit, higher = keep; groups left out are not pruned, frozen ones neither.
         target: what the pruned model may cost; an empty target keeps everything.
         allocation: the strategy and its limits (default: global ranking by scores over their group's mean).
 
     Raises:
-        InputError: unknown or frozen group, wrong number of scores, a score that is not finite, a ratio key that
+        InputError: unknown group, wrong number of scores, a score that is not finite, a ratio key that
             matches no group; `features` with a coefficient of `sensitivity`, which only a trial can measure.
         TargetError: the target is below what can be reached, or no widths come within 1 % of it.
     """
@@ -70,17 +70,33 @@ def share_kept(graph: ChannelGraph, scores: Scores, keep: Keep) -> float:
     return total / sum(group.size * channels[group.id] for group in graph.prunable)
 
 
-def smallest(graph: ChannelGraph, allocation: Allocation | None = None) -> Cost:
-    """The cost when everything that `allocation` allows is pruned."""
-    return cost_of_counts(graph, _lowest_widths(graph, allocation))
+def smallest(graph: ChannelGraph, allocation: Allocation | None = None, groups: Container[str] | None = None) -> Cost:
+    """The cost when everything that `allocation` allows is pruned; `groups`: see `check_target`."""
+    return cost_of_counts(graph, _widths_of(graph, allocation, groups).lowest)
 
 
-def check_target(graph: ChannelGraph, target: Target, allocation: Allocation | None = None) -> None:
-    """Raise `TargetError` if the target is out of reach, whatever the scores."""
-    limits = _cost_limits(graph, target)
-    lowest = _lowest_widths(graph, allocation)
-    if limits.ratios and limits.excess(lowest) > 0:
-        raise _unreachable_error(limits, lowest)
+def check_target(
+    graph: ChannelGraph, target: Target, allocation: Allocation | None = None, groups: Container[str] | None = None
+) -> None:
+    """Raise `TargetError` if the target is out of reach, whatever the scores.
+
+    Args:
+        groups: ids of the groups that have scores (default: all prunable ones).
+    """
+    _is_cut_needed(_cost_limits(graph, target), _widths_of(graph, allocation, groups))
+
+
+def check_widths(
+    graph: ChannelGraph, target: Target, allocation: Allocation | None = None, groups: Container[str] | None = None
+) -> None:
+    """Raise `TargetError` unless some widths meet the target; then `allocate` finds such, whatever the scores.
+
+    Args:
+        groups: see `check_target`.
+    """
+    limits, widths = _cost_limits(graph, target), _widths_of(graph, allocation, groups)
+    if _is_cut_needed(limits, widths):
+        _nearest_widths(limits, _search_evenly(limits, widths))
 
 
 def excess(graph: ChannelGraph, keep: Keep, target: Target) -> float:
@@ -101,11 +117,11 @@ def check_prunable(graph: ChannelGraph) -> None:
 
 def held_up_by(graph: ChannelGraph, allocation: Allocation | None = None, most: int = 3) -> dict[str, float]:
     """The layers that cost most when everything that `allocation` allows is pruned: name -> share of the FLOPs left."""
-    return _costliest_layers(graph, _lowest_widths(graph, allocation), most)
+    return _costliest_layers(graph, _widths_of(graph, allocation, None).lowest, most)
 
 
-def _lowest_widths(graph: ChannelGraph, allocation: Allocation | None) -> Ints:
-    return widths_in_reach(graph, allocation or Allocation(), graph.by_id).lowest
+def _widths_of(graph: ChannelGraph, allocation: Allocation | None, groups: Container[str] | None) -> WidthGrid:
+    return widths_in_reach(graph, allocation or Allocation(), graph.by_id if groups is None else groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,15 +154,39 @@ def _cost_limits(graph: ChannelGraph, target: Target) -> _CostLimits:
 def _meet_target(graph: ChannelGraph, widths: WidthGrid, order: RemovalOrder, target: Target) -> Ints:
     """What every group keeps, shape (prunable groups,)."""
     limits = _cost_limits(graph, target)
-    if not limits.ratios or limits.excess(widths.dense) <= 0:
+    if not _is_cut_needed(limits, widths):
         return widths.dense
+    tried = _search_around(limits, widths, _cut_order_off(limits, widths, order))
+    if not _is_met(tried) and len(tried) >= TRIES:  # there are others, which are found where `check_widths` looks
+        tried += _search_evenly(limits, widths)
+    return _nearest_widths(limits, tried)
+
+
+def _is_cut_needed(limits: _CostLimits, widths: WidthGrid) -> bool:
+    """Whether the dense widths exceed the target; raises `TargetError` if even the lowest do."""
+    if not limits.ratios or limits.excess(widths.dense) <= 0:
+        return False
     if limits.excess(widths.lowest) > 0:
         raise _unreachable_error(limits, widths.lowest)
-    tried = _search_around(limits, widths, _cut_order_off(limits, widths, order))
-    over, found = min(tried, key=lambda one: abs(one[0]))
-    if abs(over) > TOLERANCE:
+    return True
+
+
+def _is_met(tried: list[_Tried]) -> bool:
+    return min(abs(over) for over, _ in tried) <= TOLERANCE
+
+
+def _nearest_widths(limits: _CostLimits, tried: list[_Tried]) -> Ints:
+    """Those that come nearest to the target; raises `TargetError` if that is not near enough."""
+    if not _is_met(tried):
         raise _too_coarse_error(limits, tried)
-    return found
+    return min(tried, key=lambda one: abs(one[0]))[1]
+
+
+def _search_evenly(limits: _CostLimits, widths: WidthGrid) -> list[_Tried]:
+    """Widths around those that take the same share of every group, which need no scores."""
+    even = RemovalRule(np.ones(len(limits.graph.prunable)))
+    order = removal_order(rank_units(limits.graph, {}), widths, even)
+    return _search_around(limits, widths, _cut_order_off(limits, widths, order))
 
 
 def _cut_order_off(limits: _CostLimits, widths: WidthGrid, order: RemovalOrder) -> Ints:

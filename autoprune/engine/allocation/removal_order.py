@@ -46,12 +46,14 @@ class RemovalOrder:
 def rank_units(graph: ChannelGraph, scores: Scores) -> RankedUnits:
     """Units by their scores; groups without scores are ranked as they come: none of their units will go.
 
+    Scores of frozen groups say nothing: `graph.groups` lists these too, and a loop over it gives them some.
+
     Raises:
-        InputError: unknown or frozen group, wrong number of scores, a score that is not finite.
+        InputError: unknown group, wrong number of scores, a score of a prunable group that is not finite.
     """
-    for group_id in scores:
-        if group_id not in graph.by_id:
-            graph.group(check_name(group_id, [group.id for group in graph.groups], kind="group", where="scores"))
+    groups = {group.id: group for group in graph.groups}
+    for group_id, values in scores.items():
+        _check_size(groups[check_name(group_id, groups, kind="group", where="scores")], values)
     given = [_check_size(group, scores.get(group.id, np.zeros(group.size))) for group in graph.prunable]
     column, start = np.repeat(np.arange(len(given)), graph.sizes), np.cumsum(graph.sizes) - graph.sizes
     position = np.concatenate([np.zeros(0, np.int64), *(np.argsort(values, kind="stable") for values in given)])

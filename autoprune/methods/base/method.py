@@ -124,6 +124,9 @@ class Method(ABC):
     #: True if `rebuild` solves for the weights that stay: the cut model then computes something else than the masked.
     reconstructs: ClassVar[bool] = False
 
+    #: Optimiser steps of a trial, stage and fine-tuning together, below which a search does not draw the method.
+    least_steps: ClassVar[int] = 1
+
     #: False if the sparsify stage is the same for all targets and allocations: then the stage does not hold them.
     stage_aims: ClassVar[bool] = True
 
@@ -143,6 +146,14 @@ class Method(ABC):
         The trial traces the model that is returned. Layers whose rank does not pay in the end become single again.
         """
         return model
+
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Ids of the groups that it scores, and so may prune, in the model that `prepare` gives; default: all prunable.
+
+        They follow from the model, the method's choices and which of its numbers are 0, as a search asks once for all
+        recipes that agree in these, to know which targets are in reach.
+        """
+        return tuple(group.id for group in context.graph.prunable)
 
     def left_after(self, ratio: float, cut: int) -> float:
         """The ratio of the dense cost that is left after cut number `cut` (from 1); `ratio` after the last."""

@@ -34,6 +34,10 @@ class Staged(Method):
         """One stage, of `share`."""
         return (self.share,)
 
+    def groups(self, context: Context) -> tuple[str, ...]:
+        """Those in scope."""
+        return tuple(group.id for group in in_scope(context.model, context.graph, self.scope))
+
     def units(self, context: Context) -> Units:
         """The filters of the groups in scope."""
         return Units.of(context.model, context.graph, in_scope(context.model, context.graph, self.scope))

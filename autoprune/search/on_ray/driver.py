@@ -186,8 +186,12 @@ class DispatcherStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether the search is over."""
-        return self.dispatcher.must_end_now()
+        """Whether the search is over; if the user says so that is shown now: ending its workers takes Tune seconds."""
+        if not self.dispatcher.must_end_now():
+            return False
+        if self.dispatcher.interrupted:
+            self.dispatcher.refresh(force=True)
+        return True
 
 
 def explain_death(error_file: str) -> str:

@@ -26,11 +26,19 @@ from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import InputError
 from autoprune.recipe import Recipe
-from autoprune.search.proposing.first_recipes import LINEAGE_STARTS, WARM_STARTS, Middle, Params, first_recipes
+from autoprune.search.proposing.first_recipes import (
+    LINEAGE_STARTS,
+    WARM_STARTS,
+    Middle,
+    Params,
+    first_recipes,
+    target_parameters,
+)
 from autoprune.search.proposing.generations import enrol_in_generation
 from autoprune.search.proposing.lineage_planner import TRAINED, LineagePlanner, offers_lineages, without_steps
 from autoprune.search.proposing.optuna_constraints import check_constraints_are_learned, note_excess
 from autoprune.search.proposing.optuna_states import ended_state
+from autoprune.search.proposing.redraws import DRAWN_BY_SAMPLER, Refuse, draws, middles, nothing_drawn, refuse_nothing
 from autoprune.search.proposing.samplers import build_sampler
 from autoprune.study.config import Sampler
 from autoprune.study.constraints import Constraints
@@ -65,6 +73,8 @@ class Proposer:
         seed: of the sampler and of recipes whose space has no seed.
         controls: whether the controls come first.
         dense_metric: of the model as it was handed in; needed where recipes go on from the front.
+        refuse: why a recipe cannot work, as far as that is known before it runs; see `trial.feasibility`. Such a recipe
+            is drawn again, and counts for nothing: to Optuna it is a trial that failed, which samplers pass over.
         proposals, outcomes: the logs of an earlier run, in the order they were written.
 
     Raises:
@@ -83,9 +93,11 @@ class Proposer:
         seed: int = 0,
         controls: bool = True,
         dense_metric: float | None = None,
+        refuse: Refuse = refuse_nothing,
         proposals: Iterable[Proposal] = (),
         outcomes: Iterable[Outcome] = (),
     ) -> None:
+        self._refuse = refuse
         self.space, self.objectives, self.metric, self.seed = space, tuple(objectives), metric, seed
         self._constraints, self._sampler = constraints or Constraints(), sampler or Sampler()
         self._controls = CONTROLS if controls else 0
@@ -122,11 +134,15 @@ class Proposer:
         return self._study
 
     def next(self, now: float = 0.0) -> Proposal:
-        """The next recipe; `now` is noted as its time, in seconds since the study began."""
+        """The next recipe; `now` is noted as its time, in seconds since the study began.
+
+        Raises:
+            InputError: none that can work was drawn.
+        """
         if self._again:
             return self._again.popleft()
-        number, self._count = self._count, self._count + 1
-        proposal = self._propose(number, now)
+        proposal = self._propose(self._count, now)
+        self._count += 1
         if self._planner is not None:
             self._planner.record_proposal(proposal)
         return proposal
@@ -158,8 +174,13 @@ class Proposer:
             recipe = planner.train_on(step)
             return Proposal(id=number, recipe=recipe, proposed=now, expected=step.expected)
         way = planner.way_to_repeat()
-        known = planner.settle(step, plan if way is None else way)
-        asked = self._ask_sampler(number, now, known, recipe_of=lambda plain: planner.descend(step, plain, self.seed))
+        asked = self._ask_sampler(
+            number,
+            now,
+            plan if way is None else way,
+            settled=planner.settle(step, {}),
+            recipe_of=lambda plain: planner.descend(step, plain, self.seed),
+        )
         return replace(asked, expected=step.expected)
 
     def tell(self, outcome: Outcome) -> None:
@@ -197,9 +218,8 @@ class Proposer:
         return [float(value) for value in values if value is not None]
 
     def _propose_control(self, number: int, now: float) -> Proposal:
-        """The dense model with the same training (0), and random pruning at the middle target (1)."""
-        wanted = {"allocation": "uniform"} | ({"method": RANDOM} if number == 1 else {})
-        middle = Middle(wanted)
+        """The dense model with the same training (0), and random pruning near the middle target (1)."""
+        middle = Middle({"allocation": "uniform"}) if number == 0 else self._middle_of_random()
         plain = self.space.walk(middle)
         if number == 1 and plain["method"]["name"] == RANDOM:
             return self._ask_sampler(number, now, middle.params, control=True)
@@ -208,38 +228,66 @@ class Proposer:
         plain |= {"method": {"name": RANDOM}} if number == 1 else {"method": {"name": DENSE}, "target": {}}
         return Proposal(id=number, recipe=self._with_own_seed(plain), proposed=now, control=True)
 
+    def _middle_of_random(self) -> Middle:
+        """Random pruning as near to the middle of all ranges as its target can be met; `uniform` if possible."""
+        targets = target_parameters(self.space)
+        for wanted in middles(self.space):
+            middle = Middle({**wanted, "method": RANDOM})
+            plain = self.space.walk(middle) | {"method": {"name": RANDOM}}
+            if not targets or self._refuse(self._recipe_of(plain)) is None:
+                return middle
+        return Middle({"allocation": "uniform", "method": RANDOM})
+
     def _ask_sampler(
         self,
         number: int,
         now: float,
         planned: Params | None,
         *,
+        settled: Params | None = None,
         control: bool = False,
         recipe_of: Callable[[dict[str, Any]], Recipe] | None = None,
     ) -> Proposal:
-        """A recipe that the sampler knows of; what `planned` leaves open is the sampler's choice.
+        """A recipe that the sampler knows of and that is not refused; what `planned` leaves open is its choice.
 
         Args:
+            settled: parameters that every draw has; `planned` is given up if its recipes are refused.
             recipe_of: makes the recipe of the space's plain data; by default the recipe that they say.
         """
-        if planned is not None:
-            self._study.enqueue_trial(dict(planned))
-        sampler = self._study.sampler = self._make_sampler(number)
-        trial = self._study.ask()
+        refusal = None
+        for draw, known in enumerate(draws(self.space, planned, settled or {})):
+            trial = self._ask(number, draw, known)
+            plain = self.space.walk(trial)
+            recipe = (recipe_of or self._recipe_of)(plain)
+            refusal = self._refuse(recipe)
+            if refusal is None:
+                recipe = recipe if recipe_of is not None else self._with_own_seed(plain)
+                return self._as_proposal(number, now, trial, recipe, control=control)
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        raise nothing_drawn(refusal)
+
+    def _ask(self, number: int, draw: int, known: Params | None) -> optuna.Trial:
+        """A trial of Optuna; its sampler depends on the numbers of the proposal and the draw alone."""
+        if known is not None:
+            self._study.enqueue_trial(dict(known))
+        self._study.sampler = self._make_sampler(number, draw)
+        return self._study.ask()
+
+    def _as_proposal(self, number: int, now: float, trial: optuna.Trial, recipe: Recipe, *, control: bool) -> Proposal:
         self._numbers[number] = trial.number
-        enrol_in_generation(self._study, sampler, trial.number)
-        recipe = (recipe_of or self._with_own_seed)(self.space.walk(trial))
+        enrol_in_generation(self._study, self._study.sampler, trial.number)
         words = {name: json.loads(distribution_to_json(kind)) for name, kind in trial.distributions.items()}
         return Proposal(
             id=number, recipe=recipe, params=trial.params, distributions=words, proposed=now, control=control
         )
 
-    def _make_sampler(self, number: int) -> BaseSampler:
-        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+    def _make_sampler(self, number: int, draw: int = 0) -> BaseSampler:
+        of_draw = [draw] if draw else []
+        seed = int(np.random.SeedSequence([self.seed, number, *of_draw]).generate_state(1)[0])
         # Recipes of the plan that are still to come say nothing yet: what they leave open is drawn at random.
         wait = ENOUGH if self._planned_before(number) >= len(self._plan) else FOR_EVER
         return build_sampler(
-            self._sampler.name,
+            self._sampler.name if draw < DRAWN_BY_SAMPLER else "random",
             seed,
             wait=wait,
             population=max(self._sampler.startup, 4),
@@ -248,9 +296,12 @@ class Proposer:
 
     def _with_own_seed(self, plain: dict[str, Any]) -> Recipe:
         """The recipe; one that comes a second time gets another seed, so that its repetition says something new."""
-        recipe = Recipe.from_dict({"seed": self.seed, **plain}, "space")
+        recipe = self._recipe_of(plain)
         repeats = self._count_repeats(recipe)
         return Recipe(**{**vars(recipe), "seed": (recipe.seed + repeats) % 2**32})
+
+    def _recipe_of(self, plain: dict[str, Any]) -> Recipe:
+        return Recipe.from_dict({"seed": self.seed, **plain}, "space")
 
     def _count_repeats(self, recipe: Recipe) -> int:
         """Count this recipe; how often it came before, whatever its seed."""

@@ -146,6 +146,7 @@ class FinalRetraining(Dispatcher):
             dashboard=self.dashboard,
             warnings=self.warnings,
             workers=self.workers,
+            stopping=self.interrupted,
         )
 
     def close(self) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoprune.errors import SearchInterrupted, StudyError
+from autoprune.errors import InputError, SearchInterrupted, StudyError
 from autoprune.search.proposing.proposer import Proposer
+from autoprune.search.proposing.redraws import Refuse, refuse_nothing
 from autoprune.search.running.admission import Admission
 from autoprune.search.running.budget_meter import BudgetMeter
 from autoprune.search.running.dispatcher import Dispatcher, last_time
@@ -44,6 +45,7 @@ class Session(Dispatcher):
         limits: when this session ends.
         study: what the folder holds already.
         view: is shown the progress.
+        refuse: why a recipe cannot work, see `Proposer`.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Session(Dispatcher):
         limits: Limits,
         study: Study | None = None,
         view: View | None = None,
+        refuse: Refuse = refuse_nothing,
     ) -> None:
         budget = BudgetMeter(limits, gpus=config.resources.gpus_per_trial)
         super().__init__(config, folder, models=folder.models, budget=budget, view=view)
@@ -63,7 +66,8 @@ class Session(Dispatcher):
         study = study or load_study(folder.path)
         self.outcomes = list(study.outcomes)
         self.dense_metric, self.tradeoff = study.dense_metric, config.tradeoff
-        self.proposer = _open_proposer(config, space, study)
+        self.proposer = _open_proposer(config, space, study, refuse)
+        self._nothing_left: InputError | None = None
         halving = SuccessiveHalving(pausing_shares(space) if config.cascade.keep < 1 else (), config.cascade.keep)
         self.paused = PausedTrials(halving, self.tradeoff)
         self._proposals = {proposal.id: proposal for proposal in study.proposals}
@@ -90,7 +94,7 @@ class Session(Dispatcher):
 
     def finished_handing_out(self) -> bool:
         """See `Dispatcher.finished_handing_out`."""
-        if self.interrupted or self._is_hopeless():
+        if self.interrupted or self._is_hopeless() or self._nothing_left is not None:
             return True
         if self.returned or self.proposer.waiting:
             return False
@@ -160,6 +164,7 @@ class Session(Dispatcher):
             dashboard=self.dashboard,
             warnings=self.warnings,
             workers=self.workers,
+            stopping=self.interrupted,
         )
 
     def close(self) -> None:
@@ -167,6 +172,7 @@ class Session(Dispatcher):
 
         Raises:
             SearchInterrupted: the user ended the session.
+            InputError: no recipe was left that can work.
             StudyError: nothing that was pruned ran to its end.
         """
         if not self.interrupted:
@@ -180,6 +186,8 @@ class Session(Dispatcher):
             raise SearchInterrupted(
                 f"stopped with {count} outcomes kept; go on with `autoprune resume {self.folder.path}`"
             )
+        if self._nothing_left is not None:
+            raise self._nothing_left
         if not candidates(self.outcomes, self.tradeoff):
             raise StudyError(_explain_empty_front(self.outcomes, self.tradeoff), where=str(self.folder.path))
 
@@ -195,8 +203,12 @@ class Session(Dispatcher):
         return self._begin_trial() if self._admission.may_begin(self.clock.now()) else None
 
     def _begin_trial(self) -> TrialSegment | None:
-        """The next trial; a new one is logged, one of an earlier run is in the log already."""
-        proposal = self.proposer.next(self.clock.now())
+        """The next trial; a new one is logged, one of an earlier run is in the log already. None: none can work."""
+        try:
+            proposal = self.proposer.next(self.clock.now())
+        except InputError as nothing:
+            self._nothing_left = nothing
+            return None
         if proposal.id not in self._proposals and not self.note(self.folder.proposals, proposal.to_json()):
             return None
         self._proposals[proposal.id] = proposal
@@ -266,7 +278,7 @@ class Session(Dispatcher):
         return (left + len(self.running) / 2) * per_trial / at_once
 
 
-def _open_proposer(config: StudyConfig, space: Space, study: Study) -> Proposer:
+def _open_proposer(config: StudyConfig, space: Space, study: Study, refuse: Refuse) -> Proposer:
     return Proposer(
         space,
         objectives=study.objectives,
@@ -276,6 +288,7 @@ def _open_proposer(config: StudyConfig, space: Space, study: Study) -> Proposer:
         controls=config.controls,
         metric=config.tradeoff.metric,
         dense_metric=study.dense_metric,
+        refuse=refuse,
         proposals=study.proposals,
         outcomes=study.outcomes,
     )

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from hypothesis import strategies as st
 from nets import NETS, Chain, Grouped, Shuffle, image
 from torch import Tensor, nn
 
-from autoprune.engine.allocation.allocate import TOLERANCE, allocate, check_target, held_up_by, smallest
+from autoprune.engine.allocation.allocate import (
+    TOLERANCE,
+    allocate,
+    check_target,
+    check_widths,
+    held_up_by,
+    smallest,
+)
 from autoprune.engine.allocation.widths import channels_per_unit
 from autoprune.engine.cost import cost, cost_of_counts
 from autoprune.engine.graph import ChannelGraph
@@ -34,6 +42,15 @@ STRATEGIES = (
     Allocation(name="ratios", ratios={"stage0": 0.3, "*": 1.0}),
     Allocation(name="features", depth=1.0, flops=-0.5, stream=0.7),
 )
+
+
+def is_met(act: Callable[..., object], *args: object) -> bool:
+    """Whether no target is refused."""
+    try:
+        act(*args)
+    except TargetError:
+        return False
+    return True
 
 
 def ascending(graph: ChannelGraph) -> dict[str, np.ndarray]:
@@ -221,7 +238,7 @@ def test_coarse_networks_refuse_what_no_width_comes_near() -> None:
     ("scores", "message"),
     [
         ({"first.1": np.ones(70)}, "unknown group 'first.1'"),
-        ({"head": np.ones(5)}, "group 'head' is frozen"),
+        ({"head": np.ones(6)}, r"scores of 'head': shape \(6,\); allowed: \(5,\)"),
         ({"first.0": np.ones(69)}, r"scores of 'first.0': shape \(69,\); allowed: \(70,\)"),
         ({"first.0": np.full(70, np.nan)}, "scores that are not finite"),
     ],
@@ -229,6 +246,34 @@ def test_coarse_networks_refuse_what_no_width_comes_near() -> None:
 def test_scores_that_do_not_fit_are_refused(scores: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InputError, match=message):
         allocate(CHAIN, scores, Target(flops=0.5))
+
+
+def test_scores_of_frozen_groups_say_nothing() -> None:
+    everything = {group.id: np.arange(group.size, dtype=float) for group in CHAIN.groups}
+    prunable = {group.id: everything[group.id] for group in CHAIN.prunable}
+
+    assert len(everything) > len(prunable)
+    assert allocate(CHAIN, everything, Target(flops=0.5)) == allocate(CHAIN, prunable, Target(flops=0.5))
+    assert allocate(CHAIN, {**prunable, "head": np.full(5, np.nan)}, Target(flops=0.5)).kept
+
+
+def test_whether_some_widths_meet_a_target_is_known_without_scores() -> None:
+    graph = trace(nn.Sequential(nn.Conv2d(3, 20, 1), nn.Conv2d(20, 28, 1), nn.Conv2d(28, 5, 1)), image())
+    allocation, generator = Allocation(round_to=8), np.random.default_rng(5)
+    scores = {group.id: generator.random(group.size) for group in graph.prunable}
+    targets = [Target(flops=share / 50) for share in range(1, 51)]
+
+    known = [is_met(check_widths, graph, target, allocation) for target in targets]
+
+    assert known == [is_met(allocate, graph, scores, target, allocation) for target in targets]
+    assert {True, False} == set(known)
+
+
+def test_widths_are_those_of_the_groups_that_have_scores() -> None:
+    check_widths(CHAIN, Target(flops=0.3))
+
+    with pytest.raises(TargetError, match="cannot be reached"):
+        check_widths(CHAIN, Target(flops=0.3), groups=())
 
 
 def test_a_ratio_key_that_matches_nothing_is_refused() -> None:
