@@ -16,7 +16,7 @@ Refuse = Callable[[Recipe], InputError | None]
 
 #: Draws of one recipe: a planned one keeps all but its target for so many, then what it says is given up; of these
 #: the sampler draws so many, as it may insist on what cannot work, then they are drawn at random.
-DRAWN_AS_PLANNED, DRAWN_BY_SAMPLER, DRAWN = 10, 100, 300
+DRAWN_AS_PLANNED, DRAWN_BY_SAMPLER, DRAWN = 5, 15, 200
 #: Where in the ranges of its target the control may lie, the middle first.
 SHARES = (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 1.0)
 

@@ -40,31 +40,31 @@ def play(asked: Proposer, count: int) -> tuple[list[Proposal], list[Outcome]]:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_is_handed_out_can_work_and_is_numbered_without_gaps(sampler: str) -> None:
     asked = proposer(sampler, coarse)
-    proposals, _ = play(asked, 24)
+    proposals, _ = play(asked, 16)
 
-    assert [proposal.id for proposal in proposals] == list(range(24))
-    assert [coarse(proposal.recipe) for proposal in proposals if not proposal.control] == [None] * 22
+    assert [proposal.id for proposal in proposals] == list(range(16))
+    assert [coarse(proposal.recipe) for proposal in proposals if not proposal.control] == [None] * 14
     assert {"ratios", "uniform"} <= {proposal.recipe.allocation.name for proposal in proposals}
-    assert any(coarse(proposal.recipe) for proposal in play(proposer(sampler, lambda _: None), 20)[0])
+    assert any(coarse(proposal.recipe) for proposal in play(proposer(sampler, lambda _: None), 16)[0])
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_pass_over_what_was_refused(sampler: str) -> None:
     asked = proposer(sampler, coarse)
-    play(asked, 20)
+    play(asked, 14)
     states = [trial.state for trial in asked.optuna_study.get_trials(deepcopy=False)]
 
-    assert states.count(TrialState.FAIL) == len(states) - 18  # the controls are not told
+    assert states.count(TrialState.FAIL) == len(states) - 12  # the controls are not told
     assert states.count(TrialState.FAIL) > 0
-    assert states.count(TrialState.COMPLETE) == 18
+    assert states.count(TrialState.COMPLETE) == 12
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_search_that_goes_on_draws_what_it_would_have_drawn(sampler: str) -> None:
-    whole, outcomes = play(proposer(sampler, coarse), 30)
-    again = proposer(sampler, coarse, proposals=whole[:17], outcomes=outcomes[:17])
+    whole, outcomes = play(proposer(sampler, coarse), 18)
+    again = proposer(sampler, coarse, proposals=whole[:12], outcomes=outcomes[:12])
 
-    assert [proposal.recipe for proposal in play(again, 13)[0]] == [proposal.recipe for proposal in whole[17:]]
+    assert [proposal.recipe for proposal in play(again, 6)[0]] == [proposal.recipe for proposal in whole[12:]]
 
 
 def test_a_planned_recipe_keeps_all_but_its_target_for_a_while() -> None:
