@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from autoprune.cli.options import cost_ratio, latency_limit, number_within
 from autoprune.errors import InputError
-from autoprune.study.folder import Study
-from autoprune.study.metric import ACCURACY, MetricSpec
+
+if TYPE_CHECKING:
+    from autoprune.study.folder import Study
+    from autoprune.study.metric import MetricSpec
 
 #: What may stand beside each other.
 LIMITS = "any of --metric, --min-accuracy, --max-flops, --max-params, --max-activations, --max-latency"
@@ -63,6 +66,8 @@ def picked_trials(study: Study, args: Namespace) -> tuple[int, ...]:
 
 
 def _given_limits(args: Namespace, metric: MetricSpec) -> dict[str, float]:
+    from autoprune.study.metric import ACCURACY
+
     if args.min_accuracy is not None and metric.name != ACCURACY.name:
         raise InputError(f"this study is of {metric.name}", where="--min-accuracy", allowed="--metric VALUE")
     if args.min_accuracy is not None and args.metric is not None:
