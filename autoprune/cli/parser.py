@@ -34,7 +34,7 @@ from autoprune.cli.options import (
 from autoprune.cli.picking import add_picks
 from autoprune.cli.wrapping import wrapped
 from autoprune.errors import LINE, AutopruneError, first_line
-from autoprune.files import file_trouble
+from autoprune.files import file_trouble, is_url
 
 ABOUT = """Search over ways to prune a trained CNN. autoprune tries methods, widths, penalties and fine-tuning recipes
 on your model and data, and hands back a front of accuracy against FLOPs, a report, and the best pruned model as files
@@ -48,9 +48,10 @@ FIRST_STEPS = ("autoprune search digits_demo", "autoprune report runs/digits_dem
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
-    args = None
+    args, named = None, None
     try:
         args = build_parser().parse_args(argv)
+        named = _study_named(args)
         run = getattr(import_module(f"autoprune.cli.{args.home}"), args.command)
         with study_here(args):
             run(args)
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        _print_error(_interrupted(args))
+        _print_error(_interrupted(args, named))
         return 1
     except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, everything in a file
         return _report_unexpected(error)
@@ -382,19 +383,23 @@ def _add_cluster(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="write it even if FILE is there already")
 
 
-def _interrupted(args: argparse.Namespace | None) -> str:
+def _study_named(args: argparse.Namespace) -> Path | str | None:
+    """The study that a search begins or goes on with, as the command line names it."""
+    if args.command == "search":
+        return args.out or Path("runs") / Path(args.space).stem
+    return args.folder if args.command in {"resume", "finish"} else None
+
+
+def _interrupted(args: argparse.Namespace | None, named: Path | str | None) -> str:
     """What Ctrl-C has left of a command, and the command that goes on with it."""
-    from autoprune.cli.studies import study_of
     from autoprune.study.folder import StudyFolder
 
-    command = getattr(args, "command", None)
-    again = {"search": "resume", "resume": "resume", "finish": "finish"}.get(str(command))
-    if args is None or again is None:
+    if args is None or named is None:
         return "interrupted"
-    folder = study_of(args)
-    if not StudyFolder(folder).config.is_file():
+    if not is_url(named) and not StudyFolder(Path(named)).config.is_file():
         return "interrupted before the first trial: nothing was written"
-    return f"interrupted; go on with: autoprune {again} {shlex.quote(str(folder))}"
+    again = "finish" if args.command == "finish" else "resume"
+    return f"interrupted; go on with: autoprune {again} {shlex.quote(str(named))}"
 
 
 def _print_error(message: str) -> None:

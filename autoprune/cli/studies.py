@@ -34,16 +34,9 @@ def search(args: Namespace) -> None:
     """Search a space until its budget is spent; then report."""
     from autoprune.search import search as start
 
+    out = args.out or Path("runs") / Path(args.space).stem
     chosen = {"overrides": args.set, "sampler": args.sampler, "warm_start": args.warm_start}
-    _run_watched(start, args.space, out=study_of(args), **chosen, **_budget_options(args))
-
-
-def study_of(args: Namespace) -> Path:
-    """The folder of the study that `search`, `resume` and `finish` work on."""
-    if args.command == "search":
-        return args.out or Path("runs") / Path(args.space).stem
-    folder: Path = args.folder
-    return folder
+    _run_watched(start, args.space, out=out, **chosen, **_budget_options(args))
 
 
 def resume(args: Namespace) -> None:

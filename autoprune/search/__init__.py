@@ -45,8 +45,7 @@ def search(
     Args:
         space: a ready space, a space file, or what such a file holds.
         out: study folder, new or empty; or a URL of object storage, see `study.mirror`.
-        trials: how many recipes, controls included.
-        minutes: how long.
+        trials, minutes: how many recipes, controls included; how long.
         gpu_hours: of all trials together.
         images: training images of all trials together. The search ends with the first of the four that is used up.
             Any that is given replaces all four of the space file.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import OUTCOMES, Capture, fails, write_space, write_study
 
-from autoprune.cli import lookup, parser
+from autoprune.cli import lookup, parser, studies
 from autoprune.study.config import Finalists
 from autoprune.study.finalists import TIMES_LONGER
 
@@ -76,6 +76,27 @@ def test_the_keyboard_ends_a_command_with_one_line(capsys: Capture, monkeypatch:
     monkeypatch.setattr(lookup, "spaces", interrupt)
 
     assert "interrupted" in fails(capsys, "spaces", code=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        (["search", "digits_demo", "--out", "my study"], "autoprune resume 'my study'"),
+        (["resume", "my study"], "autoprune resume 'my study'"),
+        (["finish", "my study"], "autoprune finish 'my study'"),
+    ],
+)
+def test_the_command_that_goes_on_is_named(
+    words: list[str], again: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    def interrupt(args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, words[0], interrupt)
+    assert "interrupted before the first trial: nothing was written" in fails(capsys, *words, code=1)
+    write_study(here / "my study", OUTCOMES)
+
+    assert fails(capsys, *words, code=1).endswith(f"interrupted; go on with: {again}")
 
 
 @pytest.mark.parametrize("argv", [["cluster", "slurm"], ["--help"]])

@@ -45,6 +45,24 @@ def test_the_workers_are_named_once_before_the_trials() -> None:
     assert {line["event"] for line in rest} == {"trial"}
 
 
+def test_that_the_user_has_ended_it_is_said_once_and_at_once() -> None:
+    stream, running = io.StringIO(), {"running": 2, "stopping": True}
+    shown = view.JsonView(stream)
+    for changes in ({}, running, running):
+        shown.update(progress(**changes))
+
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [{"event": "stopping", "running": 2}]
+    assert view._counts_line(progress(**running)).plain.startswith("stopping, waiting for 2 trials")
+    assert view._counts_line(progress(running=1, stopping=True)).plain.startswith("stopping, waiting for 1 trial ")
+
+
+def test_loading_says_for_how_long_by_now() -> None:
+    now = iter((100.0, 100.4, 171.0))
+    loading = view.Loading(lambda: next(now))
+
+    assert [loading.__rich__().plain.rpartition("   ")[2] for _ in range(2)] == ["0 s", "1 min 11 s"]
+
+
 def test_the_dashboard_is_named_once_before_the_trials() -> None:
     stream = io.StringIO()
     shown = view.JsonView(stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,33 @@ def test_the_model_and_the_space_of_the_front_page(here: Path, capsys: Capture) 
 
     assert [outcome.status for outcome in ap.load_study("runs/mine").outcomes] == ["completed"]
     assert "yes" in works(capsys, "verify", "small")
+
+
+def small_net() -> torch.nn.Module:
+    """Channels that `round_to: 8` leaves few widths, as networks of a first try often have."""
+    layers = [torch.nn.Conv2d(3, 12, 3), torch.nn.BatchNorm2d(12), torch.nn.ReLU(), torch.nn.Conv2d(12, 20, 3)]
+    layers += [torch.nn.BatchNorm2d(20), torch.nn.ReLU(), torch.nn.Conv2d(20, 28, 3), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(28, 10))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/search-spaces.md"])
+def test_no_trial_of_a_page_s_space_fails_by_its_target(page: str, here: Path, capsys: Capture) -> None:
+    """The space as the page has it, its trainings and its budget apart; and when the search goes on."""
+    blocks = (yaml.safe_load(block) for block in code_in(ROOT / page, "yaml"))
+    space = next(block["space"] for block in blocks if "target" in block.get("space", {}))
+    space["training"] |= {"images": 8, "batch_size": 8}
+    task = {"data": yaml.safe_load(FILES["mine.yaml"])["task"]["data"], "model": {"factory": "mine:build"}}
+    (here / "mine.py").write_text(f"{FILES['mine.py']}\n\nfrom test_net import small_net as build\n")
+    (here / "test_net.py").write_text(f"import torch\n\n\n{inspect.getsource(small_net)}")
+    plain = {"task": task, "space": space, "budget": {"trials": 30}, "resources": {"workers": 1}}
+    (here / "mine.yaml").write_text(yaml.safe_dump(plain))
+
+    works(capsys, "search", "mine.yaml", "--out", "runs/mine", "--in-process")
+    works(capsys, "resume", "runs/mine", "--trials", "40", "--in-process")
+
+    outcomes = ap.load_study("runs/mine").outcomes
+    assert [outcome.id for outcome in outcomes] == list(range(40))
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
 
 
 @pytest.mark.slow

@@ -62,6 +62,6 @@ def test_the_demo_searches_outside_of_the_clone(what: str, clone: Path, environm
     assert run([environment / "autoprune", "--version"], tmp_path) == f"autoprune {autoprune.__version__}\n"
     where = run([environment / "python", "-c", "import autoprune; print(autoprune.__file__)"], tmp_path)
     assert Path(where.strip()).is_relative_to(environment.parent)
-    *_, end = run([environment / "autoprune", "search", "digits_demo", *small], tmp_path).splitlines()
+    *_, end = run([environment / "autoprune", "search", "digits_demo", "--in-process", *small], tmp_path).splitlines()
     assert json.loads(end)["trials"] == {"completed": 4, "stopped": 0, "failed": 0}
     assert (tmp_path / "runs" / "digits_demo" / "report.html").is_file()

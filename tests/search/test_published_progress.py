@@ -43,6 +43,14 @@ def test_the_folder_says_how_far_the_search_is_and_at_last_how_it_ended(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
 
 
+def test_what_of_the_space_cannot_work_is_shown_from_the_start(tmp_path: Path) -> None:
+    notes = fakes.Notes()
+    with published(nothing_yet(tmp_path), notes, {}, ("svd needs 390 steps: it is not drawn",)) as views:
+        views.update(progress())
+
+    assert [seen.warnings for seen in notes.seen] == [("svd needs 390 steps: it is not drawn",)]
+
+
 def test_it_is_written_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published_progress, "WRITE_SECONDS", 0.0)
     study = nothing_yet(tmp_path)

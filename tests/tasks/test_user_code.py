@@ -50,3 +50,13 @@ def test_an_error_of_the_user_s_code_has_its_place() -> None:
 def test_arguments_that_it_does_not_take(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         call("m:breaks", breaks, arguments, where="task", kind=ModelError)
+
+
+def test_a_module_that_is_not_here_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_needs_more.py").write_text("import a_library_that_is_missing\n")
+
+    with pytest.raises(InputError, match=r"no module 'mine_elsewhere' here; allowed: run it in .* mine_elsewhere.py"):
+        load_object("mine_elsewhere:build", "task")
+    with pytest.raises(InputError, match=r"No module named 'a_library_that_is_missing'$"):
+        load_object("mine_needs_more:build", "task")

@@ -66,7 +66,7 @@ def start_on_this_machine(folder: Path, resources: Resources) -> None:
         InputError: this machine has fewer GPUs than one trial needs.
     """
     workers = resources.workers or _count_local_workers(resources)
-    gpus = count_local_gpus(resources) if resources.gpus_per_trial else 0
+    gpus = _count_local_gpus(resources) if resources.gpus_per_trial else 0
     with _on_loopback():
         ray.init(
             num_cpus=workers * resources.processes * resources.cpus_per_process,
@@ -131,15 +131,16 @@ def _count_local_workers(resources: Resources) -> int:
     by_cpu = max(1, len(os.sched_getaffinity(0)) // (resources.processes * resources.cpus_per_process))
     if not resources.gpus_per_trial:
         return by_cpu
-    return max(1, min(by_cpu, int(count_local_gpus(resources) / resources.gpus_per_trial)))
+    return max(1, min(by_cpu, int(_count_local_gpus(resources) / resources.gpus_per_trial)))
 
 
-def count_local_gpus(resources: Resources) -> int:
-    """GPUs of this machine.
+def check_local_gpus(resources: Resources) -> None:
+    """Raise `InputError` if this machine has fewer GPUs than one trial needs."""
+    if resources.gpus_per_trial:
+        _count_local_gpus(resources)
 
-    Raises:
-        InputError: it has fewer than one trial needs.
-    """
+
+def _count_local_gpus(resources: Resources) -> int:
     import torch
 
     count = torch.cuda.device_count()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import ray
 
-from autoprune.search.on_ray.cluster import connect, count_local_gpus, count_slots, start_on_this_machine
+from autoprune.search.on_ray.cluster import check_local_gpus, connect, count_slots, start_on_this_machine
 from autoprune.search.on_ray.driver import run_on_tune
 from autoprune.search.on_ray.pool import run_in_pool, workers_stay
 from autoprune.search.on_ray.quiet import guarded_by_token, quiet_terminal, scratch_folder, signals_interrupt
@@ -40,8 +40,8 @@ class RayExecutor(Executor):
         self._thread = threading.Thread(target=self._hold_ray, name="ray_hold", daemon=True)
 
     def __enter__(self) -> Self:
-        if self.address is None and self.resources.gpus_per_trial:
-            count_local_gpus(self.resources)  # before anything is loaded for GPUs that are not there
+        if self.address is None:
+            check_local_gpus(self.resources)  # before anything is loaded for GPUs that are not there
         self._stack.enter_context(quiet_terminal())
         self.folder = self._stack.enter_context(scratch_folder())
         if self.address is None:

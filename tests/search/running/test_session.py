@@ -7,11 +7,11 @@ from dataclasses import replace
 import fakes
 import pytest
 
-from autoprune.errors import StudyError
+from autoprune.errors import InputError, StudyError
 from autoprune.search.running import dispatcher
 from autoprune.search.running.limits import Limits
-from autoprune.search.running.session import HOPELESS
-from autoprune.study.folder import load_study
+from autoprune.search.running.session import HOPELESS, Session
+from autoprune.study.folder import StudyFolder, load_study
 from autoprune.study.outcome import Outcome
 
 #: Fakes fail for lack of memory in a second try as well.
@@ -292,3 +292,23 @@ def test_no_leap_of_the_time_of_day_ends_a_search(tmp_path, monkeypatch):
 
     assert {outcome.status for outcome in session.outcomes} == {"completed"}
     assert all(0 <= outcome.started <= outcome.finished < 3600 for outcome in session.outcomes)
+
+
+def test_a_search_of_which_nothing_can_work_any_more_ends_and_keeps_what_it_has(tmp_path):
+    config = fakes.study_config(trials=20)
+    fakes.open_session(tmp_path, config)
+    folder, space = StudyFolder(tmp_path), config.space.bind(fakes.GROUPS)
+    first = iter([None] * 3)
+    session = Session(
+        config,
+        space,
+        folder,
+        limits=Limits.of(config.budget),
+        refuse=lambda _: next(first, InputError("no widths", where="target")),
+    )
+
+    fakes.run_here(session)
+
+    with pytest.raises(InputError, match=r"none of \d+ recipes drawn can work, the last one because no widths"):
+        session.close()
+    assert len(load_study(tmp_path).outcomes) == 4
