@@ -1,6 +1,6 @@
 """A search on a small cluster to which things happen: nodes are killed and added, the driver, processes of trials.
 
-    python -m autoprune.analysis.benchmarks.random_events [--seed 0] [--events 20] [--trials 120] [--port 6500]
+    python -m autoprune.analysis.benchmarks.random_events [--seed 0] [--events 20] [--trials 200] [--port 6500]
 
 Three Ray nodes on this machine, by `cluster/local_multinode.sh`, with two cores each; trials of two processes, which
 pause at rungs. After every few outcomes something happens, drawn from the seed: a node other than the head is killed,
@@ -317,7 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--events", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=120)
+    parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--port", type=int, default=6500)
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args()
