@@ -91,7 +91,9 @@ class Mirror:
         if self._there(StudyFolder(Path()).config.name):
             allowed = "a new place, or `autoprune resume` for a study"
             raise InputError("exists already", where=self.url, allowed=allowed)
-        shutil.rmtree(self.folder, ignore_errors=True)  # of a study that is there no more
+        if StudyFolder(self.folder).config.exists():
+            allowed = "`autoprune resume`, which copies it there, or remove that folder"
+            raise InputError(f"its study is in {self.folder}", where=self.url, allowed=allowed)
 
     def fetch(self) -> None:
         """Bring the study here, unless the folder is the same study and further on.
@@ -102,6 +104,8 @@ class Mirror:
         from pyarrow import fs
 
         if not self._there(StudyFolder(Path()).config.name):
+            if StudyFolder(self.folder).config.exists():
+                return  # it could not be copied there
             raise InputError("no study", where=self.url, allowed="a place written by `autoprune search --out`")
         with _storage(self.url):
             there = self.files.get_file_info(fs.FileSelector(self.base, recursive=True))

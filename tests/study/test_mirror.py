@@ -161,6 +161,17 @@ def test_a_storage_that_goes_on_refusing_costs_nothing_of_the_folder(url: str, m
     assert (home / "outcomes.jsonl").read_text() == "one\n"
 
 
+def test_a_study_that_could_not_be_copied_goes_on_and_is_not_begun_again(storage: Path, url: str) -> None:
+    begin(Mirror(url).folder)
+    what = r"study: its study is in .*; allowed: `autoprune resume`"
+    with pytest.raises(InputError, match=what), study_at(url, new=True):
+        pass
+    with study_at(url):
+        pass
+
+    assert (storage / "study" / "outcomes.jsonl").read_text() == "one\n"
+
+
 def test_a_search_elsewhere_is_read_and_gone_on_with_from_there(
     storage: Path, url: str, tmp_path: Path, capsys: Capture
 ) -> None:

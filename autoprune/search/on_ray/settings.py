@@ -41,6 +41,9 @@ TIMED_OUT, PEER_DIED, TAKEN_AWAY = 42, 43, 44
 #: What a worker reports of a segment that is to be handed out again: whether it has left something to go on from.
 PUT_BACK = "put_back"
 
+#: Loading the task and tracing the model take no longer than a trial may, or than so many seconds if that is more.
+OPENING_SECONDS = 1800.0
+
 #: A worker that was given notice, and has reported, ends itself after so many seconds.
 NOTICE_SECONDS = 1.0
 

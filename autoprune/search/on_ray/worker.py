@@ -24,6 +24,7 @@ from autoprune.search.on_ray.settings import (
     BARRIER_SECONDS,
     HUNG_GRACE_SECONDS,
     NOTICE_SECONDS,
+    OPENING_SECONDS,
     PUT_BACK,
     TAKEN_AWAY,
     TIMED_OUT,
@@ -55,7 +56,7 @@ class TrialWorker(tune.Trainable):
         self._before_sigterm = signal.signal(signal.SIGTERM, self._take_notice)
         self.open_evaluator = open_evaluator
         self.peers = Peers(plan, open_evaluator, self.clock, study_actor) if plan.count > 1 else None
-        with _exit_if_hung(trial_timeout):
+        with _exit_if_hung(max(trial_timeout, OPENING_SECONDS)):
             self._open()
         self.wait_for_others()
 

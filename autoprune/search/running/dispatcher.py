@@ -104,7 +104,7 @@ class Dispatcher(ABC):
             Whether it was written; if not, the user has ended the search, or it ends itself after a long wait.
         """
         began, reason = time.monotonic(), None
-        while not self.interrupted:
+        while True:
             try:
                 self.folder.check_there()
                 write()
@@ -116,10 +116,12 @@ class Dispatcher(ABC):
                 if reason is not None:
                     self._warn(f"the study folder could be written again after {time.monotonic() - began:.0f} s")
                 return True
+            if self.interrupted:
+                return False
             if time.monotonic() - began > PATIENCE_SECONDS:
                 self.gave_up, self.interrupted = reason, True
+                return False
             time.sleep(RETRY_SECONDS)
-        return False
 
     def check_folder(self, again: str) -> None:
         """Raise `StudyError` if the search has ended because the study folder could not be written.

@@ -270,6 +270,15 @@ def test_the_user_may_end_a_search_that_waits_for_its_folder(tmp_path):
     assert session.gave_up is None
 
 
+def test_what_ends_while_the_user_ends_the_search_is_kept(tmp_path):
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=9))
+    segment = session.next()
+    session.interrupted = True
+    session.end_segment(fakes.completed(segment.proposal))
+
+    assert [outcome.id for outcome in load_study(tmp_path).outcomes] == [segment.proposal.id]
+
+
 def test_a_segment_that_was_put_back_is_handed_out_before_any_other(tmp_path):
     session = fakes.open_session(tmp_path, fakes.study_config(trials=1))
     segment = session.next()
