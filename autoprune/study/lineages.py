@@ -30,10 +30,3 @@ def lineage(recipe: Recipe, recipes: Mapping[int, Recipe]) -> list[tuple[int, Re
 def recipes_by_number(proposals: Iterable[Proposal]) -> dict[int, Recipe]:
     """The recipes of a study by the number of their trial."""
     return {proposal.id: proposal.recipe for proposal in proposals}
-
-
-def needed_parents(proposals: Iterable[Proposal], ended: Iterable[int]) -> set[int]:
-    """The trials whose models a trial that has not ended goes on from."""
-    over = set(ended)
-    parents = (proposal.recipe.parent for proposal in proposals if proposal.id not in over)
-    return {parent for parent in parents if parent is not None}

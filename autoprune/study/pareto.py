@@ -35,17 +35,29 @@ def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
     rows = _as_rows(points)
     mask = np.zeros(len(rows), dtype=bool)
     known = np.flatnonzero(~np.isnan(rows).any(axis=1))
-    # In lexicographic order a row comes after every row that dominates it, so one comparison with those kept suffices.
-    order = known[np.lexsort(rows[known].T[::-1])]
-    kept = np.empty_like(rows)
-    count = 0
-    for index in order:
-        front, row = kept[:count], rows[index]
-        if not ((front <= row).all(axis=1) & (front < row).any(axis=1)).any():
-            kept[count] = row
-            count += 1
-            mask[index] = True
+    # In lexicographic order a row comes after every row that dominates it.
+    distinct, which = np.unique(rows[known], axis=0, return_inverse=True)
+    best = _best_of_two(distinct) if rows.shape[1] == 2 else _best_of_many(distinct)
+    mask[known] = best[which.reshape(-1)]
     return mask
+
+
+def _best_of_two(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mask of the rows of two columns, distinct and in lexicographic order, that no other one dominates."""
+    before = np.concatenate([[np.inf], np.minimum.accumulate(rows[:-1, 1])]) if len(rows) else np.zeros(0)
+    best: NDArray[np.bool_] = rows[:, 1] < before
+    best[:1] = True  # also where it is infinite
+    return best
+
+
+def _best_of_many(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The same of any number of columns: one comparison with the rows that were kept suffices for each."""
+    best, kept, count = np.zeros(len(rows), dtype=bool), np.empty_like(rows), 0
+    for index, row in enumerate(rows):
+        if not (kept[:count] <= row).all(axis=1).any():
+            kept[count], best[index] = row, True
+            count += 1
+    return best
 
 
 def ranked(points: ArrayLike) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ import pytest
 
 from autoprune.errors import InputError
 from autoprune.recipe import MethodChoice, Recipe
-from autoprune.study.lineages import lineage, needed_parents, recipes_by_number
+from autoprune.study.lineages import lineage, recipes_by_number
 from autoprune.study.outcome import Outcome, Proposal, Rung
 
 
@@ -25,11 +25,6 @@ def test_a_lineage_leads_from_the_dense_model_to_the_parent():
 def test_a_lineage_without_a_beginning_is_refused(recipes):
     with pytest.raises(InputError, match="is no parent"):
         lineage(recipe(4), recipes)
-
-
-def test_the_parents_of_what_has_not_ended_are_needed():
-    assert needed_parents(PROPOSALS, ended=[2, 3, 5, 11]) == {3}
-    assert needed_parents(PROPOSALS, ended=[2, 3, 5, 7, 11]) == set()
 
 
 def test_an_outcome_counts_its_own_images_and_its_ancestors():

@@ -19,12 +19,12 @@ from autoprune.search.running.limits import Limits
 from autoprune.search.running.paused_trials import PausedTrials
 from autoprune.search.running.segments import TrialSegment
 from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.trial_records import TrialRecords
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder, load_study
-from autoprune.study.lineages import lineage, needed_parents, recipes_by_number
 from autoprune.study.log import repair_tail
 from autoprune.study.outcome import Outcome, Proposal
-from autoprune.study.pareto import candidates, front
+from autoprune.study.pareto import candidates
 from autoprune.study.progress import FrontPoint, StudyProgress, View, count_ended
 from autoprune.study.space import Space
 from autoprune.study.tradeoff import Tradeoff
@@ -64,13 +64,12 @@ class Session(Dispatcher):
         for log in (folder.proposals, folder.outcomes, folder.paused):
             repair_tail(log)
         study = study or load_study(folder.path)
-        self.outcomes = list(study.outcomes)
         self.dense_metric, self.tradeoff = study.dense_metric, config.tradeoff
+        self.records = TrialRecords(study.proposals, study.outcomes, self.tradeoff)
         self.proposer = _open_proposer(config, space, study, refuse)
         self._nothing_left: InputError | None = None
         halving = SuccessiveHalving(pausing_shares(space) if config.cascade.keep < 1 else (), config.cascade.keep)
         self.paused = PausedTrials(halving, self.tradeoff)
-        self._proposals = {proposal.id: proposal for proposal in study.proposals}
         plateau = PlateauCheck(self.outcomes, self.tradeoff)
         self._admission = Admission(self.proposer, self.paused, budget, plateau)
         self._most_running = 0
@@ -79,6 +78,11 @@ class Session(Dispatcher):
         self.models.remove_torn()
         self.states.remove_torn()
         self._remove_unwanted_models()
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of all trials that have ended, in their order."""
+        return self.records.outcomes
 
     def next(self) -> TrialSegment | None:
         """See `Dispatcher.next`."""
@@ -124,7 +128,7 @@ class Session(Dispatcher):
         outcome = replace(
             outcome,
             legs=(*(before.legs if before else ()), *outcome.legs),
-            ancestor_images=self._images_of_ancestors(outcome),
+            ancestor_images=self.records.images_of_ancestors(outcome.recipe),
         )
         self.budget.end(outcome)
         if outcome.status == "paused":
@@ -149,7 +153,7 @@ class Session(Dispatcher):
     def progress(self, latest: Sequence[Outcome] = ()) -> StudyProgress:
         """The search at this moment."""
         now = self.clock.now()
-        points = [FrontPoint.of(member, self.tradeoff) for member in front(self.outcomes, self.tradeoff)]
+        points = [FrontPoint.of(member, self.tradeoff) for member in self.records.front]
         return StudyProgress(
             **count_ended(self.outcomes),
             running=len(self.running),
@@ -209,23 +213,17 @@ class Session(Dispatcher):
         except InputError as nothing:
             self._nothing_left = nothing
             return None
-        if proposal.id not in self._proposals and not self.note(self.folder.proposals, proposal.to_json()):
+        if proposal.id not in self.records and not self.note(self.folder.proposals, proposal.to_json()):
             return None
-        self._proposals[proposal.id] = proposal
+        self.records.begin(proposal)
         return TrialSegment(proposal=proposal, until=1.0 if proposal.control else self.paused.halving.next_pause())
 
     def _resume_trial(self, number: int) -> TrialSegment:
         """A paused trial goes on to the next rung or to its end, with the recipe that it came so far with."""
         outcome = self.paused.resume(number)
-        proposal = replace(self._proposals[number], recipe=outcome.recipe)
+        proposal = replace(self.records.proposal(number), recipe=outcome.recipe)
         until = self._admission.next_pause(outcome.rungs[-1].share, self.clock.now())
         return TrialSegment(proposal=proposal, until=until, resumed=True)
-
-    def _images_of_ancestors(self, outcome: Outcome) -> int:
-        """Training images of all trials that this one goes on from."""
-        recipes = recipes_by_number(self._proposals.values())
-        numbers = {number for number, _ in lineage(outcome.recipe, recipes)}
-        return sum(past.own_images for past in self.outcomes if past.id in numbers)
 
     def _is_hopeless(self) -> bool:
         """Whether so many trials failed, and nothing else happened, that the search is given up."""
@@ -234,7 +232,7 @@ class Session(Dispatcher):
     def _end_trial(self, outcome: Outcome) -> None:
         if not self.note(self.folder.outcomes, outcome.to_json(self.tradeoff.metric)):
             return
-        self.outcomes.append(outcome)
+        self.records.end(outcome)
         self._latest.append(outcome)
         self.paused.forget(outcome.id)
         self.proposer.tell(outcome)
@@ -249,11 +247,8 @@ class Session(Dispatcher):
         A model whose outcome is not noted yet was written a moment ago by a worker, or a crash came in between: then
         the trial runs again and writes it anew.
         """
-        wanted = {member.id for member in front(self.outcomes, self.tradeoff)}
-        wanted |= {outcome.id for outcome in self.outcomes if outcome.control and outcome.completed}
-        ended = {outcome.id for outcome in self.outcomes}
-        wanted |= self.proposer.parents() | needed_parents(self._proposals.values(), ended)
-        self.models.remove(self.models.numbers() & ended - wanted)
+        wanted = self.records.needed_models() | self.proposer.parents()
+        self.models.remove({number for number in self.models.numbers() - wanted if self.records.has_ended(number)})
 
     def _replay_logs(self, study: Study) -> None:
         """Take over trials that have ended, and those that wait; what waits without its files begins anew."""
