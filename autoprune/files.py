@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from autoprune.errors import InputError
+from autoprune.errors import AutopruneError, InputError
 
 #: What is wrong with a disk or a path and not with us.
 _OF_THE_USER = frozenset(
@@ -19,6 +19,9 @@ _OF_THE_USER = frozenset(
         *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
     )
 )
+
+#: What a full disk needs.
+ROOM = "a disk with room"
 
 #: Those of them that are the disk's.
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -34,7 +37,7 @@ def file_trouble(error: BaseException) -> InputError | None:
         number = _error_number(found)
         if number in _OF_THE_USER:
             name = getattr(found, "filename", None)
-            allowed = "a disk with room" if number in _FULL else "a file or folder that is there and that you may use"
+            allowed = ROOM if number in _FULL else "a file or folder that is there and that you may use"
             return InputError(os.strerror(number), where="" if name is None else str(name), allowed=allowed)
         found = found.__cause__ or found.__context__
     return None
@@ -75,6 +78,18 @@ def _remove_unfinished(path: Path) -> None:
             path.unlink()
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8; raises `InputError` if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise InputError(what, where=str(path), allowed="text in UTF-8") from None
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise InputError(what, where=str(path), allowed="a file that you may read") from None
+
+
 def write_atomically(path: str | Path, text: str) -> Path:
     """Write `text` as UTF-8 to `path`; a reader sees the old file or the new one, never a part.
 
@@ -82,13 +97,25 @@ def write_atomically(path: str | Path, text: str) -> Path:
         InputError: the folder is missing or cannot be written to.
     """
     target = Path(path)
-    try:
-        with written_whole(target) as beside:
-            beside.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        reason, allowed = error.strerror or str(error), "a file in an existing, writable folder"
-        raise InputError(f"cannot write: {reason}", where=str(target), allowed=allowed) from None
+    with writing(target, "a file in an existing, writable folder"), written_whole(target) as beside:
+        beside.write_text(text, encoding="utf-8", newline="")
     return target
+
+
+@contextlib.contextmanager
+def writing(target: Path, allowed: str = "a folder that you may write to") -> Iterator[None]:
+    """Whatever of a disk or a path keeps the block from writing `target` is an `InputError` that names it."""
+    try:
+        yield
+    except AutopruneError:
+        raise
+    except Exception as error:
+        known = file_trouble(error)
+        if known is None and not isinstance(error, OSError):
+            raise
+        reason = str(error) if known is None else known.what
+        full = known is not None and known.allowed == ROOM
+        raise InputError(f"cannot write: {reason}", where=str(target), allowed=ROOM if full else allowed) from error
 
 
 @contextlib.contextmanager
@@ -100,13 +127,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     check_new_folder(out)
     existing = next(path for path in out.absolute().parents if path.exists())
-    try:
-        with written_whole(out, within=existing) as beside:
-            beside.mkdir()
-            yield beside
-            out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror or error}", where=str(out)) from error
+    with writing(out), written_whole(out, within=existing) as beside:
+        beside.mkdir()
+        yield beside
+        out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def check_new_folder(out: Path) -> None:

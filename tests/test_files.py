@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from pathlib import Path
 
 import pytest
+from disks import full_disk
 
 from autoprune.errors import InputError
-from autoprune.files import new_folder, read_files, write_atomically, write_files, written_whole
+from autoprune.files import file_trouble, new_folder, read_files, write_atomically, write_files, written_whole
 
 
 def test_replaces_what_was_there(tmp_path: Path) -> None:
@@ -135,3 +137,23 @@ def test_a_new_folder_appears_with_its_parents_when_the_block_ends_well(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
     with pytest.raises(InputError, match="already exists"), new_folder(out):
         pass
+
+
+def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    with pytest.raises(InputError, match=r"page\.html: cannot write: File too large; .* disk with room"), full_disk(9):
+        write_atomically(page, "x" * 5000)
+    full = full_disk(9)
+    with pytest.raises(InputError, match="out: cannot write: File"), full, new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("x" * 5000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_libraries_that_wrap_the_system_s_error_are_understood() -> None:
+    error = RuntimeError("writing failed")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "a.bin")
+
+    assert str(file_trouble(error)) == "a.bin: No space left on device; allowed: a disk with room"
+    assert str(file_trouble(ValueError("I/O error: File too large (os error 27)"))).startswith("File too large")
+    assert file_trouble(ValueError("something else")) is None
+    assert file_trouble(TimeoutError("slow")) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from typing import Any, NoReturn
 
 from autoprune.errors import InputError
 from autoprune.files import is_url
+
+#: Values of an image, a gibibyte of float32: what memory has room for while a network runs on it.
+MOST_VALUES = 2**28
 
 #: Columns of the help.
 WIDTH = 79
@@ -147,6 +151,10 @@ def image_shape(text: str) -> tuple[int, ...]:
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is no shape; allowed: CxHxW, for instance 3x224x224")
+    if sum(map(len, parts)) > len(str(MOST_VALUES)) + len(parts) or math.prod(map(int, parts)) > MOST_VALUES:
+        raise argparse.ArgumentTypeError(
+            f"an image of {text[:40]} is too large; allowed: at most {MOST_VALUES:,} values"
+        )
     return tuple(int(part) for part in parts)
 
 

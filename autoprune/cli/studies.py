@@ -95,6 +95,7 @@ def study_facts(study: Study) -> dict[str, Any]:
         "hypervolume": pareto.hypervolume(pareto.points(members, study.tradeoff), pareto.reference(study.tradeoff)),
         "finalists": finalists.rows(study),
         "finalists_to_train": _finalists_to_train(study),
+        "unread": list(study.unread),
         "report": str(study.folder.report) if study.folder.report.is_file() else None,
     }
 
@@ -181,7 +182,10 @@ def _print_study(study: Study) -> None:
             say(line)
     if (count := _finalists_to_train(study)) > 0:
         say(f"{count} finalists are not trained yet; after the search: autoprune finish {study.folder.path}")
-    for remark in study.config.get("remarks", ()):
+    for remark in study.config.get("remarks") or ():
         say(remark)
+    if study.unread:
+        more = f" (and {len(study.unread) - 1} more)" if len(study.unread) > 1 else ""
+        say(f"a later version has written what this one does not know: {study.unread[0]}{more}")
     if _taken_over(study):
         say(f"it began with {_taken_over(study)} recipes that were handed in")

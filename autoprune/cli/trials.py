@@ -157,19 +157,16 @@ def _given_recipe(args: Namespace, training: Mapping[str, Any] | None = None) ->
     recipe = Recipe.from_dict(plain)
     methods.build(recipe.method)
     check_target_given(recipe, "prune: target")
+    if recipe.weights == "front":
+        raise InputError("there is no front to go on from", where="prune: weights", allowed="trained, scratch")
     return recipe
 
 
 def _nested_override(override: str) -> dict[str, Any]:
     """`a.b=1` to {"a": {"b": 1}}."""
-    from autoprune.study.yaml_text import parse_yaml
+    from autoprune.study.space_file import read_override
 
-    path, equals, text = override.partition("=")
-    if not path or not equals:
-        raise InputError(
-            f"expected key=value, found {override!r}", where="--set", allowed="for instance training.lr=0.1"
-        )
-    value = parse_yaml(text, f"--set {path}")
+    path, value = read_override(override, "training.lr=0.1")
     for key in reversed(path.split(".")):
         value = {key: value}
     return dict(value)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import ExportError, first_line
 from autoprune.export.muted import exporters_muted
+from autoprune.files import file_trouble
 
 INPUT, OUTPUTS = "image", ("boxes", "scores", "labels")
 
@@ -60,6 +61,8 @@ def write_onnx(model: nn.Module, example: tuple[list[Tensor]], path: Path) -> No
             )
     except Exception as error:  # the exporter raises many unrelated types
         path.unlink(missing_ok=True)
+        if file_trouble(error) is not None:
+            raise
         raise ExportError(f"torch.onnx: {first_line(error, 200)}", where=path.name) from error
 
 

@@ -7,6 +7,7 @@ something else than the model is an error and leaves nothing behind.
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import platform
 import shutil
@@ -24,7 +25,7 @@ from autoprune.errors import ArtifactError, ExportError, InputError, first_line
 from autoprune.export import detectors
 from autoprune.export.model_card import model_card
 from autoprune.export.muted import exporters_muted
-from autoprune.files import new_folder
+from autoprune.files import file_trouble, new_folder
 
 if TYPE_CHECKING:
     from autoprune.tasks import Task
@@ -153,9 +154,11 @@ def _write_program(model: nn.Module, example: tuple[Tensor, ...], path: Path) ->
     dynamic = ({0: torch.export.Dim("batch", max=MOST_IMAGES)},) * len(batch)
     try:
         with exporters_muted():
-            torch.export.save(torch.export.export(model, batch, dynamic_shapes=dynamic), path)
+            written = io.BytesIO()  # torch ends the whole process where its own writer meets a full disk
+            torch.export.save(torch.export.export(model, batch, dynamic_shapes=dynamic), written)
     except Exception as error:  # torch.export raises some twenty unrelated types
         raise ExportError(f"torch.export: {first_line(error, 200)}", where=path.name) from error
+    path.write_bytes(written.getbuffer())
 
 
 def _write_onnx(program: Path, path: Path, output_names: list[str]) -> None:
@@ -173,6 +176,8 @@ def _write_onnx(program: Path, path: Path, output_names: list[str]) -> None:
                 verbose=False,
             )
     except Exception as error:  # the same, and onnxscript's own
+        if file_trouble(error) is not None:
+            raise
         raise ExportError(f"torch.onnx: {first_line(error, 200)}", where=path.name) from error
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from autoprune import methods
 from autoprune.errors import InputError, ModelError
-from autoprune.files import written_whole
+from autoprune.files import writing, written_whole
 from autoprune.schema import to_plain
 from autoprune.search.prepare import Prepared
 from autoprune.study.config import StudyConfig
@@ -53,13 +53,11 @@ def create_folder(folder: StudyFolder, prepared: Prepared, dense: float) -> None
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }
     text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
-    try:
+    with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
         with written_whole(folder.config) as beside:
             beside.write_text(text, encoding="utf-8")
         folder.models.mkdir()
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=str(folder.path)) from None
 
 
 def _remarks(shared: SharedState) -> list[str]:

@@ -203,7 +203,7 @@ class StudyConfig:
         Raises:
             InputError: naming `where`, the path inside it and what is allowed.
         """
-        mapping = _with_named_trackers(expect_mapping(data, where))
+        mapping = with_named_trackers(expect_mapping(data, where))
         inside = f"{where}: " if where else ""
         for key in mapping:
             check_name(key, cls.__dataclass_fields__, kind="key", where=where)
@@ -214,7 +214,7 @@ class StudyConfig:
         values = {**mapping, "space": space}
         config = cls(**{key: read_field(cls, key, item, f"{inside}{key}") for key, item in values.items()})
         _check_metric(config.metric, f"{inside}metric")
-        _check_objectives(config.objectives, f"{inside}objectives")
+        check_objectives(config.objectives, f"{inside}objectives")
         return config
 
     @classmethod
@@ -244,7 +244,7 @@ class StudyConfig:
         return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
 
 
-def _with_named_trackers(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_named_trackers(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same with every tracker as a mapping: one by its name alone has no options."""
     given = mapping.get("trackers")
     if not isinstance(given, (list, tuple)):
@@ -259,7 +259,8 @@ def _check_metric(metric: Mapping[str, Any], where: str) -> None:
         read_field(MetricSpec, key, item, f"{where}.{key}")
 
 
-def _check_objectives(objectives: tuple[str, ...], where: str) -> None:
+def check_objectives(objectives: tuple[str, ...], where: str) -> None:
+    """Raise `InputError` unless these are a metric and one or two different costs."""
     costs = [name for name in objectives if name in COSTS]
     others = [name for name in objectives if name not in COSTS]
     for name in others if len(others) > 1 else ():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import InputError
+from autoprune.errors import InputError, brief_repr
 from autoprune.study.config import OBJECTIVES
 from autoprune.study.constraints import Constraints
-from autoprune.study.log import read_lines
+from autoprune.study.log import read_lines, unique_by_number
 from autoprune.study.metric import MetricSpec, read_metric
-from autoprune.study.outcome import Outcome, Proposal, RecipeReader
+from autoprune.study.outcome import Outcome, Proposal, RecipeReader, check_numbers
 from autoprune.study.pareto import front
 from autoprune.study.tradeoff import COSTS, Tradeoff
 
@@ -101,7 +101,11 @@ class StudyFolder:
 
 @dataclass(frozen=True)
 class Study:
-    """A study folder as it was when it was read: its configuration and its logs, in the order they were written."""
+    """A study folder as it was when it was read: its configuration and its logs, in the order they were written.
+
+    Fields:
+        unread: fields of its logs that this version does not know and has left out, each with its place.
+    """
 
     folder: StudyFolder
     config: Mapping[str, Any]
@@ -109,6 +113,7 @@ class Study:
     outcomes: tuple[Outcome, ...]
     paused: tuple[Outcome, ...] = ()
     finalists: tuple[Outcome, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @functools.cached_property
     def front(self) -> Sequence[Outcome]:
@@ -151,25 +156,34 @@ def load_study(folder: str | Path) -> Study:
     Raises:
         InputError: there is no study in the folder, or its configuration or a line of a log is not what it should be.
     """
-    import yaml  # here alone, so that importing this module stays cheap for workers
+    from autoprune.study.stored_config import read_config  # YAML, here alone: importing this stays cheap for workers
 
     paths = StudyFolder(Path(folder))
     if not paths.config.is_file():
         raise InputError(
-            f"no study in {str(folder)!r}", allowed="a folder written by `autoprune search`, with study.yaml inside"
+            f"no study in {brief_repr(str(folder))}",
+            allowed="a folder written by `autoprune search`, with study.yaml inside",
         )
-    try:
-        config = yaml.safe_load(paths.config.read_text(encoding="utf-8"))  # plain data: a tag of Python's is refused
-    except yaml.YAMLError as error:
-        raise InputError(f"not YAML: {' '.join(str(error).split())}", where=str(paths.config)) from None
+    config = read_config(paths.config)
     recipe, metric = RecipeReader(), _metric_of(paths, config)
+    unread: list[str] = []
+
+    def entries_of(log: Path) -> Iterator[tuple[int, Outcome]]:
+        for n, line in read_lines(log):
+            outcome = Outcome.from_json(line, f"{log}:{n}", recipe, metric, unread)
+            yield n, check_numbers(outcome, metric, f"{log}:{n}")
+
     lines = read_lines(paths.proposals)
-    proposals = tuple(Proposal.from_json(line, f"{paths.proposals}:{n}", recipe) for n, line in lines)
-    outcomes, paused, finalists = (
-        tuple(Outcome.from_json(line, f"{log}:{n}", recipe, metric) for n, line in read_lines(log))
-        for log in (paths.outcomes, paths.paused, paths.finalists)
+    proposals = ((n, Proposal.from_json(line, f"{paths.proposals}:{n}", recipe, unread)) for n, line in lines)
+    return Study(
+        paths,
+        config,
+        unique_by_number(proposals, paths.proposals),
+        unique_by_number(entries_of(paths.outcomes), paths.outcomes),
+        tuple(outcome for _, outcome in entries_of(paths.paused)),
+        unique_by_number(entries_of(paths.finalists), paths.finalists),
+        tuple(unread),
     )
-    return Study(paths, config, proposals, outcomes, paused, finalists)
 
 
 def _metric_of(folder: StudyFolder, config: Mapping[str, Any]) -> MetricSpec:

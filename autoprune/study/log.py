@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from autoprune.errors import InputError
+from autoprune.errors import InputError, brief_repr, first_line
 
 T = TypeVar("T")
+
+
+class _Numbered(Protocol):
+    """Has the number of a trial."""
+
+    @property
+    def id(self) -> int: ...
+
+
+E = TypeVar("E", bound=_Numbered)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -34,9 +44,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The complete lines of a log with their numbers from 1; a last line torn by a crash is left out."""
     if not path.exists():
         return
-    *lines, _torn = path.read_bytes().split(b"\n")
+    try:
+        *lines, _torn = path.read_bytes().split(b"\n")
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise InputError(what, where=str(path), allowed="a file that you may read") from None
     for number, line in enumerate(lines, 1):
-        yield number, line.decode()
+        try:
+            yield number, line.decode()
+        except UnicodeDecodeError as error:
+            what = f"not UTF-8: {error.reason} at byte {error.start}"
+            raise InputError(what, where=f"{path}:{number}", allowed="one JSON object a line") from None
 
 
 class LogFollower(Generic[T]):
@@ -86,11 +104,34 @@ def repair_tail(path: Path) -> None:
 
 
 def parse_line(line: str, where: str) -> dict[str, Any]:
-    """One JSON object; raises `InputError` when the line holds something else."""
+    """One JSON object; raises `InputError` when the line holds something else, or NaN and infinity."""
     try:
-        data = json.loads(line)
+        data = json.loads(line, parse_constant=_refuse_constant)
     except ValueError as error:
-        raise InputError(f"not JSON: {error}", where=where) from None
+        raise InputError(f"not JSON: {first_line(error)}", where=where, allowed="one JSON object a line") from None
+    except RecursionError:
+        raise InputError("nested too deeply", where=where, allowed="one JSON object a line") from None
     if not isinstance(data, dict):
-        raise InputError(f"expected an object, found {line[:40]!r}", where=where)
+        found = brief_repr(line, 40)
+        raise InputError(f"expected an object, found {found}", where=where, allowed="one JSON object a line")
     return data
+
+
+def unique_by_number(entries: Iterable[tuple[int, E]], log: Path) -> tuple[E, ...]:
+    """The entries of a log that has one for each trial; raises `InputError` if one has two.
+
+    Args:
+        entries: with the numbers of their lines.
+    """
+    lines: dict[int, int] = {}
+    found = []
+    for number, entry in entries:
+        if (first := lines.setdefault(entry.id, number)) != number:
+            what = f"trial {entry.id} stands in line {first} already"
+            raise InputError(what, where=f"{log}:{number}", allowed="one line for each trial")
+        found.append(entry)
+    return tuple(found)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")

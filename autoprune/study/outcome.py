@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import marshal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoprune.errors import InputError
+from autoprune.errors import InputError, brief_repr
 from autoprune.recipe import Recipe
-from autoprune.schema import choices, read, to_plain
+from autoprune.schema import choices, read, to_plain, within
 from autoprune.study.log import parse_line
 from autoprune.study.metric import ACCURACY, MetricSpec
 
@@ -25,6 +26,9 @@ DENSE, RANDOM = "dense", "random"
 
 #: Fields that a line leaves out if they have these values, those of a study without lineages.
 WITHOUT_LINEAGES: Mapping[str, Any] = {"ancestors": [], "ancestor_images": 0, "expected": None}
+
+#: How many times the dense model's cost a pruned one's may be: a file with more was damaged.
+MOST_TIMES = 10**6
 
 #: Reads a recipe from plain data that stands at a place, as `Recipe.from_dict` does.
 ReadRecipe = Callable[[object, str], Recipe]
@@ -113,15 +117,15 @@ class Outcome:
         test_metric: of a finalist, the metric on the test split; no trial of a search looks at that.
     """
 
-    id: int
+    id: int = field(metadata=within(0, 2**53))
     recipe: Recipe
     status: str = field(metadata=choices(*STATUSES))
     metric: float | None = None
-    flops_ratio: float | None = None
-    params_ratio: float | None = None
-    activations_ratio: float | None = None
-    latency_ratio: float | None = None
-    latency_ms: float | None = None
+    flops_ratio: float | None = field(default=None, metadata=within(0, MOST_TIMES))
+    params_ratio: float | None = field(default=None, metadata=within(0, MOST_TIMES))
+    activations_ratio: float | None = field(default=None, metadata=within(0, MOST_TIMES))
+    latency_ratio: float | None = field(default=None, metadata=within(0, MOST_TIMES))
+    latency_ms: float | None = field(default=None, metadata=within(0, sys.float_info.max))
     rungs: tuple[Rung, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
     started: float = 0.0
@@ -204,11 +208,20 @@ class Outcome:
         where: str = "outcome",
         read_recipe: ReadRecipe = Recipe.from_dict,
         metric: MetricSpec = ACCURACY,
+        unread: list[str] | None = None,
     ) -> Outcome:
-        """The inverse of `to_json`; raises `InputError` on anything else."""
+        """The inverse of `to_json`.
+
+        Args:
+            unread: fields that are unknown here, as a later version may write them, are added to it and left out, by
+                the place where they stand; None = they are an error.
+
+        Raises:
+            InputError: the line holds something else.
+        """
         data = parse_line(line, where)
         data = unname_metric({**data, **_read_recipes(data, where, read_recipe)}, metric, where)
-        return read(cls, data, where)
+        return read(cls, _known_fields(cls, data, where, unread), where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,10 +251,41 @@ class Proposal:
         return json.dumps(_line_to_plain(self), allow_nan=False)
 
     @classmethod
-    def from_json(cls, line: str, where: str = "proposal", read_recipe: ReadRecipe = Recipe.from_dict) -> Proposal:
-        """The inverse of `to_json`; raises `InputError` on anything else."""
+    def from_json(
+        cls,
+        line: str,
+        where: str = "proposal",
+        read_recipe: ReadRecipe = Recipe.from_dict,
+        unread: list[str] | None = None,
+    ) -> Proposal:
+        """The inverse of `to_json`; `unread` is as of `Outcome.from_json`. Raises `InputError` on anything else."""
         data = parse_line(line, where)
-        return read(cls, {**data, **_read_recipes(data, where, read_recipe)}, where)
+        data = {**data, **_read_recipes(data, where, read_recipe)}
+        return read(cls, _known_fields(cls, data, where, unread), where)
+
+
+def _known_fields(
+    cls: type[Outcome | Proposal], data: dict[str, Any], where: str, unread: list[str] | None
+) -> dict[str, Any]:
+    """The data without the fields that the class lacks, which are noted; all of them if nobody asks for the notes."""
+    unknown = [] if unread is None else [name for name in data if name not in cls.__dataclass_fields__]
+    if unread is None or not unknown:
+        return data
+    unread += [f"{where}: {name!r} is not read" for name in unknown]
+    return {name: item for name, item in data.items() if name not in unknown}
+
+
+def check_numbers(outcome: Outcome, metric: MetricSpec, where: str) -> Outcome:
+    """The outcome; raises `InputError` if its metric is one that no model has, or it has completed without any."""
+    if outcome.completed and outcome.metric is None:
+        what = f"a completed trial without {metric.name}"
+        raise InputError(what, where=where, allowed=f"{metric.name}, {metric.range_text()}")
+    values = {metric.name: outcome.metric, f"test_{metric.name}": outcome.test_metric}
+    values |= {f"rungs[{place}].{metric.name}": rung.metric for place, rung in enumerate(outcome.rungs)}
+    for name, value in values.items():
+        if value is not None and not metric.contains(value):
+            raise InputError(f"{value!r} is out of range", where=f"{where}.{name}", allowed=metric.range_text())
+    return outcome
 
 
 def name_metric(plain: Mapping[str, Any], metric: MetricSpec) -> dict[str, Any]:
@@ -279,6 +323,8 @@ def _line_to_plain(line: Outcome | Proposal) -> dict[str, Any]:
 
 def _read_recipes(data: Mapping[str, Any], where: str, read_recipe: ReadRecipe) -> dict[str, Any]:
     ancestors = data.get("ancestors", ())
+    if not isinstance(ancestors, (list, tuple)):
+        raise InputError(f"expected a list, found {brief_repr(ancestors)}", where=f"{where}.ancestors")
     return {
         "recipe": read_recipe(data.get("recipe"), f"{where}.recipe"),
         "ancestors": tuple(read_recipe(recipe, f"{where}.ancestors") for recipe in ancestors),

@@ -27,7 +27,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import InputError, check_name
+from autoprune.errors import InputError, brief_repr, check_name
 from autoprune.schema import expect_mapping
 from autoprune.study.config import StudyConfig
 from autoprune.study.parameters import CheckMethod, FindMethod
@@ -131,14 +131,20 @@ def merge(base: Any, top: Any) -> dict[str, Any]:
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
+    path, value = read_override(override, "space.target.flops=0.5")
+    parent, key = _holder_of(data, path, f"--set {path}")
+    parent[key] = value
+
+
+def read_override(override: str, example: str) -> tuple[str, Any]:
+    """The dotted path and the value of `key=value`; raises `InputError` for anything else, an empty value too."""
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise InputError(
-            f"expected key=value, found {override!r}", where="--set", allowed="for instance space.target.flops=0.5"
-        )
-    where = f"--set {path}"
-    parent, key = _holder_of(data, path, where)
-    parent[key] = parse_yaml(text, where)
+        what = f"expected key=value, found {brief_repr(override)}"
+        raise InputError(what, where="--set", allowed=f"for instance {example}")
+    if not text.strip():
+        raise InputError("no value", where=f"--set {path}", allowed=f"{path}=VALUE, or {path}=null for none")
+    return path, parse_yaml(text, f"--set {path}")
 
 
 def _holder_of(data: dict[str, Any], path: str, where: str) -> tuple[dict[str, Any], str]:

@@ -73,4 +73,4 @@ class StudyWatcher:
 
 def _outcomes_of(log: Path, metric: MetricSpec) -> LogFollower[Outcome]:
     read_recipe = RecipeReader()
-    return LogFollower(log, lambda line, place: Outcome.from_json(line, place, read_recipe, metric))
+    return LogFollower(log, lambda line, place: Outcome.from_json(line, place, read_recipe, metric, unread=[]))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 
 from autoprune.errors import ModelError
 
@@ -23,8 +22,8 @@ def as_network(found: object, where: str) -> nn.Module:
         ModelError: it is none, its weights hold no numbers, or none of them can be trained.
     """
     model = found
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, OptimizedModule)):
-        model = model._orig_mod if isinstance(model, OptimizedModule) else model.module
+    while (inner := _wrapped(model)) is not None:
+        model = inner
     if not isinstance(model, nn.Module):
         what, allowed = _what_it_is(model)
         raise ModelError(f"the factory returns {what}", where=where, allowed=allowed)
@@ -36,6 +35,14 @@ def as_network(found: object, where: str) -> nn.Module:
         allowed = "weights that are trained: requires_grad_(True)"
         raise ModelError("no weight of the network requires a gradient", where=where, allowed=allowed)
     return model.to("cpu").float().eval()
+
+
+def _wrapped(model: object) -> nn.Module | None:
+    """The network in a wrapper; `torch.compile`'s is known by its attribute, as its class takes seconds to import."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return model.module
+    inner = getattr(model, "_orig_mod", None) if isinstance(model, nn.Module) else None
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def _what_it_is(found: Any) -> tuple[str, str]:

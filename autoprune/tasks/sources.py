@@ -206,6 +206,10 @@ def _read_npz(file: Path) -> dict[str, Any]:
 def _read_torchvision(name: str, torchvision_name: str, download: bool) -> dict[str, Any]:
     from torchvision import datasets
 
+    layout = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}.get(name, f"{torchvision_name}/raw")
+    allowed = f"{name}.npz or {layout}/ there, another folder by $AUTOPRUNE_DATA, or `download: true`"
+    if not download and not (data_folder() / layout).is_dir():  # torchvision would make folders in which to look
+        raise DataError(f"no data set {name!r}", where=str(data_folder()), allowed=allowed)
     arrays: dict[str, Any] = {}
     try:
         for part in ("train", "test"):
@@ -213,17 +217,6 @@ def _read_torchvision(name: str, torchvision_name: str, download: bool) -> dict[
             found = kind(root=str(data_folder()), train=part == "train", download=download)
             arrays[f"{part}_images"], arrays[f"{part}_labels"] = np.asarray(found.data), np.asarray(found.targets)
     except (RuntimeError, OSError) as error:
-        layout = (
-            "cifar-10-batches-py"
-            if name == "cifar10"
-            else "cifar-100-python"
-            if name == "cifar100"
-            else f"{torchvision_name}/raw"
-        )
-        reason = f" ({error})" if download else ""
-        raise DataError(
-            f"no data set {name!r}{reason}",
-            where=str(data_folder()),
-            allowed=f"{name}.npz or {layout}/ there, another folder by $AUTOPRUNE_DATA, or `download: true`",
-        ) from error
+        what = f"no data set {name!r} ({first_line(error)})"
+        raise DataError(what, where=str(data_folder()), allowed=allowed) from error
     return arrays

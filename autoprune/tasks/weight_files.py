@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autoprune.errors import InputError, ModelError
-from autoprune.files import written_whole
+from autoprune.files import writing, written_whole
 from autoprune.tasks.checkpoint_files import Keys, read_tensors
 from autoprune.tasks.user_code import data_folder
 
@@ -196,7 +196,7 @@ def _some(names: Sequence[str]) -> str:
 def save_weights(model: nn.Module, file: Path) -> None:
     """Write the model's tensors as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with written_whole(file) as beside:
+    with writing(file, "a writable folder by $AUTOPRUNE_DATA"), written_whole(file) as beside:
         save_file(state, beside)
 
 

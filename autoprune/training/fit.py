@@ -6,6 +6,7 @@ It knows a task by `TrainingTask` only, so that tasks may train their own dense 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -313,7 +314,9 @@ class TrainingLoop:
             "device_random": torch.cuda.get_rng_state(self.runtime.device) if self._on_gpu() else None,
         }
         with written_whole(file) as beside:
-            torch.save(state, beside)
+            written = io.BytesIO()  # torch ends the whole process where its own writer meets a full disk
+            torch.save(state, written)
+            beside.write_bytes(written.getbuffer())
 
     def resume(self, file: Path | None, on_rung: OnRung | None) -> bool:
         """Take over the state of `file` if it is there; True if a rung measured before it now stops the run."""

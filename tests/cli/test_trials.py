@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import Capture, fails, works, write_space, write_study
+from disks import full_disk
 
 from autoprune.cli import parser
 from autoprune.study.folder import load_study
@@ -61,6 +62,15 @@ def test_prune_with_a_space_trains_as_the_space_says(capsys: Capture, here: Path
     assert (said["training"]["images"], said["training"]["lr"], said["training"]["batch_size"]) == (32, 0.5, 16)
     assert "dense_accuracy" in words
     assert re.search(r"images +96 ", words)
+
+
+def test_a_full_disk_leaves_nothing_of_a_pruned_model(capsys: Capture, here: Path) -> None:
+    argv = ["prune", "lenet5", "--input", "1x28x28", "--method", "l1", "--flops", "0.5", "--to", "small"]
+    with full_disk(50_000):
+        line = fails(capsys, *argv)
+
+    assert line == "small: cannot write: File too large; allowed: a disk with room"
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.slow

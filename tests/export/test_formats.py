@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from disks import full_disk
 from export_info import info
 from torch import Tensor, nn
 
@@ -224,3 +225,13 @@ def test_verify_scores_every_file_on_the_validation_split(tmp_path: Path) -> Non
     expected = evaluate(pruned, task.validation, task, Runtime())
 
     assert formats.verify(tmp_path / "out", task) == {"artefact": expected, "onnx": expected, "pt2": expected}
+
+
+@pytest.mark.parametrize("room", [3_000, 8_000, 20_000])
+def test_a_full_disk_ends_an_export_in_order(room: int, tmp_path: Path) -> None:
+    """There is no room for the artefact, for the ONNX file, for the exported program."""
+    save_pruned(tmp_path / "artefact", Net, EXAMPLE)
+
+    with pytest.raises(InputError, match="out: cannot write: File too large; allowed: a disk with"), full_disk(room):
+        formats.export(tmp_path / "artefact", Net, EXAMPLE, tmp_path / "out", info={})
+    assert [path.name for path in tmp_path.iterdir()] == ["artefact"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rmse_study
+from commands import OUTCOMES, Capture, works, write_study
 
 from autoprune.errors import InputError
 from autoprune.recipe import MethodChoice, Recipe, Target
@@ -99,7 +103,7 @@ def test_a_line_with_the_name_of_another_metric_is_refused(tmp_path: Path) -> No
     folder = rmse_study.write(tmp_path / "trees")
     folder.outcomes.write_text(rmse_study.LINES[1].replace('"rmse"', '"accuracy"') + "\n")
 
-    with pytest.raises(InputError, match=r"outcomes.jsonl:1: unknown key 'accuracy'"):
+    with pytest.raises(InputError, match=r"outcomes\.jsonl:1\.rungs\[0\]: unknown key 'accuracy'"):
         load_study(folder.path)
 
 
@@ -107,3 +111,40 @@ def test_a_limit_on_the_metric_shortens_the_front(tmp_path: Path) -> None:
     folder = rmse_study.write(tmp_path / "trees", constraints={"metric": 1.5})
 
     assert [member.id for member in load_study(folder.path).front] == [11]
+
+
+def with_line(folder: Path, number: int, **changes: Any) -> None:
+    """Change fields of a line of the outcomes."""
+    log = folder / "outcomes.jsonl"
+    lines = log.read_text().splitlines()
+    lines[number - 1] = json.dumps({**json.loads(lines[number - 1]), **changes})
+    log.write_text("\n".join(lines) + "\n")
+
+
+def test_fields_of_a_later_version_are_left_out_and_said(tmp_path: Path, capsys: Capture) -> None:
+    write_study(tmp_path / "study", OUTCOMES)
+    with_line(tmp_path / "study", 2, colour=3)
+    study = load_study(tmp_path / "study")
+
+    assert OUTCOMES == study.outcomes
+    assert (f"{tmp_path}/study/outcomes.jsonl:2: 'colour' is not read",) == study.unread
+    assert "outcomes.jsonl:2: 'colour' is not read" in works(capsys, "status", str(tmp_path / "study"))
+    assert list(study.unread) == json.loads(works(capsys, "status", str(tmp_path / "study"), "--json"))["unread"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accuracy": math.nan}, r"outcomes\.jsonl:2: not JSON: NaN is no number"),
+        ({"accuracy": 1.7}, r"outcomes\.jsonl:2\.accuracy: 1\.7 is out of range; allowed: from 0 to 1"),
+        ({"accuracy": None}, r"outcomes\.jsonl:2: a completed trial without accuracy"),
+        ({"id": 3}, r"outcomes\.jsonl:2: trial 3 stands in line 1 already; allowed: one line for each"),
+        ({"flops_ratio": -0.1}, r"outcomes\.jsonl:2\.flops_ratio: -0\.1 is out of range"),
+    ],
+)
+def test_outcomes_that_no_search_writes_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_study(tmp_path / "study", OUTCOMES)
+    with_line(tmp_path / "study", 2, **changes)
+
+    with pytest.raises(InputError, match=message):
+        load_study(tmp_path / "study")

@@ -128,3 +128,12 @@ def test_merge_leaves_its_arguments_alone():
 
     assert merge(base, top) == {"a": {"b": 1, "c": 2}, "p": {"choice": [3]}}
     assert base == {"a": {"b": 1}, "p": {"float": [0, 1], "log": False}}
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_override_without_a_value_is_refused(text):
+    allowed = "budget.trials=VALUE, or budget.trials=null for none"
+
+    with pytest.raises(InputError, match=rf"--set budget\.trials: no value; allowed: {allowed}"):
+        load_space("digits_demo", overrides=[f"budget.trials={text}"], find_method=methods.find)
+    assert load_space("digits_demo", overrides=["budget.trials=null"], find_method=methods.find).budget.trials is None

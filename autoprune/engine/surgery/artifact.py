@@ -21,7 +21,7 @@ from autoprune.engine.surgery.low_rank import decomposed, hollow
 from autoprune.engine.surgery.prune import sizes_after, sync_sizes
 from autoprune.engine.surgery.tensors import copy_with, kept_entries, named_tensors
 from autoprune.errors import ArtifactError, InputError
-from autoprune.files import written_whole
+from autoprune.files import writing, written_whole
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -46,11 +46,8 @@ def save(
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError("exists and is not empty", where=str(folder), allowed="a new or empty folder")
-    with written_whole(folder) as unfinished:
-        try:
-            unfinished.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
+    with writing(folder), written_whole(folder) as unfinished:
+        unfinished.mkdir(parents=True)
         _write_model(unfinished, model, graph, keep, info or {})
         unfinished.chmod(0o755)
     return folder

@@ -99,7 +99,9 @@ class _UnwrittenJournal(BaseJournalBackend):
 
 def _proposals_of(study: TrackedStudy) -> LogFollower[Proposal]:
     read_recipe = RecipeReader()
-    return LogFollower(study.folder.proposals, lambda line, place: Proposal.from_json(line, place, read_recipe))
+    return LogFollower(
+        study.folder.proposals, lambda line, place: Proposal.from_json(line, place, read_recipe, unread=[])
+    )
 
 
 def _create_study(study: TrackedStudy, backend: BaseJournalBackend) -> optuna.Study:
