@@ -23,8 +23,8 @@ def methods(args: Namespace) -> None:
         print_json(rows)
         return
     for row in rows:
-        needs = f"; needs {row['least_steps']:,} steps" if row["least_steps"] > 1 else ""
-        print(_two_paragraphs(f"{row['name']}: {row['summary']}{needs}", row["source"]))
+        needs = f"; needs {row['least_steps']:,} steps a trial" if row["least_steps"] > 1 else ""
+        print(_two_paragraphs(f"{row['name']}: {row['summary']}", f"{row['source']}{needs}"))
         show([_parameter_row(name, limits) for name, limits in row["params"].items()])
         if not row["params"]:
             print()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -39,6 +40,9 @@ FINALIST_NUMBERS = {
     "against_dense": "against dense",
 }
 
+
+#: What a table has between two columns.
+BETWEEN = "   "
 
 #: Width of a table that is not on a terminal: wide enough for the names of layers, nothing is cut off.
 PIPE_WIDTH = 240
@@ -175,21 +179,44 @@ class LiveView:
 def show(rows: Sequence[Mapping[str, Any]], *, title: str = "", numbers: Sequence[str] = ()) -> None:
     """Print rows with the same keys as a table under a title; nothing if there are none.
 
+    Where a table would break words of its cells in two, each row is a block of lines instead.
+
     Args:
         numbers: columns that hold numbers as text, which stand to the right as numbers do.
     """
     if not rows:
         return
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, soft_wrap=False)
+    if title:
+        console.print(title)
+    least = {name: _longest_word([name, *(_cell_text(row[name]) for row in rows)]) for name in rows[0]}
+    if sum(least.values()) + len(BETWEEN) * (len(least) - 1) + 2 > console.width:
+        for row in rows:
+            print(_as_block(row, console.width))
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, value in rows[0].items():
         numeric = name in numbers or (isinstance(value, (int, float)) and not isinstance(value, bool))
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        single = all(len(_cell_text(row[name]).split()) < 2 for row in rows)  # rich squeezes what it may wrap
+        side = "right" if numeric else "left"
+        table.add_column(name, justify=side, overflow="fold", min_width=least[name], no_wrap=single)
     for row in rows:
         table.add_row(*(_cell_text(value) for value in row.values()))
-    if title:
-        console.print(title)
     console.print(table)
+
+
+def _longest_word(texts: Sequence[str]) -> int:
+    return max((len(word) for text in texts for word in text.split()), default=0)
+
+
+def _as_block(row: Mapping[str, Any], width: int) -> str:
+    """A row whose words have no room beside each other: its first cell, and below it the others by name."""
+    first, *others = row.items()
+    lines = [_cell_text(first[1])]
+    for name, value in others:
+        wrapper = textwrap.TextWrapper(width, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False)
+        lines += wrapper.wrap(f"{name}: {_cell_text(value)}")
+    return "\n".join(lines)
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,8 @@ import io
 import json
 from dataclasses import replace
 
-from commands import OUTCOMES
+import pytest
+from commands import OUTCOMES, Capture
 from told_progress import progress
 
 from autoprune.cli import view
@@ -61,6 +62,21 @@ def test_loading_says_for_how_long_by_now() -> None:
     loading = view.Loading(lambda: next(now))
 
     assert [loading.__rich__().plain.rpartition("   ")[2] for _ in range(2)] == ["0 s", "1 min 11 s"]
+
+
+@pytest.mark.parametrize("width", [32, 44, 60, 100])
+def test_no_table_breaks_a_word_in_two(width: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    rows = [
+        {"space": "cifar10_resnet20_regularised", "methods": "l1 channel_pruning group_fisher " * 3, "trials": 300},
+        {"space": "digits_demo", "methods": "l1", "trials": None},
+    ]
+    monkeypatch.setattr(view, "PIPE_WIDTH", width)
+    view.show(rows)
+    lines = capsys.readouterr().out.splitlines()
+
+    assert max(map(len, lines)) <= width
+    words = {word for line in lines for word in line.split()}
+    assert {"cifar10_resnet20_regularised", "channel_pruning", "group_fisher", "300"} <= words
 
 
 def test_the_dashboard_is_named_once_before_the_trials() -> None:
