@@ -29,8 +29,9 @@ def feasibility(one_thread: SharedState) -> Feasibility:
 @pytest.mark.parametrize("method", ["l1", "svd", "fuzzy", "bn_scale"])
 @pytest.mark.parametrize("flops", [0.05, 0.2, 0.37, 0.61, 0.83])
 def test_a_target_that_is_not_refused_is_met(
-    one_thread: SharedState, feasibility: Feasibility, method: str, flops: float
+    one_thread: SharedState, feasibility: Feasibility, method: str, flops: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(methods.METHODS[method], "least_steps", 1)
     recipe = replace(RECIPE, method=MethodChoice(name=method), target=Target(flops=flops))
 
     known, outcome = feasibility.refusal(recipe), run(recipe, one_thread).outcome
