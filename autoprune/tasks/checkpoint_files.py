@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -127,6 +126,6 @@ def _why_unreadable(file: Path, error: Exception) -> str:
         return f"it holds a pickled {named[1]}, which would run code{network}"
     if "central directory" in str(error) or isinstance(error, (EOFError, zipfile.BadZipFile)):
         return "not a readable checkpoint: it is cut short or damaged"
-    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+    if type(error).__name__ == "UnpicklingError" or "weights_only" in str(error):
         return "not a readable checkpoint: it is no file of torch"
     return f"not a readable checkpoint: {first_line(error)}"

@@ -115,7 +115,7 @@ def test_names_and_errors_are_text(make_study: Any, build: SimpleNamespace) -> N
             {"id": "b", "size": 5, "stage": 0, "frozen": evil},
         ],
         versions={evil: evil},
-        note=evil,
+        remarks=[evil],
     )
     page = page_of(study)
 
