@@ -104,7 +104,7 @@ def test_the_space_file_in_the_folder_is_read_and_written_as_it_was(study: Study
     # What has come since: it knew of no metric but accuracy, of no limit on that, of no trackers, and of one process.
     assert set(StudyConfig.__dataclass_fields__) - set(wanted) == {"metric", "trackers"}
     constraints = {**wanted["constraints"], "metric": None}
-    resources = {**wanted["resources"], "processes_per_trial": None}
+    resources = {**wanted["resources"], "processes_per_trial": None, "memory_per_trial": None}
     since = {"metric": {}, "trackers": [], "constraints": constraints, "resources": resources}
     assert config.to_plain() == {**wanted, **since}
     assert (config.cascade.keep, config.constraints.limits()) == (0.6, {"params": 0.9})
