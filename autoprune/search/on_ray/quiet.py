@@ -18,6 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
+from ray import _raylet
+from ray._raylet import Config
+
 if TYPE_CHECKING:
     from autoprune.search.running.dispatcher import Dispatcher
 
@@ -38,6 +41,14 @@ def guarded_by_token() -> Iterator[None]:
     finally:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             os.environ.pop(name, None)
+        _forget_token()
+
+
+def _forget_token() -> None:
+    """Let this process join a cluster without tokens later on: Ray remembers mode and token beyond their variables."""
+    Config.initialize("")
+    if hasattr(_raylet, "AuthenticationTokenLoader"):  # since 2.52
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

@@ -24,4 +24,4 @@ def test_values_and_choices_stand_beside_their_option() -> None:
     assert "| `--minutes M` | end after M minutes (default: the space's) |" in text
     assert "| `--until hypervolume` |" in text
     assert "| `--knee` | where the front bends most (default) |" in text
-    assert "| `DIR` | a study folder, written by autoprune search |" in text
+    assert "| `DIR` | a study folder, or s3://bucket/path, written by autoprune search |" in text

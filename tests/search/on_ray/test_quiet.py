@@ -25,6 +25,19 @@ def test_a_local_ray_is_guarded_by_a_token_for_a_while(monkeypatch):
     assert "RAY_AUTH_TOKEN" not in os.environ
 
 
+def test_the_guard_of_a_local_ray_is_forgotten_with_it(monkeypatch):
+    """As Ray itself switches it on; a process that remembers it lets in no worker of a cluster without tokens."""
+    setup = pytest.importorskip("ray._private.authentication.authentication_token_setup")
+    utils = pytest.importorskip("ray._private.authentication.authentication_utils")
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    with guarded_by_token():
+        setup.enable_token_auth_by_default()
+        assert utils.is_token_auth_enabled()
+
+    assert not utils.is_token_auth_enabled()
+
+
 def test_a_token_of_the_user_stays(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "mine")
     with guarded_by_token():
