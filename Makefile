@@ -36,7 +36,7 @@ demo: $(INSTALLED) ## search on real digits, report, export, and proof of the ex
 	$(BIN)/autoprune export $(DEMO) --max-flops 0.5 --to $(DEMO)/export
 	$(BIN)/autoprune verify $(DEMO)/export
 
-test: $(INSTALLED) ## the whole test suite, without network (20 to 25 minutes)
+test: $(INSTALLED) ## the whole test suite, without network (45 minutes)
 	$(BIN)/python -m pytest
 
 test-lowest: ## the same with the oldest supported versions, in .venv-lowest (6 GB; 15 minutes after installation)

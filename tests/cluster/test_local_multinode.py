@@ -102,6 +102,7 @@ def test_a_search_on_every_node_of_which_one_is_lost_and_another_one_joins(
     assert not Path(nodes.folder).exists()
 
 
+@pytest.mark.long
 def test_a_signal_to_the_script_ends_the_search_in_order_and_the_nodes(
     here: Place, make_nodes: Callable[[int], Nodes]
 ) -> None:

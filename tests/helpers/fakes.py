@@ -63,9 +63,12 @@ def measured(number, *rungs, control=False, accuracy=0.5, flops=0.5, images=1100
 
 
 def final_numbers(proposal):
-    """The higher the seed, the better on validation and the worse on the test split: a mix-up of the two shows."""
+    """The higher the seed, the better on validation and the worse on the test split: a mix-up of the two shows.
+
+    Nothing is above 1 for seeds below ten.
+    """
     ratio, seed = proposal.recipe.target.flops or 1.0, proposal.recipe.seed
-    return {"accuracy": ratio**0.5 - 0.001 * seed, "test_metric": 0.5 - 0.01 * seed}
+    return {"accuracy": ratio**0.5 - 0.01 + 0.001 * seed, "test_metric": 0.5 - 0.01 * seed}
 
 
 @dataclass(frozen=True)

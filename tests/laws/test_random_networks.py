@@ -124,6 +124,7 @@ def test_every_law_holds_on_any_network(spec: Spec, data: st.DataObject) -> None
     report(check_all(spec, data))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @LONG
 @given(specs(most=12), st.data())

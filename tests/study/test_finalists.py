@@ -89,7 +89,7 @@ def test_means_deviations_and_the_distance_to_dense(study):
         assert [run.recipe.seed for run in one.runs] == [0, 1, 2]
         assert one.test.mean == pytest.approx(fmean([0.5, 0.49, 0.48]))
         assert one.test.std == pytest.approx(stdev([0.5, 0.49, 0.48]))
-        assert one.validation.mean == pytest.approx(one.flops_ratio**0.5 - 0.001)
+        assert one.validation.mean == pytest.approx(one.flops_ratio**0.5 - 0.009)
         assert one.images == TIMES_LONGER * IMAGES
     assert set(against_dense(list(found.values())).values()) == {0}
     assert [row["trial"] for row in rows(after)] == [*members, 0]

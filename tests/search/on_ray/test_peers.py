@@ -75,6 +75,7 @@ def test_all_processes_run_every_trial_and_whoever_dies_ends_the_attempt_alone(t
     assert processes_left(found) == []
 
 
+@pytest.mark.long
 def test_a_process_that_fails_alone_is_why_the_trial_failed_and_others_take_its_place(tmp_path):
     trouble = {1: ("all", "raise"), 2: (0, "raise"), 3: (1, "raise")}
     outcomes, found = run(tmp_path, 5, processes=3, trouble=trouble)

@@ -15,7 +15,7 @@ from autoprune.search.proposing.redraws import DRAWN, DRAWN_AS_PLANNED, draws
 from autoprune.study.config import Sampler
 from autoprune.study.outcome import Outcome, Proposal
 
-SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
+SAMPLERS = ("tpe", pytest.param("gp", marks=pytest.mark.long), "nsga2", "nsga3", "random")
 
 
 def coarse(recipe: Recipe) -> InputError | None:
