@@ -11,6 +11,7 @@ from autoprune.cli.picking import picked_limits
 from autoprune.cli.view import print_json, show
 from autoprune.cli.wrapping import say
 from autoprune.errors import ExportError, InputError
+from autoprune.study import choosing
 from autoprune.study.folder import Study, load_study
 from autoprune.study.metric import MetricSpec, read_metric
 from autoprune.study.outcome import Outcome
@@ -77,10 +78,8 @@ def _verification_row(name: str, value: float, reported: float, images: int, met
 
 
 def _chosen_outcome(study: Study, args: Namespace) -> Outcome:
-    from autoprune.export.study_model import best_finalists, choose_member
-
-    limits = picked_limits(args, study.metric, trials="--trial" if args.trial is not None else None)
+    limits = picked_limits(args, study, trials="--trial" if args.trial is not None else None)
     if args.trial is not None:
-        trained_again = {} if args.searched else best_finalists(study)
+        trained_again = {} if args.searched else choosing.best_finalists(study)
         return trained_again.get(args.trial) or find_outcome(study, args.trial)
-    return choose_member(study, limits, searched=args.searched)
+    return choosing.choose(study, limits, searched=args.searched)

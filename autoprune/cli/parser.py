@@ -91,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_finish,
         _add_status,
         _add_report,
+        _add_choose,
         _add_replay,
         _add_export,
         _add_verify,
@@ -225,6 +226,26 @@ def _add_report(commands: Any) -> None:
     add_study(parser)
 
 
+def _add_choose(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "choices.choose",
+        "which models a study has for a loss or a cost",
+        """Show which model of a study each wish picks, and what it costs and loses; nothing is written. Limits that
+        stand together hold together; one with several values gives a line for each. Without a wish: the cheapest
+        within half a point, one and two points of the dense model, the best at half the cost, and the knee of the
+        front. `export` takes the same options. Members that `finish` has trained again have the numbers that they
+        have since then; only the validation split chooses.""",
+        "autoprune choose runs/digits_demo",
+        "autoprune choose runs/digits_demo --within 0.5 1 2 --knee",
+        "autoprune choose runs/timed --within 1 --max-latency 5ms 8ms",
+    )
+    add_study(parser)
+    add_picks(parser, knee="where the front bends most, besides", several=True)
+    parser.add_argument("--searched", action="store_true", help="as the search left them, whatever finish has trained")
+    add_json(parser)
+
+
 def _add_replay(commands: Any) -> None:
     parser = add_command(
         commands,
@@ -257,6 +278,7 @@ def _add_export(commands: Any) -> None:
         choice of yours it is the knee of the front. Members that `finish` has trained again are handed over as they
         are then.""",
         "autoprune export runs/digits_demo --max-flops 0.5 --to small",
+        "autoprune export runs/digits_demo --within 1 --to small",
         "autoprune export runs/timed --max-latency 5ms --to fast",
         "autoprune export runs/digits_demo --trial 17 --to seventeen",
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from autoprune import files
 from autoprune.errors import InputError
 from autoprune.export import formats
 from autoprune.schema import to_plain
-from autoprune.study import finalists, pareto
+from autoprune.study import choosing, finalists
 from autoprune.study.folder import Study, load_study
 from autoprune.study.outcome import DENSE, Outcome
 from autoprune.tasks import Task, load_task
@@ -35,7 +34,7 @@ def export(folder: str | Path, to: str | Path, *, trial: int | None = None, task
         ExportError: as for `formats.export`.
     """
     study = load_study(folder)
-    outcome = choose_member(study, {}) if trial is None else _outcome_of(study, trial)
+    outcome = choosing.choose(study, {}) if trial is None else _outcome_of(study, trial)
     return export_outcome(study, outcome, Path(to), lambda: load_task(study.config["task"]) if task is None else task)
 
 
@@ -69,23 +68,6 @@ def export_outcome(study: Study, outcome: Outcome, to: Path, open_task: Callable
     return formats.export(source, task.build, task.example(), to, info=info)
 
 
-def choose_member(study: Study, limits: Mapping[str, float], *, searched: bool = False) -> Outcome:
-    """A member of the front: the best within limits, as `pareto.pick` takes them, or the knee without any.
-
-    Args:
-        searched: as the search left it, even if it was trained again.
-    """
-    again = {} if searched else best_finalists(study)
-    members = pareto.front([again.get(member.id, member) for member in study.front], study.tradeoff)
-    return pareto.pick(members, limits, study.tradeoff) if limits else pareto.knee(members, study.tradeoff)
-
-
-def best_finalists(study: Study) -> dict[int, Outcome]:
-    """Trial -> its finalist, under the trial's number; the best of its seeds on the validation split."""
-    found = finalists.by_member(study.finalists, study.metric)
-    return {one.member: dataclasses.replace(one.best, id=one.member) for one in found}
-
-
 def stored_model(study: Study, outcome: Outcome) -> Path:
     """The artefact of an outcome; raises `InputError` if it was not kept."""
     if outcome.member is not None:
@@ -102,7 +84,7 @@ def stored_model(study: Study, outcome: Outcome) -> Path:
 
 
 def _outcome_of(study: Study, trial: int) -> Outcome:
-    found = best_finalists(study).get(trial) or next((one for one in study.outcomes if one.id == trial), None)
+    found = choosing.best_finalists(study).get(trial) or next((one for one in study.outcomes if one.id == trial), None)
     if found is None:
         raise InputError(f"there is no ended trial {trial}", where=str(study.folder.path))
     return found

@@ -137,6 +137,23 @@ class MetricSpec:
             return f"{100 * difference:+.1f} points"
         return f"{difference:+.3g} {self.unit}".rstrip()
 
+    def worse_by(self, value: float, points: float) -> float:
+        """What still reaches a value that is worse by so many points; see `points_text`.
+
+        Args:
+            value: in its own unit.
+            points: hundredths of a metric whose unit is `%`, else in its own unit.
+        """
+        lost = points / 100 if self.unit == "%" else points
+        slack = 1e-9 * max(1.0, abs(value))  # 0.97 - 0.01 is above 0.96
+        return value - lost - slack if self.direction == "maximize" else value + lost + slack
+
+    def points_text(self, points: float) -> str:
+        """So many points in words: `1 point`, `0.5 points`, `0.3 cm`."""
+        if self.unit == "%":
+            return f"{points:g} point{'' if points == 1 else 's'}"
+        return f"{points:g} {self.unit}".rstrip()
+
     def wish(self, limit: float) -> str:
         """What reaches a limit: `accuracy >= 0.9`, `rmse <= 1.5`."""
         return f"{self.name} {'>=' if self.direction == 'maximize' else '<='} {limit:g}"

@@ -92,7 +92,7 @@ def test_a_metric_that_cannot_be_met(options: list[str], what: str, capsys: Capt
 def test_two_words_for_the_same(capsys: Capture, here: Path) -> None:
     study = write_study(here / "study", OUTCOMES)
 
-    assert "--min-accuracy and --metric say the same" in fails(
+    assert "--metric and --min-accuracy say the same" in fails(
         capsys, "export", study, "--to", "out", "--metric", "0.9", "--min-accuracy", "0.9"
     )
 
