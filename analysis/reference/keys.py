@@ -8,7 +8,7 @@ from typing import NamedTuple
 from autoprune.analysis.reference.docstrings import cell
 from autoprune.analysis.reference.fields import Row, rows
 from autoprune.recipe import Allocation, Recipe, Target, Training
-from autoprune.study.config import Budget, Finalists, Halving, Resources, Sampler, StudyConfig
+from autoprune.study.config import Budget, Finalists, Goal, Halving, Resources, Sampler, StudyConfig
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.metric import MetricSpec
 from autoprune.tasks.data_spec import DataSpec
@@ -41,6 +41,7 @@ SECTIONS = (
     Section("space.allocation", Allocation),
     Section("space.training", Training),
     Section("budget", Budget),
+    Section("budget.until", Goal),
     Section("resources", Resources),
     Section("sampler", Sampler),
     Section("cascade", Halving),

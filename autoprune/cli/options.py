@@ -108,7 +108,11 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         "--images", type=positive(int), metavar="N", help="end when all trials together have trained on N images"
     )
     parser.add_argument(
-        "--until", choices=("hypervolume",), help="end as well when the front has stopped to grow (budget.patience)"
+        "--until",
+        type=search_end,
+        metavar="END",
+        help="end as well when the front has stopped to grow (hypervolume), or when the cheapest model within a point "
+        "of the dense one gets no cheaper (within=1); see budget.patience",
     )
     add_place(parser)
 
@@ -171,6 +175,16 @@ def latency_limit(text: str) -> tuple[str, float]:
     if text.endswith("ms"):
         return "latency_ms", positive(float)(text.removesuffix("ms"))
     return "latency", positive(float)(text)
+
+
+def search_end(text: str) -> str | dict[str, float]:
+    """`hypervolume`, or `within=1`: see `study.config.Budget.until`."""
+    name, _, points = text.partition("=")
+    if name == "within" and points:
+        return {"within": number_within(0, 10**6)(points)}
+    if text != "hypervolume":
+        raise argparse.ArgumentTypeError(f"unknown end {text[:40]!r}; allowed: hypervolume, within=POINTS")
+    return text
 
 
 def number_within(low: float, high: float) -> Callable[[str], float]:

@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from autoprune.schema import to_plain
 from autoprune.study.worker_name import WorkerName
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def open_view(stream: TextIO) -> View:
 class JsonView:
     """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again; at first
     how many workers there are and how trials come to them, and where Ray's dashboard is, if it runs; what goes wrong
-    beside the search; and that the user has ended it.
+    beside the search; the model that is looked for, whenever another one is the cheapest; and that the user has ended
+    it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -65,6 +67,7 @@ class JsonView:
         self._dashboard: str | None = None
         self._warnings = 0
         self._stopping = False
+        self._goal: int | None = None
 
     def update(self, progress: StudyProgress) -> None:
         """Print the trials that ended since the last update."""
@@ -79,6 +82,9 @@ class JsonView:
         self._warnings = len(progress.warnings)
         for outcome in progress.latest:
             self._print_line(trial_facts(progress, outcome))
+        if progress.goal is not None and progress.goal.id != self._goal:
+            self._goal = progress.goal.id
+            self._print_line({"event": "goal", **to_plain(progress.goal)})
         if progress.stopping and not self._stopping:
             self._stopping = True
             self._print_line({"event": "stopping", "running": progress.running})
@@ -154,6 +160,8 @@ class LiveView:
                 self._failure = _trial_number(outcome), (outcome.error or "").splitlines()[0]
         bar = Padding(_budget_bar(progress), (0, 0, 1, 0))
         self._picture = [_counts_line(progress), bar, _front_so_far(progress)]
+        if progress.goal is not None:
+            self._picture.append(Text(progress.goal.sentence()))
         if progress.workers is not None:
             self._picture.append(Text(progress.workers))
         if progress.dashboard is not None:

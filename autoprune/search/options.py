@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 #: What a budget may count, see `Budget`.
@@ -19,7 +20,7 @@ class BudgetOptions:
     minutes: float | None = None
     gpu_hours: float | None = None
     images: int | None = None
-    until: str | None = None
+    until: str | Mapping[str, float] | None = None
 
     @property
     def amounts(self) -> dict[str, float]:

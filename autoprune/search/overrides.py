@@ -27,7 +27,10 @@ def with_budget(config: StudyConfig, options: BudgetOptions) -> StudyConfig:
     if options.amounts:
         budget = replace(budget, **{name: getattr(options, name) for name in AMOUNTS})
     if options.until:
-        budget = replace(budget, until=check_name(options.until, ("hypervolume",), kind="end", where="until"))
+        budget = replace(budget, until=options.until)
+    if budget.endless and budget.goal is not None:
+        what = f"no model may come within {budget.goal.within:g} of the dense one, and the search go on for ever"
+        raise InputError(what, where="budget.until", allowed=f"one of {', '.join(AMOUNTS)} beside it")
     if budget.endless:
         raise InputError("no end is given", where="budget", allowed=", ".join((*AMOUNTS, "until")))
     if budget.gpu_hours is not None and not config.resources.gpus_per_trial:

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from autoprune.errors import InputError, check_name
-from autoprune.schema import choices, expect_mapping, read_field, to_plain, within
+from autoprune.errors import InputError, brief_repr, check_name
+from autoprune.schema import choices, expect_mapping, read, read_field, to_plain, within
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.metric import ACCURACY, MetricSpec, read_metric
 from autoprune.study.parameters import CheckMethod, FindMethod
@@ -25,6 +25,25 @@ METRIC = "metric"
 OBJECTIVES = (METRIC, "flops")
 
 
+#: `budget.until` of a search that ends when its front has stopped to grow.
+HYPERVOLUME = "hypervolume"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """The cheapest model that loses little to the dense one: what a search can look for until it finds no cheaper one.
+
+    Fields:
+        share: the search ends when, for this share of the pruned trials that have completed, and for `budget.patience`
+            of them at least, the cost (the first of the objectives) has not fallen by `budget.gain`.
+        within: points that it may lose on the validation split: hundredths where the metric's unit is `%`, else of
+            its own unit.
+    """
+
+    share: float = field(default=0.25, metadata=within(0, 1))
+    within: float = field(metadata=within(0, 10**6))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """When a search ends, whichever comes first.
@@ -35,7 +54,8 @@ class Budget:
         gpu_hours: of all trials together, with `resources.gpus_per_trial`.
         images: training images of all trials together.
         until: `hypervolume` = when `patience` completed recipes together have not raised the front's hypervolume by
-            `gain`, as a share.
+            `gain`, as a share. A mapping, `{within: 1}` = when the cheapest model within a point of the dense one gets
+            no cheaper; beside one of the limits above, as there may be none.
         patience, gain: of `until`.
     """
 
@@ -43,14 +63,35 @@ class Budget:
     minutes: float | None = field(default=None, metadata=within(0, 10**6, open_low=True))
     gpu_hours: float | None = field(default=None, metadata=within(0, 10**7, open_low=True))
     images: int | None = field(default=None, metadata=within(1, 10**15))
-    until: str | None = field(default=None, metadata=choices("hypervolume"))
+    until: Any = None
     patience: int = field(default=20, metadata=within(1, 10**6))
     gain: float = field(default=0.002, metadata=within(0, 1))
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "until", _read_until(self.until))
+
     @property
     def endless(self) -> bool:
-        """Whether nothing ends the search."""
-        return all(getattr(self, name) is None for name in ("trials", "minutes", "gpu_hours", "images", "until"))
+        """Whether nothing ends the search for certain: a goal may never be reached."""
+        amounts = (self.trials, self.minutes, self.gpu_hours, self.images)
+        return all(amount is None for amount in amounts) and self.until != HYPERVOLUME
+
+    @property
+    def goal(self) -> Goal | None:
+        """What is looked for, if `until` says so."""
+        return self.until if isinstance(self.until, Goal) else None
+
+
+def _read_until(value: object) -> str | Goal | None:
+    where = "budget.until"
+    if value is None or isinstance(value, Goal):
+        return value
+    if isinstance(value, Mapping):
+        return read(Goal, value, where)
+    if value != HYPERVOLUME:
+        allowed = f"{HYPERVOLUME}, or a mapping such as {{within: 1}}"
+        raise InputError(f"unknown end {brief_repr(value)}", where=where, allowed=allowed)
+    return HYPERVOLUME
 
 
 @dataclass(frozen=True, kw_only=True)

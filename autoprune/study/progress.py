@@ -38,6 +38,38 @@ class FrontPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoalProgress:
+    """How far a search is that looks for the cheapest model which loses little, see `config.Goal`.
+
+    Fields:
+        text: what is looked for: `within 1 point of the dense model`.
+        cost_name: what cheap means.
+        id, cost: trial and cost ratio of the cheapest one so far; None = there is none yet.
+        idle: pruned trials that have completed since the cost last fell.
+        patience: so many of them end the search.
+    """
+
+    text: str
+    cost_name: str
+    id: int | None
+    cost: float | None
+    idle: int
+    patience: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether the search is over."""
+        return self.id is not None and self.idle >= self.patience
+
+    def sentence(self) -> str:
+        """In words, for a view."""
+        if self.id is None or self.cost is None:
+            return f"goal: {self.text}; none yet"
+        lately = f"no cheaper for {self.idle} of {self.patience} trials"
+        return f"goal: {self.text}; trial {self.id} with {self.cost:.1%} of the {self.cost_name}, {lately}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyProgress:
     """A search at one moment, for a view that shows it.
 
@@ -55,6 +87,7 @@ class StudyProgress:
         dashboard: where Ray's dashboard is, as the driver's machine sees it, if it runs.
         warnings: what went wrong beside the search, which goes on.
         stopping: whether the user has ended it, and what runs is being ended.
+        goal: what is looked for, and how far that is; None = nothing in particular.
     """
 
     done: int
@@ -73,6 +106,7 @@ class StudyProgress:
     dashboard: str | None = None
     warnings: tuple[str, ...] = ()
     stopping: bool = False
+    goal: GoalProgress | None = None
 
     @property
     def ended(self) -> int:

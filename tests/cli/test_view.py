@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 from commands import OUTCOMES, Capture
+from rich.console import Console
 from told_progress import progress
 
 from autoprune.cli import view
 from autoprune.study.outcome import Outcome
+from autoprune.study.progress import GoalProgress
 
 
 def test_elsewhere_every_trial_is_a_line_of_json() -> None:
@@ -131,3 +133,29 @@ def test_on_a_terminal_it_is_a_picture() -> None:
         assert part in text
     assert "trial 8 failed: out of memory" in text
     assert text.count("l1") <= view.ROWS * 2  # the front has 30 members; the picture has room for some
+
+
+def test_what_is_looked_for_is_said_whenever_another_model_is_it() -> None:
+    def goal(number: int | None, idle: int) -> GoalProgress:
+        cost = None if number is None else 0.41
+        return GoalProgress(text="within 1 point", cost_name="flops", id=number, cost=cost, idle=idle, patience=20)
+
+    stream = io.StringIO()
+    shown = view.JsonView(stream)
+    for found in (goal(None, 0), goal(17, 0), goal(17, 5), goal(23, 0)):
+        shown.update(progress(goal=found))
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    assert [(line["event"], line["id"], line["idle"]) for line in lines] == [("goal", 17, 0), ("goal", 23, 0)]
+
+
+def test_the_picture_says_what_is_looked_for() -> None:
+    goal = GoalProgress(text="within 1 point", cost_name="flops", id=17, cost=0.41, idle=5, patience=20)
+    stream = io.StringIO()
+    console = Console(file=stream, width=100)
+    shown = view.LiveView(console)
+    shown.update(progress(goal=goal))
+    shown.close()
+
+    console.print(*shown._picture)
+    assert "goal: within 1 point; trial 17 with 41.0% of the flops, no cheaper for 5 of 20 trials" in stream.getvalue()

@@ -96,5 +96,9 @@ def test_there_are_as_many_as_were_asked_for() -> None:
     commands = {case["run"].split(" ")[0] for case in CASES}
 
     assert len(CASES) >= WANTED
-    assert commands >= {*("search", "resume", "finish", "status", "report", "replay", "export", "verify"), "prune"}
+    assert commands >= {
+        *("search", "resume", "finish", "status", "report", "replay", "export", "verify"),
+        "choose",
+        "prune",
+    }
     assert commands >= {"inspect", "methods", "spaces", "cluster"}

@@ -25,7 +25,8 @@ def test_amounts_that_are_given_replace_all_of_the_space_and_until_is_added():
     [
         (BudgetOptions(images=0), "images: 0 is out of range; allowed: above 0"),
         (BudgetOptions(gpu_hours=1.0), "budget.gpu_hours: trials use no GPU"),
-        (BudgetOptions(until="doomsday"), "until: unknown end 'doomsday'"),
+        (BudgetOptions(until="doomsday"), "budget.until: unknown end 'doomsday'; allowed: hypervolume, or a mapping"),
+        (BudgetOptions(until={"within": -1}), r"budget.until.within: -1.0 is out of range; allowed: \[0, "),
     ],
 )
 def test_budgets_that_cannot_be_counted_are_refused(given, what):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from autoprune.errors import InputError
-from autoprune.study.config import Resources, StudyConfig
+from autoprune.study.config import Budget, Goal, Resources, StudyConfig
 from autoprune.study.constraints import Constraints, Latency
 
 TIMED = """
@@ -83,3 +83,18 @@ def test_what_each_process_of_a_trial_gets(given, processes, cpus, gpus):
 def test_gpus_that_no_process_would_use_are_refused(given, error):
     with pytest.raises(InputError, match=f"resources.gpus_per_trial: {error}"):
         Resources(**given)
+
+
+@pytest.mark.parametrize("until", [None, "hypervolume", {"within": 1, "share": 0.5}])
+def test_the_end_of_a_search_round_trips(until):
+    plain = {**StudyConfig.from_yaml(TIMED).to_plain(), "budget": {"trials": 7, "until": until}}
+    config = StudyConfig.from_plain(plain)
+
+    assert config.budget.goal == (Goal(within=1.0, share=0.5) if isinstance(until, dict) else None)
+    assert StudyConfig.from_yaml(config.to_yaml()) == config
+
+
+def test_a_goal_alone_ends_no_search():
+    assert Budget(until={"within": 1}).endless
+    assert not Budget(until="hypervolume").endless
+    assert not Budget(until={"within": 1}, minutes=3.0).endless

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autoprune.study.config import Budget
+from autoprune.study.config import Budget, Goal
 
 #: Running trials may overrun the search by this share of its minutes, but at least by these seconds.
 GRACE_SHARE, GRACE_SECONDS = 0.1, 30.0
@@ -25,8 +25,9 @@ class Limits:
         trials: of the whole study.
         deadline: no trial begins from then on, in seconds since the study began.
         gpu_seconds, images: what all trials of the study may use together.
-        patience: completed trials without more hypervolume after which the study ends.
-        gain: how much more it must be, as a share of what it was.
+        patience: completed trials without more hypervolume, or a lower cost, after which the study ends.
+        gain: how much more or lower it must be, as a share of what it was.
+        goal: the model whose cost is meant; None = the hypervolume is.
         grace: seconds after the deadline in which running trials may finish; then they are stopped.
     """
 
@@ -36,6 +37,7 @@ class Limits:
     images: int | None = None
     patience: int | None = None
     gain: float = 0.0
+    goal: Goal | None = None
     grace: float = GRACE_SECONDS
 
     @classmethod
@@ -53,8 +55,9 @@ class Limits:
             deadline=None if seconds is None else start + seconds * (1 - (kept or 0.0)),
             gpu_seconds=None if budget.gpu_hours is None else 3600 * budget.gpu_hours,
             images=budget.images,
-            patience=budget.patience if budget.until == "hypervolume" else None,
-            gain=budget.gain if budget.until == "hypervolume" else 0.0,
+            patience=None if budget.until is None else budget.patience,
+            gain=0.0 if budget.until is None else budget.gain,
+            goal=budget.goal,
             grace=max(GRACE_SECONDS, GRACE_SHARE * (seconds or 0)),
         )
 

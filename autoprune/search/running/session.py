@@ -70,7 +70,7 @@ class Session(Dispatcher):
         self._nothing_left: InputError | None = None
         halving = SuccessiveHalving(pausing_shares(space) if config.cascade.keep < 1 else (), config.cascade.keep)
         self.paused = PausedTrials(halving, self.tradeoff)
-        plateau = PlateauCheck(self.outcomes, self.tradeoff)
+        plateau = PlateauCheck(self.outcomes, self.tradeoff, self.dense_metric)
         self._admission = Admission(self.proposer, self.paused, budget, plateau)
         self._most_running = 0
         self._replay_logs(study)
@@ -169,6 +169,7 @@ class Session(Dispatcher):
             warnings=self.warnings,
             workers=self.workers,
             stopping=self.interrupted,
+            goal=self._admission.plateau.goal(self.budget.limits),
         )
 
     def close(self) -> None:
