@@ -41,6 +41,6 @@ def _examples(parser: argparse.ArgumentParser) -> list[str]:
 
 def _spelt(action: argparse.Action) -> str:
     """An argument as it is written: `DIR`, `--minutes M`."""
-    value = action.metavar or " or ".join(action.choices or ())
+    value = action.metavar or ""
     names = [f"{name} {value}".rstrip() for name in action.option_strings] or [str(value)]
     return ", ".join(f"`{name}`" for name in names)

@@ -49,8 +49,7 @@ def search(
         gpu_hours: of all trials together.
         images: training images of all trials together. The search ends with the first of the four that is used up.
             Any that is given replaces all four of the space file.
-        until: `hypervolume` = end as well when the front has stopped to grow; `{"within": 1}` = when the cheapest model
-            within a point of the dense one gets no cheaper, see `study.config.Goal`.
+        until: `hypervolume` = end as well when the front has stopped to grow; `{"within": 1}`: see `study.config.Goal`.
         address: of a running Ray cluster; None starts Ray on this machine.
         overrides: `space.target.flops=0.5`.
         in_process: one trial after the other in this process, without Ray.
