@@ -39,6 +39,7 @@ from autoprune.search.proposing.lineage_planner import TRAINED, LineagePlanner, 
 from autoprune.search.proposing.optuna_constraints import check_constraints_are_learned, note_excess
 from autoprune.search.proposing.optuna_states import ended_state
 from autoprune.search.proposing.redraws import DRAWN_BY_SAMPLER, Refuse, draws, middles, nothing_drawn, refuse_nothing
+from autoprune.search.proposing.sampler_memory import condensed
 from autoprune.search.proposing.samplers import build_sampler
 from autoprune.study.config import Sampler
 from autoprune.study.constraints import Constraints
@@ -130,7 +131,7 @@ class Proposer:
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """The sampler's view, for reading: trial states and values."""
+        """The sampler's view, for reading: states and values of the trials that it remembers."""
         return self._study
 
     def next(self, now: float = 0.0) -> Proposal:
@@ -254,6 +255,7 @@ class Proposer:
             settled: parameters that every draw has; `planned` is given up if its recipes are refused.
             recipe_of: makes the recipe of the space's plain data; by default the recipe that they say.
         """
+        self._forget()
         refusal = None
         for draw, known in enumerate(draws(self.space, planned, settled or {})):
             trial = self._ask(number, draw, known)
@@ -323,6 +325,13 @@ class Proposer:
         for outcome in outcomes:
             self.tell(outcome)
 
+    def _forget(self) -> None:
+        """Leave out of the study what its sampler need not remember; before every proposal, new or from the logs."""
+        shorter = condensed(self._study, self._sampler.name)
+        if shorter is not None:
+            self._study, numbers = shorter
+            self._numbers = {proposal: numbers[number] for proposal, number in self._numbers.items()}
+
     def _restore_proposal(self, proposal: Proposal) -> None:
         """Put a proposal into the study as it was when it had been asked for."""
         self._count = max(self._count, proposal.id + 1)
@@ -331,6 +340,7 @@ class Proposer:
         self._count_repeats(proposal.recipe)
         if not proposal.distributions and (proposal.control or self._planner is not None):
             return
+        self._forget()
         kinds = {name: json_to_distribution(json.dumps(kind)) for name, kind in proposal.distributions.items()}
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=dict(proposal.params), distributions=kinds))
         self._numbers[proposal.id] = len(self._study.get_trials(deepcopy=False)) - 1
