@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.schema import brief, choices, expect_mapping, read, read_field, to_plain, within
+from autoprune.schema import brief, choices, expect_mapping, or_words, read, read_field, to_plain, within
+
+#: The value of `round_to` that leaves widths to what they take on a device.
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,10 @@ class Allocation:
         max_ratio: largest share of a group that may go.
         min_channels: smallest number of channels of a group; a narrower group is not pruned.
         round_to: channels of a pruned group are a multiple of this (4, 8, 16, ... for hardware that likes them). The
-            dense width is always allowed, so a group that is narrower than `round_to` is not pruned.
+            dense width is always allowed, so a group that is narrower than `round_to` is not pruned. `auto`: widths
+            that are worth their time on `device`, none that a wider layer undercuts; a group keeps at least four.
+        device: `auto` only: whose times by width count. A name (`autoprune widths` lists them) or a file that
+            `autoprune widths` has measured.
         grouped: what grouped convolutions and norms lose: `offsets`, the same in every group, whole `groups`, or
             `either`, whichever lets more of the scores stay. A recipe that goes on from another cuts as that did.
 
@@ -81,7 +87,8 @@ class Allocation:
     sensitivity: float = field(default=0.0, metadata=within(-5, 5))
     max_ratio: float = field(default=0.95, metadata=within(0, 1, open_low=True))
     min_channels: int = field(default=1, metadata=within(1, 2**20))
-    round_to: int = field(default=1, metadata=within(1, 512))
+    round_to: int | str = field(default=1, metadata=or_words(within(1, 512), AUTO))
+    device: str = field(default="cpu", metadata=brief())
     grouped: str = field(default="offsets", metadata=choices("offsets", "groups", "either"))
 
     def __post_init__(self) -> None:

@@ -50,6 +50,11 @@ def brief(limits: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {**(limits or {}), "brief": True}
 
 
+def or_words(limits: Mapping[str, Any], *words: str) -> dict[str, Any]:
+    """Field metadata: a number within `limits`, or one of the words; the kind is `int | str` or `float | str`."""
+    return {**limits, "words": words}
+
+
 def choices(*names: str) -> dict[str, Any]:
     """Field metadata: the string is one of `names`."""
     return {"choices": names}
@@ -156,7 +161,9 @@ def _reader_of(kind: Any, limits: Mapping[str, Any]) -> _Reader:
 
 
 def _union_reader(options: tuple[Any, ...], limits: Mapping[str, Any]) -> _Reader:
-    """A union has one kind, and None beside it or not."""
+    """A union has one kind, and None beside it or not; or numbers, and words beside them."""
+    if "words" in limits:
+        return _Reader(frozenset(), functools.partial(_read_number_or_word, options[0], limits))
     one = _reader_of(next(option for option in options if option is not type(None)), limits)
     if type(None) not in options:
         return one
@@ -203,6 +210,16 @@ def _read_number(kind: type, low: float, high: float, open_low: bool, value: obj
         bracket = "(" if open_low else "["
         raise InputError(f"{brief_repr(number)} is out of range", where=where, allowed=f"{bracket}{low:g}, {high:g}]")
     return number
+
+
+def _read_number_or_word(kind: type, limits: Mapping[str, Any], value: object, where: str) -> Any:
+    bounds, words = (limits["low"], limits["high"], limits["open_low"]), limits["words"]
+    if not isinstance(value, str):
+        return _read_number(kind, *bounds, value, where)
+    if value not in words:
+        allowed = f"{' or '.join(words)}, or a number within [{bounds[0]:g}, {bounds[1]:g}]"
+        raise InputError(f"expected a number, found {brief_repr(value)}", where=where, allowed=allowed)
+    return value
 
 
 def _as_type(kind: type, value: object, where: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from autoprune.errors import InputError
 from autoprune.files import is_url
+from autoprune.recipe import AUTO
 
 #: Values of an image, a gibibyte of float32: what memory has room for while a network runs on it.
 MOST_VALUES = 2**28
@@ -148,6 +149,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Output for programs."""
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def width_step(text: str) -> int | str:
+    """A whole number above 0, or `auto`."""
+    return text if text == AUTO else positive(int)(text)
 
 
 def image_shape(text: str) -> tuple[int, ...]:

@@ -30,11 +30,13 @@ from autoprune.cli.options import (
     positive,
     study_here,
     study_place,
+    width_step,
 )
 from autoprune.cli.picking import add_picks
 from autoprune.cli.wrapping import wrapped
 from autoprune.errors import LINE, AutopruneError, first_line
 from autoprune.files import file_trouble, is_url
+from autoprune.recipe import AUTO
 
 ABOUT = """Search over ways to prune a trained CNN. autoprune tries methods, widths, penalties and fine-tuning recipes
 on your model and data, and hands back a front of accuracy against FLOPs, a report, and the best pruned model as files
@@ -99,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_prune,
         _add_methods,
         _add_spaces,
+        _add_widths,
         _add_cluster,
     ):
         add(commands)
@@ -343,7 +346,11 @@ def _add_prune(commands: Any) -> None:
     parser.add_argument("--flops", type=cost_ratio, metavar="R", help="FLOPs to keep, in (0, 1]")
     parser.add_argument("--params", type=cost_ratio, metavar="R", help="parameters to keep, in (0, 1]")
     parser.add_argument(
-        "--round-to", type=positive(int), metavar="N", help="channels of every pruned group a multiple of N, such as 8"
+        "--round-to",
+        type=width_step,
+        default=AUTO,
+        metavar="N",
+        help="channels of every pruned group a multiple of N, or `auto`, widths that are fast on a CPU (default: auto)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the recipe (default: 0)")
     parser.add_argument(
@@ -379,6 +386,30 @@ def _add_spaces(commands: Any) -> None:
         searched as it is, changed with --set, or extended: a YAML file with `extends: NAME` and what differs.""",
         "autoprune spaces",
     )
+    add_json(parser)
+
+
+def _add_widths(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "widths.widths",
+        "times of layers by width, for widths that are fast",
+        """`round_to: auto` in an allocation keeps to widths that are worth their time on a device. List the tables of
+        times that come with autoprune; with --out measure one where a model will run: this machine, or the node of a
+        cluster that this runs on. It takes some minutes; nothing else should run meanwhile.""",
+        "autoprune widths",
+        "autoprune widths --runtime onnxruntime --threads 4 --out mine.json",
+        "autoprune widths --device cuda --batch 64 --out h200.json",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="measure, and write the table to this .json file")
+    parser.add_argument("--device", default="cpu", help="where to measure: cpu, cuda, cuda:N, auto (default: cpu)")
+    for name, text in (
+        ("runtime", "what runs the model: auto, eager, graph, compile, onnxruntime or openvino (default: auto)"),
+        ("dtype", "of weights and images: auto, float32, bfloat16 or float16 (default: auto)"),
+    ):
+        parser.add_argument(f"--{name}", default="auto", metavar="NAME", help=text)
+    parser.add_argument("--batch", type=positive(int), default=1, metavar="N", help="images of a pass (default: 1)")
+    parser.add_argument("--threads", type=positive(int), metavar="N", help="of the CPU (default: all cores)")
     add_json(parser)
 
 

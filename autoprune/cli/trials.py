@@ -150,8 +150,7 @@ def _given_recipe(args: Namespace, training: Mapping[str, Any] | None = None) ->
     plain: dict[str, Any] = {"method": {"name": args.method}, "target": {}, "seed": args.seed}
     plain["training"] = dict(training or {})
     plain["target"] = {name: getattr(args, name) for name in ("flops", "params") if getattr(args, name) is not None}
-    if args.round_to is not None:
-        plain["allocation"] = {"round_to": args.round_to}
+    plain["allocation"] = {"round_to": args.round_to}
     for override in args.set:
         plain = merge(plain, _nested_override(override))
     recipe = Recipe.from_dict(plain)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import ExportError, first_line
-from autoprune.export.muted import exporters_muted
 from autoprune.files import file_trouble
+from autoprune.timing.muted import exporters_muted
 
 INPUT, OUTPUTS = "image", ("boxes", "scores", "labels")
 

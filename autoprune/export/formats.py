@@ -24,8 +24,8 @@ from autoprune.engine.surgery import artifact
 from autoprune.errors import ArtifactError, ExportError, InputError, first_line
 from autoprune.export import detectors
 from autoprune.export.model_card import model_card
-from autoprune.export.muted import exporters_muted
 from autoprune.files import file_trouble, new_folder
+from autoprune.timing.muted import exporters_muted
 
 if TYPE_CHECKING:
     from autoprune.tasks import Task

@@ -9,19 +9,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.schema import within
+from autoprune.schema import brief, choices, within
 from autoprune.study.metric import MetricSpec
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """How the latency of a pruned model is measured, where it is an objective or a constraint; see `latency.measure`.
+    """How the latency of a pruned model is measured, where it is an objective or a constraint; see `timing.pairs`.
 
     Fields:
         batch: images of a forward pass.
+        runtime: what runs the model: `eager` PyTorch, layer by layer; `graph`, the whole pass captured and replayed as
+            one CUDA graph; `compile`, by torch.compile; `onnxruntime` or `openvino`, on the CPU. `auto`: `graph` on a
+            GPU, else `eager`.
+        dtype: of weights and images; `auto`: bfloat16 in a `graph`, else float32.
+        threads: of the CPU; by default as many as a trial has.
     """
 
     batch: int = field(default=1, metadata=within(1, 4096))
+    runtime: str = field(
+        default=AUTO, metadata=brief(choices(AUTO, "eager", "graph", "compile", "onnxruntime", "openvino"))
+    )
+    dtype: str = field(default=AUTO, metadata=brief(choices(AUTO, "float32", "bfloat16", "float16")))
+    threads: int | None = field(default=None, metadata=brief(within(1, 4096)))
+
+    def __post_init__(self) -> None:
+        if self.runtime in ("onnxruntime", "openvino") and self.dtype not in (AUTO, "float32"):
+            raise InputError(f"{self.runtime} is timed in float32", where="latency.dtype", allowed="auto, float32")
 
 
 @dataclass(frozen=True, kw_only=True)

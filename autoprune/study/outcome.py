@@ -15,7 +15,7 @@ from typing import Any
 
 from autoprune.errors import InputError, brief_repr
 from autoprune.recipe import Recipe
-from autoprune.schema import choices, read, to_plain, within
+from autoprune.schema import brief, choices, read, to_plain, within
 from autoprune.study.log import parse_line
 from autoprune.study.metric import ACCURACY, MetricSpec
 
@@ -103,6 +103,7 @@ class Outcome:
         flops_ratio, params_ratio, activations_ratio: relative to the dense model; None if the cut was never reached.
         latency_ratio: the same of the measured latency, and latency_ms the milliseconds of a forward pass (see
             `latency`); None unless the study asks for latency.
+        latency_low, latency_high: the interval of that ratio (see `timing.pairs`); None where it was not measured.
         widths: kept units per group id of the graph.
         started, finished: seconds since the study began.
         seconds: wall time per stage of the trial.
@@ -126,6 +127,8 @@ class Outcome:
     activations_ratio: float | None = field(default=None, metadata=within(0, MOST_TIMES))
     latency_ratio: float | None = field(default=None, metadata=within(0, MOST_TIMES))
     latency_ms: float | None = field(default=None, metadata=within(0, sys.float_info.max))
+    latency_low: float | None = field(default=None, metadata=brief(within(0, MOST_TIMES)))
+    latency_high: float | None = field(default=None, metadata=brief(within(0, MOST_TIMES)))
     rungs: tuple[Rung, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
     started: float = 0.0

@@ -1,21 +1,21 @@
-"""How long a forward pass takes, measured: a pruned model and the dense one in turns, on the device that trains.
+"""How long a forward pass takes, measured: a pruned model and the dense one in turns, where they will run.
 
 Milliseconds hold for one device and for what else it does meanwhile: trials on one machine share its cores, memory
 bandwidth or GPU, so their milliseconds are larger than those of the model alone. The ratio to the dense model is the
 better number to search by: both are timed in the same process and in the same moments, so that a slow moment, or a
-node of another kind, hits both. It is that of the fastest passes, as other processes only ever add time. A ResNet-20 at
-batch 1, timed twelve times on two cores with eight busy processes: the ratio of the fastest of 40 passes deviated by
-0.012, the median of the 40 ratios by 0.16, the ratio of the medians by 0.44.
+node of another kind, hits both. In a block of passes it is that of the fastest ones, as other processes only ever add
+time: a ResNet-20 at batch 1, timed twelve times on two cores with eight busy processes, had ratios of the fastest of 40
+passes that deviated by 0.012, medians of the 40 ratios by 0.16, ratios of the medians by 0.44.
 
-What is timed is the model as it is, module by module in PyTorch: batch norms are not folded, nothing is compiled. On a
-GPU a small batch mostly waits for kernels to be launched, which narrower layers do not shorten.
+Blocks are repeated until the median of their ratios is known well enough, or the time is over: then the interval that
+comes with the ratio is wide, and says so.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -23,106 +23,127 @@ import torch
 from torch import nn
 
 from autoprune.recipe import stable_hash
-from autoprune.training.batch_structure import moved, repeated
+from autoprune.study.constraints import Latency
+from autoprune.timing.device_lock import alone_on
+from autoprune.timing.passes import Pass, build_pass
+from autoprune.training.batch_structure import repeated
 from autoprune.training.runtime import Runtime
 
 #: Passes of each model that are not counted: caches fill, and cuDNN looks for its fastest kernels.
 WARM_UP = 3
-
-#: So many pairs are timed, and more until the seconds are over.
-LEAST, MOST = 7, 200
-
-SECONDS = 0.3
-
-
-Clock = Callable[[], float]
+#: Pairs of passes in a block, whose fastest are compared.
+PAIRS = 7
+#: So many blocks are timed at least: of six, the lowest and the highest ratio enclose the median in 97 of 100 cases.
+LEAST = 6
+MOST = 60
+#: Wanted: an interval of this share of the ratio; it is given up after so many seconds.
+NARROW, SECONDS = 0.03, 2.0
+#: The interval encloses the median with this probability.
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What a model takes: the median of its milliseconds per forward pass; its fastest relative to the dense one's."""
+    """What a model takes.
+
+    Fields:
+        ms: median of its milliseconds per forward pass.
+        ratio: relative to the dense model: the median over blocks of passes of what the fastest took.
+        low, high: the interval of that ratio, `CONFIDENCE` of it.
+    """
 
     ms: float
     ratio: float
+    low: float
+    high: float
 
 
 #: What a process has that leaves the timing to another one.
-NOT_TIMED = Timing(ms=0.0, ratio=0.0)
+NOT_TIMED = Timing(ms=0.0, ratio=0.0, low=0.0, high=0.0)
 
 
-def measure(
-    model: nn.Module,
-    dense: nn.Module,
-    inputs: tuple[Any, ...],
-    runtime: Runtime,
-    *,
-    clock: Clock = time.perf_counter,
-    seconds: float = SECONDS,
-) -> Timing:
-    """Time forward passes of two models in turns.
-
-    In fp32 whatever the runtime trains with, as that is what is exported, in its memory format, with its threads; on
-    GPUs cuDNN may use TF32. The weights do not matter. Both models are placed on the device and left in eval mode.
+def compare(own: Pass, dense: Pass, *, seconds: float = SECONDS) -> Timing:
+    """Time two models in turns.
 
     Args:
-        model, dense: the pruned model and the one it is compared with.
-        inputs: of a forward pass, in any structure, on any device.
-        runtime: device, memory format and threads.
-        clock: seconds; read after the device has finished its work.
-        seconds: how long, warm-up not counted; at least `LEAST` pairs are timed however long they take.
+        seconds: of passes after which it is given up to narrow the interval.
     """
-    exact = replace(runtime, precision="fp32")
-    inputs = exact.arrange(moved(inputs, exact.device))
-    pair = [exact.place(each).eval() for each in (dense, model)]
-    with torch.inference_mode(), exact.limits():
-        for _ in range(WARM_UP):
-            _time_each(pair, inputs, exact.device, clock)
-        found, end = [], clock() + seconds
-        while len(found) < LEAST or (len(found) < MOST and clock() < end):
-            pair.reverse()  # who comes second finds other caches than who comes first
-            turns = _time_each(pair, inputs, exact.device, clock)
-            found.append(turns if len(found) % 2 else turns[::-1])
-    other, own = zip(*found, strict=True)
-    return Timing(ms=1000 * median(own), ratio=min(own) / min(other))
+    for _ in range(WARM_UP):
+        own(), dense()
+    times: list[float] = []
+    ratios: list[float] = []
+    spent = 0.0
+    while len(ratios) < LEAST or (len(ratios) < MOST and spent < seconds and not _is_narrow(ratios)):
+        block = [_pair(own, dense, dense_first=turn % 2 == 1) for turn in range(PAIRS)]
+        mine, other = zip(*block, strict=True)
+        times += mine
+        ratios.append(min(mine) / min(other))
+        spent += sum(mine) + sum(other)
+    low, high = interval_of_median(ratios)
+    return Timing(ms=1000 * median(times), ratio=median(ratios), low=low, high=high)
 
 
-def _time_each(pair: list[nn.Module], inputs: tuple[Any, ...], device: str, clock: Clock) -> list[float]:
-    """What one forward pass of each takes, in their order."""
-    times = []
-    for model in pair:
-        _wait_for_device(device)
-        began = clock()
-        model(*inputs)
-        _wait_for_device(device)
-        times.append(clock() - began)
-    return times
+def _pair(own: Pass, dense: Pass, *, dense_first: bool) -> tuple[float, float]:
+    """Seconds of each; who comes second finds other caches than who comes first."""
+    if dense_first:
+        other = dense()
+        return own(), other
+    mine = own()
+    return mine, dense()
 
 
-def _wait_for_device(device: str) -> None:
-    """Until the device has done what it was told."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+def _is_narrow(ratios: Sequence[float]) -> bool:
+    low, high = interval_of_median(ratios)
+    return high - low <= NARROW * median(ratios)
+
+
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """The narrowest pair of values, equally far from both ends, that encloses the median with `CONFIDENCE`.
+
+    Each of n values lies below the median with probability 1/2, so the number of those that do is binomial, whatever
+    the values' distribution. Where even the lowest and the highest enclose it less often, they are what is returned.
+    """
+    ordered, count = sorted(values), len(values)
+    outside, place = 0.0, -1
+    while place + 1 < count / 2:
+        outside += 2 * math.comb(count, place + 1) / 2**count
+        if outside > 1 - CONFIDENCE:
+            break
+        place += 1
+    place = max(place, 0)
+    return ordered[place], ordered[count - 1 - place]
 
 
 class Timer:
-    """Times pruned models against one dense model; models of the same widths are timed once.
+    """Times pruned models against one dense model, one at a time on a device; models of the same widths once.
 
     Args:
         dense: is copied once something is timed.
         example: the inputs of a forward pass on one image; see `batch_structure.repeated`.
-        runtime: see `measure`.
+        runtime: see `passes.build_pass`.
     """
 
     def __init__(self, dense: Callable[[], nn.Module], example: tuple[Any, ...], runtime: Runtime) -> None:
         self.dense, self.example, self.runtime = dense, example, runtime
-        self._placed: nn.Module | None = None
+        self._dense_passes: dict[Latency, Pass] = {}
         self._known: dict[str, Timing] = {}
 
-    def time(self, model: nn.Module, batch: int) -> Timing:
-        """The timing of a pruned version of the dense model at a batch size."""
-        key = stable_hash([batch, {name: list(tensor.shape) for name, tensor in model.state_dict().items()}])
+    def time(self, model: nn.Module, latency: Latency) -> Timing:
+        """The timing of a pruned version of the dense model.
+
+        Raises:
+            InputError, ExportError: see `passes.build_pass`.
+        """
+        widths = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        key = stable_hash([vars(latency), widths])
         if key not in self._known:
-            if self._placed is None:
-                self._placed = self.dense()
-            self._known[key] = measure(model, self._placed, repeated(self.example, batch), self.runtime)
+            self._known[key] = self._compare(model, latency)
         return self._known[key]
+
+    def _compare(self, model: nn.Module, latency: Latency) -> Timing:
+        inputs = repeated(self.example, latency.batch)
+        if latency not in self._dense_passes:
+            self._dense_passes[latency] = build_pass(self.dense(), inputs, latency, self.runtime)
+        own = build_pass(model, inputs, latency, self.runtime)
+        with torch.inference_mode(), self.runtime.limits(), alone_on(self.runtime.device):
+            return compare(own, self._dense_passes[latency])

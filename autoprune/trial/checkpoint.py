@@ -32,6 +32,7 @@ class CutRecord:
         spent: training images that the trial has seen before it.
         ratios: costs relative to the dense model.
         latency_ms: of a forward pass, if it was measured.
+        latency_low, latency_high: the interval of its ratio to the dense model's.
         notes: of the method.
     """
 
@@ -39,6 +40,14 @@ class CutRecord:
     ratios: dict[str, float]
     notes: dict[str, Any]
     latency_ms: float | None = None
+    latency_low: float | None = None
+    latency_high: float | None = None
+
+    @property
+    def latency(self) -> dict[str, float]:
+        """Those of the three that were measured, by name."""
+        found = {"latency_ms": self.latency_ms, "latency_low": self.latency_low, "latency_high": self.latency_high}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

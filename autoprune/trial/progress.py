@@ -19,11 +19,15 @@ from autoprune.trial.stages import Selected
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CutSoFar:
-    """What all cuts of a trial together left; the fields are those of an Outcome."""
+    """What all cuts of a trial together left; the fields are those of an Outcome.
+
+    Fields:
+        latency: `latency_ms`, `latency_low` and `latency_high`, if it was measured.
+    """
 
     remains: Remains | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
-    latency_ms: float | None = None
+    latency: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, Note] = field(default_factory=dict)
 
     def of(self, remains: Remains, dense: Cost) -> CutSoFar:
@@ -38,7 +42,7 @@ class CutSoFar:
     @property
     def costs(self) -> dict[str, float | None]:
         """What constraints may limit."""
-        return {**self.ratios, "latency_ms": self.latency_ms}
+        return {**self.ratios, "latency_ms": self.latency.get("latency_ms")}
 
 
 @dataclass
@@ -111,7 +115,7 @@ class Progress:
             notes=self.cut.notes,
             seed=recipe.seed,
             error=error or self.broken or None,
-            latency_ms=self.cut.latency_ms,
+            **self.cut.latency,
             test_metric=self.tested if completed else None,
             **ratios,
         )

@@ -173,7 +173,7 @@ def _load_pruned(shared: SharedState, progress: Progress, folder: TrialFolder) -
     progress.cut = CutSoFar(
         remains=pruned.remains,
         ratios=dict(record.ratios),
-        latency_ms=record.latency_ms,
+        latency=record.latency,
         notes=dict(record.notes),
     )
     return shared.runtime.place(pruned.model), record.spent
@@ -237,15 +237,16 @@ def _time_pruned(pruned: nn.Module, shared: SharedState, progress: Progress, lat
     if latency is None:
         return
     with progress.stage("latency"):
-        timing = shared.timing(pruned, latency.batch)
+        timing = shared.timing(pruned, latency)
     ratios = {**progress.cut.ratios, "latency": timing.ratio}
-    progress.cut = replace(progress.cut, latency_ms=timing.ms, ratios=ratios)
+    measured = {"latency_ms": timing.ms, "latency_low": timing.low, "latency_high": timing.high}
+    progress.cut = replace(progress.cut, latency=measured, ratios=ratios)
 
 
 def _save_cut(pruned: nn.Module, spent: int, cut: CutSoFar, folder: TrialFolder) -> None:
     if cut.remains is None:
         return
-    record = CutRecord(spent=spent, ratios=dict(cut.ratios), latency_ms=cut.latency_ms, notes=dict(cut.notes))
+    record = CutRecord(spent=spent, ratios=dict(cut.ratios), notes=dict(cut.notes), **cut.latency)
     folder.save_cut(pruned, cut.remains, record)
 
 

@@ -22,10 +22,11 @@ from autoprune.engine.tracing.trace import trace
 from autoprune.errors import InputError, TargetError
 from autoprune.methods import Context, Method, Scores
 from autoprune.recipe import Allocation, Target, stable_hash
+from autoprune.study.constraints import Latency
 from autoprune.tasks import Task
+from autoprune.timing.pairs import NOT_TIMED, Timer, Timing
 from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
-from autoprune.training.latency import NOT_TIMED, Timer, Timing
 from autoprune.training.loss_mode import asked_for_losses
 from autoprune.training.processes import ALONE, Processes
 from autoprune.training.protocols import Batch
@@ -155,9 +156,9 @@ class SharedState:
             raise InputError("the task has no test split", where="task", allowed="a task with `test`")
         return evaluate(model, self.task.test, self.task, self.exact, self.processes)
 
-    def timing(self, model: nn.Module, batch: int) -> Timing:
+    def timing(self, model: nn.Module, latency: Latency) -> Timing:
         """How long a pruned model takes; of several processes the first measures, and the others wait."""
-        return self.processes.agree(self.timer.time(model, batch) if self.processes.leads else NOT_TIMED)
+        return self.processes.agree(self.timer.time(model, latency) if self.processes.leads else NOT_TIMED)
 
     def check_reachable(self, target: Target, allocation: Allocation | None = None) -> None:
         """Raise `TargetError` if no method could meet the target under this allocation."""

@@ -30,7 +30,7 @@ from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
-from autoprune.export.muted import exporters_muted
+from autoprune.timing.muted import exporters_muted
 
 # torch.jit goes out of fashion, but models are still shipped with it
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:FutureWarning")

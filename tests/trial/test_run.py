@@ -23,7 +23,7 @@ from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.outcome import Outcome, Rung
 from autoprune.tasks import Task, load_task
-from autoprune.training.latency import Timing
+from autoprune.timing.pairs import Timing
 from autoprune.training.runtime import Runtime
 from autoprune.trial.cache import FolderStore
 from autoprune.trial.run import Trial, run
@@ -368,7 +368,9 @@ def test_of_another_model_they_are_computed_for_it(task: Task, monkeypatch: pyte
 @pytest.fixture
 def half_as_long(shared: SharedState, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pruned model takes 3 ms, half the time of the dense one."""
-    monkeypatch.setattr(shared.timer, "time", lambda _model, batch: Timing(ms=3.0 * batch, ratio=0.5))
+    monkeypatch.setattr(
+        shared.timer, "time", lambda _model, latency: Timing(ms=3.0 * latency.batch, ratio=0.5, low=0.47, high=0.54)
+    )
 
 
 def test_latency_is_reported_where_it_is_asked_for(shared: SharedState, half_as_long: None) -> None:
@@ -381,6 +383,7 @@ def test_latency_is_reported_where_it_is_asked_for(shared: SharedState, half_as_
     outcome = run(recipe(images=64), shared, report, latency=Latency(batch=7)).outcome
 
     assert (outcome.latency_ms, outcome.latency_ratio) == (21.0, 0.5)
+    assert (outcome.latency_low, outcome.latency_high) == (0.47, 0.54)
     assert ratios[0]["latency"] == 0.5
     assert "latency" in outcome.seconds
     assert outcome == Outcome.from_json(outcome.to_json())
@@ -445,3 +448,4 @@ def test_a_trial_that_goes_on_elsewhere_is_not_timed_again(
     outcome = run(recipe(images=64), shared, latency=Latency(), scratch=tmp_path).outcome
 
     assert (outcome.status, outcome.latency_ms, outcome.latency_ratio) == ("completed", 3.0, 0.5)
+    assert (outcome.latency_low, outcome.latency_high) == (0.47, 0.54)

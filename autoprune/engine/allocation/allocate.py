@@ -4,27 +4,33 @@ The target contract: the cost of the Keep is within 1 % of the dense cost of wha
 the smallest reachable ratio and what holds it up. Cost never rises when a unit goes, so bisection finds the cut.
 
 Units go in blocks, each down to the next width that its group may have: one by one unless `round_to` asks for more.
+Where the widths that `round_to: auto` finds fast do not come within 1 % of the target, finer ones are taken
+(`widths.finer`): a target that can be met is met.
 """
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import heapq
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from autoprune.engine.allocation.removal_order import RankedUnits, RemovalOrder, Scores, rank_units, removal_order
 from autoprune.engine.allocation.removal_rule import RemovalRule, rule_of
 from autoprune.engine.allocation.strategies import Strategy, WidthLimits, limits_of, strategy_of
-from autoprune.engine.allocation.widths import WidthGrid, channels_per_unit, widths_in_reach
+from autoprune.engine.allocation.widths import WidthGrid, channels_per_unit, finer, widths_in_reach
 from autoprune.engine.cost import Cost, cost_of_counts, flops_by_layer
 from autoprune.engine.graph import ChannelGraph, Ints
 from autoprune.engine.keep import Keep
 from autoprune.errors import StudyError, TargetError
 from autoprune.recipe import Allocation, Target
+
+T = TypeVar("T")
 
 #: How far from the target the cost may end, as a share of the dense cost.
 TOLERANCE = 0.01
@@ -55,8 +61,12 @@ def allocate_by(graph: ChannelGraph, scores: Scores, target: Target, strategy: S
     """`allocate` for an allocation in parts."""
     ranked = rank_units(graph, scores)
     rule = rule_of(graph, strategy, scores)
-    widths = WidthGrid.of(graph, limits, rule.weights > 0)
-    return _keep_highest(graph, ranked, _meet_target(graph, widths, removal_order(ranked, widths, rule), target))
+
+    def counts_within(limits: WidthLimits) -> Ints:
+        widths = WidthGrid.of(graph, limits, rule.weights > 0)
+        return _meet_target(graph, widths, removal_order(ranked, widths, rule), target)
+
+    return _keep_highest(graph, ranked, _first_that_meets(counts_within, limits))
 
 
 def share_kept(graph: ChannelGraph, scores: Scores, keep: Keep) -> float:
@@ -94,9 +104,14 @@ def check_widths(
     Args:
         groups: see `check_target`.
     """
-    limits, widths = _cost_limits(graph, target), _widths_of(graph, allocation, groups)
-    if _is_cut_needed(limits, widths):
-        _nearest_widths(limits, _search_evenly(limits, widths))
+    chosen, costs = allocation or Allocation(), _cost_limits(graph, target)
+
+    def check_within(limits: WidthLimits) -> None:
+        widths = widths_in_reach(graph, chosen, graph.by_id if groups is None else groups, limits)
+        if _is_cut_needed(costs, widths):
+            _nearest_widths(costs, _search_evenly(costs, widths))
+
+    _first_that_meets(check_within, limits_of(chosen))
 
 
 def excess(graph: ChannelGraph, keep: Keep, target: Target) -> float:
@@ -121,7 +136,19 @@ def held_up_by(graph: ChannelGraph, allocation: Allocation | None = None, most: 
 
 
 def _widths_of(graph: ChannelGraph, allocation: Allocation | None, groups: Container[str] | None) -> WidthGrid:
-    return widths_in_reach(graph, allocation or Allocation(), graph.by_id if groups is None else groups)
+    """The finest widths that the allocation comes down to."""
+    chosen = allocation or Allocation()
+    *_, finest = finer(limits_of(chosen))
+    return widths_in_reach(graph, chosen, graph.by_id if groups is None else groups, finest)
+
+
+def _first_that_meets(attempt: Callable[[WidthLimits], T], limits: WidthLimits) -> T:
+    """What an attempt gives with the coarsest widths that meet the target; raises what it raises with the finest."""
+    *coarser, finest = finer(limits)
+    for each in coarser:
+        with contextlib.suppress(TargetError):
+            return attempt(each)
+    return attempt(finest)
 
 
 @dataclass(frozen=True, eq=False)

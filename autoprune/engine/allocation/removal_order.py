@@ -78,10 +78,10 @@ def removal_order(ranked: RankedUnits, widths: WidthGrid, rule: RemovalRule) -> 
     first, so keys must rise with them: the key of a block is that of its middle unit.
     """
     left = widths.dense[ranked.column] - ranked.rank - 1
-    ends = (left % widths.step[ranked.column] == 0) & (left >= widths.lowest[ranked.column])
+    ends = widths.has(ranked.column, left)
     column, left = ranked.column[ends], left[ends]
     dense = widths.dense[column]
-    units = np.minimum(dense, left + widths.step[column]) - left
+    units = widths.higher_of(column, left) - left
     middle = dense - left - units / 2
     if rule.normalise is None:  # the share of the group that is gone by then
         keys = middle / (dense * rule.weights[column])

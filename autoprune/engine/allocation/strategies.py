@@ -19,7 +19,8 @@ class WidthLimits:
 
     max_ratio: float
     min_channels: int
-    round_to: int
+    round_to: int | str
+    device: str
     grouped: str
 
 

@@ -33,9 +33,10 @@ KEYS = {
     "max_ratio": 0.7,
     "min_channels": 11,
     "round_to": 13,
+    "device": "h100-bf16",
     "grouped": "either",
 }
-LIMITS = WidthLimits(max_ratio=0.7, min_channels=11, round_to=13, grouped="either")
+LIMITS = WidthLimits(max_ratio=0.7, min_channels=11, round_to=13, device="h100-bf16", grouped="either")
 PARTS: dict[str, Strategy] = {
     "uniform": Uniform(),
     "ratios": Ratios(ratios={"stage1": 0.3}),

@@ -1,0 +1,97 @@
+"""The widths of a group that are worth their time on a device."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.engine.allocation.width_times import PERIOD, WidthTimes
+from autoprune.engine.graph import ChannelGraph, Floats, Ints, Op
+
+#: A width is worth its time if it saves at least this share of what its channels are of those of any wider one. Where
+#: time goes by blocks of channels it is 0 inside a block; 1 is a layer whose time is in proportion to its channels.
+SAVES = 0.25
+#: A group keeps so many widths. Coarser ones cost accuracy, and layers this narrow are a small part of the time.
+FEWEST = 4
+
+
+def fast_widths(graph: ChannelGraph, times: WidthTimes, channels: Ints) -> list[NDArray[np.bool_]]:
+    """Which widths of each prunable group are worth their time, each of shape (dense units + 1,).
+
+    A width of the group is one of all layers that its channels are inputs or outputs of: their times are added up.
+
+    Args:
+        channels: per unit, shape (prunable groups,).
+    """
+    sizes = zip(graph.sizes.tolist(), channels.tolist(), strict=True)
+    return [_fast_of_group(graph, column, times, *size) for column, size in enumerate(sizes)]
+
+
+def _fast_of_group(graph: ChannelGraph, column: int, times: WidthTimes, units: int, channels: int) -> NDArray[np.bool_]:
+    dense = units * channels
+    candidates = [width for width in _candidates(times, dense) if width % channels == 0]
+    widths = np.array([*candidates, dense])
+    fast = worth_their_time(widths, _time_of_group(graph, column, times, widths))
+    if len(fast) < FEWEST:
+        step = 2 ** int(np.log2(max(1, dense // FEWEST)))
+        fast = [*fast, *(w for w in range(step, dense, step) if w % channels == 0)]
+    mask = np.zeros(units + 1, dtype=bool)
+    mask[np.array(fast, dtype=np.int64) // channels] = True
+    return mask
+
+
+def _candidates(times: WidthTimes, dense: int) -> list[int]:
+    """The measured widths below the dense one; beyond them those that lie as in their last period."""
+    measured = {width for curve in times.curves for width in curve.widths}
+    last = [width for width in measured if width > max(measured) - PERIOD]
+    beyond = {width + shift for width in last for shift in range(PERIOD, dense, PERIOD)}
+    return sorted(width for width in measured | beyond if width < dense)
+
+
+def worth_their_time(widths: Ints, times: Floats) -> list[int]:
+    """The widths that save enough beside every wider one that does; the widest always.
+
+    Args:
+        widths: ascending.
+        times: of each.
+    """
+    kept: list[int] = []
+    for index in reversed(range(len(widths))):
+        if all(times[index] <= times[wider] * _most(widths[index] / widths[wider]) for wider in kept):
+            kept.append(index)
+    return [int(widths[index]) for index in reversed(kept)]
+
+
+def _most(share: float) -> float:
+    """What a width may take of the time of a wider one, whose channels it has a share of."""
+    return 1 - SAVES * (1 - share)
+
+
+def _time_of_group(graph: ChannelGraph, column: int, times: WidthTimes, widths: Ints) -> Floats:
+    """What the layers take that the group's channels are inputs or outputs of, by its width, shape (widths,)."""
+    batch = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else 1
+    total = np.zeros(len(widths))
+    for op in graph.ops:
+        if _touches(graph, op, column):
+            total += _time_of_op(op, times, widths, batch)
+    return total
+
+
+def _touches(graph: ChannelGraph, op: Op, column: int) -> bool:
+    return bool(graph.widths.per_unit[list(op.dims), column].any())
+
+
+def _time_of_op(op: Op, times: WidthTimes, widths: Ints, batch: int) -> Floats:
+    """Of one layer, with so many channels on both sides."""
+    positions, area = max(1.0, op.activations / batch), op.flops / (2 * max(1, op.activations))
+    kind = kind_of(op)
+    curve = times.curve(kind, positions)
+    larger = positions / curve.positions * (1 if kind == "pointwise" else area / curve.area)
+    return curve.time(widths) * larger
+
+
+def kind_of(op: Op) -> str:
+    """Which of the measured kinds of layers an operation is like."""
+    if len(op.dims) == 1:
+        return "depthwise"
+    return "pointwise" if op.flops <= 2 * op.activations else "spatial"
