@@ -45,7 +45,7 @@ def study(tmp_path_factory):
 def test_a_study_says_what_it_was_made_of(study):
     config = study.config
 
-    assert set(config["dense"]) == {"accuracy", "flops", "params", "activations"}
+    assert set(config["dense"]) == {"accuracy", "flops", "params", "activations", "images"}
     assert config["dense"]["accuracy"] > 0.5
     assert {"id", "size", "stage", "frozen"} == set(config["groups"][0])
     assert torch.__version__.startswith(config["versions"]["torch"])

@@ -13,6 +13,9 @@ from autoprune.study.outcome import Outcome
 #: What the costs that a study may trade off are called in sentences.
 COST_NAMES = {"flops": "FLOPs", "params": "parameters", "activations": "activations", "latency": "latency"}
 
+#: The same for those who do not know the words.
+PLAIN_COSTS = {**COST_NAMES, "flops": "arithmetic (FLOPs)", "latency": "time"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenseModel:

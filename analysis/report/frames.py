@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +55,15 @@ def rungs_frame(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "method", "status", "images", study.metric.name, "seconds"])
 
 
-def write_pareto_csv(study: Study, path: str | Path, trials: pd.DataFrame | None = None) -> Path:
+def write_pareto_csv(study: Study, path: str | Path) -> Path:
     """Write the front of `study` as CSV to `path` (usually `study.folder.pareto`) and return the path.
 
     A row per member, cheapest first; nothing but the header while the front is empty.
 
-    Args:
-        study, path: see above.
-        trials: the `trials_frame` of the study, if there is one already.
-
     Raises:
         InputError: `path` cannot be written to.
     """
-    table = trials_frame(study) if trials is None else trials
-    front = table[table["on_front"].astype(bool)]
+    front = trials_frame(replace(study, outcomes=tuple(study.front)))
     by_cost = [f"{name}_ratio" for name in study.tradeoff.costs]
     front = front.sort_values([*by_cost, "finished"]).dropna(axis="columns", how="all")
     wanted = _metric_named(_CSV_COLUMNS, study.metric.name)

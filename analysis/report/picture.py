@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.analysis.report import facts, figures, summary
+from autoprune.analysis.report import facts, summary
+from autoprune.analysis.report.front_figure import metric_ranges
+from autoprune.analysis.report.looks import method_looks
 from autoprune.analysis.report.metric_words import axis_title, value_text
 from autoprune.analysis.report.templating import templates
 from autoprune.errors import AutopruneError, InputError
@@ -81,10 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _picture_context(study: Study) -> dict[str, Any]:
     by_flops = replace(study.tradeoff, costs=("flops",))  # whatever else was an objective, FLOPs are drawn
     members = pareto.front(study.outcomes, by_flops)
-    low, high = figures.metric_ranges(study, members)["front"]
+    low, high = metric_ranges(study, members)["front"]
     frame = Frame(low=low, high=high)
     candidates = pareto.candidates(study.outcomes, by_flops)
-    colours = figures.method_colours(outcome.recipe.method.name for outcome in study.outcomes)
+    looks = method_looks(outcome.recipe.method.name for outcome in study.outcomes)
+    colours = {name: look.colour for name, look in looks.items()}
     dense, metric = facts.dense_model(study).metric, study.metric
     return {
         "width": 840,

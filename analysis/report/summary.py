@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from autoprune.analysis.report import facts, trust
+from autoprune.analysis.report.contest import best_of
+from autoprune.analysis.report.headline import BUDGET, headline_model, headline_sentence, verdict
+from autoprune.analysis.report.looks import ALWAYS
 from autoprune.analysis.report.metric_words import difference_text, over_seeds, reference_text, value_text
+from autoprune.analysis.report.retrained import with_finalists
+from autoprune.analysis.report.words import cost_text, duration, percent, plural
 from autoprune.study import finalists, pareto
 from autoprune.study.folder import Study
-from autoprune.study.outcome import DENSE, RANDOM, Outcome, RunInterval
-
-#: The share of the dense model's cost, of its FLOPs if nothing else was asked for, that the headline is about.
-BUDGET = 0.5
+from autoprune.study.outcome import Outcome, RunInterval
 
 #: How far below the dense model still counts as near, by height: of accuracy one percentage point.
 NEAR_DENSE = 0.01
 
-#: Controls that every comparison of methods shows, whether they ran or not.
-ALWAYS = (DENSE, RANDOM)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """`headline` is one sentence; `facts` are further sentences, most important first."""
+    """The findings in words.
+
+    Fields:
+        headline: one sentence.
+        verdict: whether the method earned it; empty without a front.
+        facts: further sentences, most important first.
+    """
 
     headline: str
+    verdict: str
     facts: tuple[str, ...]
 
 
@@ -67,20 +73,19 @@ class Share:
         return 1 - self.inside / self.span if self.span else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Trials that failed with the same words."""
+def summarise(study: Study, shown: Study | None = None) -> Summary:
+    """The headline and the facts of a study in any state, an empty one included.
 
-    error: str
-    ids: tuple[int, ...]
-    methods: tuple[str, ...]
-
-
-def summarise(study: Study) -> Summary:
-    """The headline and the facts of a study in any state, an empty one included."""
-    tested, near = _finalists_fact(study), _near_dense_fact(study)
-    found = (tested, _knee_fact(study), near, _counts_fact(study), _halving_fact(study), _hypervolume_fact(study))
-    return Summary(headline=_headline_sentence(study), facts=tuple(fact for fact in found if fact))
+    Args:
+        study: as the search left it.
+        shown: with its finalists in the place of members, if that is known already.
+    """
+    shown = shown or with_finalists(study)
+    model = headline_model(shown)
+    models = (_finalists_fact(study), _near_dense_fact(shown), _knee_fact(shown))
+    found = (*models, _counts_fact(study), _halving_fact(study), _hypervolume_fact(study))
+    headline, earned = headline_sentence(study, model), verdict(study, model)
+    return Summary(headline=headline, verdict=earned, facts=tuple(fact for fact in found if fact))
 
 
 def title(study: Study) -> str:
@@ -108,86 +113,9 @@ def shares(study: Study) -> list[Share]:
     return [_worker_share(name, [interval for interval in intervals if interval.worker == name]) for name in names]
 
 
-def failures(study: Study) -> list[Failure]:
-    """The errors of failed trials, most frequent first."""
-    ended = [outcome for outcome in study.outcomes if outcome.status == "failed"]
-    counts = Counter(outcome.error or "no error was recorded" for outcome in ended)
-    return [_failure_of(error, ended) for error, _ in counts.most_common()]
-
-
-def percent(ratio: float, digits: int = 1) -> str:
-    """0.8914 -> `89.1 %` (with a no-break space)."""
-    return f"{100 * ratio:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def points(difference: float) -> str:
-    """0.026 -> `+2.6 points`; negative ones have a true minus sign."""
-    number = f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
-    return f"{'±0.0' if number[1:] == '0.0' else number}\N{NO-BREAK SPACE}points"
-
-
-def duration(seconds: float) -> str:
-    """5423 -> `1 h 30 min`, 598 -> `9 min 58 s`, 7.4 -> `7 s`."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 trial`, `2,000 trials`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def cost_text(name: str, outcome: Outcome) -> str:
-    """One cost of an outcome: `49.3 % FLOPs`, `61.0 % latency (3.2 ms)`."""
-    ratio = outcome.costs[name]
-    time = outcome.latency_ms if name == "latency" else None
-    return f"{percent(ratio or 0.0)} {facts.COST_NAMES[name]}" + ("" if time is None else f" ({milliseconds(time)})")
-
-
-def milliseconds(time: float) -> str:
-    """5.0417 -> `5.04 ms`."""
-    return f"{time:.3g}\N{NO-BREAK SPACE}ms"
-
-
-def best_of(outcomes: Iterable[Outcome], study: Study) -> Outcome | None:
-    """The outcome with the best metric, the first of equal ones; None of none."""
-    return max(outcomes, key=lambda outcome: _height(outcome.metric, study), default=None)
-
-
 def hypervolume(study: Study) -> float:
     """Of the front, in the study's objectives."""
     return pareto.hypervolume(pareto.points(study.front, study.tradeoff), pareto.reference(study.tradeoff))
-
-
-def _headline_sentence(study: Study) -> str:
-    members, cost = study.front, facts.COST_NAMES[facts.main_cost(study)]
-    affordable = best_of((one for one in members if (facts.cost_ratio(study, one) or 0.0) <= BUDGET), study)
-    if affordable is not None:
-        return f"Best model at ≤ {percent(BUDGET, 0)} {cost}: {_describe_fully(affordable, study)}."
-    if members:
-        return (
-            f"No model came down to ≤ {percent(BUDGET, 0)} {cost}; the cheapest: {_describe_fully(members[0], study)}."
-        )
-    if not study.outcomes:
-        return "No trial has ended yet."
-    if all(outcome.status == "failed" for outcome in study.outcomes):
-        found = failures(study)
-        which = "all of them with" if len(found) == 1 else "most often with"
-        return f"All {plural(len(study.outcomes), 'trial')} failed, {which}: {_first_line(found[0].error)}"
-    if any(study.tradeoff.misses(outcome) for outcome in study.outcomes):
-        return f"No pruned model has {_limit_text(study)}, so there is no front."
-    return "No pruned model was trained to its end, so there is no front."
-
-
-def _describe_fully(outcome: Outcome, study: Study) -> str:
-    dense, metric = facts.dense_model(study).metric, study.metric
-    value = outcome.metric or 0.0
-    against = f"dense {value_text(dense, metric)}, {difference_text(value - dense, metric)}"
-    reached = f"{value_text(value, metric)} {metric.name} ({against})"
-    return f"{reached} at {_costs_text(outcome, study)}, {_trial_and_method(outcome)}"
 
 
 def _describe_briefly(outcome: Outcome, study: Study) -> str:
@@ -333,18 +261,8 @@ def _worker_share(worker: str, intervals: Sequence[RunInterval]) -> Share:
     return Share(worker=worker, trials=len(intervals), inside=inside, span=end - begin)
 
 
-def _failure_of(error: str, ended: Sequence[Outcome]) -> Failure:
-    own = [outcome for outcome in ended if (outcome.error or "no error was recorded") == error]
-    methods = sorted({outcome.recipe.method.name for outcome in own})
-    return Failure(error=error, ids=tuple(outcome.id for outcome in own), methods=tuple(methods))
-
-
 def _given_name(entry: object, kind: str) -> str:
     """A model or data set as a space holds it: a name, the function that makes it, or a text that is either."""
     if isinstance(entry, Mapping):
         return str(entry.get("name") or entry.get("factory") or f"own {kind}")
     return str(entry or f"own {kind}")
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -16,6 +16,9 @@ from autoprune.study.outcome import Outcome, Rung
 #: Recipes that must have been measured at both of two rungs before a correlation is given.
 FEWEST = 5
 
+#: Rank correlations from which a rung is trusted, and trusted a little.
+_HIGH, _SOME = 0.7, 0.4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
@@ -26,12 +29,24 @@ class Trust:
         recipes: measured at both.
         correlation: Spearman's, of the heights of recipes of equal FLOPs and of parents of equal height: ranks by both
             are partialled out, since height rises with both at every rung and would make any rung look trustworthy.
+        best_kept: of the best quarter at the later rung, the share that is in the better half at the earlier one: what
+            stopping half there would have kept.
     """
 
     share: float
     after: float
     recipes: int
     correlation: float
+    best_kept: float
+
+    @property
+    def words(self) -> str:
+        """What that means for ending recipes there."""
+        if self.correlation >= _HIGH:
+            return "yes: what is ahead here stays ahead"
+        if self.correlation >= _SOME:
+            return "partly: stop the worst, keep more than half"
+        return "no: the order here says little of the later one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +91,20 @@ def _trust_between(
     ]
     if len(rows) < FEWEST:
         return None
+    columns = np.array(rows, dtype=float).T
     return Trust(
-        share=share, after=after, recipes=len(rows), correlation=_partial_correlation(*np.array(rows, dtype=float).T)
+        share=share,
+        after=after,
+        recipes=len(rows),
+        correlation=_partial_correlation(*columns),
+        best_kept=_best_kept(columns[0], columns[1]),
     )
+
+
+def _best_kept(before: np.ndarray, after: np.ndarray) -> float:
+    """The share of the best quarter afterwards that was in the better half before."""
+    best = np.argsort(-after, kind="stable")[: max(1, len(after) // 4)]
+    return float(np.mean(before[best] >= np.median(before)))
 
 
 def _height_at(outcome: Outcome, share: float, metric: MetricSpec) -> float | None:
@@ -88,14 +114,14 @@ def _height_at(outcome: Outcome, share: float, metric: MetricSpec) -> float | No
 
 def _partial_correlation(x: np.ndarray, y: np.ndarray, *given: np.ndarray) -> float:
     """Spearman's correlation of x and y with all of `given` held fixed; 0 where one does not vary beside them."""
-    x, y, *columns = [_mean_ranks(values) - (len(values) + 1) / 2 for values in (x, y, *given)]
+    x, y, *columns = [mean_ranks(values) - (len(values) + 1) / 2 for values in (x, y, *given)]
     fixed = np.stack(columns, axis=1)
     left, right = (ranks - fixed @ np.linalg.lstsq(fixed, ranks, rcond=None)[0] for ranks in (x, y))
     scale = np.sqrt((left @ left) * (right @ right))
     return float(left @ right / scale) if scale > 1e-9 else 0.0
 
 
-def _mean_ranks(values: np.ndarray) -> np.ndarray:
+def mean_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks from 1; equal values share the mean of theirs. As scipy's `rankdata`, which takes a second to import."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[places]

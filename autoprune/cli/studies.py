@@ -161,11 +161,10 @@ def _watch(args: Namespace) -> None:
 
 
 def _write_report(study: Study) -> list[Path]:
-    from autoprune.analysis.report.frames import trials_frame, write_pareto_csv
+    from autoprune.analysis.report.frames import write_pareto_csv
     from autoprune.analysis.report.page import write_report
 
-    trials = trials_frame(study)
-    return [write_report(study, study.folder.report, trials), write_pareto_csv(study, study.folder.pareto, trials)]
+    return [write_report(study, study.folder.report), write_pareto_csv(study, study.folder.pareto)]
 
 
 def _print_study(study: Study) -> None:
@@ -173,8 +172,9 @@ def _print_study(study: Study) -> None:
 
     summary = summarise(study)
     show(front_table(study), title=f"front of {study.folder.path}", numbers=(study.metric.name,))
-    for line in (summary.headline, *summary.facts):
-        say(line)
+    for line in (summary.headline, summary.verdict, *summary.facts):
+        if line:
+            say(line)
     if study.finalists:
         title = f"finalists: {study.metric.name}, mean and standard deviation over seeds"
         show(finalists_table(study), title=title, numbers=list(FINALIST_NUMBERS.values()))

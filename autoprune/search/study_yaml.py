@@ -46,6 +46,7 @@ def create_folder(folder: StudyFolder, prepared: Prepared, dense: float) -> None
         "dense": {
             prepared.config.tradeoff.metric.name: dense,
             **{name: int(value) for name, value in cost.items()},
+            "images": len(prepared.shared.task.validation),  # how far its metric, and every other, can be trusted
         },
         "groups": _describe_groups(prepared.shared),
         "runtime": to_plain(prepared.shared.runtime),

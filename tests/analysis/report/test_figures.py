@@ -5,99 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import plotly.graph_objects as go
 import pytest
 
 from autoprune.analysis.report import figures
 from autoprune.study import pareto
 from autoprune.study.folder import Study
-from autoprune.study.metric import ACCURACY
-
-
-def marks(figure: go.Figure) -> dict[int, tuple[str, float, float]]:
-    """Trial -> (kind, x, y) of everything drawn as a mark of its own."""
-    return {
-        trial: (trace.meta, x, y)
-        for trace in figure.data
-        if trace.customdata is not None
-        for trial, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
-    }
-
-
-class TestFront:
-    def test_every_measured_trial_is_drawn_once(self, study: Study) -> None:
-        drawn = marks(figures.front_figure(study))
-        members = {member.id for member in pareto.front(study.outcomes)}
-
-        assert sorted(drawn) == sorted(o.id for o in study.outcomes if o.status != "failed")
-        assert {trial for trial, (kind, _, _) in drawn.items() if kind == "front"} == members
-        assert {trial for trial, (kind, _, _) in drawn.items() if kind == "control"} == {1, 2}
-
-    def test_a_stopped_trial_lies_at_its_last_accuracy(self, make_study: Any, build: SimpleNamespace) -> None:
-        assert marks(figures.front_figure(make_study([build.stopped(7, 0.5, 0.61)]))) == {7: ("stopped", 0.5, 0.61)}
-
-    def test_a_failed_trial_is_not_drawn_even_if_it_got_somewhere(
-        self, make_study: Any, build: SimpleNamespace
-    ) -> None:
-        rungs = build.stopped(1, 0.5, 0.6).rungs
-
-        assert marks(figures.front_figure(make_study([build.failed(7, "boom", flops_ratio=0.5, rungs=rungs)]))) == {}
-
-    def test_a_control_on_the_front_is_marked_as_both(self, make_study: Any, build: SimpleNamespace) -> None:
-        study = make_study([build.completed(2, 0.5, 0.8, "random", control=True), build.completed(3, 0.7, 0.7)])
-
-        assert marks(figures.front_figure(study)) == {2: ("front control", 0.5, 0.8), 3: ("completed", 0.7, 0.7)}
-
-    def test_the_dense_line(self, study: Study) -> None:
-        line = next(trace for trace in figures.front_figure(study).data if trace.name.startswith("dense "))
-
-        assert line.y == (0.917, 0.917)
-        assert line.meta == figures.INK
-
-    def test_one_legend_entry_per_method(self, study: Study) -> None:
-        names = [t.name for t in figures.front_figure(study).data if t.customdata is not None and t.showlegend]
-
-        assert sorted(names) == ["bn_scale", "dense", "fpgm", "l1", "l2", "random", "taylor"]
-
-    def test_ranges(self, make_study: Any, build: SimpleNamespace) -> None:
-        study = make_study([build.completed(3, 0.3, 0.817), build.completed(5, 0.6, 0.317)])
-        ranges = figures.front_figure(study).layout.meta["ranges"]
-
-        assert ranges["front"] == pytest.approx([0.817 - 0.008, 0.917 + 0.008])  # 8 % of the 0.1 between them
-        assert ranges["all"] == pytest.approx([0.317 - 0.048, 0.917 + 0.048])
-
-    def test_no_outcomes(self, make_study: Any) -> None:
-        assert marks(figures.front_figure(make_study([]))) == {}
-
-
-class TestHoverText:
-    def test_everything_that_matters(self, build: SimpleNamespace) -> None:
-        outcome = build.completed(17, 0.25, 0.8914, "fpgm", params_ratio=0.31, activations_ratio=0.53)
-        lines = figures.hover_text(
-            outcome, {"conv1": 17, "layer1.0.conv1": 19, "layer2.0.conv1": 31, "layer3.0.conv1": 67}, ACCURACY
-        )
-
-        assert lines.replace("\N{NO-BREAK SPACE}", " ").split("<br>") == [
-            "<b>trial 17</b>, fpgm",
-            "accuracy 89.14 %",
-            "FLOPs 25.0 %, parameters 31.0 %, activations 53.0 %",
-            "5,000 training images, 7 s",
-            "4 groups, median 51 % kept, least conv1: 8 of 17",
-        ]
-
-    def test_stopped(self, build: SimpleNamespace) -> None:
-        text = figures.hover_text(build.stopped(7, 0.5, 0.61), {}, ACCURACY).replace("\N{NO-BREAK SPACE}", " ")
-
-        assert "accuracy 61.00 % when stopped after 1,500 images" in text
-
-    def test_names_from_outside_are_escaped(self, build: SimpleNamespace) -> None:
-        outcome = build.completed(7, 0.5, 0.8, "<a href='//x'>m</a>", widths={"<i>g": 3})
-
-        text = figures.hover_text(outcome, {"<i>g": 5}, ACCURACY)
-
-        assert "&lt;a href=" in text
-        assert "&lt;i&gt;g" in text
-        assert "<a" not in text
 
 
 class TestHypervolume:
@@ -146,17 +58,15 @@ class TestTime:
 
 class TestWidths:
     def test_share_and_counts(self, make_study: Any, build: SimpleNamespace) -> None:
-        outcome = build.completed(7, 0.5, 0.8, widths={"conv1": 5, "layer3.0.conv1": 67})
-        whole, kept = figures.widths_figure(make_study([outcome]), outcome).data
+        """A method that prunes only some layers says nothing of the other groups: they are whole."""
+        outcomes = [
+            build.completed(7, 0.7, 0.8, widths={"conv1": 5, "layer3.0.conv1": 67}),
+            build.completed(3, 0.4, 0.7, widths={"conv1": 2}),
+        ]
+        (trace,) = figures.widths_heatmap(make_study(outcomes)).data
 
-        assert kept.x == whole.x == ("conv1", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1")
-        assert kept.y == (5 / 17, 1.0, 1.0, 1.0)
-        assert kept.text == ("5/17", "19/19", "31/31", "67/67")
-
-
-def test_colours_of_many_methods_differ() -> None:
-    colours = figures.method_colours([f"method{i}" for i in range(31)] + ["dense", "random"])
-
-    assert len({colours[f"method{i}"] for i in range(31)}) == 31
-    assert colours["dense"] == colours["random"]
-    assert all(len(colour) == 7 and colour.startswith("#") for colour in colours.values())
+        assert list(trace.x) == ["trial 3", "trial 7"]
+        assert list(trace.y) == ["conv1", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"]
+        assert [list(row) for row in trace.z] == [[2 / 17, 5 / 17], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
+        assert list(trace.text[0]) == ["2 of 17", "5 of 17"]
+        assert [list(row) for row in trace.customdata] == [[3, 7]] * 4

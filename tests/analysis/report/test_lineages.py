@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from autoprune.analysis.report import figures, summary
+from autoprune.analysis.report import summary
+from autoprune.analysis.report.front_figure import axes, front_figure
 from autoprune.analysis.report.lineages import descent_lines, descent_of_front
 from autoprune.analysis.report.page import write_report
 from autoprune.study.outcome import Outcome, Proposal, Rung
@@ -47,12 +48,12 @@ def test_the_tree_holds_members_and_their_ancestors(make_study: Any, build: Any)
 def test_a_study_without_parents_has_no_tree(make_study: Any, build: Any) -> None:
     study = make_study([build.completed(2, 0.5, 0.8), build.completed(3, 0.3, 0.7)])
     assert descent_of_front(study) == []
-    assert "lineages" not in {trace.name for trace in figures.front_figure(study).data}
+    assert "lineages" not in {trace.name for trace in front_figure(study, axes(study)[0]).data}
 
 
 def test_figure_page_and_methods_show_it(make_study: Any, build: Any, tmp_path: Any) -> None:
     study = family(make_study, build)
-    line = next(trace for trace in figures.front_figure(study).data if trace.name == "lineages")
+    line = next(trace for trace in front_figure(study, axes(study)[0]).data if trace.name == "lineages")
     assert list(line.x) == [0.5, 0.25, None, 0.5, 0.3, None, 0.3, 0.3, None]
     text = write_report(study, tmp_path / "report.html").read_text()
     assert 'id="lineages"' in text

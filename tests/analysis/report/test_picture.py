@@ -11,6 +11,7 @@ import pytest
 import rmse_study
 
 from autoprune.analysis.report import picture
+from autoprune.analysis.report.front_figure import metric_ranges
 from autoprune.errors import InputError
 from autoprune.study import pareto
 from autoprune.study.folder import Study, load_study
@@ -22,7 +23,7 @@ def test_trials_and_front_are_drawn(study: Study, tmp_path: Path) -> None:
     path = picture.write_picture(study, tmp_path / "front.svg")
     root = ET.parse(path).getroot()
     members = pareto.front(study.outcomes)
-    low = picture.figures.metric_ranges(study, members)["front"][0]
+    low = metric_ranges(study, members)["front"][0]
     drawn = [outcome for outcome in pareto.candidates(study.outcomes) if (outcome.accuracy or 0.0) >= low]
     circles = root.findall(f"{SVG}circle")
     texts = [text.text for text in root.findall(f"{SVG}text")]

@@ -27,16 +27,18 @@ class TestHeadline:
             ]
         )
 
-        expected = (
-            "Best model at ≤ 50 % FLOPs: 89.1 % accuracy (dense 91.7 %, \N{MINUS SIGN}2.6 points) at 49.3 % FLOPs, "
+        assert plain(summary.summarise(study).headline) == (
+            "A model with 49.3 % of the dense model's arithmetic (FLOPs) reaches 89.1 % accuracy (88.2 to 89.9 %, as "
+            "far as 5,000 images can tell), 2.6 points below the dense model's 91.7 %."
         )
-        assert plain(summary.summarise(study).headline) == expected + "trial 17, method l1."
 
     def test_nothing_within_the_budget(self, make_study: Any, build: SimpleNamespace) -> None:
         headline = plain(summary.summarise(make_study([build.completed(3, 0.71, 0.917)])).headline)
 
-        assert headline.startswith(
-            "No model came down to ≤ 50 % FLOPs; the cheapest: 91.7 % accuracy (dense 91.7 %, ±0.0"
+        assert headline == (
+            "No model came down to half the FLOPs: the cheapest, with 71.0 % of the dense model's arithmetic (FLOPs), "
+            "reaches 91.7 % accuracy (90.9 to 92.4 %, as far as 5,000 images can tell), as good as the dense model's "
+            "91.7 %."
         )
 
     def test_no_outcomes(self, make_study: Any) -> None:
@@ -66,7 +68,7 @@ class TestFacts:
         facts = [plain(fact) for fact in summary.summarise(study).facts]
 
         ended = "1 trial completed, 1 stopped early, 1 failed in 9 min 44 s (1 control among them)."
-        assert facts[0] == f"{ended} 1 trial had begun and not ended when this page was written."
+        assert f"{ended} 1 trial had begun and not ended when this page was written." in facts
 
     def test_nothing_ended_but_something_runs(self, make_study: Any, build: SimpleNamespace) -> None:
         facts = summary.summarise(make_study([], unfinished=[build.recipe("l1", 0.5)] * 2)).facts
@@ -90,8 +92,9 @@ class TestFacts:
         numbers = [(3, 0.2, 0.5), (5, 0.4, 0.85), (7, 0.9, 0.9)]
         facts = summary.summarise(make_study([build.completed(i, flops, acc) for i, flops, acc in numbers])).facts
 
-        assert plain(facts[0]).startswith("Knee of the front, where a further cut begins to cost most: 85.0 % (")
-        assert facts[0].endswith("trial 5, method l1.")
+        knee = next(plain(fact) for fact in facts if fact.startswith("Knee"))
+        assert knee.startswith("Knee of the front, where a further cut begins to cost most: 85.0 % (")
+        assert knee.endswith("trial 5, method l1.")
 
     def test_none_near_dense(self, make_study: Any, build: SimpleNamespace) -> None:
         facts = summary.summarise(make_study([build.completed(3, 0.3, 0.9)])).facts
@@ -146,27 +149,6 @@ class TestShares:
 
     def test_a_trial_of_no_time(self, make_study: Any, build: SimpleNamespace) -> None:
         assert summary.shares(make_study([build.failed(1, "boom", started=3.0, finished=3.0)]))[0].outside == 0.0
-
-
-def test_failures_are_grouped(make_study: Any, build: SimpleNamespace) -> None:
-    study = make_study([build.failed(i, f"error {i % 3 == 0}", ("l1", "l2")[i % 2]) for i in range(1, 6)])
-
-    found = [(failure.error, failure.ids, failure.methods) for failure in summary.failures(study)]
-    assert found == [("error False", (1, 2, 4, 5), ("l1", "l2")), ("error True", (3,), ("l2",))]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0 s"), (7.4, "7 s"), (59.6, "1 min 0 s"), (598, "9 min 58 s"), (5423, "1 h 30 min")]
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert summary.duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("difference", "text"), [(0.0261, "+2.6"), (-0.026, "\N{MINUS SIGN}2.6"), (-0.0001, "±0.0"), (0.1, "+10.0")]
-)
-def test_points(difference: float, text: str) -> None:
-    assert plain(summary.points(difference)) == f"{text} points"
 
 
 @pytest.mark.parametrize(
