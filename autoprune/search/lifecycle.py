@@ -18,6 +18,7 @@ from autoprune.search.published_progress import published
 from autoprune.search.running.dispatcher import Dispatcher, last_time
 from autoprune.search.running.executor import Executor
 from autoprune.search.running.final_retraining import FinalRetraining, continued_clock, with_longer_timeout
+from autoprune.search.running.front_timing import time_front
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.study_lock import lock
@@ -146,6 +147,7 @@ def _search_and_retrain(
     refuse = prepared.feasibility.refusal
     session = Session(config, prepared.space, folder, limits=limits, study=study, view=view, refuse=refuse)
     _run_to_end(executor, session, prepared)
+    time_front(executor, folder, config, prepared.open_evaluator)
     if config.finalists.share is not None:
         searched = load_study(folder.path)
         entries = to_train(searched, config.finalists)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autoprune.errors import InputError, brief_repr
 from autoprune.study.config import OBJECTIVES
 from autoprune.study.constraints import Constraints
+from autoprune.study.front_timings import FrontTiming, read_timings, with_timings
 from autoprune.study.log import read_lines, unique_by_number
 from autoprune.study.metric import MetricSpec, read_metric
 from autoprune.study.outcome import Outcome, Proposal, RecipeReader, check_numbers
@@ -79,6 +80,11 @@ class StudyFolder:
         return self.path / "finalists_states"
 
     @property
+    def timings(self) -> Path:
+        """What models of the front take, timed when the search had ended; see `front_timings.py`."""
+        return self.path / "timings.jsonl"
+
+    @property
     def progress(self) -> Path:
         """How far the search is, see `progress.SearchState`; for those who watch, no search reads it."""
         return self.path / "progress.json"
@@ -104,6 +110,7 @@ class Study:
     """A study folder as it was when it was read: its configuration and its logs, in the order they were written.
 
     Fields:
+        outcomes: with the latencies of `timings`, what models of the front took when the search had ended.
         unread: fields of its logs that this version does not know and has left out, each with its place.
     """
 
@@ -114,6 +121,7 @@ class Study:
     paused: tuple[Outcome, ...] = ()
     finalists: tuple[Outcome, ...] = ()
     unread: tuple[str, ...] = ()
+    timings: Mapping[int, FrontTiming] = field(default_factory=dict)
 
     @functools.cached_property
     def front(self) -> Sequence[Outcome]:
@@ -175,14 +183,16 @@ def load_study(folder: str | Path) -> Study:
 
     lines = read_lines(paths.proposals)
     proposals = ((n, Proposal.from_json(line, f"{paths.proposals}:{n}", recipe, unread)) for n, line in lines)
+    timings = read_timings(paths.timings)
     return Study(
         paths,
         config,
         unique_by_number(proposals, paths.proposals),
-        unique_by_number(entries_of(paths.outcomes), paths.outcomes),
+        with_timings(unique_by_number(entries_of(paths.outcomes), paths.outcomes), timings),
         tuple(outcome for _, outcome in entries_of(paths.paused)),
         unique_by_number(entries_of(paths.finalists), paths.finalists),
         tuple(unread),
+        timings,
     )
 
 

@@ -16,7 +16,19 @@ RESERVED = frozenset(
     (
         *("activations", "activations_ratio", "ancestor_images", "ancestors", "control", "dense", "duration", "ended"),
         *("error", "eta", "event", "expected", "finished", "flops", "flops_ratio", "id", "images", "latency"),
-        *("latency_high", "latency_low", "latency_ms", "latency_ratio", "legs", "member", "method", "ms", "notes", "on_front", "params"),
+        *(
+            "latency_high",
+            "latency_low",
+            "latency_ms",
+            "latency_ratio",
+            "legs",
+            "member",
+            "method",
+            "ms",
+            "notes",
+            "on_front",
+            "params",
+        ),
         *("params_ratio", "recipe", "rungs", "running", "seconds", "seed", "share", "started", "status", "stage"),
         *("gpus", "node", "test_metric", "trial", "widths", "worker"),
     )

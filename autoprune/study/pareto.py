@@ -162,7 +162,34 @@ def front(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) 
     first: dict[tuple[float, ...], Outcome] = {}
     for row, outcome in sorted(members, key=lambda member: (member[0], member[1].finished, member[1].id)):
         first.setdefault(row, outcome)
-    return list(first.values())
+    return list(first.values()) if "latency" not in tradeoff.costs else _not_by_luck(list(first.items()), tradeoff)
+
+
+def _not_by_luck(members: Sequence[tuple[tuple[float, ...], Outcome]], tradeoff: Tradeoff) -> list[Outcome]:
+    """The members but those that only a latency within its own interval keeps on the front.
+
+    Another member is as good in all else and better in something, and what it takes may be as little. As every such
+    step leads to one that is better in the rest, or as good and faster, no two members put each other out.
+    """
+    column = tradeoff.costs.index("latency")
+
+    def puts_out(other: tuple[tuple[float, ...], Outcome], member: tuple[tuple[float, ...], Outcome]) -> bool:
+        mine, its = (tuple(row[i] for i in range(len(row)) if i != column) for row, _ in (member, other))
+        as_good = all(a <= b for a, b in zip(its, mine, strict=True))
+        better = its != mine or other[0][column] < member[0][column]
+        return as_good and better and _fastest(other[1]) <= _slowest(member[1])
+
+    return [member[1] for member in members if not any(puts_out(other, member) for other in members)]
+
+
+def _fastest(outcome: Outcome) -> float:
+    """The lower end of what its latency is known to be; of a candidate by latency, which therefore has one."""
+    return (outcome.latency_ratio or 0.0) if outcome.latency_low is None else outcome.latency_low
+
+
+def _slowest(outcome: Outcome) -> float:
+    """The upper end of it."""
+    return (outcome.latency_ratio or 0.0) if outcome.latency_high is None else outcome.latency_high
 
 
 def hypervolume_over_time(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> NDArray[np.float64]:

@@ -396,3 +396,40 @@ def test_ranking_is_a_permutation_and_never_puts_a_point_before_one_that_dominat
     for one in range(101):
         worse = (points[one] <= points).all(1) & (points[one] < points).any(1)
         assert (place[one] < place[worse]).all()
+
+
+class TestLatencyWithAnInterval:
+    """Latency against accuracy; the front by numbers alone would hold every member here."""
+
+    def front(self, *rows: tuple[int, float, float, float, float]) -> list[int]:
+        """Numbers on the front of (number, accuracy, latency, low, high)."""
+        members = [
+            outcome(
+                number, 0.5, accuracy, latency_ratio=latency, latency_ms=latency, latency_low=low, latency_high=high
+            )
+            for number, accuracy, latency, low, high in rows
+        ]
+        return [member.id for member in pareto.front(members, Tradeoff(costs=("latency",)))]
+
+    def test_who_is_faster_by_less_than_the_interval_makes_way_for_who_is_better(self) -> None:
+        assert self.front((1, 0.75, 0.40, 0.35, 0.52), (2, 0.8125, 0.50, 0.48, 0.53)) == [2]
+
+    def test_who_is_faster_by_more_stays(self) -> None:
+        assert self.front((1, 0.75, 0.40, 0.35, 0.47), (2, 0.8125, 0.50, 0.48, 0.53)) == [1, 2]
+
+    def test_equally_good_ones_leave_one(self) -> None:
+        assert self.front((1, 0.75, 0.40, 0.30, 0.60), (2, 0.75, 0.50, 0.30, 0.60)) == [1]
+
+    def test_without_intervals_it_is_the_front_as_ever(self) -> None:
+        members = [outcome(n, 0.5, a, latency_ratio=t, latency_ms=t) for n, a, t in ((1, 0.75, 0.4), (2, 0.8125, 0.5))]
+
+        assert [member.id for member in pareto.front(members, Tradeoff(costs=("latency",)))] == [1, 2]
+
+    def test_a_second_cost_that_is_lower_keeps_a_member(self) -> None:
+        low = {"latency_low": 0.3, "latency_high": 0.6}
+        members = [
+            outcome(1, 0.25, 0.75, latency_ratio=0.4, latency_ms=1.0, **low),
+            outcome(2, 0.5, 0.8125, latency_ratio=0.5, latency_ms=1.0, **low),
+        ]
+
+        assert [m.id for m in pareto.front(members, Tradeoff(costs=("latency", "flops")))] == [1, 2]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import ray
 
-from autoprune.search.on_ray.cluster import check_local_gpus, connect, count_slots, start_on_this_machine
+from autoprune.errors import StudyError, first_line
+from autoprune.search.on_ray.cluster import (
+    check_local_gpus,
+    connect,
+    count_slots,
+    needs_of_process,
+    start_on_this_machine,
+)
 from autoprune.search.on_ray.driver import run_on_tune
 from autoprune.search.on_ray.pool import run_in_pool, workers_stay
 from autoprune.search.on_ray.quiet import guarded_by_token, quiet_terminal, scratch_folder, signals_interrupt
@@ -19,6 +27,8 @@ from autoprune.study.config import Resources
 
 if TYPE_CHECKING:
     from autoprune.search.running.dispatcher import Dispatcher
+
+T = TypeVar("T")
 
 
 class RayExecutor(Executor):
@@ -78,6 +88,19 @@ class RayExecutor(Executor):
         with signals_interrupt(dispatcher):
             run(dispatcher, open_evaluator, workers, self.folder)
 
+    def call(self, job: Callable[[], T]) -> T:
+        """See `Executor.call`."""
+        self.wait_until_ready()
+        needs = needs_of_process(self.resources)
+        kinds = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0), "memory": needs.get("memory", 0)}
+        try:
+            result: T = ray.get(ray.remote(_call).options(**kinds).remote(job))
+        except ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from None
+        except ray.exceptions.RayError as error:
+            raise StudyError(f"a process beside the trials has died: {first_line(error, 200)}") from error
+        return result
+
     def _hold_ray(self) -> None:
         """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
         try:
@@ -90,6 +113,10 @@ class RayExecutor(Executor):
         self._open.set()
         self._closing.wait()
         ray.shutdown()
+
+
+def _call(job: Callable[[], T]) -> T:
+    return job()
 
 
 def _describe_workers(workers: int, *, stay: bool) -> str:

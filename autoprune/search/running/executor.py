@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from autoprune.search.running.dispatcher import Dispatcher
 from autoprune.search.running.evaluator import OpenEvaluator
+
+T = TypeVar("T")
 
 
 class Executor(ABC):
@@ -38,4 +41,15 @@ class Executor(ABC):
         Args:
             dispatcher: hands out trial segments and takes in their outcomes.
             open_evaluator: is called once in each process that runs trials.
+        """
+
+    @abstractmethod
+    def call(self, job: Callable[[], T]) -> T:
+        """What a job gives where trials run, in one process with what a process of a trial has; while no trial runs.
+
+        Args:
+            job: can be pickled, its result as well.
+
+        Raises:
+            StudyError: the process has died.
         """

@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from autoprune.files import fill, read_files
 from autoprune.search.running.dispatcher import Dispatcher
@@ -22,6 +22,8 @@ from autoprune.study.config import Resources
 from autoprune.study.outcome import Rung
 from autoprune.study.worker_name import WorkerName
 from autoprune.trial.cache import FolderStore
+
+T = TypeVar("T")
 
 
 class InProcessExecutor(Executor):
@@ -42,6 +44,10 @@ class InProcessExecutor(Executor):
         """See `Executor.run`."""
         evaluator = open_evaluator(dispatcher.clock, FolderStore(dispatcher.folder.shared))
         run(dispatcher, evaluator, trial_timeout=60 * dispatcher.config.resources.trial_timeout_minutes)
+
+    def call(self, job: Callable[[], T]) -> T:
+        """See `Executor.call`."""
+        return job()
 
 
 def run(dispatcher: Dispatcher, evaluator: Evaluator, *, trial_timeout: float) -> None:

@@ -1,0 +1,95 @@
+"""Models of a front are timed in a process of the executor, in batches that may travel, and each says what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from autoprune.errors import StudyError
+from autoprune.search.running import front_timing
+from autoprune.search.running.front_timing import time_front
+from autoprune.search.running.in_process import InProcessExecutor
+from autoprune.study.config import StudyConfig
+from autoprune.study.folder import StudyFolder, load_study
+from autoprune.study.front_timings import FrontTiming
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    """A study of three trials on the front whose models have 30 bytes, and one that is not."""
+    folder, lines = StudyFolder(tmp_path), []
+    folder.config.write_text("task: {}\n")
+    for number, (flops, accuracy) in enumerate([(0.25, 0.5), (0.5, 0.625), (0.75, 0.75), (0.8125, 0.6875)]):
+        lines.append(fakes.completed(fakes.proposal(number, flops=flops), accuracy).to_json())
+        (folder.models / str(number)).mkdir(parents=True)
+        (folder.models / str(number) / "model.safetensors").write_bytes(bytes(30))
+    folder.outcomes.write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def config() -> StudyConfig:
+    return StudyConfig(task={}, space=fakes.bound_space())
+
+
+class Counting(InProcessExecutor):
+    """Has a batch timed without timing: a millisecond for each trial's number."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def call(self, job: Callable[[], Any]) -> Any:
+        self.batches.append(list(job.models))  # type: ignore[attr-defined]
+        return [FrontTiming(trial=n, ms=float(n), ratio=0.5, low=0.5, high=0.5) for n in self.batches[-1]]
+
+
+def test_members_are_timed_once_and_a_search_that_goes_on_times_new_ones(
+    folder: StudyFolder, config: StudyConfig
+) -> None:
+    executor = Counting()
+    time_front(executor, folder, config, None)  # type: ignore[arg-type]
+    better = fakes.completed(fakes.proposal(4, flops=0.8125), 0.875)
+    with folder.outcomes.open("a") as log:
+        log.write(better.to_json() + "\n")
+    (folder.models / "4").mkdir()
+    (folder.models / "4" / "model.safetensors").write_bytes(bytes(30))
+    time_front(executor, folder, config, None)  # type: ignore[arg-type]
+
+    assert executor.batches == [[0, 1, 2], [4]]
+    assert [outcome.latency_ms for outcome in load_study(folder.path).outcomes] == [0.0, 1.0, 2.0, None, 4.0]
+
+
+def test_no_more_travels_at_once_than_may(
+    folder: StudyFolder, config: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_timing, "AT_ONCE", 60)
+    executor = Counting()
+    time_front(executor, folder, config, None)  # type: ignore[arg-type]
+
+    assert executor.batches == [[0, 1], [2]]
+
+
+def test_a_process_that_dies_is_noted_and_ends_nothing(folder: StudyFolder, config: StudyConfig) -> None:
+    class Dying(Counting):
+        def call(self, job: Callable[[], Any]) -> Any:
+            raise StudyError("a process beside the trials has died: node lost")
+
+    time_front(Dying(), folder, config, None)  # type: ignore[arg-type]
+    study = load_study(folder.path)
+
+    assert [timing.error for timing in study.timings.values()] == [
+        "a process beside the trials has died: node lost"
+    ] * 3
+    assert all(outcome.latency_ms is None for outcome in study.outcomes)
+
+
+def test_a_member_without_a_model_is_passed_over(folder: StudyFolder, config: StudyConfig) -> None:
+    (folder.models / "1" / "model.safetensors").unlink()
+    executor = Counting()
+    time_front(executor, folder, config, None)  # type: ignore[arg-type]
+
+    assert executor.batches == [[0, 2]]
