@@ -13,6 +13,7 @@ from autoprune.analysis.report.headline import BUDGET, headline_model, headline_
 from autoprune.analysis.report.looks import ALWAYS
 from autoprune.analysis.report.metric_words import difference_text, over_seeds, reference_text, value_text
 from autoprune.analysis.report.retrained import with_finalists
+from autoprune.analysis.report.time_fact import time_fact
 from autoprune.analysis.report.words import cost_text, duration, percent, plural
 from autoprune.study import finalists, pareto
 from autoprune.study.folder import Study
@@ -82,7 +83,7 @@ def summarise(study: Study, shown: Study | None = None) -> Summary:
     """
     shown = shown or with_finalists(study)
     model = headline_model(shown)
-    models = (_finalists_fact(study), _near_dense_fact(shown), _knee_fact(shown))
+    models = (_finalists_fact(study), _near_dense_fact(shown), _knee_fact(shown), time_fact(shown))
     found = (*models, _counts_fact(study), _halving_fact(study), _hypervolume_fact(study))
     headline, earned = headline_sentence(study, model), verdict(study, model)
     return Summary(headline=headline, verdict=earned, facts=tuple(fact for fact in found if fact))

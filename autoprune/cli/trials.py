@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoprune.cli.common import find_outcome, member_facts, model_by_name
 from autoprune.cli.view import print_json, show
 from autoprune.errors import DataError, InputError, StudyError
-from autoprune.recipe import Recipe
+from autoprune.recipe import Allocation, Recipe
 from autoprune.schema import to_plain
 from autoprune.study.folder import load_study
 from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
+
+if TYPE_CHECKING:
+    from autoprune.engine.graph import ChannelGraph
+    from autoprune.engine.keep import Keep
 
 #: What `prune --task` prints of the training, beside --json, which has all of it.
 TOLD_OF_TRAINING = ("images", "batch_size", "lr")
@@ -91,14 +95,16 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     shared = SharedState.of(task)
     check_prunable(shared.graph)
     shared.check_reachable(recipe.target, recipe.allocation)
-    done = run(recipe, shared)
+    done = run(recipe, shared, latency=config.latency)
     if not done.outcome.completed or done.model is None or done.keep is None or done.graph is None:
         raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")
     outcome, metric = done.outcome, task.metric_spec
     if args.to is not None:
         info = {"outcome": json.loads(outcome.to_json(metric))}
         artifact.save(args.to, done.model, done.graph, done.keep, info=info)
-    remarks = [text for text in (*task.remarks, task.weights_remark(shared.model)) if text]
+    timed = _time_remark(outcome.flops_ratio, outcome.latency_ratio, outcome.latency_high)
+    widths = _width_remark(done.graph, done.keep, recipe.allocation)
+    remarks = [text for text in (*task.remarks, task.weights_remark(shared.model), timed, widths) if text]
     told = {
         "remarks": remarks,
         "training": to_plain(recipe.training),
@@ -117,6 +123,9 @@ def _prune_model(args: Namespace) -> dict[str, Any]:
     from autoprune.engine.surgery import artifact
     from autoprune.engine.tracing.trace import trace
     from autoprune.methods.base.method import Context
+    from autoprune.study.constraints import Latency
+    from autoprune.timing.pairs import Timer
+    from autoprune.training.runtime import Runtime
 
     recipe = _given_recipe(args)
     method = methods.build(recipe.method)
@@ -130,7 +139,33 @@ def _prune_model(args: Namespace) -> dict[str, Any]:
         artifact.save(args.to, pruned, graph, keep, info={"recipe": recipe.to_dict(), "model": args.model})
     dense, after = cost(graph, Keep.all()), cost(graph, keep)
     ratios = {f"{name}_ratio": ratio for name, ratio in after.ratios(dense).items()}
-    return {"method": recipe.method.name, **ratios, "widths": keep.widths(graph)}
+    inputs = example if isinstance(example, tuple) else (example,)
+    timing = Timer(lambda: model, inputs, Runtime()).time(pruned, Latency())
+    times = {"latency_ratio": timing.ratio, "latency_ms": timing.ms}
+    remarks = [_time_remark(ratios["flops_ratio"], timing.ratio, timing.high)]
+    remarks += [_width_remark(graph, keep, recipe.allocation)]
+    found = {"method": recipe.method.name, **ratios, **times, "widths": keep.widths(graph)}
+    return {**found, "remarks": [text for text in remarks if text]}
+
+
+def _time_remark(flops: float | None, ratio: float | None, high: float | None) -> str:
+    """A warning where the model has fewer FLOPs and, as far as was measured here, may take as long."""
+    from autoprune.study.front_timings import is_as_slow
+
+    if not is_as_slow(flops, ratio, high):
+        return ""
+    return f"FLOPs fell and time may not have: it takes {ratio:.2f} of the dense model's time here, in PyTorch"
+
+
+def _width_remark(graph: ChannelGraph, keep: Keep, allocation: Allocation) -> str:
+    """Which groups have other widths than `round_to: auto` wants."""
+    from autoprune.engine.allocation.widths import slow_groups
+
+    slow = slow_groups(graph, keep, allocation)
+    if not slow:
+        return ""
+    most = f"{', '.join(slow[:3])}{', ...' if len(slow) > 3 else ''}"
+    return f"no fast widths come within 1 % of the target: those of {most} are finer"
 
 
 def _no_data(*_: Any) -> Any:

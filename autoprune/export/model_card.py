@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from autoprune.study.front_timings import is_as_slow
 from autoprune.study.metric import MetricSpec, read_metric
 
 
@@ -54,7 +55,18 @@ def _numbers_part(record: Mapping[str, Any]) -> str:
         return ""
     head = "| | dense | pruned |\n|---|---:|---:|\n"
     note = "\n\nOne multiply-add is counted as 2 FLOPs; papers that count multiply-adds give half."
-    return head + "\n".join(row for row in rows if row) + note
+    return head + "\n".join(row for row in rows if row) + note + _slow_part(outcome)
+
+
+def _slow_part(outcome: Mapping[str, Any]) -> str:
+    """A warning where FLOPs fell and time did not, as far as it was measured."""
+    ratio, flops = outcome.get("latency_ratio"), outcome.get("flops_ratio")
+    if not is_as_slow(flops, ratio, outcome.get("latency_high")):
+        return ""
+    return (
+        f"\n\n**It may be no faster than the dense model:** its FLOPs fell to {flops:.1%}, and its time was measured as"
+        f" {ratio:.2f} of the dense model's. Widths that are fast on a device come from `round_to: auto`."
+    )
 
 
 def _metric(record: Mapping[str, Any]) -> MetricSpec:
@@ -80,7 +92,7 @@ def _time_row(timed: Mapping[str, Any], ms: float | None, ratio: float | None) -
     """Both were measured in turns, so the dense model's time follows from the ratio."""
     if not timed or ms is None or ratio is None:
         return ""
-    label = f"ms of a forward pass in PyTorch, batch {timed['batch']}, {timed['device']}"
+    label = f"ms of a forward pass, {timed['how']}"
     return f"| {label} | {ms / ratio:,.2f} | {ms:,.2f} ({ratio:.1%}) |"
 
 

@@ -94,5 +94,8 @@ def _latency_setup(study: Study, outcome: Outcome) -> dict[str, Any] | None:
     """Where and how the latency was measured, if it was."""
     if outcome.latency_ms is None:
         return None
-    batch, device = (study.config.get("latency") or {}).get("batch"), (study.config.get("runtime") or {}).get("device")
-    return {"batch": batch, "device": device}
+    timing = study.timings.get(outcome.id if outcome.member is None else outcome.member)
+    if timing is not None and timing.how:
+        return {"how": timing.how}
+    latency, device = study.config.get("latency") or {}, (study.config.get("runtime") or {}).get("device")
+    return {"how": f"{latency.get('runtime', 'eager')}, batch {latency.get('batch')}, {device}"}

@@ -11,7 +11,7 @@ from typing import Any
 from autoprune.errors import InputError, brief_repr
 from autoprune.study.config import OBJECTIVES
 from autoprune.study.constraints import Constraints
-from autoprune.study.front_timings import FrontTiming, read_timings, with_timings
+from autoprune.study.front_timings import FrontTiming, read_timings, with_times_of_members, with_timings
 from autoprune.study.log import read_lines, unique_by_number
 from autoprune.study.metric import MetricSpec, read_metric
 from autoprune.study.outcome import Outcome, Proposal, RecipeReader, check_numbers
@@ -184,13 +184,14 @@ def load_study(folder: str | Path) -> Study:
     lines = read_lines(paths.proposals)
     proposals = ((n, Proposal.from_json(line, f"{paths.proposals}:{n}", recipe, unread)) for n, line in lines)
     timings = read_timings(paths.timings)
+    outcomes = with_timings(unique_by_number(entries_of(paths.outcomes), paths.outcomes), timings)
     return Study(
         paths,
         config,
         unique_by_number(proposals, paths.proposals),
-        with_timings(unique_by_number(entries_of(paths.outcomes), paths.outcomes), timings),
+        outcomes,
         tuple(outcome for _, outcome in entries_of(paths.paused)),
-        unique_by_number(entries_of(paths.finalists), paths.finalists),
+        with_times_of_members(unique_by_number(entries_of(paths.finalists), paths.finalists), outcomes),
         tuple(unread),
         timings,
     )

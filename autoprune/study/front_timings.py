@@ -55,6 +55,19 @@ def with_timings(outcomes: Iterable[Outcome], timings: Mapping[int, FrontTiming]
     return tuple(_with_timing(outcome, timings.get(outcome.id)) for outcome in outcomes)
 
 
+def with_times_of_members(finalists: Iterable[Outcome], outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
+    """Finalists with the latencies of their members, where these have the same widths and they were not timed."""
+    searched = {outcome.id: outcome for outcome in outcomes if outcome.latency_ratio is not None}
+    return tuple(_with_time_of(one, searched.get(-1 if one.member is None else one.member)) for one in finalists)
+
+
+def _with_time_of(finalist: Outcome, member: Outcome | None) -> Outcome:
+    if member is None or finalist.latency_ratio is not None or finalist.widths != member.widths:
+        return finalist
+    names = ("latency_ms", "latency_ratio", "latency_low", "latency_high")
+    return dataclasses.replace(finalist, **{name: getattr(member, name) for name in names})
+
+
 def _with_timing(outcome: Outcome, timing: FrontTiming | None) -> Outcome:
     if timing is None or timing.error:
         return outcome
@@ -69,13 +82,18 @@ def _with_timing(outcome: Outcome, timing: FrontTiming | None) -> Outcome:
 
 def slower_than_hoped(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Models that cost fewer FLOPs than the dense one and, as far as the interval tells, no less time."""
-    return [
-        outcome
-        for outcome in outcomes
-        if outcome.latency_ratio is not None
-        and (outcome.latency_high if outcome.latency_high is not None else outcome.latency_ratio) >= AS_LONG
-        and (outcome.flops_ratio or AS_LONG) < AS_LONG
-    ]
+    return [one for one in outcomes if is_as_slow(one.flops_ratio, one.latency_ratio, one.latency_high)]
+
+
+def is_as_slow(flops: float | None, latency: float | None, high: float | None) -> bool:
+    """Whether FLOPs fell and time may not have; all relative to the dense model, None = not known.
+
+    Args:
+        high: upper end of the latency's interval.
+    """
+    if latency is None or flops is None:
+        return False
+    return flops < AS_LONG <= (latency if high is None else high)
 
 
 def time_in_words(outcome: Outcome) -> str:

@@ -135,6 +135,9 @@ def _build_openvino(model: nn.Module, inputs: Inputs, latency: Latency, runtime:
 
 
 def _arrays(inputs: Inputs) -> list[Any]:
+    if not all(isinstance(one, Tensor) for one in inputs):
+        what = "inputs that are no tensors, as detectors have"
+        raise ExportError(what, where="latency.runtime", allowed="eager, for such a model")
     return [tensor.cpu().contiguous().numpy() for tensor in inputs]
 
 

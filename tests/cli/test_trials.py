@@ -13,6 +13,7 @@ from disks import full_disk
 from autoprune.cli import parser
 from autoprune.study.folder import load_study
 from autoprune.study.log import append_line
+from autoprune.timing.pairs import Timer, Timing
 
 
 def test_an_unreachable_target_of_one_recipe(capsys: Capture, here: Path) -> None:
@@ -45,6 +46,34 @@ def test_prune_without_data(capsys: Capture, here: Path) -> None:
     assert "allocaton" in fails(
         capsys, "prune", "lenet5", *options, "--method", "l1", "--set", "allocaton.name=uniform"
     )
+
+
+def test_prune_says_what_time_the_model_takes_and_warns_where_it_takes_as_long(
+    capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--input", "1x28x28", "--flops", "0.5", "--method", "l1")
+    for high, warns in ((0.99, False), (1.01, True)):
+        timing = Timing(ms=2.5, ratio=0.96875, low=0.9, high=high)
+        monkeypatch.setattr(Timer, "time", lambda *_, found=timing: found)
+        facts = json.loads(works(capsys, "prune", "lenet5", *options, "--json"))
+
+        assert (facts["latency_ratio"], facts["latency_ms"]) == (0.96875, 2.5)
+        assert any("FLOPs fell and time may not have: it takes 0.97" in text for text in facts["remarks"]) == warns
+
+
+def test_prune_names_groups_that_fast_widths_are_too_coarse_for(
+    capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ("prune", "lenet5", "--input", "1x28x28", "--flops", "0.5", "--method", "l1", "--json")
+    told = []
+    for slow in ([], ["conv1", "conv2", "fc1", "fc2"]):
+        monkeypatch.setattr("autoprune.engine.allocation.widths.slow_groups", lambda *_, names=slow: names)
+        told.append([text for text in json.loads(works(capsys, *argv))["remarks"] if "fast widths" in text])
+
+    assert told == [
+        [],
+        ["no fast widths come within 1 % of the target: those of conv1, conv2, fc1, ... are finer"],
+    ]
 
 
 def test_prune_with_a_space_trains_as_the_space_says(capsys: Capture, here: Path) -> None:

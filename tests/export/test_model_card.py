@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from export_info import info
 
 from autoprune.export.model_card import model_card
@@ -41,7 +42,27 @@ def test_the_card_says_how_long_a_pass_takes_and_where() -> None:
     record = {"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}}
     recipe = {"method": {"name": "l1"}}
     outcome = {"recipe": recipe, "latency_ms": 3.0, "latency_ratio": 0.25}
-    card = model_card({**record, "outcome": outcome, "timed": {"batch": 7, "device": "cuda"}})
+    card = model_card({**record, "outcome": outcome, "timed": {"how": "eager, float32, batch 7, cuda"}})
 
-    assert "| ms of a forward pass in PyTorch, batch 7, cuda | 12.00 | 3.00 (25.0%) |" in card
+    assert "| ms of a forward pass, eager, float32, batch 7, cuda | 12.00 | 3.00 (25.0%) |" in card
+    assert "no faster than the dense model" not in card
     assert "forward pass" not in model_card({**record, "outcome": {"recipe": recipe}})
+
+
+@pytest.mark.parametrize(
+    ("costs", "warns"),
+    [
+        ({"latency_ratio": 1.08, "flops_ratio": 0.5}, True),
+        ({"latency_ratio": 0.97, "latency_high": 1.02, "flops_ratio": 0.5}, True),
+        ({"latency_ratio": 0.97, "latency_high": 0.99, "flops_ratio": 0.5}, False),
+        ({"latency_ratio": 1.0, "flops_ratio": 1.0}, False),
+        ({"flops_ratio": 0.5}, False),
+    ],
+)
+def test_the_card_warns_where_flops_fell_and_time_did_not(costs: dict[str, float], warns: bool) -> None:
+    dense = {"flops": 1000, "params": 10, "activations": 10}
+    outcome = {"recipe": {"method": {"name": "l1"}}, "latency_ms": 3.0, "accuracy": 0.5, **costs}
+    record = {"input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {"torch": "2"}, "dense": dense}
+    card = model_card({**record, "outcome": outcome, "timed": {"how": "eager, batch 1, cpu"}})
+
+    assert ("**It may be no faster than the dense model:**" in card) == warns

@@ -9,7 +9,14 @@ import pytest
 
 from autoprune.errors import InputError
 from autoprune.recipe import MethodChoice, Recipe, Target
-from autoprune.study.front_timings import FrontTiming, read_timings, slower_than_hoped, time_in_words, with_timings
+from autoprune.study.front_timings import (
+    FrontTiming,
+    read_timings,
+    slower_than_hoped,
+    time_in_words,
+    with_times_of_members,
+    with_timings,
+)
 from autoprune.study.outcome import Outcome
 
 
@@ -57,6 +64,17 @@ def test_models_that_may_take_as_long_as_the_dense_one_are_named() -> None:
     untimed, dense = completed(4, 0.5, 0.75), completed(5, 1.0, 0.75, latency_ratio=1.0, latency_ms=1.0)
 
     assert [outcome.id for outcome in slower_than_hoped([fast, unsure, slow, untimed, dense])] == [2, 3]
+
+
+def test_a_finalist_has_the_time_of_its_member_if_it_has_its_widths() -> None:
+    member = with_timings([completed(3, 0.5, 0.75, widths={"0": 5})], {3: TIMING})
+    same, other, stranger = (
+        completed(n, 0.5, 0.8125, widths={"0": width}, member=of) for n, width, of in ((0, 5, 3), (1, 6, 3), (2, 5, 4))
+    )
+    found = with_times_of_members([same, other, stranger], member)
+
+    assert [one.latency_ratio for one in found] == [0.75, None, None]
+    assert found[0].latency_high == 0.8125
 
 
 def test_in_words() -> None:

@@ -82,6 +82,11 @@ def test_a_runtime_that_is_not_installed_is_named(runtime: str, monkeypatch: pyt
         build_pass(nn.Conv2d(5, 3, 3), (torch.zeros(1, 5, 7, 7),), Latency(runtime=runtime), CPU)
 
 
+def test_a_model_that_takes_lists_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ExportError, match=r"inputs that are no tensors.*; allowed: eager"):
+        passes._arrays(([torch.zeros(3, 7, 7)],))
+
+
 class TestResolved:
     def test_on_a_gpu_it_is_a_graph_in_bfloat16_else_eager_in_float32(self) -> None:
         assert resolved(Latency(batch=3), "cuda:1") == Latency(batch=3, runtime="graph", dtype="bfloat16")

@@ -1,4 +1,4 @@
-"""Models of a front are timed in a process of the executor, in batches that may travel, and each says what went wrong."""
+"""Models of a front are timed in a process of the executor, in batches that may travel."""
 
 from __future__ import annotations
 
