@@ -26,6 +26,7 @@ from autoprune.study.outcome import DENSE
 from autoprune.study.space import Space
 from autoprune.tasks import Task, load_task
 from autoprune.tasks.checks import check_drawn_anew, check_task
+from autoprune.timing.passes import check_runtime
 from autoprune.training.fit import batch_of
 from autoprune.training.runtime import Runtime, choose_runtime
 from autoprune.trial.cache import FolderStore
@@ -76,6 +77,7 @@ def prepare(
         pausing_shares(config.space)
     task = load_task(config.task) if given is None else _same_task(given, config)
     config = with_metric(config, task.metric_spec)
+    check_runtime(config.latency, "cuda" if config.resources.gpus_per_trial else "cpu")
     model = task.model()
     check_asked(task, model, config)
     runtime = _measure_runtime(task, model, recipe, config.resources)

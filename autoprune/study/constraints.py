@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoprune.errors import InputError
+from autoprune.errors import InputError, check_name
 from autoprune.schema import brief, choices, within
 from autoprune.study.metric import MetricSpec
 
 AUTO = "auto"
+#: What may run a model whose time is measured; a user's own is `module:function`.
+RUNTIMES = (AUTO, "eager", "graph", "compile", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +24,20 @@ class Latency:
     Fields:
         batch: images of a forward pass.
         runtime: what runs the model: `eager` PyTorch, layer by layer; `graph`, the whole pass captured and replayed as
-            one CUDA graph; `compile`, by torch.compile; `onnxruntime` or `openvino`, on the CPU. `auto`: `graph` on a
-            GPU, else `eager`.
+            one CUDA graph; `compile`, by torch.compile; `onnxruntime` or `openvino`, on the CPU; or a function of your
+            own, `module:function`. `auto`: `graph` on a GPU, else `eager`.
         dtype: of weights and images; `auto`: bfloat16 in a `graph`, else float32.
         threads: of the CPU; by default as many as a trial has.
     """
 
     batch: int = field(default=1, metadata=within(1, 4096))
-    runtime: str = field(
-        default=AUTO, metadata=brief(choices(AUTO, "eager", "graph", "compile", "onnxruntime", "openvino"))
-    )
+    runtime: str = field(default=AUTO, metadata=brief())
     dtype: str = field(default=AUTO, metadata=brief(choices(AUTO, "float32", "bfloat16", "float16")))
     threads: int | None = field(default=None, metadata=brief(within(1, 4096)))
 
     def __post_init__(self) -> None:
+        if ":" not in self.runtime:
+            check_name(self.runtime, (*RUNTIMES, "module:function"), kind="value", where="latency.runtime")
         if self.runtime in ("onnxruntime", "openvino") and self.dtype not in (AUTO, "float32"):
             raise InputError(f"{self.runtime} is timed in float32", where="latency.dtype", allowed="auto, float32")
 

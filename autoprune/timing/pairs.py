@@ -31,8 +31,9 @@ from autoprune.training.runtime import Runtime
 
 #: Passes of each model that are not counted: caches fill, and cuDNN looks for its fastest kernels.
 WARM_UP = 3
-#: Pairs of passes in a block, whose fastest are compared.
-PAIRS = 7
+#: Passes of each model in a block, whose fastest are compared. They run in a row: where models have threads of their
+#: own, as in onnxruntime, those of one that has just run go on spinning, and slow the other's next pass.
+PASSES = 7
 #: So many blocks are timed at least: of six, the lowest and the highest ratio enclose the median in 97 of 100 cases.
 LEAST = 6
 MOST = 60
@@ -74,8 +75,7 @@ def compare(own: Pass, dense: Pass, *, seconds: float = SECONDS) -> Timing:
     ratios: list[float] = []
     spent = 0.0
     while len(ratios) < LEAST or (len(ratios) < MOST and spent < seconds and not _is_narrow(ratios)):
-        block = [_pair(own, dense, dense_first=turn % 2 == 1) for turn in range(PAIRS)]
-        mine, other = zip(*block, strict=True)
+        mine, other = _block(own, dense, dense_first=len(ratios) % 2 == 1)
         times += mine
         ratios.append(min(mine) / min(other))
         spent += sum(mine) + sum(other)
@@ -83,13 +83,13 @@ def compare(own: Pass, dense: Pass, *, seconds: float = SECONDS) -> Timing:
     return Timing(ms=1000 * median(times), ratio=median(ratios), low=low, high=high)
 
 
-def _pair(own: Pass, dense: Pass, *, dense_first: bool) -> tuple[float, float]:
-    """Seconds of each; who comes second finds other caches than who comes first."""
+def _block(own: Pass, dense: Pass, *, dense_first: bool) -> tuple[list[float], list[float]]:
+    """Seconds of some passes of each; who comes second finds another machine than who comes first."""
     if dense_first:
-        other = dense()
-        return own(), other
-    mine = own()
-    return mine, dense()
+        other = [dense() for _ in range(PASSES)]
+        return [own() for _ in range(PASSES)], other
+    mine = [own() for _ in range(PASSES)]
+    return mine, [dense() for _ in range(PASSES)]
 
 
 def _is_narrow(ratios: Sequence[float]) -> bool:

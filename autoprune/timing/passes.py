@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import ExportError, InputError, first_line
+from autoprune.errors import ExportError, InputError, ModelError, first_line
 from autoprune.study.constraints import AUTO, Latency
+from autoprune.tasks.user_code import call, load_function
 from autoprune.timing.cuda_graph import captured_pass
 from autoprune.timing.muted import exporters_muted
 from autoprune.training.batch_structure import moved
@@ -42,7 +43,11 @@ def build_pass(model: nn.Module, inputs: Inputs, latency: Latency, runtime: Runt
         ExportError: the model cannot be converted for it.
     """
     chosen = resolved(latency, runtime.device)
-    return _BUILDERS[chosen.runtime](copy.deepcopy(model).eval(), inputs, chosen, runtime)
+    check_runtime(chosen, runtime.device)
+    twin = copy.deepcopy(model).eval()
+    if ":" in chosen.runtime:
+        return _build_own(twin, inputs, chosen, runtime)
+    return _BUILDERS[chosen.runtime](twin, inputs, chosen, runtime)
 
 
 def resolved(latency: Latency, device: str) -> Latency:
@@ -51,8 +56,22 @@ def resolved(latency: Latency, device: str) -> Latency:
     runtime = ("graph" if on_gpu else "eager") if latency.runtime == AUTO else latency.runtime
     dtype = ("bfloat16" if runtime == "graph" else "float32") if latency.dtype == AUTO else latency.dtype
     if runtime == "graph" and not on_gpu:
-        raise InputError(f"graph needs a GPU, and this is {device}", where="latency.runtime", allowed="eager, ...")
+        raise InputError(
+            f"graph needs a GPU, and this is {device}",
+            where="latency.runtime",
+            allowed="eager, compile, onnxruntime, openvino",
+        )
     return Latency(batch=latency.batch, runtime=runtime, dtype=dtype, threads=latency.threads)
+
+
+def check_runtime(latency: Latency, device: str) -> None:
+    """Raise `InputError` if passes cannot run so on that device: a package is missing, or there is no GPU."""
+    needed = _PACKAGES.get(resolved(latency, device).runtime, ())
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        extra = "openvino" if "openvino" in needed else "onnx"
+        what = f"{', '.join(missing)} not installed; run: pip install 'autoprune[{extra}]'"
+        raise InputError(what, where="latency.runtime")
 
 
 def on_clock(run: Callable[[], object], clock: Clock = time.perf_counter) -> Pass:
@@ -100,7 +119,6 @@ def _of_torch(model: Callable[..., object], inputs: Inputs, device: str) -> Pass
 
 
 def _build_onnxruntime(model: nn.Module, inputs: Inputs, latency: Latency, runtime: Runtime) -> Pass:
-    _require("onnxruntime", "onnx", "onnxscript", extra="onnx")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -120,7 +138,6 @@ def _build_onnxruntime(model: nn.Module, inputs: Inputs, latency: Latency, runti
 
 
 def _build_openvino(model: nn.Module, inputs: Inputs, latency: Latency, runtime: Runtime) -> Pass:
-    _require("openvino", extra="openvino")
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": _threads(latency, runtime), "PERFORMANCE_HINT": "LATENCY"}
@@ -134,6 +151,18 @@ def _build_openvino(model: nn.Module, inputs: Inputs, latency: Latency, runtime:
     return on_clock(lambda: request.infer(given))
 
 
+def _build_own(model: nn.Module, inputs: Inputs, latency: Latency, runtime: Runtime) -> Pass:
+    """By a user's function, `build(model, inputs)`: both are on the device; it gives a function that runs one pass."""
+    build = load_function(latency.runtime, "latency.runtime")
+    placed, given = _placed(model, inputs, latency, runtime)
+    arguments = {"model": placed, "inputs": given}
+    run = call(latency.runtime, build, arguments, where="latency.runtime", kind=ModelError)
+    if not callable(run):
+        what = f"{latency.runtime} gave a {type(run).__name__}"
+        raise ModelError(what, where="latency.runtime", allowed="a function without arguments that runs one pass")
+    return on_clock(run)
+
+
 def _arrays(inputs: Inputs) -> list[Any]:
     if not all(isinstance(one, Tensor) for one in inputs):
         what = "inputs that are no tensors, as detectors have"
@@ -145,13 +174,8 @@ def _threads(latency: Latency, runtime: Runtime) -> int:
     return latency.threads or runtime.threads or torch.get_num_threads()
 
 
-def _require(*packages: str, extra: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        what = f"{', '.join(missing)} not installed; run: pip install 'autoprune[{extra}]'"
-        raise InputError(what, where="latency.runtime")
-
-
+#: What runtimes need beside PyTorch.
+_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx", "onnxscript"), "openvino": ("openvino",)}
 _BUILDERS: Mapping[str, Callable[[nn.Module, Inputs, Latency, Runtime], Pass]] = {
     "eager": _build_eager,
     "compile": _build_compiled,

@@ -46,6 +46,12 @@ from autoprune.tasks import load_task
         ("constraints={params: 1.5}", "constraints.params: 1.5 is out of range; allowed: (0, 1]"),
         ("constraints={latency_ms: 0}", "constraints.latency_ms: 0.0 is out of range; allowed: (0, 1e+06]"),
         ("latency={batch: 0}", "latency.batch: 0 is out of range"),
+        ("latency={runtime: graph}", "latency.runtime: graph needs a GPU, and this is cpu; allowed: eager"),
+        (
+            "latency={runtime: onnx}",
+            "latency.runtime: unknown value 'onnx'; allowed: auto, compile, eager, graph, module:function",
+        ),
+        ("latency={runtime: openvino, dtype: bfloat16}", "latency.dtype: openvino is timed in float32"),
         ("nonsense", "expected key=value"),
     ],
 )

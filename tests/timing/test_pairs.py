@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.study.constraints import Latency
 from autoprune.timing import pairs
-from autoprune.timing.pairs import LEAST, MOST, PAIRS, WARM_UP, Timer, Timing, compare, interval_of_median
+from autoprune.timing.pairs import LEAST, MOST, PASSES, WARM_UP, Timer, Timing, compare, interval_of_median
 from autoprune.timing.passes import Pass
 from autoprune.training.runtime import Runtime
 
@@ -56,14 +56,14 @@ def test_what_other_processes_take_is_in_the_milliseconds_and_not_in_the_ratio()
 
 
 def test_a_machine_that_slows_down_changes_the_milliseconds_and_not_the_ratio() -> None:
-    quick, slow = WARM_UP + 2 * PAIRS, (LEAST - 2) * PAIRS  # of six blocks the last four are eleven times slower
+    quick, slow = WARM_UP + 2 * PASSES, (LEAST - 2) * PASSES  # of six blocks the last four are eleven times slower
     found = timed([3.0] * quick + [33.0] * slow, [12.0] * quick + [132.0] * slow)
 
     assert (found.ms, found.ratio) == (pytest.approx(33.0), pytest.approx(0.25))
 
 
 def test_noise_widens_the_interval_and_more_blocks_narrow_it_until_the_time_is_over() -> None:
-    noise = np.random.default_rng(3).uniform(1.0, 1.3, size=(2, WARM_UP + MOST * PAIRS))
+    noise = np.random.default_rng(3).uniform(1.0, 1.3, size=(2, WARM_UP + MOST * PASSES))
     short, long = (timed(3.0 * noise[0], 12.0 * noise[1], seconds=limit) for limit in (0.0, 1000.0))
 
     assert short.low <= short.ratio <= short.high
@@ -71,17 +71,17 @@ def test_noise_widens_the_interval_and_more_blocks_narrow_it_until_the_time_is_o
     assert long.high - long.low <= pairs.NARROW * long.ratio < short.high - short.low
 
 
-def test_passes_take_turns_and_each_comes_first_as_often() -> None:
+def test_models_take_turns_by_blocks_and_each_comes_first_as_often() -> None:
     log: list[str] = []
 
     def named(name: str) -> Pass:
         return lambda: log.append(name) or 1.0  # type: ignore[func-returns-value]
 
     compare(named("own"), named("dense"), seconds=0.0)
-    turns = [tuple(log[i : i + 2]) for i in range(2 * WARM_UP, len(log), 2)]
+    turns = [tuple(log[i : i + PASSES]) for i in range(2 * WARM_UP, len(log), PASSES)]
 
-    assert len(turns) == LEAST * PAIRS
-    assert turns[:4] == [("own", "dense"), ("dense", "own")] * 2
+    assert all(len(set(turn)) == 1 for turn in turns)
+    assert [turn[0] for turn in turns] == ["own", "dense", "dense", "own"] * (LEAST // 2)
 
 
 class TestIntervalOfMedian:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import ExportError, InputError
-from autoprune.study.constraints import Latency
+from autoprune.errors import AutopruneError, ExportError, InputError
+from autoprune.study.constraints import RUNTIMES, Latency
 from autoprune.timing import cuda_graph, passes
 from autoprune.timing.passes import build_pass, on_clock, resolved
 from autoprune.training.runtime import Runtime
@@ -158,6 +159,38 @@ class TestGraph:
 
 
 def test_every_runtime_that_a_space_file_may_name_has_a_builder() -> None:
-    names = Latency.__dataclass_fields__["runtime"].metadata["choices"]
+    assert {*passes._BUILDERS} == {*RUNTIMES} - {"auto"}
 
-    assert {*passes._BUILDERS} == {*names} - {"auto"}
+
+class TestOwnRuntime:
+    """A function of the user's, as TensorRT would be one."""
+
+    @pytest.fixture(autouse=True)
+    def module(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "my_runtime.py").write_text(
+            "def build_pass(model, inputs):\n    return lambda: model(*inputs)\n\n"
+            "def no_pass(model, inputs):\n    return model(*inputs)\n\n"
+            "def failing(model, inputs):\n    raise OSError('no engine')\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    def build(self, name: str) -> passes.Pass:
+        latency = Latency(runtime=f"my_runtime:{name}", dtype="bfloat16")
+        return build_pass(Listening(), (torch.zeros(2, 5, 7, 7),), latency, CPU)
+
+    def test_it_gets_model_and_inputs_as_they_are_timed(self) -> None:
+        assert self.build("build_pass")() > 0
+        assert [x.dtype for x in Listening.seen] == [torch.bfloat16]
+
+    @pytest.mark.parametrize(
+        ("name", "error"),
+        [
+            ("no_pass", r"my_runtime:no_pass gave a Tensor; allowed: a function without arguments"),
+            ("failing", "no engine"),
+            ("nothing", "nothing"),
+        ],
+    )
+    def test_what_gives_no_pass_is_named(self, name: str, error: str) -> None:
+        with pytest.raises(AutopruneError, match=error):
+            self.build(name)
