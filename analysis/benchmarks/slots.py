@@ -34,6 +34,7 @@ from autoprune.search.on_ray.driver import run_on_tune
 from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.on_ray.feeder import Feeder
 from autoprune.search.on_ray.pool import run_workers
+from autoprune.search.on_ray.room import Room
 from autoprune.search.on_ray.segment_queue import start_segment_queue
 from autoprune.search.proposing.proposer import Proposer
 from autoprune.search.running.evaluator import Evaluation, Report
@@ -174,7 +175,7 @@ def measure(slots: int, lanes: int, seconds: float, trials: int, sampler: str, *
         with RayExecutor(config.resources) as executor:
             executor.wait_until_ready()
             if one_by_one:
-                run_on_tune(session, OpenSleeper(seconds), processes, executor.folder)
+                run_on_tune(session, OpenSleeper(seconds), Room(lambda: processes), executor.folder)
             else:
                 _run_lanes(session, processes, lanes, seconds, executor.folder)
     return SlotsRow(
@@ -248,10 +249,11 @@ def _open_session(config: StudyConfig, path: Path) -> Session:
 
 
 def _run_lanes(session: Session, processes: int, lanes: int, seconds: float, folder: Path) -> None:
-    segments = start_segment_queue(processes * lanes)
+    segments = start_segment_queue()
     given = {"segments": segments, "clock": session.clock, "seconds": seconds, "lanes": lanes}
     trainable = tune.with_resources(tune.with_parameters(Lanes, **given), {"cpu": 1})
-    run_workers(trainable, Feeder(session, segments, processes * lanes), processes, folder)
+    feeder = Feeder(session, segments, lambda: processes * lanes)
+    run_workers(trainable, feeder, Room(lambda: processes), folder)
 
 
 def _processor_seconds() -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +13,9 @@ from autoprune.engine.graph import ChannelGraph, Floats, Ints, Op
 #: A width is worth its time if it saves at least this share of what its channels are of those of any wider one. Where
 #: time goes by blocks of channels it is 0 inside a block; 1 is a layer whose time is in proportion to its channels.
 SAVES = 0.25
-#: A group keeps so many widths. Coarser ones cost accuracy, and layers this narrow are a small part of the time.
-FEWEST = 4
+#: Neighbouring widths of a group are no further apart than this share of its channels: coarser ones cost accuracy, and
+#: layers so narrow that blocks are that large are a small part of the time.
+WIDEST_GAP = 0.125
 
 
 def fast_widths(graph: ChannelGraph, times: WidthTimes, channels: Ints) -> list[NDArray[np.bool_]]:
@@ -32,12 +35,24 @@ def _fast_of_group(graph: ChannelGraph, column: int, times: WidthTimes, units: i
     candidates = [width for width in _candidates(times, dense) if width % channels == 0]
     widths = np.array([*candidates, dense])
     fast = worth_their_time(widths, _time_of_group(graph, column, times, widths))
-    if len(fast) < FEWEST:
-        step = 2 ** int(np.log2(max(1, dense // FEWEST)))
-        fast = [*fast, *(w for w in range(step, dense, step) if w % channels == 0)]
     mask = np.zeros(units + 1, dtype=bool)
-    mask[np.array(fast, dtype=np.int64) // channels] = True
+    mask[[width // channels for width in without_gaps(fast) if width % channels == 0]] = True
     return mask
+
+
+def without_gaps(widths: Sequence[int]) -> list[int]:
+    """The widths, and where two are too far apart the multiples of a power of two between them; see `WIDEST_GAP`.
+
+    Args:
+        widths: ascending, the dense one last.
+    """
+    widest = max(1, int(WIDEST_GAP * widths[-1]))
+    step = 2 ** int(np.log2(widest))
+    found = set(widths)
+    for lower, higher in zip([0, *widths], widths, strict=False):
+        if higher - lower > widest:
+            found.update(range(step * (lower // step + 1), higher, step))
+    return sorted(found)
 
 
 def _candidates(times: WidthTimes, dense: int) -> list[int]:

@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 
 from autoprune.search.on_ray.cluster import needs_of_process
 from autoprune.search.on_ray.peers import PeerPlan
+from autoprune.search.on_ray.room import Room
 from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
 from autoprune.search.on_ray.study_actor import start_study_actor
 from autoprune.search.on_ray.worker import TrialWorker
@@ -27,24 +28,24 @@ if TYPE_CHECKING:
     from autoprune.search.running.dispatcher import Dispatcher
 
 
-def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: int, folder: Path) -> None:
+def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, room: Room, folder: Path) -> None:
     """Run trials with Tune until the dispatcher hands out no more.
 
     Args:
         dispatcher: hands out trial segments and takes in their outcomes.
         open_evaluator: is called once in each worker process.
-        workers: how many trials run at the same time.
+        room: how many trials run at the same time.
         folder: for what Tune writes.
     """
+    workers = room.now()
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
-    searcher = DispatcherSearcher(dispatcher)
+    searcher = DispatcherSearcher(dispatcher, room)
     tuner = tune.Tuner(
         bind_worker(TrialWorker, dispatcher, open_evaluator, workers),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=NewestFirst(),
             num_samples=-1,
-            max_concurrent_trials=workers,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -108,9 +109,9 @@ class DispatcherSearcher(Searcher):
     Tune pickles its searchers into its own snapshot, where this one has no state.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, room: Room) -> None:
         super().__init__()
-        self.dispatcher = dispatcher
+        self.dispatcher, self.room = dispatcher, room
         self.running: dict[str, TrialSegment] = {}  # by Tune's id
 
     def __getstate__(self) -> dict[str, Any]:
@@ -121,7 +122,9 @@ class DispatcherSearcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next segment as the configuration of a Tune trial."""
+        """The next segment as the configuration of a Tune trial; None while as many run as may."""
+        if len(self.running) >= self.room.now():
+            return None
         segment = self.dispatcher.next()
         if segment is not None:
             self.running[trial_id] = segment

@@ -21,6 +21,7 @@ from autoprune.search.on_ray.cluster import (
 from autoprune.search.on_ray.driver import run_on_tune
 from autoprune.search.on_ray.pool import run_in_pool, workers_stay
 from autoprune.search.on_ray.quiet import guarded_by_token, quiet_terminal, scratch_folder, signals_interrupt
+from autoprune.search.on_ray.room import Room
 from autoprune.search.running.evaluator import OpenEvaluator
 from autoprune.search.running.executor import Executor
 from autoprune.study.config import Resources
@@ -78,15 +79,16 @@ class RayExecutor(Executor):
         count_slots(self.resources, self.address)
 
     def run(self, dispatcher: Dispatcher, open_evaluator: OpenEvaluator) -> None:
-        """See `Executor.run`; as many workers as fit, but no more than there are trials."""
+        """See `Executor.run`; as many workers as fit, on nodes that join too, but no more than there are trials."""
         self.wait_until_ready()
-        slots, left = count_slots(self.resources, self.address), dispatcher.remaining()
-        workers = max(1, min(slots, self.resources.workers or slots, slots if left is None else left))
+        wanted = [most for most in (self.resources.workers, dispatcher.remaining()) if most is not None]
+        room = Room(lambda: count_slots(self.resources, self.address), most=min(wanted, default=None))
+        workers = room.now()
         stay = workers_stay(workers, dispatcher.seconds_of_a_trial())
         dispatcher.dashboard, dispatcher.workers = self._dashboard, _describe_workers(workers, stay=stay)
         run = run_in_pool if stay else run_on_tune
         with signals_interrupt(dispatcher):
-            run(dispatcher, open_evaluator, workers, self.folder)
+            run(dispatcher, open_evaluator, room, self.folder)
 
     def call(self, job: Callable[[], T]) -> T:
         """See `Executor.call`."""

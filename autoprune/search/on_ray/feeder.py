@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +38,10 @@ class Feeder:
     Args:
         dispatcher: hands out trial segments and takes in their outcomes.
         segments: the queue, an actor.
-        workers: how many there are at most.
+        workers: how many there are at most, now.
     """
 
-    def __init__(self, dispatcher: Dispatcher, segments: Any, workers: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, segments: Any, workers: Callable[[], int]) -> None:
         self.dispatcher, self.segments, self.workers = dispatcher, segments, workers
         self.ended = threading.Event()
         self.error: BaseException | None = None
@@ -104,7 +104,7 @@ class Feeder:
 
     def _wanted(self, news: QueueNews) -> int:
         """Segments that the queue should get: one for each idle worker, and some ahead."""
-        ahead = math.ceil(self.workers / WORKERS_A_SEGMENT_AHEAD)
+        ahead = math.ceil(self.workers() / WORKERS_A_SEGMENT_AHEAD)
         return max(0, news.idle + ahead - news.waiting)
 
     def _draw(self, wanted: int) -> Iterator[TrialSegment]:
@@ -147,7 +147,7 @@ class Feeder:
         number = self._taken.pop(worker, None)
         if number is None:
             self._deaths_in_a_row += 1
-            if self._deaths_in_a_row >= ATTEMPTS * self.workers:
+            if self._deaths_in_a_row >= ATTEMPTS * self.workers():
                 what = f"{self._deaths_in_a_row} worker processes in a row died before they ran a trial"
                 raise StudyError(f"{what}; the last: {reason}", where=str(self.dispatcher.folder.path))
             return

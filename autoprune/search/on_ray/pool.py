@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from autoprune.search.on_ray.driver import bind_worker, explain_death
 from autoprune.search.on_ray.feeder import Feeder
 from autoprune.search.on_ray.pulling_worker import PullingWorker
+from autoprune.search.on_ray.room import Room
 from autoprune.search.on_ray.segment_queue import start_segment_queue
 from autoprune.search.running.evaluator import OpenEvaluator
 
@@ -41,28 +42,27 @@ def workers_stay(workers: int, seconds: float | None) -> bool:
     return workers > MOST_SHORT_LIVED or (seconds is not None and workers > MOST_SEGMENTS_A_SECOND * seconds)
 
 
-def run_in_pool(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, workers: int, folder: Path) -> None:
+def run_in_pool(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, room: Room, folder: Path) -> None:
     """Run trials on workers that stay until the dispatcher hands out no more; see `run_on_tune`."""
-    segments = start_segment_queue(workers)
-    trainable = bind_worker(PullingWorker, dispatcher, open_evaluator, workers, segments=segments)
-    run_workers(trainable, Feeder(dispatcher, segments, workers), workers, folder)
+    segments = start_segment_queue()
+    trainable = bind_worker(PullingWorker, dispatcher, open_evaluator, room.now(), segments=segments)
+    run_workers(trainable, Feeder(dispatcher, segments, room.now), room, folder)
 
 
-def run_workers(trainable: Any, feeder: Feeder, workers: int, folder: Path) -> None:
+def run_workers(trainable: Any, feeder: Feeder, room: Room, folder: Path) -> None:
     """Run workers with Tune until the feeder has come to its end.
 
     Args:
         trainable: a worker; it is told its name as `worker`.
-        workers: how many there are at the same time.
+        room: how many workers there are at the same time.
         folder: for what Tune writes.
     """
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.now())
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=WorkerSearcher(feeder, workers),
+            search_alg=WorkerSearcher(feeder, room),
             num_samples=-1,
-            max_concurrent_trials=workers,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
@@ -87,9 +87,9 @@ def run_workers(trainable: Any, feeder: Feeder, workers: int, folder: Path) -> N
 class WorkerSearcher(Searcher):
     """Suggests a worker wherever there are fewer than wanted."""
 
-    def __init__(self, feeder: Feeder, workers: int) -> None:
+    def __init__(self, feeder: Feeder, room: Room) -> None:
         super().__init__()
-        self.feeder, self.workers = feeder, workers
+        self.feeder, self.room = feeder, room
         self.alive: set[str] = set()  # or about to be
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class WorkerSearcher(Searcher):
         """The name of a new worker."""
         if self.feeder.ended.is_set():
             return Searcher.FINISHED
-        if len(self.alive) >= self.workers:
+        if len(self.alive) >= self.room.now():
             return None
         self.alive.add(trial_id)
         return {"worker": trial_id}

@@ -17,8 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 #: The driver hears of nothing for so long at most; then it looks at the clock, and at who has gone.
 EXCHANGE_SECONDS = 0.1
 
-#: Calls that may run at once beside those of waiting workers.
-SPARE_CALLS = 16
+#: Calls that may run at once: every worker that waits has one, and nodes may join. Ray sets no limit of its own.
+MOST_CALLS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,8 @@ class SegmentQueue:
             return
 
 
-def start_segment_queue(workers: int) -> Any:
+def start_segment_queue() -> Any:
     """Start the queue on the node of this process; a handle to it, which workers can be sent."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"num_cpus": 0, "max_concurrency": workers + SPARE_CALLS, "scheduling_strategy": here}
+    options = {"num_cpus": 0, "max_concurrency": MOST_CALLS, "scheduling_strategy": here}
     return ray.remote(SegmentQueue).options(**options).remote()

@@ -14,11 +14,13 @@ from autoprune.search.on_ray.driver import (
     NewestFirst,
     explain_death,
 )
+from autoprune.search.on_ray.room import Room
 from autoprune.search.on_ray.settings import PUT_BACK
 from autoprune.search.running.limits import CUT_OFF_SECONDS, Limits
 from autoprune.search.running.segments import TrialSegment
 
 FINISHED = DispatcherSearcher.FINISHED
+ROOM = Room(lambda: 5)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def complete(searcher, trial_id):
 
 
 def test_segments_are_suggested_until_the_budget_is_used_up(session):
-    searcher = DispatcherSearcher(session)
+    searcher = DispatcherSearcher(session, ROOM)
     suggested = {name: searcher.suggest(name) for name in "abc"}
 
     assert [TrialSegment.from_plain(plain).proposal.id for plain in suggested.values()] == [0, 1, 2]
@@ -47,7 +49,7 @@ def test_segments_are_suggested_until_the_budget_is_used_up(session):
 
 def test_while_trials_may_pause_there_may_be_more(tmp_path):
     config = fakes.study_config(trials=3, rungs=(0.0, 0.25, 1.0), keep=0.34)
-    searcher = DispatcherSearcher(fakes.open_session(tmp_path, config))
+    searcher = DispatcherSearcher(fakes.open_session(tmp_path, config), ROOM)
     for name in "abc":
         searcher.suggest(name)
 
@@ -55,7 +57,7 @@ def test_while_trials_may_pause_there_may_be_more(tmp_path):
 
 
 def test_a_crash_is_no_outcome_until_tune_gives_up(session, tmp_path):
-    searcher = DispatcherSearcher(session)
+    searcher = DispatcherSearcher(session, ROOM)
     searcher.suggest("a")
     searcher.on_trial_complete("a", error=True)
     assert session.outcomes == []
@@ -70,7 +72,7 @@ def test_a_crash_is_no_outcome_until_tune_gives_up(session, tmp_path):
 
 
 def test_what_runs_when_the_user_interrupts_is_not_lost(session):
-    searcher = DispatcherSearcher(session)
+    searcher = DispatcherSearcher(session, ROOM)
     searcher.suggest("a")
     session.interrupted = True
     searcher.end_crashed("a", "killed")
@@ -79,7 +81,7 @@ def test_what_runs_when_the_user_interrupts_is_not_lost(session):
 
 
 def test_tune_may_pickle_what_holds_a_session(session):
-    for adapter in (DispatcherSearcher(session), DispatcherStopper(session)):
+    for adapter in (DispatcherSearcher(session, ROOM), DispatcherStopper(session)):
         assert pickle.loads(pickle.dumps(adapter)).__dict__ == {}
 
 
@@ -117,7 +119,7 @@ def test_the_last_exception_that_ray_knows_of_explains_a_death(tmp_path, text, r
 
 
 def test_a_segment_whose_worker_was_taken_away_goes_on_elsewhere(session):
-    searcher = DispatcherSearcher(session)
+    searcher = DispatcherSearcher(session, ROOM)
     first = TrialSegment.from_plain(searcher.suggest("a"))
     searcher.on_trial_complete("a", {PUT_BACK: True})
     again = TrialSegment.from_plain(searcher.suggest("b"))
@@ -125,3 +127,15 @@ def test_a_segment_whose_worker_was_taken_away_goes_on_elsewhere(session):
     assert again == replace(first, resumed=True)
     assert list(searcher.running) == ["b"]
     assert session.outcomes == []
+
+
+def test_as_many_run_as_there_is_room_for_and_more_when_a_node_joins(session):
+    places = [2]
+    searcher = DispatcherSearcher(session, SimpleNamespace(now=lambda: places[0]))
+    for name in "ab":
+        searcher.suggest(name)
+    full = searcher.suggest("c")
+    places[0] = 3
+
+    assert full is None
+    assert TrialSegment.from_plain(searcher.suggest("c")).proposal.id == 2

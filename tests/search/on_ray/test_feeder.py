@@ -28,7 +28,7 @@ class Cluster:
         self.queue, self.loop = SegmentQueue(), asyncio.new_event_loop()
         exchange = SimpleNamespace(remote=lambda *a, **k: self.wait_for(self.queue.exchange(*a, **k)))
         withdraw = SimpleNamespace(remote=lambda: self.wait_for(self.queue.withdraw()))
-        self.feeder = Feeder(self.session, SimpleNamespace(exchange=exchange, withdraw=withdraw), workers)
+        self.feeder = Feeder(self.session, SimpleNamespace(exchange=exchange, withdraw=withdraw), lambda: workers)
         self.news = module.QueueNews(events=(), waiting=0, idle=0)
         self.evaluator = fakes.OpenFake()(self.session.clock)
         self.folder = path

@@ -21,6 +21,8 @@ from launching import HELPERS
 from ray.cluster_utils import Cluster
 
 from autoprune.search import search
+from autoprune.search.on_ray import executor, room
+from autoprune.search.on_ray.cluster import count_slots
 from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.session import Session
 from autoprune.study.folder import load_study
@@ -126,6 +128,35 @@ def test_paused_recipes_outlive_the_node_on_which_they_paused(cluster: Cluster, 
     assert view.happened
     assert {outcome.status for outcome in outcomes} == {"completed", "stopped"}
     assert {outcome.error for outcome in outcomes} == {None}
+
+
+@pytest.mark.parametrize("stay", [pytest.param(False, marks=pytest.mark.long), True])
+def test_a_node_that_joins_is_used(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stay: bool
+) -> None:
+    monkeypatch.setattr(executor, "workers_stay", lambda *_: stay)
+    monkeypatch.setattr(room, "LOOK_SECONDS", 0.5)
+    session = fakes.open_session(tmp_path / "study", fakes.study_config(trials=120, workers=None))
+    joined: list[Any] = []
+
+    def count(*asked: Any) -> int:
+        """As ever, but once two trials have ended a node joins; only the main thread may start one."""
+        if session.progress().done >= 2 and not joined and threading.current_thread() is threading.main_thread():
+            joined.append(cluster.add_node(**node_arguments()))
+        return count_slots(*asked)
+
+    monkeypatch.setattr(executor, "count_slots", count)
+    outcomes = run(session, cluster, seconds=0.7)
+    cluster.remove_node(joined[0])
+
+    assert most_at_once(outcomes) == 4
+
+
+def most_at_once(outcomes: list[Outcome]) -> int:
+    """How many trials ran at the same time."""
+    moments = [(interval.started, 1) for outcome in outcomes for interval in outcome.run_intervals]
+    moments += [(interval.finished, -1) for outcome in outcomes for interval in outcome.run_intervals]
+    return int(max(np.cumsum([step for _, step in sorted(moments)])))
 
 
 def test_a_damaged_checkpoint_lets_its_recipe_begin_anew(cluster: Cluster, tmp_path: Path) -> None:
