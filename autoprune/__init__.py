@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from autoprune.search import replay as replay
     from autoprune.search import resume as resume
     from autoprune.search import search as search
-    from autoprune.study.folder import load_study as load_study
+    from autoprune.search.results import Results as Results
+    from autoprune.search.results import load_study as load_study
     from autoprune.study.outcome import Outcome as Outcome
     from autoprune.tasks import load_task as load_task
     from autoprune.tasks.own.task import LoaderTask
@@ -59,7 +60,8 @@ _HOME = {
     "Target": "recipe",
     "Training": "recipe",
     "Outcome": "study.outcome",
-    "load_study": "study.folder",
+    "load_study": "search.results",
+    "Results": "search.results",
     "export": "export.study_model",
     "verify": "export.study_model",
     "finish": "search",

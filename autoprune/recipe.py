@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoprune.errors import InputError
+from autoprune.errors import InputError, brief_repr
 from autoprune.schema import brief, choices, expect_mapping, or_words, read, read_field, to_plain, within
 
 #: The value of `round_to` that leaves widths to what they take on a device.
@@ -144,7 +144,8 @@ class Recipe:
     """Everything that decides what a trial does; two equal recipes on one task are the same experiment.
 
     Fields:
-        method: how units are scored, and what a trial does besides: a name, and hyper-parameters beside it.
+        method: how units are scored, and what a trial does besides: a name, and hyper-parameters beside it. Both
+            `"l1"` and `{"name": "bn_scale", "penalty": 1e-4}` become a `MethodChoice`.
         weights: where training begins: with the `trained` weights, from `scratch`, as for Early-Bird tickets, or with
             the final model of another recipe, a member of the `front`. The target is relative to the dense model all
             the same; one that the parent meets already lets it train on without a cut.
@@ -164,6 +165,7 @@ class Recipe:
     seed: int = field(default=0, metadata=within(0, 2**32 - 1))
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "method", _method_choice(self.method))
         if self.parent is not None and self.weights != "front":
             raise InputError(
                 f"a parent with weights {self.weights!r}",
@@ -199,6 +201,21 @@ class Recipe:
     def key(self) -> str:
         """A stable hash of the recipe: 12 hexadecimal digits, the same in every process and on every machine."""
         return stable_hash(self.to_dict())
+
+
+def _method_choice(given: object) -> MethodChoice:
+    where = "recipe.method"
+    if isinstance(given, MethodChoice):
+        return given
+    if isinstance(given, str):
+        return MethodChoice(name=given)
+    if not isinstance(given, Mapping):
+        allowed = "a name, or a mapping with name and hyper-parameters"
+        raise InputError(f"{brief_repr(given)} is no method", where=where, allowed=allowed)
+    params = dict(expect_mapping(given, where))
+    if not isinstance(name := params.pop("name", None), str):
+        raise InputError("missing key 'name'", where=where)
+    return MethodChoice(name=name, params=params)
 
 
 def stable_hash(value: Any) -> str:

@@ -105,3 +105,32 @@ def test_errors_are_one_line_and_survive_a_pickle() -> None:
     assert (again := pickle.loads(pickle.dumps(error))).__class__ is TargetError
     assert str(again) == str(error)
     assert error.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "choice"),
+    [
+        ("l1", MethodChoice(name="l1")),
+        ({"name": "bn_scale", "penalty": 1e-4}, MethodChoice(name="bn_scale", params={"penalty": 1e-4})),
+        (MethodChoice(name="l2"), MethodChoice(name="l2")),
+    ],
+)
+def test_a_method_may_be_a_name_or_a_mapping(value: Any, choice: MethodChoice) -> None:
+    recipe = Recipe(method=value)
+
+    assert recipe.method == choice
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (None, "recipe.method: None is no method; allowed: a name, or a mapping with name and hyper-parameters"),
+        (7, "recipe.method: 7 is no method"),
+        ({"penalty": 1e-4}, "recipe.method: missing key 'name'"),
+        ({"name": 3}, "recipe.method: missing key 'name'"),
+    ],
+)
+def test_what_is_no_method_is_refused_at_once(value: Any, what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        Recipe(method=value)

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from autoprune.cli.common import member_facts, without_collector
+from autoprune.cli.common import member_facts, slower_line, without_collector
 from autoprune.cli.picking import Wish, picked_wishes
 from autoprune.cli.view import print_json, show
 from autoprune.cli.wrapping import say
@@ -104,10 +104,3 @@ def _remarks(study: Study, choices: list[Choice]) -> Iterator[str]:
         yield f"trained again, and handed over so: {', '.join(map(str, sorted(again)))}"
     first = next(iter(picked))
     yield f"hand over: autoprune export {study.folder.path} --trial {first} --to {study.folder.path}/trial{first}"
-
-
-def slower_line(model: Outcome) -> str | None:
-    """That a model takes longer than the dense one, if it does."""
-    if model.latency_ratio is None or model.latency_ratio <= 1:
-        return None
-    return f"trial {model.id} is slower than the dense model: it takes {model.latency_ratio:.1%} of its time"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import InputError
 from autoprune.study.folder import Study
+from autoprune.study.front_timings import slower_than_hoped, time_in_words
 from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import Outcome
 
@@ -60,6 +61,13 @@ def member_facts(outcome: Outcome, metric: MetricSpec) -> dict[str, Any]:
     times = {"latency_ratio": outcome.latency_ratio, "latency_ms": outcome.latency_ms}
     ratios |= {} if outcome.latency_ms is None else times
     return {"id": outcome.id, "method": outcome.recipe.method.name, metric.name: outcome.metric, **ratios}
+
+
+def slower_line(model: Outcome) -> str | None:
+    """That a model may be no faster than the dense one, where FLOPs fell and its time was measured."""
+    if not slower_than_hoped([model]):
+        return None
+    return f"trial {model.id} may be no faster than the dense model: it takes {time_in_words(model)}"
 
 
 def model_by_name(args: Namespace) -> tuple[nn.Module, Inputs]:

@@ -269,7 +269,7 @@ def _add_export(commands: Any) -> None:
         "exports.export",
         "one model of the front as files that load anywhere",
         """Write one model of a study as artefact (safetensors and JSON), ONNX and torch.export program, with a model
-        card. Every file is loaded again, run and compared with the model before the folder appears. Without a
+        card. Every file is loaded again, compared with the model and scored before the folder appears. Without a
         choice of yours it is the knee of the front. Members that `finish` has trained again are handed over as they
         are then.""",
         "autoprune export runs/digits_demo --max-flops 0.5 --to small",
@@ -281,6 +281,10 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("--trial", type=int, metavar="ID", help="this trial")
     add_picks(parser, knee="where the front bends most (default)")
     parser.add_argument("--searched", action="store_true", help="as the search left it, whatever finish has trained")
+    parser.add_argument("--int8", action="store_true", help="ONNX in eight bits as well, calibrated on training images")
+    parser.add_argument("--openvino", action="store_true", help="OpenVINO's IR as well (extra openvino)")
+    parser.add_argument("--hub-layout", action="store_true", help="laid out as the Hugging Face Hub wants it")
+    parser.add_argument("--unscored", action="store_true", help="without a score of each file on the validation split")
     parser.add_argument("--to", type=Path, required=True, metavar="OUT", help="new folder")
 
 
@@ -291,7 +295,8 @@ def _add_verify(commands: Any) -> None:
         "score the files of an export on the validation data",
         """Load each file of an exported folder on its own (the artefact with the model's factory, ONNX with
         onnxruntime, the program with torch.export) and score it on the validation split. Exit code 1 unless all
-        of them have the metric that the search reported.""",
+        of them have the metric that the search reported, INT8 the one that it had when it was written. Modules and
+        data that are not found here are looked for in the folder that the export was made in.""",
         "autoprune verify runs/demo/export",
     )
     parser.add_argument("folder", type=Path, metavar="OUT", help="a folder written by autoprune export")

@@ -131,7 +131,7 @@ def _run_watched(run: Any, *args: Any, **options: Any) -> None:
     """Run a search under the live view, write the report and print what came out."""
     view = open_view(sys.stdout)
     try:
-        study = run(*args, **options, view=view)
+        study = run(*args, **options, view=view).study
     finally:
         view.close()
     _write_report(study)

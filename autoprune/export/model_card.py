@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from autoprune.export.card_examples import onnx_example, program_example
+from autoprune.export.layout import INT8, ONNX, PROGRAM
 from autoprune.study.front_timings import is_as_slow
 from autoprune.study.metric import MetricSpec, read_metric
 
@@ -19,6 +22,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         _input_part(record),
         _widths_part(record),
         _recipe_part(record),
+        _replay_part(record),
     ]
     parts += [_seeds_part(record), _trust_part(record), _versions_part(record)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -97,16 +101,12 @@ def _time_row(timed: Mapping[str, Any], ms: float | None, ratio: float | None) -
 
 
 def _loading_part(record: Mapping[str, Any]) -> str:
-    errors = record["relative_error"]
-    rows = "\n".join(f"| {name} | {', '.join(record['files'][name])} | {errors[name]:.1e} |" for name in errors)
     missing = "".join(f"\n{name} was not written: {reason}.\n" for name, reason in _not_written(record).items())
     return f"""## Load it
 
 {_compared(record)}
 
-| | files | difference |
-|---|---|---:|
-{rows}
+{_formats_table(record)}
 {missing}
 The artefact (safetensors and JSON, nothing pickled) needs the code that builds the dense architecture:
 
@@ -116,50 +116,60 @@ import autoprune as ap
 ```{_onnx_part(record)}{_program_part(record)}"""
 
 
+def _formats_table(record: Mapping[str, Any]) -> str:
+    """A row per format: its files, how far it is from the model, and what it was scored."""
+    errors, scores, metric = record["relative_error"], record.get("scores") or {}, _metric(record)
+    head = ["", "files", "difference", *([metric.name] if scores else [])]
+    rows = [
+        [name, ", ".join(record["files"][name]), f"{error:.1e}", *([metric.shown(scores[name])] if scores else [])]
+        for name, error in errors.items()
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in [head, *rows]]
+    return "\n".join([lines[0], f"|---|---|{'---:|' * (len(head) - 2)}", *lines[1:]])
+
+
 def _not_written(record: Mapping[str, Any]) -> Mapping[str, str]:
     """Formats that the model could not be written in, and why."""
     return record.get("not_written") or {}
 
 
 def _compared(record: Mapping[str, Any]) -> str:
+    how = """Each file was loaded again and run on batches of 1 and 3 images before this card was written. The
+difference is the largest one from the model in PyTorch, relative to its largest output."""
     if record.get("one_by_one"):
-        return """Each file was loaded again and run on three images, one of another size, before this card was written.
-The last column is the largest difference of its detections from the model's in PyTorch: of scores, and of corners as
-shares of the image's longer side."""
-    return """Each file was loaded again and run on batches of 1 and 3 images before this card was written. The last
-column is the largest difference from the model in PyTorch, relative to its largest output."""
+        how = """Each file was loaded again and run on three images, one of another size, before this card was written.
+The difference is the largest one of its detections from the model's in PyTorch: of scores, and of corners as shares of
+the image's longer side."""
+    scored = f"Each was scored on the validation split: the {_metric(record).name}." if record.get("scores") else ""
+    eight = "int8 computes in eight bits, with ranges that training images have shown." if _has(record, INT8) else ""
+    return "\n".join(part for part in (how, scored, eight) if part)
+
+
+def _has(record: Mapping[str, Any], name: str) -> bool:
+    return name in record["files"]
 
 
 def _onnx_part(record: Mapping[str, Any]) -> str:
-    if "onnx" in _not_written(record):
+    if not _has(record, ONNX):
         return ""
-    run = f"""logits = session.run(None, {{"images": images}})[0]  # images: float32 (N, {_image_shape(record)})"""
-    if record.get("one_by_one"):
-        given = f"image: float32 ({_image_shape(record)})"
-        run = f"""boxes, scores, labels = session.run(None, {{"image": image}})  # {given}"""
+    also = f" `{record['files'][INT8][0]}` runs in the same way." if _has(record, INT8) else ""
     return f"""
 
-ONNX needs onnxruntime and nothing else:
+ONNX needs onnxruntime and NumPy; the program is whole:{also}
 
 ```python
-import onnxruntime
-session = onnxruntime.InferenceSession("model.onnx")
-{run}
-```"""
+{onnx_example(record)}```"""
 
 
 def _program_part(record: Mapping[str, Any]) -> str:
-    if "pt2" in _not_written(record):
+    if not _has(record, PROGRAM):
         return ""
-    return """
+    return f"""
 
 The exported program needs PyTorch only:
 
 ```python
-import torch
-model = torch.export.load("model.pt2").module()
-logits = model(images)
-```"""
+{program_example(record)}```"""
 
 
 def _factory_lines(record: Mapping[str, Any]) -> str:
@@ -210,6 +220,15 @@ def _recipe_part(record: Mapping[str, Any]) -> str:
         return ""
     plain = json.dumps(recipe, indent=2)
     return f"## Recipe\n\nEverything that decided this model, seed included.\n\n```json\n{plain}\n```"
+
+
+def _replay_part(record: Mapping[str, Any]) -> str:
+    study, outcome = record.get("study"), record.get("outcome") or {}
+    if not study or "id" not in outcome:
+        return ""
+    trial = outcome["id"] if outcome.get("member") is None else outcome["member"]
+    command = f"autoprune replay {shlex.quote(study)} --trial {trial}"
+    return f"The whole trial runs again, and widths, costs and metric are compared:\n\n```sh\n{command}\n```"
 
 
 def _seeds_part(record: Mapping[str, Any]) -> str:

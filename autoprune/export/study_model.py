@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from autoprune import files
+from autoprune.engine.surgery import artifact
 from autoprune.errors import InputError
 from autoprune.export import formats
 from autoprune.schema import to_plain
@@ -17,7 +21,16 @@ from autoprune.study.outcome import DENSE, Outcome
 from autoprune.tasks import Task, load_task
 
 
-def export(folder: str | Path, to: str | Path, *, trial: int | None = None, task: Task | None = None) -> list[Path]:
+def export(
+    folder: str | Path,
+    to: str | Path,
+    *,
+    trial: int | None = None,
+    task: Task | None = None,
+    also: Collection[str] = (),
+    hub_layout: bool = False,
+    scored: bool = True,
+) -> list[Path]:
     """Write one model of a study in every format.
 
     Args:
@@ -25,6 +38,9 @@ def export(folder: str | Path, to: str | Path, *, trial: int | None = None, task
         to: a folder that does not exist, or is empty.
         trial: its number; None = the knee of the front, trained again if the study has finalists.
         task: of a study that was begun with one.
+        also: of `int8` and `openvino`: formats that are written on demand.
+        hub_layout: whether the files lie as the Hugging Face Hub wants them.
+        scored: whether each file is scored on the validation split.
 
     Returns:
         The files; see `formats.export`.
@@ -35,7 +51,9 @@ def export(folder: str | Path, to: str | Path, *, trial: int | None = None, task
     """
     study = load_study(folder)
     outcome = choosing.choose(study, {}) if trial is None else _outcome_of(study, trial)
-    return export_outcome(study, outcome, Path(to), lambda: load_task(study.config["task"]) if task is None else task)
+    demands = Demands(also=tuple(also), for_hub=hub_layout, scored=scored)
+    opened = lambda: load_task(study.config["task"]) if task is None else task  # noqa: E731 - opened when it is needed
+    return export_outcome(study, outcome, Path(to), opened, demands)
 
 
 def verify(folder: str | Path, *, task: Task | None = None) -> dict[str, float]:
@@ -44,18 +62,33 @@ def verify(folder: str | Path, *, task: Task | None = None) -> dict[str, float]:
     Args:
         task: of a study that was begun with one.
     """
-    given = load_task(formats.read_record(folder).get("task") or {}) if task is None else task
-    return formats.verify(folder, given)
+    if task is not None:
+        return formats.verify(folder, task)
+    out = Path(folder).absolute()
+    with formats.task_of(out) as opened:
+        return formats.verify(out, opened)
 
 
-def export_outcome(study: Study, outcome: Outcome, to: Path, open_task: Callable[[], Task]) -> list[Path]:
+@dataclass(frozen=True, kw_only=True)
+class Demands:
+    """How a model is handed over, see `formats.export`."""
+
+    also: tuple[str, ...] = ()
+    for_hub: bool = False
+    scored: bool = True
+
+
+def export_outcome(
+    study: Study, outcome: Outcome, to: Path, open_task: Callable[[], Task], demands: Demands
+) -> list[Path]:
     """Write the model of an outcome; the task is opened once it is known that the model and the folder are there."""
     source = stored_model(study, outcome)
     trained_again = [row for row in finalists.rows(study) if row["trial"] == outcome.member or row["method"] == DENSE]
-    formats.require_onnx()
+    formats.require_packages(demands.also)
     files.check_new_folder(to)
     task = open_task()
     info = {
+        "study": str(study.folder.path),
         "task": study.config["task"],
         "pixels": task.input_facts(),
         "metric": to_plain(study.metric),
@@ -65,7 +98,18 @@ def export_outcome(study: Study, outcome: Outcome, to: Path, open_task: Callable
         "outcome": json.loads(outcome.to_json(study.metric)),
         "finalists": trained_again if outcome.member is not None else [],
     }
-    return formats.export(source, task.build, task.example(), to, info=info)
+    return formats.export(source, task.build, task.example(), to, info=info, task=task, **vars(demands))
+
+
+def load_model(study: Study, trial: int | Outcome, task: Task) -> nn.Module:
+    """The pruned model of a trial, in eval mode on the CPU; of one that was trained again, as it is since then.
+
+    Raises:
+        InputError: its model was not kept, or there is no such trial.
+        ArtifactError: the task's network is not the one that was pruned.
+    """
+    outcome = trial if isinstance(trial, Outcome) else _outcome_of(study, trial)
+    return artifact.load(stored_model(study, outcome), model=task.build)
 
 
 def stored_model(study: Study, outcome: Outcome) -> Path:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from autoprune.errors import InputError
 from autoprune.search.options import BudgetOptions, FinalistsOptions
 from autoprune.search.placement import Placement
-from autoprune.study.folder import Study, StudyFolder, load_study
+from autoprune.search.results import Results
+from autoprune.study.folder import StudyFolder, load_study
 from autoprune.study.mirror import study_at
 from autoprune.study.outcome import Outcome
 
@@ -39,22 +40,20 @@ def search(
     warm_start: str | Path | None = None,
     trackers: Sequence[str] = (),
     task: Task | None = None,
-) -> Study:
+) -> Results:
     """Search a space until the budget is used up.
 
     Args:
         space: a ready space, a space file, or what such a file holds.
         out: study folder, new or empty; or a URL of object storage, see `study.mirror`.
         trials, minutes: how many recipes, controls included; how long.
-        gpu_hours: of all trials together.
-        images: training images of all trials together. The search ends with the first of the four that is used up.
-            Any that is given replaces all four of the space file.
+        gpu_hours, images: of all trials together. The search ends with the first of the four that is used up. Any that
+            is given replaces all four of the space file.
         until: `hypervolume` = end as well when the front has stopped to grow; `{"within": 1}`: see `study.config.Goal`.
         address: of a running Ray cluster; None starts Ray on this machine.
         overrides: `space.target.flops=0.5`.
         in_process: one trial after the other in this process, without Ray.
-        view: is shown the progress.
-        sampler: name of the sampler (see `study.config.Sampler`), in place of the space file's.
+        view, sampler: what is shown the progress; the name of a sampler, in place of the space file's.
         warm_start: folder of an earlier study, whose front is tried first, as far as this space can express it.
         trackers: names of trackers that hear of trials, besides those of the space.
         task: in place of the space's; nothing of it is in the folder: whoever goes on with the study gives it again.
@@ -70,10 +69,11 @@ def search(
     from autoprune.search.lifecycle import start_study
 
     with study_at(out, new=True) as path:
-        return start_study(
+        budget = BudgetOptions(trials=trials, minutes=minutes, gpu_hours=gpu_hours, images=images, until=until)
+        study = start_study(
             space,
             StudyFolder(path),
-            budget=BudgetOptions(trials=trials, minutes=minutes, gpu_hours=gpu_hours, images=images, until=until),
+            budget=budget,
             placement=Placement(address=address, in_process=in_process),
             overrides=overrides,
             sampler=sampler,
@@ -82,6 +82,7 @@ def search(
             view=view,
             task=task,
         )
+    return Results(study, task)
 
 
 def resume(
@@ -97,7 +98,7 @@ def resume(
     view: View | None = None,
     trackers: Sequence[str] = (),
     task: Task | None = None,
-) -> Study:
+) -> Results:
     """Go on with a study that was cut short, or that has ended: trials without an outcome run again, then new ones.
 
     Args:
@@ -121,9 +122,10 @@ def resume(
     budget = BudgetOptions(trials=trials, minutes=minutes, gpu_hours=gpu_hours, images=images, until=until)
     placement = Placement(address=address, in_process=in_process)
     with study_at(folder) as path:
-        return resume_study(
+        study = resume_study(
             StudyFolder(path), budget=budget, placement=placement, trackers=trackers, view=view, task=task
         )
+    return Results(study, task)
 
 
 def finish(
@@ -138,7 +140,7 @@ def finish(
     view: View | None = None,
     trackers: Sequence[str] = (),
     task: Task | None = None,
-) -> Study:
+) -> Results:
     """Train members of a study's front again, at full length and with several seeds, and read the test split.
 
     The dense control is trained as long and as often. Each recipe runs as a whole once more, from the dense weights on;
@@ -167,7 +169,7 @@ def finish(
     wanted = FinalistsOptions(seeds=seeds, images=images, most=most)
     placement = Placement(address=address, in_process=in_process)
     with study_at(folder) as path:
-        return finish_study(
+        study = finish_study(
             StudyFolder(path),
             wanted=wanted,
             placement=placement,
@@ -176,6 +178,7 @@ def finish(
             view=view,
             task=task,
         )
+    return Results(study, task)
 
 
 def replay(folder: str | Path, trial: int, *, task: Task | None = None) -> Outcome:

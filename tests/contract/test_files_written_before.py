@@ -40,7 +40,7 @@ LOGS = ("proposals", "outcomes", "paused", "finalists")
 
 @pytest.fixture
 def study() -> Study:
-    return ap.load_study(DATA / "study")
+    return ap.load_study(DATA / "study").study
 
 
 def test_outcomes_have_the_numbers_they_had(study: Study) -> None:

@@ -36,7 +36,7 @@ def search(heading: str, folder: Path, *overrides: str) -> Path:
     study = ap.search(folder / "mine.yaml", out=folder / "study", in_process=True, overrides=[*SMALL, *overrides])
 
     assert [outcome.status for outcome in study.outcomes] == ["completed"] * 4
-    assert len(study.front) >= 2
+    assert len(study.study.front) >= 2
     return folder / "study"
 
 

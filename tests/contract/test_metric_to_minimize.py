@@ -59,7 +59,7 @@ def test_logs_and_fronts_go_by_its_name_and_direction(study):
 
     assert len(lines) == 5
     assert all("rmse" in line and "accuracy" not in str(line) for line in lines)
-    assert study.front[-1].metric == min(outcome.metric for outcome in completed)
+    assert study.study.front[-1].metric == min(outcome.metric for outcome in completed)
     assert [run.test_metric for run in study.finalists] == [
         json.loads(line)["test_rmse"] for line in study.folder.finalists.read_text().splitlines()
     ]
@@ -68,7 +68,7 @@ def test_logs_and_fronts_go_by_its_name_and_direction(study):
 
 def test_what_shows_it_says_so_and_needs_no_task(study, capsys: Capture):
     folder = str(study.folder.path)
-    best = min(study.front, key=lambda member: member.metric)
+    best = min(study.study.front, key=lambda member: member.metric)
     shown = f"{best.metric:.4g} mm"
 
     assert shown in works(capsys, "status", folder)

@@ -55,8 +55,8 @@ def test_a_space_of_scenes_gives_a_front_of_many_methods_a_report_and_files(
     unmet = [outcome.error for outcome in study.outcomes if outcome.status == "failed"]
     assert all("cannot be reached" in (error or "") for error in unmet)  # bn_scale, where heads have no norm
     assert len({outcome.recipe.method.name for outcome in study.outcomes if outcome.completed}) >= 5
-    assert study.front
-    assert all(outcome.completed for outcome in study.front)
+    assert study.study.front
+    assert all(outcome.completed for outcome in study.study.front)
     works(capsys, "verify", str(tmp_path / "out"))
 
 

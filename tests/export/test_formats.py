@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from disks import full_disk
@@ -23,7 +19,7 @@ from autoprune.engine.surgery import artifact
 from autoprune.engine.surgery.prune import prune
 from autoprune.engine.tracing.trace import trace
 from autoprune.errors import ArtifactError, ExportError, InputError
-from autoprune.export import formats
+from autoprune.export import formats, study_model, torch_files
 from autoprune.tasks import load_task
 from autoprune.training.evaluate import evaluate
 from autoprune.training.runtime import Runtime
@@ -88,7 +84,7 @@ def test_every_file_is_there(exported: tuple[Path, nn.Module]) -> None:
 def test_every_file_computes_what_the_model_computes(exported: tuple[Path, nn.Module], name: str, size: int) -> None:
     folder, model = exported
     images = torch.randn(size, 3, 9, 9, generator=torch.Generator().manual_seed(size))
-    run = formats._load_runners(folder, Net)[name]
+    run = formats._load_runners(folder, Net, formats.read_record(folder)["files"])[name]
 
     with torch.inference_mode():
         torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-5)
@@ -120,23 +116,6 @@ def test_the_card_says_what_the_model_is(exported: tuple[Path, nn.Module]) -> No
         assert fact in card
 
 
-def test_the_snippets_of_the_card_run(exported: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, model = exported
-    monkeypatch.chdir(folder)
-    images = torch.randn(3, 3, 9, 9, generator=torch.Generator().manual_seed(1))
-    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    artefact, onnx, program = blocks
-    expected = model(images).detach().numpy()
-
-    ast.parse(artefact)
-    scope: dict[str, Any] = {"images": images.numpy()}
-    exec(onnx, scope)
-    np.testing.assert_allclose(scope["logits"], expected, rtol=1e-4, atol=1e-5)
-    scope = {"images": images}
-    exec(program, scope)
-    np.testing.assert_allclose(scope["logits"].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save_pruned(tmp_path / "artefact", Net, EXAMPLE)
 
@@ -149,7 +128,7 @@ def test_a_file_of_another_model_is_an_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_pruned(tmp_path / "artefact", Net, EXAMPLE)
-    write = formats._write_program
+    write = torch_files.write_program
 
     def write_another(model: nn.Module, example: tuple[Tensor], path: Path) -> None:
         changed = artifact.load(tmp_path / "artefact", model=Net)
@@ -157,7 +136,7 @@ def test_a_file_of_another_model_is_an_error_and_leaves_nothing(
             changed.get_parameter("linear.bias")[2] += 1e-3
         write(changed, example, path)
 
-    monkeypatch.setattr(formats, "_write_program", write_another)
+    monkeypatch.setattr(torch_files, "write_program", write_another)
 
     with pytest.raises(ExportError, match="differs from the model"):
         formats.export(tmp_path / "artefact", Net, EXAMPLE, tmp_path / "out", info={})
@@ -215,7 +194,7 @@ def test_a_torn_file_is_said_to_be_one(exported: tuple[Path, nn.Module], tmp_pat
     (torn / name).write_bytes((torn / name).read_bytes()[:97])
 
     with pytest.raises(ArtifactError, match=name):
-        _ = formats.read_record(torn), formats._load_runners(torn, Net)
+        _ = formats._load_runners(torn, Net, formats.read_record(torn)["files"])
 
 
 def test_verify_scores_every_file_on_the_validation_split(tmp_path: Path) -> None:
@@ -225,6 +204,82 @@ def test_verify_scores_every_file_on_the_validation_split(tmp_path: Path) -> Non
     expected = evaluate(pruned, task.validation, task, Runtime())
 
     assert formats.verify(tmp_path / "out", task) == {"artefact": expected, "onnx": expected, "pt2": expected}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.pt2"])
+@pytest.mark.parametrize("harm", ["changed", "torn", "gone"])
+def test_verify_refuses_a_file_that_is_not_the_one_that_was_exported(
+    exported: tuple[Path, nn.Module], tmp_path: Path, name: str, harm: str
+) -> None:
+    harmed = tmp_path / "harmed"
+    shutil.copytree(exported[0], harmed)
+    content = (harmed / name).read_bytes()
+    (harmed / name).write_bytes(content[:97] if harm == "torn" else content[:-1] + bytes([content[-1] ^ 1]))
+    if harm == "gone":
+        (harmed / name).unlink()
+    says = "cannot be read: No such file" if harm == "gone" else "not the file that was exported"
+
+    with pytest.raises(ArtifactError, match=f"{name}: {says}"):
+        formats.verify(harmed, load_task(DIGITS))
+
+
+def test_every_file_is_scored_and_the_card_says_so(tmp_path: Path) -> None:
+    task = load_task(DIGITS)
+    save_pruned(tmp_path / "artefact", task.build, task.example())
+    formats.export(
+        *(tmp_path / "artefact", task.build, task.example(), tmp_path / "out"),
+        info={"task": DIGITS},
+        also=["int8"],
+        task=task,
+    )
+    record, card = formats.read_record(tmp_path / "out"), (tmp_path / "out" / "README.md").read_text()
+    scores = record["scores"]
+
+    assert scores == formats.verify(tmp_path / "out", task)
+    assert list(scores) == ["artefact", "onnx", "pt2", "int8"]
+    assert f"| int8 | model.int8.onnx | {record['relative_error']['int8']:.1e} | {100 * scores['int8']:.2f} % |" in card
+    assert record["relative_error"]["int8"] > formats.TOLERANCE
+    assert "`model.int8.onnx` runs in the same way." in card
+
+
+def test_an_export_may_go_without_scores(tmp_path: Path) -> None:
+    task = load_task(DIGITS)
+    save_pruned(tmp_path / "artefact", task.build, task.example())
+    formats.export(
+        *(tmp_path / "artefact", task.build, task.example(), tmp_path / "out"), info={}, task=task, scored=False
+    )
+
+    assert formats.read_record(tmp_path / "out")["scores"] == {}
+    assert "Each was scored" not in (tmp_path / "out" / "README.md").read_text()
+
+
+MINE = """
+import pathlib, torch
+
+def build():
+    assert pathlib.Path("mine.txt").is_file(), "there is no mine.txt here"
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 13, 3), torch.nn.Flatten(), torch.nn.Linear(468, 10))
+"""
+
+
+def test_an_export_is_verified_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("project", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "project" / "verified_elsewhere.py").write_text(MINE)
+    (tmp_path / "project" / "mine.txt").write_text("found from here alone")
+    monkeypatch.chdir(tmp_path / "project")
+    spec = {**DIGITS, "model": {"factory": "verified_elsewhere:build", "train": {"images": 0}}}
+    task = load_task(spec)
+    save_pruned(tmp_path / "artefact", task.build, task.example())
+    formats.export(tmp_path / "artefact", task.build, task.example(), "runs/out", info={"task": spec})
+    expected = formats.verify("runs/out", task)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    assert study_model.verify("../project/runs/out") == expected
+    assert Path.cwd() == tmp_path / "elsewhere"
+    (tmp_path / "project" / "mine.txt").unlink()
+    with pytest.raises(InputError, match=r"there is no mine\.txt here"):
+        study_model.verify("../project/runs/out")
 
 
 @pytest.mark.parametrize("room", [3_000, 8_000, 20_000])

@@ -66,3 +66,12 @@ def test_the_card_warns_where_flops_fell_and_time_did_not(costs: dict[str, float
     card = model_card({**record, "outcome": outcome, "timed": {"how": "eager, batch 1, cpu"}})
 
     assert ("**It may be no faster than the dense model:**" in card) == warns
+
+
+def test_the_card_says_how_the_trial_runs_again() -> None:
+    record = {**info(), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
+    again = {**record["outcome"], "id": 2, "member": 17}
+
+    assert "```sh\nautoprune replay 'my runs/c10' --trial 41\n```" in model_card({**record, "study": "my runs/c10"})
+    assert "replay runs/c10 --trial 17" in model_card({**record, "study": "runs/c10", "outcome": again})
+    assert "replay" not in model_card(record)
