@@ -105,7 +105,7 @@ def test_a_cut_keeps_to_them_and_meets_its_target(table: Path) -> None:
 
 
 def test_where_fast_widths_are_too_coarse_finer_ones_meet_the_target_and_are_named(table: Path) -> None:
-    """61 % of 300 channels are 183; by blocks of 16 there are 176 and 192, which are 59 and 64 %; by 8 there are 184."""
+    """61 % of 300 channels are 183: blocks of 16 give 176 or 192, 59 or 64 %, and multiples of 8 give 184."""
     graph = trace(nn.Sequential(nn.Conv2d(3, 300, 3), nn.ReLU(), nn.Conv2d(300, 5, 1)), image())
     allocation = Allocation(name="uniform", round_to="auto", device=str(table))
     keep = allocate(graph, ascending(graph), Target(flops=0.61), allocation)
