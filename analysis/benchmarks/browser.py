@@ -41,7 +41,7 @@ class Browser:
         for fd in (ours[0], theirs[1], reading, writing):
             os.close(fd)
         self._to, self._from = ours[1], theirs[0]
-        self._buffer, self._count, self._session = b"", 0, ""
+        self._buffer, self._count, self._session, self._target = b"", 0, "", ""
         self.errors: list[str] = []
         self.requests: list[str] = []
 
@@ -53,7 +53,10 @@ class Browser:
             dark: whether the page is told that its reader prefers dark pages.
             size: of the window, in pixels; below 600 wide it is that of a phone.
         """
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        before, self._session = self._target, ""
+        self._target = target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        if before:
+            self.call("Target.closeTarget", targetId=before)  # it would go on taking time
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")

@@ -122,14 +122,15 @@ def _trial(number: int, rng: np.random.Generator, parent: Outcome | None, starte
     accuracy = _height(flops, above) + (0.0 if parent is None else 0.004)
     fields = {"started": started, "worker": f"node-{worker % 2}"}
     end = rng.random()
-    if end < 0.05 or (method == "hinge" and end < 0.2):
-        error = _ERRORS[int(rng.choice(4, p=(0.55, 0.25, 0.12, 0.08)))].format(rng.uniform(0.1, 40))
+    if end < 0.05 or (method == "hinge" and end < 0.3):
+        kind = 0 if end >= 0.05 else int(rng.choice(4, p=(0.55, 0.25, 0.12, 0.08)))
+        error = _ERRORS[kind].format(rng.uniform(0.1, 40))
         return Outcome(id=number, recipe=recipe, status="failed", error=error, finished=started + 4.0, **fields)
     done = _completed(number, recipe, flops, round(accuracy * VALIDATION) / VALIDATION, fields, rng)
     if (done.latency_ms or 0.0) > 7.5:
         error = f"{BROKEN}latency_ms {done.latency_ms:.3g} > 7.5"
         return _cut_short(done, 0, error)
-    return _cut_short(done, 2, None) if 0.2 < end < 0.35 else done
+    return _cut_short(done, 2, None) if 0.3 < end < 0.45 else done
 
 
 def _recipe(method: str, flops: float, lr: float, rng: np.random.Generator, parent: int | None) -> Recipe:
@@ -164,7 +165,12 @@ def _completed(
     if len(shares) != len(heights):
         shares, heights = (0.0, 1.0), (0.7, 1.0)
     rungs = tuple(
-        Rung(share=share, images=round(share * recipe.training.images), metric=accuracy * at, seconds=4 + 50 * share)
+        Rung(
+            share=share,
+            images=round(share * recipe.training.images),
+            metric=accuracy * at * (1 if share == 1 else 1 - abs(float(noise.normal(0, 0.02 * (1 - at) + 0.003)))),
+            seconds=4 + 50 * share,
+        )
         for share, at in zip(shares, heights, strict=True)
     )
     widths = {
@@ -183,6 +189,8 @@ def _completed(
         activations_ratio=flops**0.6,
         latency_ratio=latency,
         latency_ms=DENSE_MS * latency,
+        latency_low=latency - 0.01,
+        latency_high=latency + 0.012,
         rungs=rungs,
         widths=widths,
         finished=fields["started"] + 60.0,

@@ -7,16 +7,17 @@ Figures carry no colours of page or ink; a page sets those, so that they fit a l
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
 
 from autoprune.analysis.report import facts, lineages
-from autoprune.analysis.report.looks import Look, method_looks
+from autoprune.analysis.report.looks import GREY, Look, method_looks
 from autoprune.analysis.report.metric_words import axis_title, tick_format, value_text
 from autoprune.analysis.report.noise import Noise, noise_of
+from autoprune.analysis.report.peers import Peer, PeerPoint
 from autoprune.study import finalists, pareto
 from autoprune.study.folder import Study
 from autoprune.study.metric import MetricSpec
@@ -68,15 +69,17 @@ def axes(study: Study) -> list[Axis]:
 
 
 def timed_how(study: Study) -> str:
-    """Where and how latency was measured: `cpu, 4 threads, batch 1`."""
-    runtime, batch = study.config.get("runtime") or {}, (study.config.get("latency") or {}).get("batch")
-    threads = runtime.get("threads") if runtime.get("device") == "cpu" else None
-    said = [runtime.get("device"), f"{threads} thread{'s' * (threads != 1)}" if threads else None]
-    said.append(f"batch {batch}" if batch else None)
-    return ", ".join(str(part) for part in said if part) or "the device that trains"
+    """Where and how latency was measured: `cpu, 4 threads, batch 1, onnxruntime`."""
+    runtime, latency = study.config.get("runtime") or {}, study.config.get("latency") or {}
+    device = latency.get("device") or runtime.get("device")
+    threads = latency.get("threads") or runtime.get("threads") if device == "cpu" else None
+    counts = [f"{threads} thread{'s' * (threads != 1)}" if threads else None]
+    counts.append(f"batch {latency['batch']}" if latency.get("batch") else None)
+    named = [latency.get(name) for name in ("runtime", "dtype") if latency.get(name) != "auto"]
+    return ", ".join(str(part) for part in (device, *counts, *named) if part) or "the device that trains"
 
 
-def front_figure(study: Study, axis: Axis) -> go.Figure:
+def front_figure(study: Study, axis: Axis, peers: Sequence[Peer] = ()) -> go.Figure:
     """The metric against a cost of every trial that was measured: colour and shape are the method.
 
     The line joins the members of the front that no other beats in the two that are drawn: all, if there are no more
@@ -87,6 +90,7 @@ def front_figure(study: Study, axis: Axis) -> go.Figure:
     Args:
         study: with its finalists in the place of members, see `retrained.with_finalists`.
         axis: the first of `axes(study)`.
+        peers: what is laid over it; their marks have `meta` `peer`, and costs by the keys of axes as `customdata`.
     """
     figure = go.Figure(layout=plain_layout(axis.title, axis_title(study.metric, "Validation")))
     outcomes = {outcome.id: outcome for outcome in study.outcomes}
@@ -94,9 +98,9 @@ def front_figure(study: Study, axis: Axis) -> go.Figure:
     figure.add_trace(_front_line(axis, outcomes))
     if steps := lineages.descent_lines(study):
         figure.add_trace(_descent_line(steps, axis.cost))
-    for trace in _mark_traces(study):
+    for trace in (*_mark_traces(study), *_peer_traces(peers, axis, study.metric)):
         figure.add_trace(trace)
-    ranges = metric_ranges(study, study.front)
+    ranges = metric_ranges(study, study.front, [point.metric for peer in peers for point in peer.points])
     figure.update_layout(meta={"ranges": ranges}, shapes=[_dense_line(study)], annotations=[_dense_label(study)])
     # A cut may cost time: the axis ends beyond 1 then.
     widest = max([1.0, *(facts.cost_ratio(study, outcome) or 0.0 for outcome in measured(study))])
@@ -105,12 +109,12 @@ def front_figure(study: Study, axis: Axis) -> go.Figure:
     return figure
 
 
-def metric_ranges(study: Study, members: Sequence[Outcome]) -> dict[str, list[float]]:
-    """The y range that shows the front well, and the one that shows every trial."""
+def metric_ranges(study: Study, members: Sequence[Outcome], more: Sequence[float] = ()) -> dict[str, list[float]]:
+    """The y range that shows the front well, and the one that shows every trial; both show `more` values besides."""
     dense, metric = facts.dense_model(study).metric, study.metric
-    near = [member.metric or 0.0 for member in members]
+    near = [*(member.metric or 0.0 for member in members), *more]
     drawn = [facts.last_metric(outcome) or 0.0 for outcome in measured(study)]
-    everything = _padded_range([dense, *drawn], metric)
+    everything = _padded_range([dense, *drawn, *more], metric)
     return {"front": _padded_range([dense, *near], metric) if near else everything, "all": everything}
 
 
@@ -128,6 +132,10 @@ def plain_layout(x: str, y: str) -> go.Layout:
         height=460,
     )
 
+
+_PEER_SYMBOLS = ("cross-open", "hexagram-open", "bowtie-open", "asterisk-open")
+
+_PEER_DASHES = ("dash", "dot", "dashdot")
 
 _AFTER_THE_LINES = 1001  # traces without a rank of their own have plotly's 1000
 
@@ -308,6 +316,35 @@ def _marks(
         customdata=[outcome.id for outcome in outcomes],
         meta=kind,
     )
+
+
+def _peer_traces(peers: Sequence[Peer], axis: Axis, metric: MetricSpec) -> Iterator[go.Scatter]:
+    """Hollow marks: of a study in the colours of its methods, joined by a broken line; of a table in ink."""
+    looks = method_looks(point.method for peer in peers for point in peer.points if point.method is not None)
+    for place, peer in enumerate(peers):
+        shapes = [
+            f"{looks[point.method].symbol}-open" if point.method else _PEER_SYMBOLS[place % 4] for point in peer.points
+        ]
+        trace = go.Scatter(
+            x=[point.costs.get(axis.key) for point in peer.points],
+            y=[point.metric for point in peer.points],
+            mode="markers" if peer.study is None else "lines+markers",
+            name=html.escape(peer.name),
+            marker={"symbol": shapes, "size": 11, "line": {"width": 2}},
+            line={"shape": "hv", "width": 1.2, "dash": _PEER_DASHES[place % 3], "color": GREY},
+            hoverinfo="text",
+            hovertext=[_peer_text(peer, point, metric) for point in peer.points],
+            customdata=[dict(point.costs) for point in peer.points],
+            meta="peer",
+        )
+        if peer.study is not None:
+            trace.marker.color = [looks[point.method].colour if point.method else GREY for point in peer.points]
+        yield trace
+
+
+def _peer_text(peer: Peer, point: PeerPoint, metric: MetricSpec) -> str:
+    lines = (f"<b>{html.escape(peer.name)}</b>: {html.escape(point.name)}", value_text(point.metric, metric, 2))
+    return "<br>".join((*lines, html.escape(point.source)))
 
 
 def _padded_range(values: Sequence[float], metric: MetricSpec) -> list[float]:

@@ -17,12 +17,23 @@ import yaml
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
-from autoprune.analysis.report import contest, facts, failures, figures, front_figure, lineages, metric_words, summary
+from autoprune.analysis.report import (
+    comparison,
+    contest,
+    facts,
+    failures,
+    figures,
+    front_figure,
+    lineages,
+    metric_words,
+    summary,
+)
 from autoprune.analysis.report.headline import headline_model
 from autoprune.analysis.report.importance import Importance, importance
 from autoprune.analysis.report.noise import noise_of
 from autoprune.analysis.report.packing import packed
 from autoprune.analysis.report.parallel_figure import parallel_figure
+from autoprune.analysis.report.peers import Peer
 from autoprune.analysis.report.recipe_words import recipe_sentence
 from autoprune.analysis.report.retrained import with_finalists
 from autoprune.analysis.report.settings import settings_of
@@ -39,22 +50,42 @@ from autoprune.study.outcome import DENSE, Outcome
 
 #: The page's own script, part by part.
 SCRIPTS = ("page.js", "plots.js", "front.js", "panel.js", "trials.js", "start.js")
+LIVE_SCRIPT = "live.js"
 
 
-def write_report(study: Study, path: str | Path) -> Path:
+def write_report(study: Study, path: str | Path, peers: Sequence[Peer] = ()) -> Path:
     """Write the report of `study` to `path` (usually `study.folder.report`) and return the path.
 
     The file holds its scripts, styles and data, and forbids itself the network. It appears whole or not at all.
 
+    Args:
+        study, path: see above.
+        peers: other studies and tables that are laid over it.
+
     Raises:
         InputError: `study.yaml` lacks what a search writes into it, or `path` cannot be written to.
+    """
+    return write_atomically(path, render_report(study, peers))
+
+
+def render_report(study: Study, peers: Sequence[Peer] = (), stamp: str = "") -> str:
+    """The report as text.
+
+    Args:
+        study, peers: as `write_report` takes them.
+        stamp: of a live page: which state of the study it shows; it asks its own server for a newer one.
+
+    Raises:
+        InputError: `study.yaml` lacks what a search writes into it.
     """
     with ThreadPoolExecutor(1) as beside:  # zlib lets other threads run
         plotly = beside.submit(_packed_plotly)
         environment = _environment(study.metric)
-        context = _page_context(study, environment)
-        page = environment.get_template("report.html").render(context, plotly=plotly.result())
-    return write_atomically(path, page)
+        context = _page_context(study, environment, tuple(peers))
+        scripts = (*SCRIPTS, LIVE_SCRIPT) if stamp else SCRIPTS
+        script = "\n".join(_template_source(environment, name) for name in scripts)
+        template = environment.get_template("report.html")
+        return template.render(context, script=script, stamp=stamp, plotly=plotly.result())
 
 
 @functools.cache
@@ -76,12 +107,13 @@ def _environment(metric: MetricSpec) -> Environment:
     return environment
 
 
-def _page_context(study: Study, environment: Environment) -> dict[str, Any]:
+def _page_context(study: Study, environment: Environment, peers: tuple[Peer, ...]) -> dict[str, Any]:
     shown, table = with_finalists(study), [settings_of(outcome.recipe) for outcome in study.outcomes]
     axes, ranked, model = front_figure.axes(shown), importance(study, table), headline_model(shown)
     chosen = model or next(iter(front_figure.measured(study)), None)
+    drawn = _figures(study, shown, axes, ranked, peers)
     data = {
-        "figures": {name: json.loads(one.to_json()) for name, one in _figures(study, shown, axes, ranked).items()},
+        "figures": {name: json.loads(figure.to_json()) for name, figure in drawn.items()},
         "chosen": None if chosen is None else chosen.id,
         **script_data(study, shown, axes, table),
     }
@@ -96,7 +128,9 @@ def _page_context(study: Study, environment: Environment) -> dict[str, Any]:
         "failures": failures.failure_kinds(study, table),
         "spent": spent(study, model),
         "axes": axes,
-        "peers": (),
+        "peers": peers,
+        "standings": comparison.standings(shown, peers),
+        "verdicts": comparison.verdicts(shown, peers),
         "importance": ranked,
         "bands": contest.bands(study),
         "noise": noise_of(study),
@@ -105,7 +139,6 @@ def _page_context(study: Study, environment: Environment) -> dict[str, Any]:
         "config": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True, width=110),
         "data": packed(json.dumps(data, allow_nan=False, separators=(",", ":"))),
         "style": _template_source(environment, "report.css"),
-        "script": "\n".join(_template_source(environment, name) for name in SCRIPTS),
     }
 
 
@@ -120,6 +153,7 @@ def _words_context(study: Study) -> dict[str, Any]:
         "reference": metric_words.reference_text(metric),
         "percent_metric": metric.unit == "%",
         "cost": cost,
+        "main_cost": facts.main_cost(study),
         "Cost": cost[0].upper() + cost[1:],
         "objectives": [metric.name, *(facts.COST_NAMES[name] for name in study.tradeoff.costs)],
         "timed": any(outcome.latency_ms is not None for outcome in study.outcomes),
@@ -170,11 +204,15 @@ def _template_source(environment: Environment, name: str) -> str:
 
 
 def _figures(
-    study: Study, shown: Study, axes: Sequence[front_figure.Axis], ranked: Sequence[Importance]
+    study: Study,
+    shown: Study,
+    axes: Sequence[front_figure.Axis],
+    ranked: Sequence[Importance],
+    peers: Sequence[Peer],
 ) -> dict[str, go.Figure]:
     """The figures by the place they are drawn in."""
     drawn: dict[str, go.Figure] = {
-        "front": front_figure.front_figure(shown, axes[0]),
+        "front": front_figure.front_figure(shown, axes[0], peers),
         "methods": figures.methods_figure(study),
         "hypervolume": figures.hypervolume_figure(study),
         "time": figures.time_figure(study),

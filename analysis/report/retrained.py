@@ -11,7 +11,15 @@ from autoprune.study.finalists import Finalist
 from autoprune.study.folder import Study
 from autoprune.study.outcome import Outcome
 
-_COSTS = ("flops_ratio", "params_ratio", "activations_ratio", "latency_ratio", "latency_ms")
+_COSTS = (
+    "flops_ratio",
+    "params_ratio",
+    "activations_ratio",
+    "latency_ratio",
+    "latency_ms",
+    "latency_low",
+    "latency_high",
+)
 
 
 def with_finalists(study: Study) -> Study:

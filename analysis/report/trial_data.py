@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autoprune.analysis.report import facts
-from autoprune.analysis.report.front_figure import Axis
+from autoprune.analysis.report.front_figure import Axis, timed_how
 from autoprune.analysis.report.looks import method_looks
 from autoprune.analysis.report.metric_words import difference_text, over_seeds, value_text
 from autoprune.analysis.report.noise import noise_of
@@ -41,6 +41,7 @@ def script_data(
         "dense": _dense(study),
         "folder": shlex.quote(str(study.folder.path)),
         "noise": asdict(noise_of(study)),
+        "timed_how": timed_how(study),
         "axes": [asdict(axis) for axis in axes],
         "looks": {name: asdict(look) for name, look in looks.items()},
         "groups": [{"id": group.id, "size": group.size, "stage": group.stage} for group in groups],
@@ -63,6 +64,7 @@ def _columns(
 ) -> dict[str, list[Any]]:
     outcomes, members = shown.outcomes, {member.id for member in shown.front}
     costs = {name: [_short(one.costs[name]) for one in outcomes] for name in (*facts.COST_NAMES, "latency_ms")}
+    costs |= {name: [_short(getattr(one, name)) for one in outcomes] for name in ("latency_low", "latency_high")}
     return {
         "id": [one.id for one in outcomes],
         "method": [one.recipe.method.name for one in outcomes],

@@ -205,6 +205,14 @@ def number_within(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
+def port(text: str) -> int:
+    """Reads the number of a port; 0 = any that is free."""
+    value = int(_parse_number(int, text))
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; allowed: [0, 65535]")
+    return value
+
+
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     """Reads a finite number above 0, of the kind `int` or `float`."""
 

@@ -25,6 +25,7 @@ from autoprune.cli.options import (
     add_place,
     add_study,
     number_within,
+    port,
     positive,
     study_here,
     study_place,
@@ -214,11 +215,25 @@ def _add_report(commands: Any) -> None:
         "studies.report",
         "write report.html and pareto.csv",
         """Write the report of a study: one HTML file that needs no network, with the front, all trials, the widths
-        of a model, progress over time and the methods compared; and the front as pareto.csv. A search writes both
-        when it ends; this writes them again, or of a search that is running.""",
+        of models, progress over time and the methods compared; and the front as pareto.csv. A search writes both
+        when it ends; this writes them again, or of a search that is running. With OTHER studies, or tables of points
+        that others have measured (CSV: the metric, flops_ratio or another cost, name, source), it is
+        comparison.html, in which they lie over the front. With --watch the report is a page on this machine that
+        renews itself until Ctrl-C.""",
         "autoprune report runs/digits_demo",
+        "autoprune report runs/this_week runs/last_week published.csv",
+        "autoprune report runs/digits_demo --watch",
+        "autoprune report runs/digits_demo --figure front.pdf",
     )
     add_study(parser)
+    parser.add_argument(
+        "others", type=Path, nargs="*", metavar="OTHER", help="folders of other studies and CSV files to lay over it"
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw the front for a paper as well: a name in .svg or .pdf"
+    )
+    parser.add_argument("--watch", action="store_true", help="serve a page that follows the search, until Ctrl-C")
+    parser.add_argument("--port", type=port, metavar="N", help="of that page (default: one that is free)")
 
 
 def _add_choose(commands: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoprune.cli.common import member_facts, without_collector
 from autoprune.cli.picking import picked_trials
@@ -22,9 +23,13 @@ from autoprune.cli.view import (
     show,
 )
 from autoprune.cli.wrapping import say
+from autoprune.errors import InputError
 from autoprune.schema import read, to_plain
 from autoprune.study.folder import Study, load_study
 from autoprune.study.outcome import Outcome
+
+if TYPE_CHECKING:
+    from autoprune.analysis.report.peers import Peer
 
 #: The share of the dense FLOPs that the summary of a search asks for.
 HALF = 0.5
@@ -70,10 +75,37 @@ def status(args: Namespace) -> None:
 
 
 def report(args: Namespace) -> None:
-    """Write the report and the front as a table."""
+    """Write the report and the front as a table, or serve the report while a search runs."""
+    from autoprune.analysis.report.page import write_report
+    from autoprune.analysis.report.peers import read_peer
+
+    if args.watch and args.figure is not None:
+        raise InputError("a page that is served draws none", where="--figure", allowed="without --watch")
+    if args.port is not None and not args.watch:
+        raise InputError("is for --watch", where="--port", allowed="with --watch")
     with without_collector():
-        for path in _write_report(load_study(args.folder)):
-            print(path)
+        study = load_study(args.folder)
+        peers = [read_peer(path, study.metric) for path in args.others]
+        if args.watch:
+            _serve_report(args, peers)
+            return
+        written = [write_report(study, study.folder.comparison, peers)] if peers else _write_report(study)
+        if args.figure is not None:
+            from autoprune.analysis.report.paper_figure import write_figure
+
+            written.append(write_figure(study, args.figure, peers))
+    for path in written:
+        print(path)
+
+
+def _serve_report(args: Namespace, peers: Sequence[Peer]) -> None:
+    """Serve the report until Ctrl-C."""
+    from autoprune.analysis.report.live import HOST, LivePage, open_server
+
+    with open_server(LivePage(args.folder, peers), args.port or 0) as server:
+        print(f"http://{HOST}:{server.server_port}/ follows {args.folder} until Ctrl-C", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def study_facts(study: Study) -> dict[str, Any]:

@@ -104,6 +104,11 @@ class StudyFolder:
         """The report, one self-contained HTML file."""
         return self.path / "report.html"
 
+    @property
+    def comparison(self) -> Path:
+        """The report with other studies or tables laid over it."""
+        return self.path / "comparison.html"
+
 
 @dataclass(frozen=True)
 class Study:

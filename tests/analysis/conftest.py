@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from autoprune.analysis.benchmarks.browser import Browser
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.log import append_line
@@ -64,6 +65,14 @@ def make_study(tmp_path: Path) -> MakeStudy:
 def study(make_study: MakeStudy) -> Study:
     """59 trials of every kind, two of them controls, on two workers."""
     return make_study(many_outcomes(59), unfinished=[recipe("l1", 0.37)])
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium, one for all tests."""
+    running = Browser(tmp_path_factory.mktemp("chromium") / "profile")
+    yield running
+    running.close()
 
 
 def study_config() -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -229,6 +231,51 @@ def test_report_writes_both_files_and_says_where(capsys: Capture, here: Path) ->
 
     assert [Path(path).name for path in paths] == ["report.html", "pareto.csv"]
     assert all((here / path).stat().st_size for path in paths)
+
+
+def test_report_beside_others_and_for_a_paper(capsys: Capture, here: Path) -> None:
+    study, other = write_study(here / "study", OUTCOMES), write_study(here / "last week", OUTCOMES)
+    (here / "published.csv").write_text("accuracy,flops_ratio\n0.9,0.4\n")
+
+    paths = works(capsys, "report", study, other, "published.csv", "--figure", "front.pdf").splitlines()
+
+    assert [Path(path).name for path in paths] == ["comparison.html", "front.pdf"]
+    assert "this study and last week are equal" in (here / "study/comparison.html").read_text(encoding="utf-8")
+    assert not (here / "study/report.html").exists()
+    assert (here / "front.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        (["absent.csv"], "absent.csv: cannot be read"),
+        (["absent"], "no study in 'absent'"),
+        (["--figure", "front.png"], "unknown kind of figure 'front.png'"),
+        (["--figure", "absent/front.svg"], "absent"),
+        (["--port", "8000"], "--port: is for --watch"),
+        (["--watch", "--figure", "front.svg"], "--figure: a page that is served draws none"),
+        (["--watch", "--port", "70000"], "70000 is out of range; allowed: [0, 65535]"),
+    ],
+)
+def test_reports_that_cannot_be_written(capsys: Capture, here: Path, more: list[str], what: str) -> None:
+    study = write_study(here / "study", OUTCOMES)
+
+    assert what in fails(capsys, "report", study, *more)
+
+
+def test_report_is_served_until_ctrl_c(capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = write_study(here / "study", OUTCOMES)
+
+    def interrupted(server: ThreadingHTTPServer) -> None:
+        assert server.server_address[0] == "127.0.0.1"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", interrupted)
+
+    assert re.fullmatch(
+        r"http://127\.0\.0\.1:\d+/ follows .*/study until Ctrl-C\n", works(capsys, "report", study, "--watch")
+    )
+    assert not (here / "study/report.html").exists()
 
 
 def test_finals_of_a_study_without_a_front_or_without_recipes(capsys: Capture, here: Path) -> None:

@@ -1,6 +1,8 @@
 "use strict";
 /* The chosen model, beside the picture: what it is, what it costs, how it came about, how to have it. */
 
+const COST_ROWS = [["flops", "FLOPs"], ["params", "Parameters"], ["activations", "Activations"], ["latency", "Latency"]];
+
 function select(id, quietly) {
   if (!page.rowOf.has(id)) { return; }
   page.selected = id;
@@ -53,18 +55,26 @@ function interval(value) {
 
 function costsTable(row) {
   const { trials, dense } = page.data, body = element("tbody");
-  for (const [name, label] of [["flops", "FLOPs"], ["params", "Parameters"], ["activations", "Activations"], ["latency", "Latency"]]) {
+  for (const [name, label] of COST_ROWS) {
     const ratio = trials[name][row];
     if (ratio === null) { continue; }
     const ms = trials.latency_ms[row];
     const own = name === "latency" ? (ms === null ? "–" : costText({ cost: "latency_ms" }, ms)) : amount(ratio * dense[name]);
     const whole = name === "latency" ? (ms === null ? "–" : costText({ cost: "latency_ms" }, ms / ratio)) : amount(dense[name]);
-    body.append(element("tr", {}, element("th", { scope: "row" }, label), element("td", { class: "num" }, own),
+    body.append(element("tr", {}, element("th", { scope: "row" }, label, name === "latency" ? element("div", { class: "quiet" }, page.data.timed_how) : ""), element("td", { class: "num" }, own),
       element("td", { class: "num" }, whole), element("td", { class: "num" }, percent(ratio))));
   }
   if (!body.rows.length) { return null; }
+  if (trials.latency_low[row] !== null) { body.append(spreadRow(row)); }
   const head = ["", "pruned", "dense", "share"].map((text) => element("th", { scope: "col", class: text ? "num" : "" }, text));
   return element("table", { class: "costs" }, element("thead", {}, element("tr", {}, ...head)), body);
+}
+
+/* The interval of the ratio that was measured, 95 % of what other measurements would give. */
+function spreadRow(row) {
+  const { trials } = page.data, low = trials.latency_low[row], high = trials.latency_high[row];
+  const text = "measured in turns with the dense model: " + percent(low) + " to " + percent(high) + (low > 1 ? ", slower than the dense model" : high >= 1 ? ", not told from the dense model" : "");
+  return element("tr", {}, element("td", { colspan: 4, class: "quiet" }, text));
 }
 
 function curvePlace(row) {

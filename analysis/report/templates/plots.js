@@ -58,6 +58,7 @@ function preparePlots(figures) {
   for (const [name, figure] of Object.entries(figures)) {
     const place = byId("plot-" + name);
     if (!place) { continue; }
+    place.style.minHeight = figure.layout.height + "px"; /* so that nothing moves when it is drawn */
     page.plots.set(name, { figure: fitted(figure, place), element: place, drawn: false });
     if (name !== "front") { near.observe(place); }
   }
@@ -73,7 +74,8 @@ function paperImage() {
   const layout = Object.assign({}, figure.layout, PAPER, {
     paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", shapes: figure.layout.shapes.filter((one) => one.name !== "chosen"),
   });
-  delete layout.legend.orientation;
+  layout.font = Object.assign({}, layout.font, { size: 11 });
+  layout.legend = { itemsizing: "constant", tracegroupgap: 0, font: { size: 10 } };
   return Plotly.toImage({ data: figure.data, layout: layout }, Object.assign({ format: "svg" }, PAPER));
 }
 

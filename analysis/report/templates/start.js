@@ -71,4 +71,4 @@ async function start() {
 
 window.addEventListener("error", (event) => complain(event.message));
 window.addEventListener("unhandledrejection", (event) => complain(event.reason));
-start();
+const started = start();

@@ -264,7 +264,7 @@ class TestThreeObjectives:
         assert "stopped (constraint: latency_ms 26 > 25)" in page.trials("ended")
         assert "latency_ms ≤ 25 ended 1 recipe, 25 % of all that were cut; the nearest had 26." in page.words("trust")
         assert "1 stopped early (1 of them by a constraint)" in page.words("facts")
-        assert "one forward pass in PyTorch on 7 images" in page.words("honest")
+        assert "one forward pass of 7 images (batch 7)" in page.words("honest")
         assert page.rows["members"] == 4
 
     def test_the_line_joins_those_that_nothing_beats_in_what_is_drawn(self, timed: Study) -> None:
