@@ -31,16 +31,21 @@ print(outputs[0].argmax(axis=1))  # the class of each image, of a classifier
 
 def program_example(record: Mapping[str, Any]) -> str:
     """A program that runs the exported program with plain PyTorch."""
+    shown = """
+    logits = model(*inputs)
+print(tuple(logits.shape))
+print(logits.argmax(dim=1))  # the class of each image, of a classifier"""
+    if record.get("outputs", ["logits"]) != ["logits"]:
+        shown = """
+    outputs = model(*inputs)
+for output in outputs.values() if isinstance(outputs, dict) else outputs:
+    print(tuple(output.shape))"""
     return f"""import torch
 
 model = torch.export.load("{record["files"][PROGRAM][0]}").module()
 
 {_pixels_in_torch(record)}
-with torch.inference_mode():
-    outputs = model(*inputs)
-first = outputs if isinstance(outputs, torch.Tensor) else list(getattr(outputs, "values", lambda: outputs)())[0]
-print(tuple(first.shape))
-print(first.argmax(dim=1))  # the class of each image, of a classifier
+with torch.inference_mode():{shown}
 """
 
 

@@ -103,6 +103,7 @@ def export(
         _check_errors({name: error for name, error in errors.items() if name != INT8})
         scores = _scores(runners, task) if task is not None and scored else {}
         record = _export_record(info, errors, example, files, missing) | {
+            "outputs": list(detectors.OUTPUTS) if missing else torch_files.output_names(model, example),
             "scores": scores,
             "sha256": {path: _sha256(folder / path) for paths in files.values() for path in paths},
             "run_from": os.path.relpath(Path.cwd(), Path(out).absolute()),

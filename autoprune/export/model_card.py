@@ -140,7 +140,7 @@ difference is the largest one from the model in PyTorch, relative to its largest
         how = """Each file was loaded again and run on three images, one of another size, before this card was written.
 The difference is the largest one of its detections from the model's in PyTorch: of scores, and of corners as shares of
 the image's longer side."""
-    scored = f"Each was scored on the validation split: the {_metric(record).name}." if record.get("scores") else ""
+    scored = "Then each was scored on the validation split, as the last column says." if record.get("scores") else ""
     eight = "int8 computes in eight bits, with ranges that training images have shown." if _has(record, INT8) else ""
     return "\n".join(part for part in (how, scored, eight) if part)
 
@@ -152,10 +152,10 @@ def _has(record: Mapping[str, Any], name: str) -> bool:
 def _onnx_part(record: Mapping[str, Any]) -> str:
     if not _has(record, ONNX):
         return ""
-    also = f" `{record['files'][INT8][0]}` runs in the same way." if _has(record, INT8) else ""
+    also = f"; `{record['files'][INT8][0]}` runs in the same way" if _has(record, INT8) else ""
     return f"""
 
-ONNX needs onnxruntime and NumPy; the program is whole:{also}
+ONNX needs onnxruntime and NumPy{also}:
 
 ```python
 {onnx_example(record)}```"""

@@ -239,7 +239,7 @@ def test_every_file_is_scored_and_the_card_says_so(tmp_path: Path) -> None:
     assert list(scores) == ["artefact", "onnx", "pt2", "int8"]
     assert f"| int8 | model.int8.onnx | {record['relative_error']['int8']:.1e} | {100 * scores['int8']:.2f} % |" in card
     assert record["relative_error"]["int8"] > formats.TOLERANCE
-    assert "`model.int8.onnx` runs in the same way." in card
+    assert "`model.int8.onnx` runs in the same way:" in card
 
 
 def test_an_export_may_go_without_scores(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_an_export_may_go_without_scores(tmp_path: Path) -> None:
     )
 
     assert formats.read_record(tmp_path / "out")["scores"] == {}
-    assert "Each was scored" not in (tmp_path / "out" / "README.md").read_text()
+    assert "Then each was scored" not in (tmp_path / "out" / "README.md").read_text()
 
 
 MINE = """
