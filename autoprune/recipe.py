@@ -32,10 +32,12 @@ class Target:
     Fields:
         flops: of the dense model's FLOPs, within 1 %.
         params: the same of its parameters.
+        latency: of its time, as the study's `latency` measures it: met by the FLOPs at which models come down to it.
     """
 
     flops: float | None = field(default=None, metadata=within(0, 1, open_low=True))
     params: float | None = field(default=None, metadata=within(0, 1, open_low=True))
+    latency: float | None = field(default=None, metadata=brief(within(0, 1, open_low=True)))
 
     def __post_init__(self) -> None:
         for name, ratio in self.ratios().items():
@@ -44,7 +46,8 @@ class Target:
 
     def ratios(self) -> dict[str, float]:
         """The limits that are set: cost name -> ratio."""
-        return {name: ratio for name, ratio in (("flops", self.flops), ("params", self.params)) if ratio is not None}
+        limits = {"flops": self.flops, "params": self.params, "latency": self.latency}
+        return {name: ratio for name, ratio in limits.items() if ratio is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,7 +128,7 @@ def test_three_objectives_a_constraint_and_a_cascade_on_ray(tmp_path):
     assert all(o.params_ratio <= 0.5 and o.latency_ms > 0 and o.latency_ratio > 0 for o in completed)
     assert broken
     assert completed
-    best = front(study.outcomes, study.tradeoff)
+    best = front(study.outcomes, study.study.tradeoff)
     assert {member.id for member in best} <= {outcome.id for outcome in completed}
     assert {"latency", "finetune"} <= set(best[0].seconds)
 

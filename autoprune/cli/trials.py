@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from autoprune.cli.common import find_outcome, member_facts, model_by_name
@@ -94,7 +95,7 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     check_recipes(task, task.model(), [recipe])
     shared = SharedState.of(task)
     check_prunable(shared.graph)
-    shared.check_reachable(recipe.target, recipe.allocation)
+    shared.check_reachable(replace(recipe.target, latency=None), recipe.allocation)
     done = run(recipe, shared, latency=config.latency)
     if not done.outcome.completed or done.model is None or done.keep is None or done.graph is None:
         raise StudyError(done.outcome.error or f"the trial ended as {done.outcome.status}", where="prune")

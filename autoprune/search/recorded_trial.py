@@ -9,20 +9,24 @@ from autoprune.study.lineages import lineage, recipes_by_number
 from autoprune.study.outcome import Outcome
 from autoprune.tasks import Task
 from autoprune.training.runtime import Runtime, pick_device
+from autoprune.trial.latency_target import aimed_again
 from autoprune.trial.lineage import run_lineage
 from autoprune.trial.shared import SharedState
 
 
 def run_again(study: Study, before: Outcome, task: Task) -> Outcome:
     """What a recorded trial gives when it is run once more, from the dense weights on."""
-    ancestors = [recipe for _, recipe in lineage(before.recipe, recipes_by_number(study.proposals))]
+    notes = {outcome.id: outcome.notes for outcome in study.outcomes}
+    lines = lineage(before.recipe, recipes_by_number(study.proposals))
+    ancestors = [aimed_again(recipe, notes.get(number, {})) for number, recipe in lines]
+    recipe = aimed_again(before.recipe, before.notes)
     shared = SharedState.of(task, _recorded_runtime(study))
     # A trial that completed has kept all constraints; times differ a little, and are not to end it now.
     where = f"{study.folder.config}: constraints"
     limits = read(Constraints, study.config.get("constraints", {}), where) if before.infeasible else None
     latency = Latency(**study.config.get("latency", {})) if before.latency_ms is not None else None
     options = {"id": before.id, "control": before.control}
-    return run_lineage(ancestors, before.recipe, shared, constraints=limits, latency=latency, **options).outcome
+    return run_lineage(ancestors, recipe, shared, constraints=limits, latency=latency, **options).outcome
 
 
 def _recorded_runtime(study: Study) -> Runtime:

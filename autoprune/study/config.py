@@ -271,9 +271,10 @@ class StudyConfig:
 
     @property
     def timed(self) -> Latency | None:
-        """How pruned models are timed; None if neither an objective nor a constraint asks for it."""
-        limits = self.constraints.limits()
-        return self.latency if "latency" in (*self.objectives, *limits) or "latency_ms" in limits else None
+        """How pruned models are timed; None if no objective, constraint or target asks for it."""
+        asked = {*self.objectives, *self.constraints.limits()}
+        aimed_at = any(recipe.target.latency is not None for recipe in self.space.corners())
+        return self.latency if aimed_at or asked & {"latency", "latency_ms"} else None
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data; `StudyConfig.from_plain(config.to_plain()) == config`."""

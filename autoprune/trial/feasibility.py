@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from autoprune import methods
 from autoprune.engine.allocation.allocate import check_target, check_widths, smallest
@@ -81,10 +81,10 @@ class Feasibility:
         return {name: min(each[name] for each in ratios) for name in ratios[0]}
 
     def _check_target(self, recipe: Recipe, check: CheckTarget) -> None:
-        method = methods.build(recipe.method)
+        method, known = methods.build(recipe.method), replace(recipe, target=replace(recipe.target, latency=None))
 
         def check_mode(prunable: Prunable) -> None:
-            target = self._target(prunable, method, recipe)
+            target = self._target(prunable, method, known)
             check(prunable.graph, target, recipe.allocation, prunable.groups)
 
         where_possible(check_mode, self._prunable(method, recipe.allocation.grouped))

@@ -28,6 +28,7 @@ from autoprune.training.notice import PausedByNoticeError
 from autoprune.training.processes import Processes
 from autoprune.trial import stages
 from autoprune.trial.checkpoint import CutRecord, TrialFolder
+from autoprune.trial.latency_target import FLOPS_NOTE, met_by_flops
 from autoprune.trial.progress import CutSoFar, Progress
 from autoprune.trial.remains import Remains
 from autoprune.trial.shared import SharedState
@@ -157,11 +158,21 @@ def _run_stages(
     with progress.stage("prepare"):
         method = methods.build(recipe.method)
         found = _load_pruned(shared, progress, folder)
+    if found is None and recipe.target.latency is not None:
+        recipe = _aim_at_flops(recipe, shared, progress, latency)
     if found is None:
         found = _prune_model(recipe, method, shared, progress, folder, parent, constraints, latency)
     pruned, spent = found
     _fine_tune(pruned, spent, recipe, method, shared, progress, hear_rung, folder)
     return pruned
+
+
+def _aim_at_flops(recipe: Recipe, shared: SharedState, progress: Progress, latency: Latency | None) -> Recipe:
+    """The recipe with FLOPs in the place of its latency; the outcome notes them."""
+    with progress.stage("latency"):
+        aimed = met_by_flops(recipe, shared, latency)
+    progress.cut = replace(progress.cut, notes={FLOPS_NOTE: aimed.target.flops})
+    return aimed
 
 
 def _load_pruned(shared: SharedState, progress: Progress, folder: TrialFolder) -> tuple[nn.Module, int] | None:

@@ -27,7 +27,7 @@ from autoprune.engine.allocation.widths import WidthGrid, channels_per_unit, fin
 from autoprune.engine.cost import Cost, cost_of_counts, flops_by_layer
 from autoprune.engine.graph import ChannelGraph, Ints
 from autoprune.engine.keep import Keep
-from autoprune.errors import StudyError, TargetError
+from autoprune.errors import InputError, StudyError, TargetError
 from autoprune.recipe import Allocation, Target
 
 T = TypeVar("T")
@@ -175,6 +175,9 @@ _Tried = tuple[float, Ints]
 
 
 def _cost_limits(graph: ChannelGraph, target: Target) -> _CostLimits:
+    if target.latency is not None:
+        what = "a graph has no latency"
+        raise InputError(what, where="target.latency", allowed="flops, params; latency in a trial, which measures it")
     return _CostLimits(graph, cost_of_counts(graph, graph.sizes), target.ratios())
 
 

@@ -92,7 +92,7 @@ def _narrowed(space: Space, feasibility: Feasibility) -> tuple[Space, tuple[str,
     targets = {name for recipe in _pruning(space) for name in recipe.target.ratios()}
     for name, kind in target_parameters(space).items():
         ratio = name.removeprefix("target.")
-        least = min((found[ratio] for found in _reachable(space, feasibility)), default=0.0)
+        least = min((found.get(ratio, 0.0) for found in _reachable(space, feasibility)), default=0.0)
         if not isinstance(kind, Float) or len(targets) > 1 or least <= kind.low:
             continue
         low = math.ceil(least * 1e4) / 1e4
