@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.low_rank import decomposed, hollow
 from autoprune.engine.surgery.prune import sizes_after, sync_sizes
 from autoprune.engine.surgery.tensors import copy_with, kept_entries, named_tensors
-from autoprune.errors import ArtifactError, InputError
+from autoprune.errors import ArtifactError, InputError, first_line
 from autoprune.files import writing, written_whole
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -65,15 +66,28 @@ def load(folder: str | Path, model: Callable[[], nn.Module]) -> nn.Module:
     """
     folder = Path(folder)
     description = describe(folder)
-    tensors = _read_weights(folder, description)
-    try:
-        dense = hollow(model(), description["decomposed"])
-    except InputError as error:
-        raise ArtifactError(f"the factory's model is another: {error}", where=str(folder)) from error
-    pruned = _cut_like(dense, description, folder)
-    _add_parameters(pruned, description["added"], tensors)
-    _fill_tensors(pruned, tensors, folder)
+    with _described(folder):
+        tensors = _read_weights(folder, description)
+    dense = model()
+    with _described(folder):
+        try:
+            dense = hollow(dense, description["decomposed"])
+        except InputError as error:
+            raise ArtifactError(f"the factory's model is another: {error}", where=str(folder)) from error
+        pruned = _cut_like(dense, description, folder)
+        _add_parameters(pruned, description["added"], tensors)
+        _fill_tensors(pruned, tensors, folder)
     return pruned.eval()
+
+
+@contextlib.contextmanager
+def _described(folder: Path) -> Iterator[None]:
+    """Within it a description with other things in it than `save` writes is an `ArtifactError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        what = f"the description was changed: {type(error).__name__}: {first_line(error)}"
+        raise ArtifactError(what, where=str(folder / DESCRIPTION), allowed="a file as autoprune wrote it") from error
 
 
 def describe(folder: str | Path) -> dict[str, Any]:

@@ -122,3 +122,66 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no readable description"):
         artifact.load(tmp_path, Chain)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["weights_sha256"], None),
+        (["decomposed"], 3),
+        (["decomposed"], {"first.0": "x"}),
+        (["cuts"], []),
+        (["cuts", "first.0.weight", "0", "kept"], [1, 2, 3, 4, 5, 99]),
+        (["cuts", "first.0.weight", "0", "kept"], "123456"),
+        (["cuts", "first.0.weight", "0"], 7),
+        (["cuts", "first.0.weight"], {"x": {"size": 7, "kept": [1]}}),
+        (["attributes"], {"nowhere": {"out_channels": 3}}),
+        (["attributes"], 3),
+        (["added"], ["nowhere.bias"]),
+        (["added"], 3),
+    ],
+)
+def test_a_description_that_was_changed_is_one_line(tmp_path: Path, path: list[str], value: object) -> None:
+    saved(tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    description = json.loads(file.read_text())
+    place = description
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file.write_text(json.dumps(description))
+
+    with pytest.raises(ArtifactError) as found:
+        artifact.load(tmp_path / "model", Chain)
+    assert len(found.value.line()) <= 300
+
+
+@pytest.mark.parametrize("key", ["weights_sha256", "decomposed", "cuts", "attributes", "added"])
+def test_a_description_that_lacks_something_is_one_line(tmp_path: Path, key: str) -> None:
+    saved(tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != key}))
+
+    with pytest.raises(ArtifactError, match=r"model\.json: the description was changed: KeyError"):
+        artifact.load(tmp_path / "model", Chain)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 97, -1])
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_torn_file_is_one_line(tmp_path: Path, name: str, kept: int) -> None:
+    saved(tmp_path / "model")
+    file = tmp_path / "model" / name
+    file.write_bytes(file.read_bytes()[: kept - (name == "model.json" and kept < 0)])
+
+    with pytest.raises(ArtifactError, match=name):
+        artifact.load(tmp_path / "model", Chain)
+
+
+def test_what_a_factory_raises_is_its_own(tmp_path: Path) -> None:
+    saved(tmp_path / "model")
+
+    def broken() -> nn.Module:
+        raise KeyError("of the user's code")
+
+    with pytest.raises(KeyError, match="of the user's code"):
+        artifact.load(tmp_path / "model", broken)
