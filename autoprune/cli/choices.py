@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
@@ -54,9 +55,9 @@ def _choice_facts(study: Study, wish: Wish, found: Outcome | InputError) -> dict
 def _print_choices(study: Study, choices: list[Choice]) -> None:
     metric, dense = study.metric, study.dense_metric
     beside = "" if dense is None else f"; dense: {metric.name} {metric.shown(dense)}"
-    rows = [_row(study, *one) for one in choices]
-    used = {name for row in rows for name, value in row.items() if value is not None}
-    rows = [{name: value for name, value in row.items() if name in used} for row in rows]
+    rows = [_row(study, *one) for one in choices]  # the columns of those that pick a model, where one has a value
+    used = dict.fromkeys(name for row in rows for name, value in row.items() if value is not None)
+    rows = [{name: row.get(name) for name in used} for row in rows]
     numbers = ("trial", metric.name, "off", "test", *COSTS, "ms")
     show(rows, title=f"models of {study.folder.path}{beside}", numbers=numbers)
     for line in _remarks(study, choices):
@@ -102,5 +103,6 @@ def _remarks(study: Study, choices: list[Choice]) -> Iterator[str]:
     again = [number for number, model in picked.items() if model.member is not None]
     if again:
         yield f"trained again, and handed over so: {', '.join(map(str, sorted(again)))}"
-    first = next(iter(picked))
-    yield f"hand over: autoprune export {study.folder.path} --trial {first} --to {study.folder.path}/trial{first}"
+    first, folder = next(iter(picked)), study.folder.path
+    command = shlex.join(["autoprune", "export", str(folder), "--trial", str(first), "--to", f"{folder}/trial{first}"])
+    yield f"hand over: {command}"

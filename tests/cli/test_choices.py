@@ -90,11 +90,13 @@ def test_a_model_that_is_slower_than_the_dense_one_is_flagged(capsys: Capture, h
 
 
 def test_what_nothing_meets_is_said_below_what_something_does(capsys: Capture, here: Path) -> None:
+    """The first line of the table has no model, and all columns have their names."""
     text = works(capsys, "choose", write_study(here / "study", OUTCOMES), "--max-flops", "0.1", "0.5")
 
     assert "flops <= 0.1: no model on the front has flops_ratio <= 0.1; the nearest is trial 3" in text
-    assert "hand over: autoprune export" in text
-    assert "--trial 5" in text
+    heading = next(line for line in text.splitlines() if "choice" in line)
+    assert heading.split() == ["choice", "trial", "method", "accuracy", "off", "flops", "ms"]
+    assert f"hand over: autoprune export {here}/study --trial 5 --to {here}/study/trial5" in text
 
 
 @pytest.mark.parametrize(
