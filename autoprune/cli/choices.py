@@ -55,8 +55,9 @@ def _choice_facts(study: Study, wish: Wish, found: Outcome | InputError) -> dict
 def _print_choices(study: Study, choices: list[Choice]) -> None:
     metric, dense = study.metric, study.dense_metric
     beside = "" if dense is None else f"; dense: {metric.name} {metric.shown(dense)}"
-    rows = [_row(study, *one) for one in choices]  # the columns of those that pick a model, where one has a value
-    used = dict.fromkeys(name for row in rows for name, value in row.items() if value is not None)
+    rows = [_row(study, *one) for one in choices]
+    columns = max(rows, key=len)  # of a wish that picks a model
+    used = [name for name in columns if any(row.get(name) is not None for row in rows)]
     rows = [{name: row.get(name) for name in used} for row in rows]
     numbers = ("trial", metric.name, "off", "test", *COSTS, "ms")
     show(rows, title=f"models of {study.folder.path}{beside}", numbers=numbers)

@@ -63,7 +63,10 @@ def test_a_model_that_was_trained_again_has_the_numbers_of_then(capsys: Capture,
 
     assert (again["id"], again["accuracy"], again["test_accuracy"], again["trained_again"]) == (5, 0.94, 0.90, True)
     assert (searched["id"], searched["accuracy"], searched["trained_again"]) == (7, 0.95, False)
-    assert "trained again, and handed over so: 5" in works(capsys, "choose", study, "--within", "3")
+    text = works(capsys, "choose", study, "--min-accuracy", "0.95", "0.9")
+    heading = next(line for line in text.splitlines() if "choice" in line)
+    assert "trained again, and handed over so: 5" in text
+    assert heading.split() == ["choice", "trial", "method", "accuracy", "off", "test", "flops", "ms"]
 
 
 @pytest.mark.parametrize("finished", [False, True])
