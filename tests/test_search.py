@@ -266,4 +266,4 @@ def test_resume_needs_a_study(tmp_path):
 
 
 def test_load_study_reads_what_search_returned(study):
-    assert load_study(study.folder.path) == study
+    assert load_study(study.folder.path) == study.study

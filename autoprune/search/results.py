@@ -13,7 +13,7 @@ from autoprune.study import choosing
 from autoprune.study.folder import Study, StudyFolder
 from autoprune.study.folder import load_study as read_study
 from autoprune.study.metric import MetricSpec
-from autoprune.study.outcome import Outcome
+from autoprune.study.outcome import Outcome, Proposal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +134,11 @@ class Results:
     def dense_metric(self) -> float | None:
         """The metric of the dense model on the validation split, before the first trial."""
         return self.study.dense_metric
+
+    @property
+    def proposals(self) -> Sequence[Proposal]:
+        """The recipes that were handed out, in their order."""
+        return self.study.proposals
 
     @property
     def outcomes(self) -> Sequence[Outcome]:
