@@ -29,7 +29,12 @@ _KEY_NUMBERS = {"Enter": 13, "Space": 32, "Escape": 27, "Tab": 9, "ArrowLeft": 3
 
 
 class Browser:
-    """One tab of a headless Chromium: open a file, evaluate JavaScript, remember every error and every request."""
+    """One tab of a headless Chromium: open a file, evaluate JavaScript, remember every error and every request.
+
+    Fields:
+        shows: address, darkness and size that were opened last.
+        errors, requests: since then.
+    """
 
     def __init__(self, profile: Path) -> None:
         ours, theirs = os.pipe(), os.pipe()
@@ -42,6 +47,7 @@ class Browser:
             os.close(fd)
         self._to, self._from = ours[1], theirs[0]
         self._buffer, self._count, self._session, self._target = b"", 0, "", ""
+        self.shows: tuple[str, bool, tuple[int, int]] | None = None
         self.errors: list[str] = []
         self.requests: list[str] = []
 
@@ -67,7 +73,9 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.errors.clear()
         self.requests.clear()
-        self.call("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
+        address = page.as_uri() if isinstance(page, Path) else page
+        self.shows = (address, dark, size)
+        self.call("Page.navigate", url=address)
         self.wait("document.readyState === 'complete'")
 
     def js(self, expression: str) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import plotly.graph_objects as go
 import yaml
 from jinja2 import Environment
-from plotly.offline import get_plotlyjs
 
 from autoprune.analysis.report import (
     comparison,
@@ -31,7 +28,7 @@ from autoprune.analysis.report import (
 from autoprune.analysis.report.headline import headline_model
 from autoprune.analysis.report.importance import Importance, importance
 from autoprune.analysis.report.noise import noise_of
-from autoprune.analysis.report.packing import packed
+from autoprune.analysis.report.packing import packed, packed_plotly
 from autoprune.analysis.report.parallel_figure import parallel_figure
 from autoprune.analysis.report.peers import Peer
 from autoprune.analysis.report.recipe_words import recipe_sentence
@@ -78,19 +75,11 @@ def render_report(study: Study, peers: Sequence[Peer] = (), stamp: str = "") -> 
     Raises:
         InputError: `study.yaml` lacks what a search writes into it.
     """
-    with ThreadPoolExecutor(1) as beside:  # zlib lets other threads run
-        plotly = beside.submit(_packed_plotly)
-        environment = _environment(study.metric)
-        context = _page_context(study, environment, tuple(peers))
-        scripts = (*SCRIPTS, LIVE_SCRIPT) if stamp else SCRIPTS
-        script = "\n".join(_template_source(environment, name) for name in scripts)
-        template = environment.get_template("report.html")
-        return template.render(context, script=script, stamp=stamp, plotly=plotly.result())
-
-
-@functools.cache
-def _packed_plotly() -> str:
-    return packed(get_plotlyjs())
+    environment = _environment(study.metric)
+    scripts = (*SCRIPTS, LIVE_SCRIPT) if stamp else SCRIPTS
+    script = "\n".join(_template_source(environment, name) for name in scripts)
+    context = _page_context(study, environment, tuple(peers))
+    return environment.get_template("report.html").render(context, script=script, stamp=stamp, plotly=packed_plotly())
 
 
 def _environment(metric: MetricSpec) -> Environment:

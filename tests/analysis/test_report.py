@@ -44,7 +44,7 @@ def page(study: Study) -> Path:
 @pytest.fixture
 def report(browser: Browser, page: Path) -> Browser:
     """That report, open; a test may find it as the one before has left it."""
-    if not str(browser.js("location.href")).startswith(page.as_uri()) or browser.js("innerWidth") != 1440:
+    if browser.shows != (page.as_uri(), False, (1440, 900)):
         open_page(browser, page, size=(1440, 900))
     return browser
 

@@ -3,7 +3,22 @@
 
 function isMarks(trace) { return Array.isArray(trace.customdata) && trace.meta !== "peer"; }
 
+/* Beyond so many marks those that are no members are drawn only once the page answers. */
+const MANY = 1500;
+
 function drawFront() { return draw("front"); }
+
+async function drawFrontFirst() {
+  const later = page.plots.get("front").figure.data.filter((trace) => trace.meta === "completed" || trace.meta === "stopped");
+  const many = page.data.trials.id.length > MANY;
+  if (many) { later.forEach((trace) => { trace.visible = false; }); }
+  await drawFront();
+  return () => {
+    if (!many) { return; }
+    later.forEach((trace) => { delete trace.visible; });
+    setTimeout(drawFront, 100);
+  };
+}
 
 function prepareFront() {
   const { trials } = page.data;

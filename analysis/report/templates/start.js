@@ -61,12 +61,15 @@ async function start() {
   page.data.trials.id.forEach((id, row) => page.rowOf.set(id, row));
   document.head.append(element("script", {}, plotly));
   preparePlots(page.data.figures);
-  if (page.plots.has("front")) { prepareFront(); await drawFront(); }
+  let drawRest = () => {};
+  if (page.plots.has("front")) { prepareFront(); drawRest = await drawFrontFirst(); }
   if (byId("limit-cost")) { prepareLimits(); }
   if (byId("panel")) { selectFirst(); }
   if (byId("trials-table")) { prepareTable(); }
   listen();
+  page.ready = performance.now(); /* milliseconds since the page was asked for */
   document.documentElement.dataset.ready = "true";
+  drawRest();
 }
 
 window.addEventListener("error", (event) => complain(event.message));
