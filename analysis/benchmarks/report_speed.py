@@ -104,10 +104,10 @@ def page(rows: Sequence[Row]) -> str:
     return (
         "# Reports of many trials\n\n"
         f"{describe_machine()}; Python {platform.python_version()}, headless Chromium without a GPU; beside "
-        "other work, the best of several times. The target for 5,000 trials: at most 3 s to write, 5 MB, and 2 s until the page "
-        f"answers.\n\n{rows_of}\n\n"
-        "*Open* ends when the picture is drawn, the panel shows a model and the table its first hundred rows; "
-        "of more than 1,500 trials those that are not on the front follow, and other figures when they come near. Rows:\n"
+        "other work, the best of several times. The target for 5,000 trials: at most 3 s to write, 5 MB, and 2 s until "
+        f"the page answers.\n\n{rows_of}\n\n"
+        "*Open* ends when the picture is drawn, the panel shows a model and the table its first hundred rows; of more "
+        "than 1,500 trials those that are not on the front follow, and other figures when they come near. Rows:\n"
         "`python -m autoprune.analysis.benchmarks.report_speed`.\n"
     )
 
