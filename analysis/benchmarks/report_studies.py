@@ -72,8 +72,8 @@ def _config() -> dict[str, Any]:
     return {
         "task": {
             "kind": "classification",
-            "data": {"name": "cifar10", "splits": splits},
-            "model": {"name": "resnet20", "checkpoint": "resnet20.safetensors"},
+            "data": {"name": "made_up_images", "splits": splits},
+            "model": {"name": "made_up_net"},
         },
         "space": {"method": {"choice": sorted(METHODS)}},
         "objectives": ["accuracy", "flops"],

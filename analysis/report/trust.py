@@ -29,8 +29,8 @@ class Trust:
         recipes: measured at both.
         correlation: Spearman's, of the heights of recipes of equal FLOPs and of parents of equal height: ranks by both
             are partialled out, since height rises with both at every rung and would make any rung look trustworthy.
-        best_kept: of the best quarter at the later rung, the share that is in the better half at the earlier one: what
-            stopping half there would have kept.
+        best_kept: of the best quarter at the later rung, by the same ranks, the share that is in the better half at the
+            earlier one: what stopping half there would have kept.
     """
 
     share: float
@@ -91,13 +91,13 @@ def _trust_between(
     ]
     if len(rows) < FEWEST:
         return None
-    columns = np.array(rows, dtype=float).T
+    before, then = _residual_ranks(*np.array(rows, dtype=float).T)
     return Trust(
         share=share,
         after=after,
         recipes=len(rows),
-        correlation=_partial_correlation(*columns),
-        best_kept=_best_kept(columns[0], columns[1]),
+        correlation=_correlation(before, then),
+        best_kept=_best_kept(before, then),
     )
 
 
@@ -112,11 +112,16 @@ def _height_at(outcome: Outcome, share: float, metric: MetricSpec) -> float | No
     return next(found, None)
 
 
-def _partial_correlation(x: np.ndarray, y: np.ndarray, *given: np.ndarray) -> float:
-    """Spearman's correlation of x and y with all of `given` held fixed; 0 where one does not vary beside them."""
+def _residual_ranks(x: np.ndarray, y: np.ndarray, *given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ranks of x and of y, each less what the ranks of all of `given` lead to expect."""
     x, y, *columns = [mean_ranks(values) - (len(values) + 1) / 2 for values in (x, y, *given)]
     fixed = np.stack(columns, axis=1)
     left, right = (ranks - fixed @ np.linalg.lstsq(fixed, ranks, rcond=None)[0] for ranks in (x, y))
+    return left, right
+
+
+def _correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Of values around 0; 0 where one does not vary."""
     scale = np.sqrt((left @ left) * (right @ right))
     return float(left @ right / scale) if scale > 1e-9 else 0.0
 
