@@ -25,6 +25,7 @@ INT8 = "int8"
 def export(args: Namespace) -> None:
     """Write one model of a study in every format."""
     from autoprune.export.formats import read_record
+    from autoprune.export.model_card import int8_loss
     from autoprune.export.study_model import Demands, export_outcome
     from autoprune.tasks import load_task
 
@@ -38,6 +39,8 @@ def export(args: Namespace) -> None:
         say(slower)
     record = read_record(args.to)
     show(_format_rows(args.to, record, study.metric), numbers=("MB", "difference", study.metric.name))
+    if lost := int8_loss(record):
+        say(lost)
     for file in written:
         print(file)
     for name, reason in (record.get("not_written") or {}).items():

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from autoprune.export.card_examples import onnx_example, program_example
-from autoprune.export.layout import INT8, ONNX, PROGRAM
+from autoprune.export.layout import ARTEFACT, INT8, ONNX, PROGRAM
 from autoprune.study.front_timings import is_as_slow
 from autoprune.study.metric import MetricSpec, read_metric
+
+#: From this loss on, as a share of the metric's range, a quantised file is said to be worse.
+NOTABLE = 0.01
 
 
 def model_card(record: Mapping[str, Any]) -> str:
@@ -142,7 +145,16 @@ The difference is the largest one of its detections from the model's in PyTorch:
 the image's longer side."""
     scored = "Then each was scored on the validation split, as the last column says." if record.get("scores") else ""
     eight = "int8 computes in eight bits, with ranges that training images have shown." if _has(record, INT8) else ""
-    return "\n".join(part for part in (how, scored, eight) if part)
+    return "\n".join(part for part in (how, scored, eight, int8_loss(record)) if part)
+
+
+def int8_loss(record: Mapping[str, Any]) -> str:
+    """That the quantised file scores notably worse than the others, in one sentence; empty if it does not."""
+    scores, metric = record.get("scores") or {}, _metric(record)
+    if INT8 not in scores or metric.height(scores[ARTEFACT]) - metric.height(scores[INT8]) < NOTABLE:
+        return ""
+    lost = metric.shown_difference(scores[INT8] - scores[ARTEFACT])
+    return f"int8 is {lost} off the others: a model that was pruned less may be the better one in eight bits."
 
 
 def _has(record: Mapping[str, Any], name: str) -> bool:

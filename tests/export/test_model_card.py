@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from export_info import info
 
-from autoprune.export.model_card import model_card
+from autoprune.export.model_card import int8_loss, model_card
 
 
 def test_the_card_names_the_users_own_factory() -> None:
@@ -75,3 +75,15 @@ def test_the_card_says_how_the_trial_runs_again() -> None:
     assert "```sh\nautoprune replay 'my runs/c10' --trial 41\n```" in model_card({**record, "study": "my runs/c10"})
     assert "replay runs/c10 --trial 17" in model_card({**record, "study": "runs/c10", "outcome": again})
     assert "replay" not in model_card(record)
+
+
+@pytest.mark.parametrize(("int8", "says"), [(0.93, ""), (0.901, ""), (0.87, "int8 is -4.0 points off the others: ")])
+def test_what_eight_bits_cost_is_said_where_it_is_much(int8: float, says: str) -> None:
+    files = {"artefact": ["model.safetensors"], "int8": ["model.int8.onnx"]}
+    record = {"input": [3, 9, 9], "relative_error": {"artefact": 0.0, "int8": 0.1}, "files": files, "versions": {}}
+    record |= {"scores": {"artefact": 0.91, "int8": int8}, "metric": {"unit": "%"}}
+
+    assert int8_loss(record).startswith(says)
+    assert bool(int8_loss(record)) == bool(says)
+    assert ("int8 is -4.0 points off the others" in model_card(record)) == bool(says)
+    assert int8_loss({**record, "scores": {}}) == ""
