@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import rmse_study
 
+from autoprune.analysis.benchmarks.browser import CHROMIUM, NAMES, Browser
 from autoprune.analysis.report.live import LivePage, open_server
 from autoprune.errors import InputError
 from autoprune.study.log import append_line
@@ -74,3 +75,22 @@ def test_a_port_that_is_taken(served: tuple[ThreadingHTTPServer, LivePage, Path]
 
     with pytest.raises(InputError, match=r"--port: port \d+ cannot be opened: Address already in use"):
         open_server(live, server.server_port)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(NAMES)} is on the PATH")
+def test_an_open_page_renews_itself_and_keeps_what_was_chosen(
+    served: tuple[ThreadingHTTPServer, LivePage, Path], browser: Browser
+) -> None:
+    server, _, outcomes = served
+    ready = "document.documentElement?.dataset.ready === 'true'"
+    browser.open(f"http://127.0.0.1:{server.server_port}/")
+    browser.wait(ready)
+    browser.js("document.getElementById('axis').value = 'params'; useAxis('params'); select(3)")
+
+    append_line(outcomes, rmse_study.line(19, 1.9, 0.45))
+    browser.js("lookAgain()")
+
+    browser.wait(f"{ready} && page.rowOf?.has(19)")
+    browser.wait("page.selected === 3 && page.axis.key === 'params'")
+    assert browser.errors == []

@@ -194,6 +194,25 @@ def test_phones_and_half_a_screen_are_wide_enough(browser: Browser, study: Study
     assert browser.js("document.querySelector('#plot-front .main-svg').clientWidth") > 0.6 * width
 
 
+def test_names_from_outside_stay_text(browser: Browser, make_study: Any, build: SimpleNamespace) -> None:
+    evil = "<img src=//x onerror=alert(2)></script><script>alert(1)</script>"
+    marked = build.completed(2, 0.5, 0.8, evil, worker=evil, widths={evil: 3}, notes={evil: evil})
+    groups = [{"id": evil, "size": 5, "stage": 0, "frozen": None}]
+    study = make_study([build.failed(1, evil), marked, build.completed(3, 0.7, 0.9)], groups=groups)
+    open_report(browser, study)
+
+    browser.js("drawAll(); select(2); filterTrials('img')")
+
+    assert browser.js("document.querySelectorAll('img[src=\\'//x\\'], main script').length") == 0
+    assert evil in browser.js("document.getElementById('panel').textContent")
+    assert evil in browser.js("document.getElementById('trials-table').textContent")
+    x, y = place_of(browser, marked)
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    browser.wait("document.querySelector('#plot-front .hovertext') !== null")
+    assert "<img" in browser.js("document.querySelector('#plot-front .hovertext').textContent")
+    assert is_silent(browser, study)
+
+
 STATES = {
     "no outcomes": lambda build: [],  # the others need it
     "only failures": lambda build: [build.failed(i, "<script>boom") for i in range(1, 8)],
