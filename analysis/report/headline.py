@@ -65,14 +65,14 @@ def _against_random(study: Study, lead: contest.Lead | None) -> str:
         return "Nothing was pruned at random at a like cost, so what the method adds is not known."
     apart = _distance(lead.ahead, study)
     if lead.noise is None:
-        side = "above" if lead.ahead >= 0 else "below"
-        return f"It lies {apart} {side} removing channels at random; how much of that is noise is not known."
+        side = "better" if lead.ahead >= 0 else "worse"
+        return f"It is {apart} {side} than removing channels at random; how much of that is noise is not known."
     noise = f"trainings differ by up to {_distance(lead.noise, study)} through chance"
     if lead.certain:
-        return f"It lies {apart} above removing channels at random, which is more than noise: {noise}."
+        return f"It is {apart} better than removing channels at random, which is more than noise: {noise}."
     if lead.ahead < 0:
-        return f"No method beat removing channels at random, which lies {apart} above it; {noise}."
-    return f"No method beat removing channels at random by more than noise: it lies {apart} above, and {noise}."
+        return f"No method beat removing channels at random, which is {apart} better; {noise}."
+    return f"No method beat removing channels at random by more than noise: it is {apart} better, and {noise}."
 
 
 def _distance(difference: float, study: Study) -> str:
