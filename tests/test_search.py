@@ -61,6 +61,15 @@ def test_every_outcome_is_complete_and_meets_its_target(study):
     assert study.outcomes[0].flops_ratio == 1
 
 
+def test_models_on_the_front_are_timed_when_the_search_has_ended(study):
+    for member in front(study.outcomes):
+        timing = study.study.timings[member.id]
+        assert timing.error == ""
+        assert timing.how.startswith("eager, float32, batch 1, cpu")
+        assert (member.latency_ratio, member.latency_ms) == (timing.ratio, timing.ms)
+        assert 0 < member.latency_low <= member.latency_ratio <= member.latency_high
+
+
 def test_models_on_the_front_load_with_the_factory(study):
     task = load_task(study.config["task"])
     for member in front(study.outcomes):
@@ -103,6 +112,9 @@ def test_the_same_search_on_ray(tmp_path):
     assert {outcome.worker.split(":")[1] for outcome in study.outcomes}.isdisjoint({str(os.getpid())})
     assert {path.name for path in study.folder.models.iterdir()} == {"0", "1"} | {
         str(m.id) for m in front(study.outcomes)
+    }
+    assert {number for number, timing in study.study.timings.items() if not timing.error} == {
+        m.id for m in front(study.outcomes)
     }
 
 

@@ -16,6 +16,9 @@ from autoprune.schema import read, to_plain, within
 from autoprune.study.log import parse_line, read_lines
 from autoprune.study.outcome import Outcome
 
+#: Why a member could not be timed that came onto the front only by the times of others: then its model is gone.
+NOT_KEPT = "its model was not kept"
+
 #: A model takes as long as the dense one, or longer, if its interval says so of all that it may take.
 AS_LONG = 1.0
 
@@ -69,6 +72,8 @@ def _with_time_of(finalist: Outcome, member: Outcome | None) -> Outcome:
 
 
 def _with_timing(outcome: Outcome, timing: FrontTiming | None) -> Outcome:
+    if timing is not None and timing.error == NOT_KEPT:  # nothing is known of it that compares with the others
+        return dataclasses.replace(outcome, latency_ms=None, latency_ratio=None, latency_low=None, latency_high=None)
     if timing is None or timing.error:
         return outcome
     return dataclasses.replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from autoprune.search.running.task_evaluator import OpenLoaded, OpenTask
 from autoprune.study.config import StudyConfig
 from autoprune.study.constraints import Latency
 from autoprune.study.folder import StudyFolder, load_study
-from autoprune.study.front_timings import FrontTiming
+from autoprune.study.front_timings import NOT_KEPT, FrontTiming
 from autoprune.study.log import append_line
 from autoprune.timing.passes import resolved
 from autoprune.trial.shared import SharedState
@@ -59,9 +59,29 @@ class TimeModels:
 def time_front(
     executor: Executor, folder: StudyFolder, config: StudyConfig, open_evaluator: OpenTask | OpenLoaded
 ) -> None:
-    """Time the members of the study's front that were not timed at the end of an earlier run, and note it."""
+    """Time the members of the study's front that were not timed at the end of an earlier run, and note it.
+
+    Where latency is an objective, their times may bring others onto the front, which are timed then as well.
+    """
+    while members := _not_timed(folder):
+        _time_members(executor, folder, config, open_evaluator, members)
+
+
+def _not_timed(folder: StudyFolder) -> list[int]:
     study = load_study(folder.path)
-    members = [member.id for member in study.front if member.id not in study.timings]
+    return [member.id for member in study.front if member.id not in study.timings]
+
+
+def _time_members(
+    executor: Executor,
+    folder: StudyFolder,
+    config: StudyConfig,
+    open_evaluator: OpenTask | OpenLoaded,
+    members: Sequence[int],
+) -> None:
+    for number in members:
+        if not (folder.models / str(number)).is_dir():
+            append_line(folder.timings, FrontTiming(trial=number, error=NOT_KEPT).to_json())
     for numbers in _batches(folder, members):
         models = {number: read_files(folder.models / str(number)) for number in numbers}
         try:
@@ -73,17 +93,17 @@ def time_front(
 
 
 def _batches(folder: StudyFolder, numbers: Iterable[int]) -> Iterator[list[int]]:
-    """Trials whose models were kept, together as many as may travel at once; a larger one goes alone."""
+    """Trials whose models were kept, as many together as may travel at once; a larger one goes alone."""
     batch: list[int] = []
     size = 0
     for number in numbers:
-        files = list((folder.models / str(number)).glob("*"))
-        own = sum(file.stat().st_size for file in files)
+        if not (folder.models / str(number)).is_dir():
+            continue
+        own = sum(file.stat().st_size for file in (folder.models / str(number)).iterdir())
         if batch and size + own > AT_ONCE:
             yield batch
             batch, size = [], 0
-        if files:
-            batch.append(number)
-            size += own
+        batch.append(number)
+        size += own
     if batch:
         yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from autoprune.search.running.front_timing import time_front
 from autoprune.search.running.in_process import InProcessExecutor
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import StudyFolder, load_study
-from autoprune.study.front_timings import FrontTiming
+from autoprune.study.front_timings import NOT_KEPT, FrontTiming
 
 
 @pytest.fixture
@@ -87,9 +88,30 @@ def test_a_process_that_dies_is_noted_and_ends_nothing(folder: StudyFolder, conf
     assert all(outcome.latency_ms is None for outcome in study.outcomes)
 
 
-def test_a_member_without_a_model_is_passed_over(folder: StudyFolder, config: StudyConfig) -> None:
-    (folder.models / "1" / "model.safetensors").unlink()
-    executor = Counting()
-    time_front(executor, folder, config, None)  # type: ignore[arg-type]
+def test_who_comes_onto_the_front_by_the_times_of_others_is_timed_too_or_off_it_again(
+    folder: StudyFolder, config: StudyConfig
+) -> None:
+    """Of the first front, 0 and 1, the second is slow: 3 comes in, whose model is gone, then 2, which is slow too."""
+    folder.config.write_text("task: {}\nobjectives: [accuracy, latency]\n")
+    rows = [(0, 0.5, 0.25), (1, 0.625, 0.375), (2, 0.5625, 0.5), (3, 0.59375, 0.4375)]
+    folder.outcomes.write_text(
+        "".join(
+            fakes.completed(fakes.proposal(n), accuracy, latency_ratio=ratio, latency_ms=1.0).to_json() + "\n"
+            for n, accuracy, ratio in rows
+        )
+    )
+    (folder.models / "3" / "model.safetensors").unlink()
+    (folder.models / "3").rmdir()
 
-    assert executor.batches == [[0, 2]]
+    class Slow(Counting):
+        def call(self, job: Callable[[], Any]) -> Any:
+            times = [(timing, 0.25 if timing.trial == 0 else 0.75) for timing in super().call(job)]
+            return [replace(timing, ratio=ratio, low=ratio, high=ratio) for timing, ratio in times]
+
+    executor = Slow()
+    time_front(executor, folder, config, None)  # type: ignore[arg-type]
+    study = load_study(folder.path)
+
+    assert executor.batches == [[0, 1], [2]]
+    assert study.timings[3].error == NOT_KEPT
+    assert [member.id for member in study.front] == [0, 1]
