@@ -1,5 +1,6 @@
 """The search on a real Ray, small: placement, crashes, hangs, kills; evaluators are fakes unless a task is named."""
 
+import functools
 import os
 import signal
 import socket
@@ -240,3 +241,13 @@ def test_final_retraining_after_a_search_on_the_same_ray(tmp_path):
     assert {path.name for path in study.folder.final_models.iterdir()} == {
         str(one.best.id) for one in by_member(after.finalists, ACCURACY)
     }
+
+
+def test_a_job_beside_the_trials_runs_in_a_process_of_its_own(tmp_path):
+    with RayExecutor(Resources(workers=1)) as executor:
+        assert executor.call(os.getpid) != os.getpid()
+        with pytest.raises(ValueError, match="invalid literal for int"):
+            executor.call(functools.partial(int, "no number"))
+        with pytest.raises(StudyError, match="a process beside the trials has died"):
+            executor.call(functools.partial(os._exit, 3))
+        assert executor.call(functools.partial(sum, (3, 4))) == 7
