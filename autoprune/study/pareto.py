@@ -148,11 +148,16 @@ def candidates(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FL
     return [outcome for outcome, numbers in zip(known, missing, strict=True) if not numbers.any()]
 
 
-def front(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) -> list[Outcome]:
+def front(
+    outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS, *, unsure: bool = False
+) -> list[Outcome]:
     """The candidates that no other candidate dominates, by rising cost: of the first cost, then the others.
 
     With one cost that is by rising height too. Of several with the same numbers the one that finished first
     stays.
+
+    Args:
+        unsure: those too that only a latency within its own interval keeps there; they are what is worth another look.
     """
     pool = candidates(outcomes, tradeoff)
     rows = points(pool, tradeoff)
@@ -162,7 +167,9 @@ def front(outcomes: Iterable[Outcome], tradeoff: Tradeoff = ACCURACY_AND_FLOPS) 
     first: dict[tuple[float, ...], Outcome] = {}
     for row, outcome in sorted(members, key=lambda member: (member[0], member[1].finished, member[1].id)):
         first.setdefault(row, outcome)
-    return list(first.values()) if "latency" not in tradeoff.costs else _not_by_luck(list(first.items()), tradeoff)
+    if unsure or "latency" not in tradeoff.costs:
+        return list(first.values())
+    return _not_by_luck(list(first.items()), tradeoff)
 
 
 def _not_by_luck(members: Sequence[tuple[tuple[float, ...], Outcome]], tradeoff: Tradeoff) -> list[Outcome]:

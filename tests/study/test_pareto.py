@@ -414,6 +414,16 @@ class TestLatencyWithAnInterval:
     def test_who_is_faster_by_less_than_the_interval_makes_way_for_who_is_better(self) -> None:
         assert self.front((1, 0.75, 0.40, 0.35, 0.52), (2, 0.8125, 0.50, 0.48, 0.53)) == [2]
 
+    def test_both_are_worth_another_look(self) -> None:
+        interval = {"latency_low": 0.35, "latency_high": 0.6}
+        members = [
+            outcome(n, 0.5, a, latency_ratio=t, latency_ms=t, **interval)
+            for n, a, t in ((1, 0.75, 0.4), (2, 0.8125, 0.5))
+        ]
+        found = pareto.front(members, Tradeoff(costs=("latency",)), unsure=True)
+
+        assert [member.id for member in found] == [1, 2]
+
     def test_who_is_faster_by_more_stays(self) -> None:
         assert self.front((1, 0.75, 0.40, 0.35, 0.47), (2, 0.8125, 0.50, 0.48, 0.53)) == [1, 2]
 

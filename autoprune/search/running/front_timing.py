@@ -13,6 +13,7 @@ from autoprune.files import fill, read_files
 from autoprune.search.running.executor import Executor
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.running.task_evaluator import OpenLoaded, OpenTask
+from autoprune.study import pareto
 from autoprune.study.config import StudyConfig
 from autoprune.study.constraints import Latency
 from autoprune.study.folder import StudyFolder, load_study
@@ -61,7 +62,8 @@ def time_front(
 ) -> None:
     """Time the members of the study's front that were not timed at the end of an earlier run, and note it.
 
-    Where latency is an objective, their times may bring others onto the front, which are timed then as well.
+    Those too that trials beside them made look no faster than others. Where latency is an objective, their times may
+    bring others onto the front, which are timed then as well.
     """
     while members := _not_timed(folder):
         _time_members(executor, folder, config, open_evaluator, members)
@@ -69,7 +71,8 @@ def time_front(
 
 def _not_timed(folder: StudyFolder) -> list[int]:
     study = load_study(folder.path)
-    return [member.id for member in study.front if member.id not in study.timings]
+    members = pareto.front(study.outcomes, study.tradeoff, unsure=True)
+    return [member.id for member in members if member.id not in study.timings]
 
 
 def _time_members(

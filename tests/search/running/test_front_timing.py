@@ -88,6 +88,31 @@ def test_a_process_that_dies_is_noted_and_ends_nothing(folder: StudyFolder, conf
     assert all(outcome.latency_ms is None for outcome in study.outcomes)
 
 
+def test_members_that_look_no_faster_beside_other_trials_are_timed_alone(
+    folder: StudyFolder, config: StudyConfig
+) -> None:
+    folder.config.write_text("task: {}\nobjectives: [accuracy, latency]\n")
+    wide = {"latency_low": 0.1, "latency_high": 0.9, "latency_ms": 1.0}
+    rows = [(n, 0.5 + n / 8, 0.25 + n / 8) for n in range(3)]
+    folder.outcomes.write_text(
+        "".join(
+            fakes.completed(fakes.proposal(n), accuracy, latency_ratio=ratio, **wide).to_json() + "\n"
+            for n, accuracy, ratio in rows
+        )
+    )
+
+    class Alone(Counting):
+        def call(self, job: Callable[[], Any]) -> Any:
+            times = [(timing, 0.25 + timing.trial / 8) for timing in super().call(job)]
+            return [replace(timing, ratio=ratio, low=ratio, high=ratio) for timing, ratio in times]
+
+    before = [member.id for member in load_study(folder.path).front]
+    time_front(Alone(), folder, config, None)  # type: ignore[arg-type]
+
+    assert before == [2]
+    assert [member.id for member in load_study(folder.path).front] == [0, 1, 2]
+
+
 def test_who_comes_onto_the_front_by_the_times_of_others_is_timed_too_or_off_it_again(
     folder: StudyFolder, config: StudyConfig
 ) -> None:
