@@ -4,7 +4,8 @@ const page = { data: null, rowOf: new Map(), plots: new Map(), axis: null, selec
 
 /* The page holds plotly and the data compressed, which makes it a third of the size. */
 async function unpacked(id) {
-  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
+  const text = atob(document.getElementById(id).textContent.trim()), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i += 1) { bytes[i] = text.charCodeAt(i); }
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
 }
