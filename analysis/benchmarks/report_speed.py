@@ -105,8 +105,8 @@ def page(rows: Sequence[Row]) -> str:
     return (
         "# Reports of many trials\n\n"
         f"{describe_machine()}; Python {platform.python_version()}, headless Chromium without a GPU; beside "
-        f"other work (load average {os.getloadavg()[0]:.0f}), the best of several times. The target for 5,000 trials: at "
-        "most 3 s to write, 5 MB, and 2 s until "
+        f"other work (load average {os.getloadavg()[0]:.0f}), the best of several times. The target for 5,000 trials: "
+        "at most 3 s to write, 5 MB, and 2 s until "
         f"the page answers.\n\n{rows_of}\n\n"
         "*Open* ends when the picture is drawn, the panel shows a model and the table its first hundred rows; of more "
         "than 1,500 trials those that are not on the front follow, and other figures when they come near. Rows:\n"
