@@ -11,7 +11,7 @@ from autoprune.study.outcome import Outcome
 
 #: Models that are named one by one.
 NAMED = 3
-ADVICE = "Widths that are fast, `round_to: auto` in the allocation, are the usual remedy; see docs/objectives.md."
+ADVICE = "Widths that are fast, `round_to: auto` in the allocation, are the usual remedy."
 
 
 def time_fact(study: Study) -> str:

@@ -100,7 +100,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     """What ends a search, and where it runs."""
     parser.add_argument("--trials", type=positive(int), metavar="N", help="end after N trials (default: the space's)")
     parser.add_argument(
-        "--minutes", type=positive(float), metavar="M", help="end after M minutes (default: the space's)"
+        "--minutes", type=positive(float), metavar="M", help="end M minutes from now (default: the space's)"
     )
     parser.add_argument(
         "--gpu-hours", type=positive(float), metavar="H", help="end when all trials together have used H GPU-hours"

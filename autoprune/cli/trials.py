@@ -103,7 +103,7 @@ def _prune_task(args: Namespace) -> dict[str, Any]:
     if args.to is not None:
         info = {"outcome": json.loads(outcome.to_json(metric))}
         artifact.save(args.to, done.model, done.graph, done.keep, info=info)
-    timed = _time_remark(outcome.flops_ratio, outcome.latency_ratio, outcome.latency_high)
+    timed = _time_remark(outcome.flops_ratio, outcome.latency_ratio, outcome.latency_low, outcome.latency_high)
     widths = _width_remark(done.graph, done.keep, recipe.allocation)
     remarks = [text for text in (*task.remarks, task.weights_remark(shared.model), timed, widths) if text]
     told = {
@@ -143,19 +143,23 @@ def _prune_model(args: Namespace) -> dict[str, Any]:
     inputs = example if isinstance(example, tuple) else (example,)
     timing = Timer(lambda: model, inputs, Runtime()).time(pruned, Latency())
     times = {"latency_ratio": timing.ratio, "latency_ms": timing.ms}
-    remarks = [_time_remark(ratios["flops_ratio"], timing.ratio, timing.high)]
+    remarks = [] if ":" in args.model else [f"the weights are those that {args.model} begins with, untrained"]
+    remarks += [_time_remark(ratios["flops_ratio"], timing.ratio, timing.low, timing.high)]
     remarks += [_width_remark(graph, keep, recipe.allocation)]
     found = {"method": recipe.method.name, **ratios, **times, "widths": keep.widths(graph)}
     return {**found, "remarks": [text for text in remarks if text]}
 
 
-def _time_remark(flops: float | None, ratio: float | None, high: float | None) -> str:
+def _time_remark(flops: float | None, ratio: float | None, low: float | None, high: float | None) -> str:
     """A warning where the model has fewer FLOPs and, as far as was measured here, may take as long."""
     from autoprune.study.front_timings import is_as_slow
 
     if not is_as_slow(flops, ratio, high):
         return ""
-    return f"FLOPs fell and time may not have: it takes {ratio:.2f} of the dense model's time here, in PyTorch"
+    takes = f"{ratio:.2f} of the dense model's time here, in PyTorch, {low:.2f} to {high:.2f}"
+    if low is not None and low < 1:
+        return f"FLOPs fell and time may not have: {takes}; on an idle machine it is known better"
+    return f"FLOPs fell and time did not: it takes {takes}"
 
 
 def _width_remark(graph: ChannelGraph, keep: Keep, allocation: Allocation) -> str:

@@ -57,8 +57,8 @@ def open_view(stream: TextIO) -> View:
 class JsonView:
     """One JSON object a line: every trial as it ends, and every finalist, by the trial that it trains again; at first
     how many workers there are and how trials come to them, and where Ray's dashboard is, if it runs; what goes wrong
-    beside the search; the model that is looked for, whenever another one is the cheapest; and that the user has ended
-    it.
+    beside the search; the model that is looked for, whenever another one is the cheapest; what is done before and after
+    the trials; and that the user has ended it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -88,6 +88,10 @@ class JsonView:
         if progress.stopping and not self._stopping:
             self._stopping = True
             self._print_line({"event": "stopping", "running": progress.running})
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        self._print_line({"event": "stage", "text": text})
 
     def close(self) -> None:
         """Nothing to take down."""
@@ -168,6 +172,11 @@ class LiveView:
             self._picture.append(Text(f"Ray's dashboard: {progress.dashboard}"))
         self._picture += [_small_warning(text) for text in progress.warnings]
         self._draw()
+
+    def say(self, text: str) -> None:
+        """Show it below the picture, which says so itself while the data are loaded."""
+        if not isinstance(self._picture[0], Loading):
+            self.remark(text)
 
     def remark(self, text: str | None) -> None:
         """Say something below the picture, or nothing any more."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ from autoprune.study.space_file import load_space
 from autoprune.study.tracker import Tracker
 from autoprune.tasks import Task
 
+#: What takes longer is said: a network without weights of its own is trained first.
+SILENT_SECONDS = 5.0
+LOADING = "loading data and model, and measuring the dense model"
+
 
 def start_study(
     space: str | Path | Mapping[str, Any],
@@ -55,9 +60,10 @@ def start_study(
     told = build_trackers(config.trackers)
     earlier = None if warm_start is None else load_study(warm_start)
     with placement.executor(config.resources) as executor:
-        prepared = warm_started(prepare(config, folder, placement, task, new=True), earlier)
-        executor.wait_until_ready()
-        dense = prepared.shared.dense_metric()
+        with _said_if_slow(view):
+            prepared = warm_started(prepare(config, folder, placement, task, new=True), earlier)
+            executor.wait_until_ready()
+            dense = prepared.shared.dense_metric()
         prepared = replace(prepared, config=with_scale(prepared.config, dense))
         create_folder(folder, prepared, dense)
         with lock(folder), published(load_study(folder.path), view, _with_journal(told), prepared.remarks) as views:
@@ -118,6 +124,18 @@ def finish_study(
     return load_study(folder.path)
 
 
+@contextmanager
+def _said_if_slow(view: View | None) -> Iterator[None]:
+    """Within it the view is told what is going on, once it has heard nothing for some seconds."""
+    timer = threading.Timer(SILENT_SECONDS, lambda: view and view.say(LOADING))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _with_journal(trackers: Mapping[str, Tracker]) -> dict[str, Tracker]:
     """The same and the journal, which every search has."""
     from autoprune.search.tracking.optuna_journal import OptunaJournal  # Optuna, as below
@@ -147,6 +165,7 @@ def _search_and_retrain(
     refuse = prepared.feasibility.refusal
     session = Session(config, prepared.space, folder, limits=limits, study=study, view=view, refuse=refuse)
     _run_to_end(executor, session, prepared)
+    view.say("the trials have ended; the models of the front are timed")
     time_front(executor, folder, config, prepared.open_evaluator)
     if config.finalists.share is not None:
         searched = load_study(folder.path)

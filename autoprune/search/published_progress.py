@@ -73,6 +73,11 @@ class Audience:
             tracker.tell(progress.latest)
         self._show(progress)
 
+    def say(self, text: str) -> None:
+        """Tell the view."""
+        if self._view is not None:
+            self._view.say(text)
+
     def close(self) -> None:
         """Nothing to take down: the view is closed by whoever opened it."""
 

@@ -187,13 +187,14 @@ def load_study(folder: str | Path) -> Study:
             yield n, check_numbers(outcome, metric, f"{log}:{n}")
 
     lines = read_lines(paths.proposals)
-    proposals = ((n, Proposal.from_json(line, f"{paths.proposals}:{n}", recipe, unread)) for n, line in lines)
+    proposed = ((n, Proposal.from_json(line, f"{paths.proposals}:{n}", recipe, unread)) for n, line in lines)
+    proposals = unique_by_number(proposed, paths.proposals)
     timings = read_timings(paths.timings)
     outcomes = with_timings(unique_by_number(entries_of(paths.outcomes), paths.outcomes), timings)
     return Study(
         paths,
         config,
-        unique_by_number(proposals, paths.proposals),
+        proposals,
         outcomes,
         tuple(outcome for _, outcome in entries_of(paths.paused)),
         with_times_of_members(unique_by_number(entries_of(paths.finalists), paths.finalists), outcomes),

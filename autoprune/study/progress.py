@@ -161,5 +161,8 @@ class View(Protocol):
     def update(self, progress: StudyProgress) -> None:
         """Show it."""
 
+    def say(self, text: str) -> None:
+        """Show what is being done where nothing is counted, before the first trial and after the last."""
+
     def close(self) -> None:
         """The search is over, or has failed."""

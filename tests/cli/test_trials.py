@@ -58,7 +58,8 @@ def test_prune_says_what_time_the_model_takes_and_warns_where_it_takes_as_long(
         facts = json.loads(works(capsys, "prune", "lenet5", *options, "--json"))
 
         assert (facts["latency_ratio"], facts["latency_ms"]) == (0.96875, 2.5)
-        assert any("FLOPs fell and time may not have: it takes 0.97" in text for text in facts["remarks"]) == warns
+        assert any("FLOPs fell and time may not have: 0.97 of" in text for text in facts["remarks"]) == warns
+        assert "the weights are those that lenet5 begins with, untrained" in facts["remarks"]
 
 
 def test_prune_names_groups_that_fast_widths_are_too_coarse_for(

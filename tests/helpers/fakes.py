@@ -196,6 +196,9 @@ class Notes:
     def __init__(self):
         self.seen = []
 
+    def say(self, text):
+        """What is done beside the trials is not noted."""
+
     def update(self, progress):
         self.seen.append(progress)
 

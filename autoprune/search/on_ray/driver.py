@@ -20,6 +20,7 @@ from autoprune.search.on_ray.room import Room
 from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
 from autoprune.search.on_ray.study_actor import start_study_actor
 from autoprune.search.on_ray.worker import TrialWorker
+from autoprune.search.running.dispatcher import OUT_OF_TIME
 from autoprune.search.running.evaluator import OpenEvaluator
 from autoprune.search.running.segments import TrialSegment
 from autoprune.study.outcome import Outcome
@@ -64,7 +65,7 @@ def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, room: Roo
         tuner.fit()
     if not dispatcher.interrupted:
         for segment in [*searcher.running.values(), *dispatcher.returned]:
-            dispatcher.end_lost_trial(segment.proposal, "stopped", "the search's time was over")
+            dispatcher.end_lost_trial(segment.proposal, "stopped", OUT_OF_TIME)
 
 
 def bind_worker(

@@ -19,6 +19,7 @@ import ray
 from autoprune.errors import StudyError
 from autoprune.search.on_ray.segment_queue import Event, QueueNews
 from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
+from autoprune.search.running.dispatcher import OUT_OF_TIME
 from autoprune.search.running.segments import TrialSegment
 from autoprune.study.outcome import Outcome
 
@@ -73,7 +74,7 @@ class Feeder:
             raise self.error
         if not self.dispatcher.interrupted:
             for segment in [*self._offered.values(), *self.dispatcher.returned]:
-                self._end_lost(segment, "stopped", "the search's time was over")
+                self._end_lost(segment, "stopped", OUT_OF_TIME)
 
     def _feed(self) -> None:
         try:
@@ -161,7 +162,7 @@ class Feeder:
     def _withdraw(self) -> None:
         """The time is over: what nobody has begun is not begun any more."""
         for number in ray.get(self.segments.withdraw.remote()):
-            self._end_lost(self._offered[number], "stopped", "the search's time was over")
+            self._end_lost(self._offered[number], "stopped", OUT_OF_TIME)
 
     def _end_lost(self, segment: TrialSegment, status: str, error: str) -> None:
         self._offered.pop(segment.proposal.id, None)

@@ -23,6 +23,9 @@ from autoprune.study.progress import StudyProgress, View
 #: A view is shown the progress once in so many seconds at most.
 UPDATE_SECONDS = 0.5
 
+#: Why a trial has ended that no worker ended by itself before all of them were.
+OUT_OF_TIME = "the search's time was over"
+
 
 class Dispatcher(ABC):
     """Hands out trial segments until none is left, and takes in their outcomes.

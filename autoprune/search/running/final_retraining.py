@@ -164,7 +164,7 @@ class FinalRetraining(Dispatcher):
             raise SearchInterrupted(f"stopped with {kept} of {self.planned} finalists kept; go on with `{again}`")
         if ended and not any(outcome.completed for outcome in ended):
             error, count = Counter(outcome.error for outcome in ended).most_common(1)[0]
-            raise StudyError(f"none of {len(ended)} finalists completed; {count} of them failed with: {error}")
+            raise StudyError(f"none of {len(ended)} finalists completed; {count} of them ended with: {error}")
 
     def _affords_next(self) -> bool:
         """Whether the next training would end before the deadline."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from autoprune.engine.surgery import artifact
 from autoprune.errors import AutopruneError
@@ -43,7 +44,7 @@ class TimeModels:
     def __call__(self) -> list[FrontTiming]:
         """One for each model; one that cannot be timed says why."""
         shared = self.open_evaluator(StudyClock.at(0.0), None).shared
-        return [self._time(number, files, shared) for number, files in self.models.items()]
+        return _on_one_scale([self._time(number, files, shared) for number, files in self.models.items()])
 
     def _time(self, number: int, files: Mapping[str, bytes], shared: SharedState) -> FrontTiming:
         with tempfile.TemporaryDirectory(prefix="autoprune-timed-") as folder:
@@ -55,6 +56,12 @@ class TimeModels:
                 return FrontTiming(trial=number, error=str(error))
         how = f"{chosen.runtime}, {chosen.dtype}, batch {chosen.batch}, {shared.runtime.device}"
         return FrontTiming(trial=number, how=how, **vars(found))
+
+
+def _on_one_scale(timings: Sequence[FrontTiming]) -> list[FrontTiming]:
+    """The same with milliseconds in proportion to the ratios: the dense model had others beside each of them."""
+    dense = [timing.ms / timing.ratio for timing in timings if timing.ratio]
+    return [replace(timing, ms=median(dense) * timing.ratio) if timing.ratio else timing for timing in timings]
 
 
 def time_front(

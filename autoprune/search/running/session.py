@@ -11,7 +11,7 @@ from autoprune.search.proposing.proposer import Proposer
 from autoprune.search.proposing.redraws import Refuse, refuse_nothing
 from autoprune.search.running.admission import Admission
 from autoprune.search.running.budget_meter import BudgetMeter
-from autoprune.search.running.dispatcher import Dispatcher, last_time
+from autoprune.search.running.dispatcher import OUT_OF_TIME, Dispatcher, last_time
 from autoprune.search.running.early_stopping import SuccessiveHalving, pausing_shares
 from autoprune.search.running.evaluator import failed_outcome
 from autoprune.search.running.front_plateau import PlateauCheck
@@ -302,4 +302,7 @@ def _explain_empty_front(outcomes: Sequence[Outcome], tradeoff: Tradeoff) -> str
     if not errors:
         return f"none of {len(outcomes)} trials pruned something and completed: the budget was too small"
     error, count = errors.most_common(1)[0]
-    return f"none of {len(outcomes)} trials completed; {count} of them failed with: {error}"
+    if error == OUT_OF_TIME:
+        more = "`resume` with more minutes, or fewer `space.training.images`"
+        return f"none of {len(outcomes)} trials completed before {OUT_OF_TIME}: {more}"
+    return f"none of {len(outcomes)} trials completed; {count} of them ended with: {error}"

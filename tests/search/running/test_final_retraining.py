@@ -114,7 +114,7 @@ def test_what_failed_is_tried_again_and_says_nothing_of_its_member(study):
 def test_a_retraining_in_which_everything_fails_says_why(study):
     retraining = fakes.retrain(study, Finalists(seeds=1), trouble=dict.fromkeys(range(50), "raise"))
 
-    with pytest.raises(StudyError, match=r"none of .* finalists completed; .* failed with: ValueError: a bad"):
+    with pytest.raises(StudyError, match=r"none of .* finalists completed; .* ended with: ValueError: a bad"):
         retraining.close()
 
 

@@ -140,3 +140,14 @@ def test_who_comes_onto_the_front_by_the_times_of_others_is_timed_too_or_off_it_
     assert executor.batches == [[0, 1], [2]]
     assert study.timings[3].error == NOT_KEPT
     assert [member.id for member in study.front] == [0, 1]
+
+
+def test_milliseconds_are_in_proportion_to_ratios() -> None:
+    """The dense model took 4, 8 and 6 ms while they were timed: 6 is the median."""
+    rows = [
+        FrontTiming(trial=n, ms=ratio * dense, ratio=ratio)
+        for n, (ratio, dense) in enumerate([(0.5, 4), (0.25, 8), (0.75, 6)])
+    ]
+    found = front_timing._on_one_scale([*rows, FrontTiming(trial=9, error="no")])
+
+    assert [timing.ms for timing in found] == [3.0, 1.5, 4.5, 0.0]

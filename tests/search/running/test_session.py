@@ -79,7 +79,7 @@ def test_a_search_in_which_everything_fails_is_given_up_and_says_why(tmp_path):
 
     assert len(session.outcomes) == HOPELESS
     with pytest.raises(
-        StudyError, match=f"none of {HOPELESS} trials completed; {HOPELESS - 2} of them failed with: ValueErr"
+        StudyError, match=f"none of {HOPELESS} trials completed; {HOPELESS - 2} of them ended with: ValueErr"
     ):
         session.close()
 
