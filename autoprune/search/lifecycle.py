@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune import methods
-from autoprune.errors import InputError
+from autoprune.errors import InputError, SearchInterrupted
 from autoprune.search.options import BudgetOptions, FinalistsOptions
 from autoprune.search.overrides import warm_started, with_budget, with_finalists, with_sampler, with_trackers
 from autoprune.search.placement import Placement
@@ -166,7 +166,12 @@ def _search_and_retrain(
     session = Session(config, prepared.space, folder, limits=limits, study=study, view=view, refuse=refuse)
     _run_to_end(executor, session, prepared)
     view.say("the trials have ended; the models of the front are timed")
-    time_front(executor, folder, config, prepared.open_evaluator)
+    try:
+        time_front(executor, folder, config, prepared.open_evaluator)
+    except KeyboardInterrupt:
+        again = f"autoprune resume {folder.path}"
+        what = f"stopped while the front was timed; all trials are kept; time it with `{again}`"
+        raise SearchInterrupted(what) from None
     if config.finalists.share is not None:
         searched = load_study(folder.path)
         entries = to_train(searched, config.finalists)

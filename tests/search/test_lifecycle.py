@@ -1,6 +1,7 @@
 """`finish` with a real task, a search that ends with its finalists, and refusals."""
 
 import sys
+import threading
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -10,8 +11,8 @@ import fakes
 import pytest
 
 from autoprune.engine.surgery import artifact
-from autoprune.errors import InputError
-from autoprune.search import finish, resume, search
+from autoprune.errors import InputError, SearchInterrupted
+from autoprune.search import finish, lifecycle, resume, search
 from autoprune.search.study_lock import lock
 from autoprune.search.tracking import registry
 from autoprune.study.finalists import by_member
@@ -134,3 +135,34 @@ def _loads_with_its_accuracies(study, one):
     assert evaluate(model, task.validation, task, runtime) == pytest.approx(one.best.accuracy, abs=0.004)
     assert evaluate(model, task.test, task, runtime) == pytest.approx(one.best.test_accuracy, abs=0.004)
     assert task.test.fingerprint() != task.validation.fingerprint()
+
+
+def test_ctrl_c_while_the_front_is_timed_keeps_all_and_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    said = []
+    view = SimpleNamespace(update=lambda _: None, say=said.append, close=lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "time_front", interrupt)
+        with pytest.raises(SearchInterrupted, match=r"all trials are kept; time it with `autoprune resume .*study`"):
+            search("digits_demo", out=tmp_path / "study", overrides=SMALL, trials=4, in_process=True, view=view)
+    study = resume(tmp_path / "study", in_process=True).study
+
+    assert len(study.outcomes) == 4
+    assert set(study.timings) == {member.id for member in study.front}
+    assert said[-1] == "the trials have ended; the models of the front are timed"
+
+
+def test_a_wait_before_the_first_trial_is_said_and_a_short_one_is_not(monkeypatch):
+    said, heard = [], threading.Event()
+    view = SimpleNamespace(say=lambda text: (said.append(text), heard.set()))
+    with lifecycle._said_if_slow(view):
+        pass
+    monkeypatch.setattr(lifecycle, "SILENT_SECONDS", 0.0)
+    with lifecycle._said_if_slow(view):
+        assert heard.wait(30)
+    with lifecycle._said_if_slow(None):
+        pass
+
+    assert said == [lifecycle.LOADING]
