@@ -66,6 +66,8 @@ def write_pareto_csv(study: Study, path: str | Path) -> Path:
     front = trials_frame(replace(study, outcomes=tuple(study.front)))
     by_cost = [f"{name}_ratio" for name in study.tradeoff.costs]
     front = front.sort_values([*by_cost, "finished"]).dropna(axis="columns", how="all")
+    # What methods have beside their names comes last, as in a table of all trials, which begins with controls.
+    front = front[sorted(front.columns, key=lambda name: name.startswith("recipe.method."))]
     wanted = _metric_named(_CSV_COLUMNS, study.metric.name)
     columns = [name for name in wanted if name in front] if len(front) else wanted
     recipe = [name for name in front if name.startswith(RECIPE) and name != f"{RECIPE}method.name"]
