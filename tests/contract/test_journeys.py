@@ -15,6 +15,7 @@ import torch
 from commands import Capture, works
 from pages import files_of, lines_of
 from PIL import Image
+from reports import text_of
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v3_small, resnet18
 
@@ -159,7 +160,7 @@ def test_images_of_twice_the_size(journey: Callable[..., str], here: Path) -> No
     assert 3 == verified.count("yes")
     assert study.metric == MetricSpec(name="psnr", worst=0.0, best=None, unit="dB", scale=study.dense_metric)
     assert study.dense_metric > 15  # 13.2 with every pixel repeated
-    assert "Validation psnr (dB)" in (here / "runs/mine" / "report.html").read_text(encoding="utf-8")
+    assert "Validation psnr (dB)" in text_of(here / "runs/mine" / "report.html")
     assert all(form in card for form in ("| artefact |", "| onnx |", "| pt2 |", "float32, (1, 4, 4) per image"))
 
 

@@ -7,6 +7,7 @@ import pytest
 import user_tasks
 import yaml
 from commands import Capture, fails, works
+from reports import text_of
 from torch.utils.data import TensorDataset
 from user_tasks import Net
 
@@ -73,7 +74,7 @@ def test_what_shows_it_says_so_and_needs_no_task(study, capsys: Capture):
 
     assert shown in works(capsys, "status", folder)
     works(capsys, "report", folder)
-    assert "Validation rmse (mm, smaller is better)" in study.folder.report.read_text()
+    assert "Validation rmse (mm, smaller is better)" in text_of(study.folder.report)
     assert study.folder.pareto.read_text().startswith("id,method,rmse,flops_ratio")
     assert "this study is of rmse; allowed: --metric VALUE" in fails(
         capsys, "export", folder, "--min-accuracy", "0.9", "--to", "out"
