@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_lets_its_recipe_begin_anew(cluster: Cluster, tmp_p
     view = Watching(lambda progress: progress.paused >= 3, damage)
     config = fakes.study_config(trials=16, workers=2, rungs=(0.0, 0.25, 1.0), keep=0.34)
     session = fakes.open_session(tmp_path / "study", config, view=view)
-    outcomes = run(session, cluster, rungs=(0.0, 0.25))
+    outcomes = run(session, cluster, rungs=(0.0, 0.25), seconds=0.5)  # the view looks twice a second
 
     assert {outcome.error for outcome in outcomes} == {None}
     assert any("began_anew" in outcome.notes for outcome in (*outcomes, *load_study(tmp_path / "study").paused))
