@@ -13,9 +13,11 @@ from autoprune.engine.graph import ChannelGraph, Floats, Ints, Op
 #: A width is worth its time if it saves at least this share of what its channels are of those of any wider one. Where
 #: time goes by blocks of channels it is 0 inside a block; 1 is a layer whose time is in proportion to its channels.
 SAVES = 0.25
-#: Neighbouring widths of a group are no further apart than this share of its channels: coarser ones cost accuracy, and
-#: layers so narrow that blocks are that large are a small part of the time.
-WIDEST_GAP = 0.125
+#: Neighbouring widths of a group are no further apart than this share of its channels: coarser ones cost accuracy.
+WIDEST_GAP = 0.25
+#: The same in a network without a wider group than so many channels, in which blocks leave few widths: with gaps of a
+#: quarter a ResNet-20 on CIFAR-10 loses 1.4 points at half its FLOPs, with gaps of an eighth none.
+WIDEST_GAP_IF_NARROW, NARROW = 0.125, 64
 
 
 def fast_widths(graph: ChannelGraph, times: WidthTimes, channels: Ints) -> list[NDArray[np.bool_]]:
@@ -27,26 +29,30 @@ def fast_widths(graph: ChannelGraph, times: WidthTimes, channels: Ints) -> list[
         channels: per unit, shape (prunable groups,).
     """
     sizes = zip(graph.sizes.tolist(), channels.tolist(), strict=True)
-    return [_fast_of_group(graph, column, times, *size) for column, size in enumerate(sizes)]
+    gap = WIDEST_GAP_IF_NARROW if (graph.sizes * channels).max(initial=0) <= NARROW else WIDEST_GAP
+    return [_fast_of_group(graph, column, times, gap, *size) for column, size in enumerate(sizes)]
 
 
-def _fast_of_group(graph: ChannelGraph, column: int, times: WidthTimes, units: int, channels: int) -> NDArray[np.bool_]:
+def _fast_of_group(
+    graph: ChannelGraph, column: int, times: WidthTimes, gap: float, units: int, channels: int
+) -> NDArray[np.bool_]:
     dense = units * channels
     candidates = [width for width in _candidates(times, dense) if width % channels == 0]
     widths = np.array([*candidates, dense])
     fast = worth_their_time(widths, _time_of_group(graph, column, times, widths))
     mask = np.zeros(units + 1, dtype=bool)
-    mask[[width // channels for width in without_gaps(fast) if width % channels == 0]] = True
+    mask[[width // channels for width in without_gaps(fast, gap) if width % channels == 0]] = True
     return mask
 
 
-def without_gaps(widths: Sequence[int]) -> list[int]:
-    """The widths, and where two are too far apart the multiples of a power of two between them; see `WIDEST_GAP`.
+def without_gaps(widths: Sequence[int], gap: float) -> list[int]:
+    """The widths, and where two are too far apart the multiples of a power of two between them.
 
     Args:
         widths: ascending, the dense one last.
+        gap: the widest, as a share of the dense width; see `WIDEST_GAP`.
     """
-    widest = max(1, int(WIDEST_GAP * widths[-1]))
+    widest = max(1, int(gap * widths[-1]))
     step = 2 ** int(np.log2(widest))
     found = set(widths)
     for lower, higher in zip([0, *widths], widths, strict=False):

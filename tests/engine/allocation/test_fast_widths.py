@@ -11,7 +11,13 @@ from nets import image
 from torch import nn
 
 from autoprune.engine.allocation.allocate import TOLERANCE, allocate, check_widths, smallest
-from autoprune.engine.allocation.fast_widths import WIDEST_GAP, kind_of, without_gaps, worth_their_time
+from autoprune.engine.allocation.fast_widths import (
+    WIDEST_GAP,
+    WIDEST_GAP_IF_NARROW,
+    kind_of,
+    without_gaps,
+    worth_their_time,
+)
 from autoprune.engine.allocation.width_times import shipped_devices
 from autoprune.engine.allocation.widths import allowed_widths, slow_groups
 from autoprune.engine.cost import cost
@@ -91,7 +97,16 @@ def test_the_layers_of_a_group_add_up_and_groups_that_would_have_few_widths_get_
     ],
 )
 def test_gaps_of_more_than_an_eighth_are_filled(widths: list[int], found: list[int]) -> None:
-    assert without_gaps(widths) == found
+    assert without_gaps(widths, WIDEST_GAP_IF_NARROW) == found
+
+
+def test_in_a_network_with_wide_groups_gaps_may_be_a_quarter(table: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 40, 3), nn.Conv2d(40, 12, 1), nn.Conv2d(12, 80, 3), nn.Conv2d(80, 5, 1))
+    graph = trace(network, image())
+    widths = allowed_widths(graph, Allocation(round_to="auto", device=str(table)), graph.by_id)
+
+    assert widths["0"].tolist() == [8, 16, 24, 32, 40]
+    assert widths["2"].tolist() == [16, 32, 48, 64, 80]
 
 
 def test_a_cut_keeps_to_them_and_meets_its_target(table: Path) -> None:
