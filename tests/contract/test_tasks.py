@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from user_tasks import SPEC, Net, OwnLosses, TwoHeads, classes, evaluate, images, several, train_loader
