@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from user_tasks import SPEC, Net, OwnLosses, TwoHeads, classes, evaluate, images, several, train_loader
@@ -128,10 +129,11 @@ CALLS = itertools.count()
 
 
 class Restless(LoaderSplit):
-    """A split that breaks the contract: each time other images."""
+    """A split that breaks the contract: each time other images, and a number of the caller's is gone."""
 
     def batches(self, order: Tensor, batch_size: int, **options: Any) -> Iterator[Any]:
         """In another order than the last time."""
+        torch.rand(1)
         return super().batches(order.roll(next(CALLS)), batch_size, **options)
 
 
