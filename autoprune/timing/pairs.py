@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -145,5 +145,6 @@ class Timer:
         if latency not in self._dense_passes:
             self._dense_passes[latency] = build_pass(self.dense(), inputs, latency, self.runtime)
         own = build_pass(model, inputs, latency, self.runtime)
-        with torch.inference_mode(), self.runtime.limits(), alone_on(self.runtime.device):
+        asked = replace(self.runtime, threads=latency.threads or self.runtime.threads)
+        with torch.inference_mode(), asked.limits(), alone_on(self.runtime.device):
             return compare(own, self._dense_passes[latency])

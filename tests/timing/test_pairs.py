@@ -133,6 +133,17 @@ class TestTimer:
 
         assert [batch for batch, _ in shapes] == [1, 1, 13, 13]
 
+    def test_pytorch_has_as_many_threads_as_are_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: set[int] = set()
+
+        def build(*_: object) -> Pass:
+            return lambda: seen.add(torch.get_num_threads()) or 1.0  # type: ignore[func-returns-value]
+
+        monkeypatch.setattr(pairs, "build_pass", build)
+        self.timer().time(nn.Conv2d(5, 3, 3), Latency(threads=2))
+
+        assert seen == {2}
+
     def test_real_models(self) -> None:
         found = self.timer().time(nn.Conv2d(5, 3, 3), Latency(batch=2))
 
