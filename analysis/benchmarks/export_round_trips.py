@@ -139,9 +139,8 @@ def measured(names: list[str]) -> Iterator[Row]:
             yield {"name": name, "images": IMAGES, "formats": found}
 
 
-def page(rows: Mapping[str, Row]) -> str:
-    """The measured part of the page."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "openvino", "timm"))
+def page(rows: Mapping[str, Row], versions: str) -> str:
+    """The measured part of the page; `versions` are those of the packages with which the rows were measured."""
     lines = [
         "# Exported files beside the model",
         "",
@@ -190,6 +189,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True, help="the page")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these networks and methods")
     args = parser.parse_args()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "openvino", "timm"))
     rows = read(args.rows)
     wanted = args.only or [*NETWORKS, *methods.names()]
     for row in measured([name for name in wanted if name not in rows]):
@@ -197,7 +197,7 @@ def main() -> None:
         with args.rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(_line(row), flush=True)
-        write_measured(args.table, page(rows))
+        write_measured(args.table, page(rows, versions))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_examples_in_the_page_and_in_the_files_are_accepted(root: Path) -> None:
     texts = [(root / "cluster/README.md").read_text(), *(file.text for file in launch_files().values())]
     examples = re.findall(r"autoprune cluster ([a-z_]+) --set ([^#\n`]*?) --out \S+", "\n".join(texts))
     for name, words in examples:
-        given = dict(word.split("=", 1) for word in words.replace("REGISTRY", "host").split())
+        given = dict(word.split("=", 1) for word in shlex.split(words.replace("REGISTRY", "host")))
         launch_files()[name].fill({key: value.replace("...", "1").replace("$", "") for key, value in given.items()})
 
     assert len(examples) >= 8

@@ -97,12 +97,14 @@ def test_no_trial_of_a_page_s_space_fails_by_its_target(page: str, here: Path, c
 
 
 @pytest.mark.slow
-def test_the_python_of_the_front_page_and_what_is_handed_over(here: Path) -> None:
+def test_the_python_of_the_front_page_and_what_is_handed_over(here: Path, capsys: Capture) -> None:
     front = run(next(block for block in code_in(ROOT / "README.md", "python") if "ap.search" in block), "README.md")
-    handed, cut = (run(block, "handing-over.md") for block in code_in(ROOT / "docs/handing-over.md", "python"))
+    works(capsys, "prune", "mine:build", "--method", "l1", "--flops", "0.5", "--to", "once")
+    once, handed, cut = (run(block, "handing-over.md") for block in code_in(ROOT / "docs/handing-over.md", "python"))
 
     assert len(front["study"].outcomes) == 1
     assert parameters(front["small"]) < parameters(front["model"])
+    assert parameters(once["once"]) < parameters(front["model"])
     assert parameters(handed["model"]) < parameters(front["model"])
     assert parameters(cut["again"]) < parameters(cut["model"])
 

@@ -40,8 +40,9 @@ def test_files_compute_what_the_model_computes(name: str) -> None:
 
 def test_the_page_has_a_line_for_each() -> None:
     rows = {"timm/dla34": row("timm/dla34"), "l1": row("l1", same=47), "ldrf": {"name": "ldrf", "error": "no model"}}
-    text = trips.page(rows)
+    text = trips.page(rows, "torch 2.11.0, timm 1.0.3")
 
+    assert "; torch 2.11.0, timm 1.0.3. `python -m" in text
     exact = "| 3e-07 | 3e-07 | 3e-07 | 3e-07 |"
     assert f"| `timm/dla34` {exact} 48 of 48 | 0.03 | 48 of 48 |" in text
     assert f"| `l1` {exact} 47 of 48 | 0.03 | 47 of 48 |" in text

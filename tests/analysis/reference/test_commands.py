@@ -21,7 +21,7 @@ def test_a_command_has_its_options_and_examples(name: str) -> None:
 def test_values_stand_beside_their_option() -> None:
     text = commands.text()
 
-    assert "| `--minutes M` | end after M minutes (default: the space's) |" in text
+    assert "| `--minutes M` | end M minutes from now (default: the space's) |" in text
     assert "| `--until END` |" in text
     assert "| `--knee` | where the front bends most (default) |" in text
     assert "| `DIR` | a study folder, or s3://bucket/path, written by autoprune search |" in text
