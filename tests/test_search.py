@@ -103,10 +103,28 @@ def test_resume_refuses_another_model(study, tmp_path):
         resume(tmp_path, trials=6, in_process=True)
 
 
-@pytest.mark.slow
-def test_the_same_search_on_ray(tmp_path):
-    study = search("digits_demo", out=tmp_path / "study", overrides=[*SMALL, "resources.workers=2"], trials=6)
+#: The digits, from a function that notes each call.
+NOTED = """
+from pathlib import Path
+from autoprune.tasks.sources import digits_by_part
 
+def arrays():
+    with Path("calls").open("a") as file:
+        file.write("called ")
+    parts = digits_by_part()
+    kinds = (("images", 0), ("labels", 1))
+    return {f"{part}_{kind}": parts[part][place] for part in parts for kind, place in kinds}
+"""
+
+
+@pytest.mark.slow
+def test_the_same_search_on_ray_whose_workers_get_the_data_from_the_driver(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noted.py").write_text(NOTED)
+    own = ["task.data={function: 'noted:arrays', splits: {validation: validation}}", "resources.workers=2"]
+    study = search("digits_demo", out=tmp_path / "study", overrides=[*SMALL, *own], trials=6)
+
+    assert (tmp_path / "calls").read_text() == "called "
     assert sorted(outcome.id for outcome in study.outcomes) == list(range(6))
     assert {outcome.status for outcome in study.outcomes} == {"completed"}
     assert {outcome.worker.split(":")[1] for outcome in study.outcomes}.isdisjoint({str(os.getpid())})

@@ -119,7 +119,7 @@ def finish_study(
             if prepared.shared.task.test is None:
                 raise InputError("the task has no test split", where="finish", allowed="a task with `test`")
             check_same_model(study, prepared)
-            clock = continued_clock(study)
+            clock, prepared = continued_clock(study), _handed_out(executor, prepared)
             _retrain_front(executor, prepared, study, entries, clock=clock, limits=Limits(), view=views)
     return load_study(folder.path)
 
@@ -160,7 +160,7 @@ def _search_and_retrain(
     """
     from autoprune.search.running.session import Session  # Optuna, 0.2 s that refusals and `finish` do without
 
-    config = prepared.config
+    prepared, config = _handed_out(executor, prepared), prepared.config
     limits = Limits.of(config.budget, start=start, kept=config.finalists.share)
     refuse = prepared.feasibility.refusal
     session = Session(config, prepared.space, folder, limits=limits, study=study, view=view, refuse=refuse)
@@ -177,6 +177,11 @@ def _search_and_retrain(
         entries = to_train(searched, config.finalists)
         limits = Limits.of(Budget(minutes=config.budget.minutes), start=start)
         _retrain_front(executor, prepared, searched, entries, clock=session.clock, limits=limits, view=view)
+
+
+def _handed_out(executor: Executor, prepared: Prepared) -> Prepared:
+    """The same; what was loaded comes once to each node on which trials run."""
+    return replace(prepared, open_evaluator=prepared.open_evaluator.handed_out(executor.once_per_node))
 
 
 def _retrain_front(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from autoprune.search.placement import Placement
 from autoprune.search.proposing import first_recipes
 from autoprune.search.proposing.feasible_space import feasible_space
 from autoprune.search.running.early_stopping import pausing_shares
-from autoprune.search.running.task_evaluator import OpenLoaded, OpenTask
+from autoprune.search.running.task_evaluator import Loaded, OpenLoaded, OpenTask
 from autoprune.search.study_metric import with_metric
 from autoprune.study.config import Resources, StudyConfig
 from autoprune.study.constraints import Constraints
@@ -81,7 +80,8 @@ def prepare(
     model = task.model()
     check_asked(task, model, config)
     runtime = _measure_runtime(task, model, recipe, config.resources)
-    shared = SharedState.of(task, runtime, FolderStore(folder.shared) if config.share else None, share=config.share)
+    store = FolderStore(folder.shared) if config.share else None
+    shared = SharedState.of(task, runtime, store, model=model, share=config.share)
     check_prunable(shared.graph)
     space = config.space.bind([(group.id, group.stage) for group in shared.graph.prunable])
     for corner in space.corners():
@@ -92,10 +92,7 @@ def prepare(
     config, space = replace(config, space=config.space.without_methods(unable)), feasible.space.without_methods(unable)
     check_constraints(config.constraints, space, shared)
     first_recipes.check_first(space, config.sampler)
-    described = to_plain(config.task) if given is None else task
-    opener = (
-        _open_here(config, shared) if placement.in_process else _open_in_workers(described, config, runtime, recipe)
-    )
+    opener = _open_here(config, shared) if placement.in_process else _open_in_workers(shared, given, config, recipe)
     return Prepared(config, space, shared, opener, feasibility, feasible.remarks)
 
 
@@ -104,12 +101,17 @@ def _open_here(config: StudyConfig, shared: SharedState) -> OpenLoaded:
     return OpenLoaded(shared=shared, cpus=cpus, constraints=config.constraints, latency=config.timed)
 
 
-def _open_in_workers(task: Mapping[str, Any] | Task, config: StudyConfig, runtime: Runtime, recipe: Recipe) -> OpenTask:
-    """Workers train as was measured here, unless trials have a GPU and this machine has none."""
-    measured_here = runtime.device != "cpu" or not config.resources.gpus_per_trial
+def _open_in_workers(shared: SharedState, given: Task | None, config: StudyConfig, recipe: Recipe) -> OpenTask:
+    """Workers train as was measured here, unless trials have a GPU and this machine has none.
+
+    They get the weights that were loaded here: nodes without a file system in common would train dense models of their
+    own. They get the task too if its data lie in memory or it was given in Python; else they read what it describes.
+    """
+    measured_here = shared.runtime.device != "cpu" or not config.resources.gpus_per_trial
+    task = shared.task if given is not None or shared.task.in_memory else to_plain(config.task)
     return OpenTask(
-        task=task,
-        runtime=runtime if measured_here else None,
+        loaded=Loaded(task, shared.model.state_dict()),
+        runtime=shared.runtime if measured_here else None,
         cpus=config.resources.cpus_per_process,
         batch_size=_batch_of_process(recipe, config.resources),
         memory=config.resources.memory_per_process,

@@ -81,6 +81,11 @@ class MixedImages(LabelledImages):
         """See `LabelledImages`; `augment` says how batches are mixed."""
         return self.unmixed.pixels
 
+    @property
+    def in_memory(self) -> bool:
+        """See `Split.in_memory`."""
+        return self.unmixed.in_memory
+
     def to(self, device: str) -> MixedImages:
         """See `Split.to`."""
         return replace(self, unmixed=self.unmixed.to(device))

@@ -65,6 +65,11 @@ class Split(ABC):
     def fingerprint(self) -> str:
         """Hexadecimal digest of the images and of what is to be learnt of them."""
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of it lies in memory, so that it can be handed to other processes as it is."""
+        return False
+
     def of_process(self, processes: Processes) -> Split:
         """The same split, of whose batches each process gets its part: its images as they are in the whole batch.
 
@@ -169,6 +174,11 @@ class Task(ABC):
     compiles: bool = True
     loss_while_training: bool = False
     remarks: tuple[str, ...] = ()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all splits lie in memory."""
+        return all(split.in_memory for split in (self.train, self.validation, self.test) if split is not None)
 
     @abstractmethod
     def build(self, seed: int = 0) -> nn.Module:

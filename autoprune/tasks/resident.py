@@ -3,23 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from autoprune.tasks.augmenting import OPERATIONS, operated_images
-from autoprune.tasks.base import LabelledImages, Pixels
+from autoprune.tasks.base import LabelledImages, Pixels, Split
 from autoprune.training.seeds import random_stream
 
 #: Augmentations that move pixels.
 MOVES = {"crop", "flip"}
 
 
+class InMemory(Split):
+    """A split whose fields are tensors and plain values.
+
+    It is pickled with arrays in place of its tensors: those the object store of Ray keeps once on each node, for all
+    processes there, while of a tensor each process would have a copy. So its tensors may lie in memory that belongs to
+    others and must never be written to; what `batches` gives is copied out of them.
+    """
+
+    @property
+    def in_memory(self) -> bool:
+        """See `Split.in_memory`."""
+        return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arrays, values = {}, {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                arrays[name] = value.cpu().contiguous().numpy()
+            else:
+                values[name] = value
+        return _of_arrays, (type(self), arrays, values)
+
+
+def _of_arrays(kind: type[InMemory], arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> InMemory:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and nobody writes to it
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return kind(**tensors, **values)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Resident(LabelledImages):
+class Resident(InMemory, LabelledImages):
     """A split that lies in memory. `images`: (N, H, W, C), uint8 or float32; `labels`: int64 (N,)."""
 
     images: Tensor

@@ -31,6 +31,13 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
     return function
 
 
+def find_modules_here() -> None:
+    """Let the current folder count as a place for modules from now on."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
 def load_object(reference: str, where: str) -> Any:
     """What `module:name` names; the current folder counts as a place for modules.
 
@@ -40,9 +47,7 @@ def load_object(reference: str, where: str) -> Any:
     module, _, name = reference.partition(":")
     if not module or not name:
         raise InputError(f"{reference!r} names no function", where=where, allowed="module:function")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    find_modules_here()
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
@@ -54,7 +59,7 @@ def load_object(reference: str, where: str) -> Any:
         raise InputError(what, where=where, allowed=allowed) from error
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything, and a script ends itself
         reason = f"{type(error).__name__}: {first_line(error)}"
-        allowed = f"a module that is installed or lies in {here}, with that name in it"
+        allowed = f"a module that is installed or lies in {Path.cwd()}, with that name in it"
         raise InputError(f"{reference!r} cannot be imported: {reason}", where=where, allowed=allowed) from error
 
 

@@ -91,6 +91,7 @@ class SharedState:
         runtime: Runtime | None = None,
         store: Store | None = None,
         *,
+        model: nn.Module | None = None,
         share: bool = True,
         processes: Processes = ALONE,
     ) -> SharedState:
@@ -98,10 +99,11 @@ class SharedState:
 
         Args:
             runtime: measured on the dense model if not given.
+            model: the dense model, where it was loaded before.
             store, share: see `StudyCache`.
             processes: all of them call this.
         """
-        model, example = task.model(), task.example()
+        model, example = task.model() if model is None else model, task.example()
         runtime = runtime or choose_runtime(model, task, SCORE_BATCH)
         return cls(
             task=task,

@@ -19,7 +19,7 @@ from ray._private import ray_constants
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from autoprune.search.on_ray.driver import explain_death
+from autoprune.search.on_ray.deaths import explain_death
 from autoprune.search.on_ray.quiet import guarded_by_token, quiet_terminal, scratch_folder
 from autoprune.search.on_ray.settings import _ENVIRONMENT, OBJECT_STORE_BYTES, QUIET_INIT
 
@@ -106,7 +106,7 @@ class Hears(tune.Callback):
         self.record.threads |= {thread.name for thread in threading.enumerate()}
 
     def on_trial_error(self, trial: Any, **_: Any) -> None:
-        self.record.failed[trial.trial_id] = explain_death(trial.error_file)
+        self.record.failed[trial.trial_id] = explain_death(trial.error_file).reason
 
 
 class Stops(tune.Stopper):

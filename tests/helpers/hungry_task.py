@@ -18,8 +18,9 @@ from autoprune.search.running.evaluator import Evaluation
 from autoprune.search.running.second_try import run_twice_if_out_of_memory
 from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.search.running.study_clock import StudyClock
-from autoprune.search.running.task_evaluator import OpenTask
+from autoprune.search.running.task_evaluator import Loaded, OpenTask
 from autoprune.study.outcome import Proposal
+from autoprune.tasks import load_task
 from autoprune.training.runtime import Runtime
 from autoprune.trial.cache import FolderStore
 
@@ -58,7 +59,8 @@ def run(folder: Path, gib: float) -> Evaluation:
     used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     memory = int(used.split()[1]) / 2**20 + gib
     clock = StudyClock(0.0)
-    opener = OpenTask(task=SPEC, runtime=Runtime(), cpus=1, batch_size=256, memory=memory)
+    loaded = Loaded(SPEC, load_task(SPEC).model().state_dict())
+    opener = OpenTask(loaded=loaded, runtime=Runtime(), cpus=1, batch_size=256, memory=memory)
     evaluator = opener(clock, FolderStore(folder))
     training = Training(images=256, batch_size=256, rungs=(1.0,))
     recipe = Recipe(method=MethodChoice(name="l1"), target=Target(flops=0.9), training=training)

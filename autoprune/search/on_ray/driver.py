@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import warnings
 from dataclasses import replace
@@ -15,9 +14,10 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from autoprune.search.on_ray.cluster import needs_of_process
+from autoprune.search.on_ray.deaths import Attempts, Death, explain_death
 from autoprune.search.on_ray.peers import PeerPlan
 from autoprune.search.on_ray.room import Room
-from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
+from autoprune.search.on_ray.settings import PUT_BACK
 from autoprune.search.on_ray.study_actor import start_study_actor
 from autoprune.search.on_ray.worker import TrialWorker
 from autoprune.search.running.dispatcher import OUT_OF_TIME
@@ -56,7 +56,7 @@ def run_on_tune(dispatcher: Dispatcher, open_evaluator: OpenEvaluator, room: Roo
             verbose=0,
             callbacks=[DispatcherCallback(searcher)],
             stop=DispatcherStopper(dispatcher),
-            failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
+            failure_config=tune.FailureConfig(max_failures=0),  # the searcher hands out again what was lost
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
@@ -114,6 +114,7 @@ class DispatcherSearcher(Searcher):
         super().__init__()
         self.dispatcher, self.room = dispatcher, room
         self.running: dict[str, TrialSegment] = {}  # by Tune's id
+        self.attempts = Attempts()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -131,8 +132,8 @@ class DispatcherSearcher(Searcher):
             self.running[trial_id] = segment
             return {**segment.to_plain(), "until": self.dispatcher.budget.limits.stop_at}
         # FINISHED is final: Tune waits for the running trials, and that is all. None: there may be more when one of
-        # them pauses.
-        return Searcher.FINISHED if self.dispatcher.finished_handing_out() else None
+        # them pauses, or is lost with its worker.
+        return Searcher.FINISHED if self.dispatcher.finished_handing_out() and not self.running else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Hand over the outcome of a segment; one that has crashed has none, see `end_crashed`.
@@ -145,14 +146,22 @@ class DispatcherSearcher(Searcher):
         if error or not result or "outcome" not in result:
             return
         self.running.pop(trial_id, None)
-        self.dispatcher.end_segment(Outcome.from_json(result["outcome"]))
+        outcome = Outcome.from_json(result["outcome"])
+        self.attempts.end(outcome.id)
+        self.dispatcher.end_segment(outcome)
 
-    def end_crashed(self, trial_id: str, reason: str) -> None:
-        """Tune has given up on a trial. What a method raises is an outcome, so the process itself came to its end."""
+    def end_crashed(self, trial_id: str, death: Death) -> None:
+        """A worker has died. What a method raises is an outcome, so the process itself came to its end.
+
+        Another worker gets what it ran, unless that has cost too many.
+        """
         segment = self.running.pop(trial_id, None)
-        if segment is not None and not self.dispatcher.interrupted:
-            error = f"the worker process died {ATTEMPTS} times: {reason}"
+        if segment is None or self.dispatcher.interrupted:
+            return
+        if error := self.attempts.count(segment.proposal.id, death):
             self.dispatcher.end_lost_trial(segment.proposal, "failed", error)
+        else:
+            self.dispatcher.put_back(segment)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the logs in the study folder are the only truth."""
@@ -172,7 +181,7 @@ class DispatcherCallback(tune.Callback):
         self.searcher.dispatcher.refresh()
 
     def on_trial_error(self, trial: Any, **_info: Any) -> None:
-        """Tune has given up on a trial."""
+        """The process of a worker is gone."""
         self.searcher.end_crashed(trial.trial_id, explain_death(trial.error_file))
 
 
@@ -196,10 +205,3 @@ class DispatcherStopper(tune.Stopper):
         if self.dispatcher.interrupted:
             self.dispatcher.refresh(force=True)
         return True
-
-
-def explain_death(error_file: str) -> str:
-    """The exception that ended a worker, as far as Ray knows: one that could not start says why, a crash does not."""
-    text = Path(error_file).read_text(encoding="utf-8", errors="replace")
-    exceptions = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", text, re.MULTILINE)
-    return exceptions[-1][:300] if exceptions else "it crashed, was killed for lack of memory, or its node went away"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import ray
 
@@ -103,6 +104,11 @@ class RayExecutor(Executor):
             raise StudyError(f"a process beside the trials has died: {first_line(error, 200)}") from error
         return result
 
+    def once_per_node(self, value: T) -> Callable[[], T]:
+        """See `Executor.once_per_node`: arrays lie in Ray's store, which all processes of a node map."""
+        self.wait_until_ready()
+        return InStore(ray.put(value))
+
     def _hold_ray(self) -> None:
         """Start Ray, and end it in the same thread: Linux kills Ray's processes when the thread that made them ends."""
         try:
@@ -115,6 +121,17 @@ class RayExecutor(Executor):
         self._open.set()
         self._closing.wait()
         ray.shutdown()
+
+
+@dataclass(frozen=True)
+class InStore:
+    """What lies in Ray's store as long as the driver holds this."""
+
+    reference: Any
+
+    def __call__(self) -> Any:
+        """Its arrays are not copied, and not to be written to."""
+        return ray.get(self.reference)
 
 
 def _call(job: Callable[[], T]) -> T:

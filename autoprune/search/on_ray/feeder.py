@@ -9,7 +9,6 @@ import math
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from autoprune.errors import StudyError
+from autoprune.search.on_ray.deaths import Attempts, Death
 from autoprune.search.on_ray.segment_queue import Event, QueueNews
 from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
 from autoprune.search.running.dispatcher import OUT_OF_TIME
@@ -48,9 +48,9 @@ class Feeder:
         self.error: BaseException | None = None
         self._offered: dict[int, TrialSegment] = {}  # in the queue or with a worker, by trial
         self._taken: dict[str, int] = {}  # worker -> trial
-        self._deaths: Counter[int] = Counter()  # of workers, by the trial they had
+        self._attempts = Attempts()
         self._deaths_in_a_row = 0  # of workers that had none
-        self._lost: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._lost: queue.SimpleQueue[tuple[str, Death]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="segment_feeder", daemon=True)
 
@@ -58,9 +58,9 @@ class Feeder:
         """Begin to feed."""
         self._thread.start()
 
-    def report_death(self, worker: str, reason: str) -> None:
+    def report_death(self, worker: str, death: Death) -> None:
         """Say that the process of a worker has died; what it had is run by another one."""
-        self._lost.put((worker, reason))
+        self._lost.put((worker, death))
 
     def stop(self) -> None:
         """Stop feeding, whatever still runs, and take in what has ended by now.
@@ -94,8 +94,8 @@ class Feeder:
         news: QueueNews = ray.get(call)
         for event in news.events:
             self._take_in(event)
-        for worker, reason in lost:
-            self._requeue(worker, reason)
+        for worker, death in lost:
+            self._requeue(worker, death)
         self.dispatcher.refresh()
         if self.dispatcher.should_stop_running():
             self._withdraw()
@@ -136,10 +136,10 @@ class Feeder:
         if PUT_BACK in result:
             self.dispatcher.put_back(replace(segment, resumed=segment.resumed or result[PUT_BACK]))
             return
-        self._deaths.pop(segment.proposal.id, None)
+        self._attempts.end(segment.proposal.id)
         self.dispatcher.end_segment(Outcome.from_json(result["outcome"]))
 
-    def _requeue(self, worker: str, reason: str) -> None:
+    def _requeue(self, worker: str, death: Death) -> None:
         """Hand out again what a worker had that has died, or end the trial that has cost several workers their life.
 
         Raises:
@@ -150,14 +150,13 @@ class Feeder:
             self._deaths_in_a_row += 1
             if self._deaths_in_a_row >= ATTEMPTS * self.workers():
                 what = f"{self._deaths_in_a_row} worker processes in a row died before they ran a trial"
-                raise StudyError(f"{what}; the last: {reason}", where=str(self.dispatcher.folder.path))
+                raise StudyError(f"{what}; the last: {death.reason}", where=str(self.dispatcher.folder.path))
             return
-        self._deaths[number] += 1
         segment = self._offered.pop(number)
-        if self._deaths[number] < ATTEMPTS:
-            self.dispatcher.put_back(segment)
+        if error := self._attempts.count(number, death):
+            self._end_lost(segment, "failed", error)
         else:
-            self._end_lost(segment, "failed", f"the worker process died {ATTEMPTS} times: {reason}")
+            self.dispatcher.put_back(segment)
 
     def _withdraw(self) -> None:
         """The time is over: what nobody has begun is not begun any more."""
@@ -169,7 +168,7 @@ class Feeder:
         self.dispatcher.end_lost_trial(segment.proposal, status, error)
 
 
-def _drained(events: queue.SimpleQueue[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _drained(events: queue.SimpleQueue[tuple[str, Death]]) -> Iterator[tuple[str, Death]]:
     """What lies in the queue now."""
     while not events.empty():
         yield events.get()

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from autoprune.search.on_ray.driver import bind_worker, explain_death
+from autoprune.search.on_ray.deaths import explain_death
+from autoprune.search.on_ray.driver import bind_worker
 from autoprune.search.on_ray.feeder import Feeder
 from autoprune.search.on_ray.pulling_worker import PullingWorker
 from autoprune.search.on_ray.room import Room

@@ -31,6 +31,9 @@ BARRIER_SECONDS = 60.0
 #: A trial segment whose worker process dies is tried this many times in all.
 ATTEMPTS = 3
 
+#: One that is lost with its node is nobody's fault; but it may be what takes nodes down.
+LOST_NODES = 10
+
 #: Ray keeps no models or data in its store, only the arguments of workers; its own default is 30 % of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 

@@ -53,3 +53,11 @@ class Executor(ABC):
         Raises:
             StudyError: the process has died.
         """
+
+    def once_per_node(self, value: T) -> Callable[[], T]:
+        """A small thing that gives the value wherever trials run, and can be sent there; it waits until that is ready.
+
+        Args:
+            value: large, and comes to each node once; nobody may write to its arrays.
+        """
+        return lambda: value

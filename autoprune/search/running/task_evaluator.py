@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,37 @@ from autoprune.study.outcome import Proposal
 from autoprune.trial.cache import Store
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from autoprune.tasks import Task
     from autoprune.training.runtime import Runtime
     from autoprune.trial.shared import SharedState
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the driver has loaded, for the processes that run trials.
+
+    Fields:
+        task: the task itself, or the `task:` mapping of the space file, if its data are read where they are needed.
+        weights: of the dense model, as its `state_dict` has them.
+    """
+
+    task: Mapping[str, Any] | Task
+    weights: Mapping[str, Tensor]
+
+    def __call__(self) -> Loaded:
+        """Itself: what a process has at hand."""
+        return self
+
+    def opened(self) -> tuple[Task, nn.Module]:
+        """The task and its dense model, in this process."""
+        from autoprune.tasks import load_task
+
+        task = load_task(self.task) if isinstance(self.task, Mapping) else self.task
+        model = task.build()
+        model.load_state_dict(self.weights)  # which copies
+        return task, model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +56,7 @@ class OpenTask:
     """Builds a `TaskEvaluator` for a task: loads data and model, traces the model.
 
     Args:
-        task: the `task:` mapping of the space file, or the task itself, if it was given in Python.
+        loaded: gives what the driver has loaded.
         runtime: how to train, as the driver measured it, so that all workers train the same way; None = measure here.
         cpus: threads of a process.
         batch_size: of a process, to measure with.
@@ -38,7 +66,7 @@ class OpenTask:
         memory: GiB that a process may take, None = what there is; `gpus`: the part of a GPU that it has.
     """
 
-    task: Mapping[str, Any] | Task
+    loaded: Callable[[], Loaded]
     runtime: Runtime | None
     cpus: int
     batch_size: int
@@ -54,21 +82,27 @@ class OpenTask:
         os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # before torch starts its threads; Ray sets a guess of its own
         import torch
 
-        from autoprune.tasks import load_task
+        from autoprune.tasks.user_code import find_modules_here
         from autoprune.training.memory import limit_memory
         from autoprune.training.processes import Processes
         from autoprune.training.runtime import choose_runtime
         from autoprune.trial.shared import SharedState
 
         torch.set_num_threads(self.cpus)
-        task = load_task(self.task) if isinstance(self.task, Mapping) else self.task
+        find_modules_here()  # which what the driver has loaded may name
+        task, model = self.loaded().opened()
         processes = Processes.current()
-        runtime = self.runtime or choose_runtime(task.model(), task, self.batch_size, threads=self.cpus)
+        runtime = self.runtime or choose_runtime(model, task, self.batch_size, threads=self.cpus)
         runtime = processes.agree(runtime)
         if self.memory is not None:
             limit_memory(self.memory, runtime.device, self.gpus)
-        shared = SharedState.of(task, runtime, store if self.share else None, share=self.share, processes=processes)
+        store = store if self.share else None
+        shared = SharedState.of(task, runtime, store, model=model, share=self.share, processes=processes)
         return TaskEvaluator(shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)
+
+    def handed_out(self, once_per_node: Callable[[Loaded], Callable[[], Loaded]]) -> OpenTask:
+        """The same, small enough to be sent to every process: what was loaded goes the way of `once_per_node`."""
+        return replace(self, loaded=once_per_node(self.loaded()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +128,10 @@ class OpenLoaded:
 
         torch.set_num_threads(self.cpus)
         return TaskEvaluator(self.shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)
+
+    def handed_out(self, _once_per_node: Callable[[Loaded], Callable[[], Loaded]]) -> OpenLoaded:
+        """Itself: it goes nowhere."""
+        return self
 
 
 class TaskEvaluator:

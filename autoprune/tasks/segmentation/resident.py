@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from autoprune.tasks.base import Pixels, Split
-from autoprune.tasks.resident import draw, shift_and_flip
+from autoprune.tasks.base import Pixels
+from autoprune.tasks.resident import InMemory, draw, shift_and_flip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ResidentMasks(Split):
+class ResidentMasks(InMemory):
     """`images`: uint8 (N, H, W, C); `masks`: uint8 (N, H, W), a class per pixel or `IGNORED`."""
 
     images: Tensor

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 
 from autoprune.errors import InputError, SearchInterrupted, StudyError
@@ -251,3 +252,14 @@ def test_a_job_beside_the_trials_runs_in_a_process_of_its_own(tmp_path):
         with pytest.raises(StudyError, match="a process beside the trials has died"):
             executor.call(functools.partial(os._exit, 3))
         assert executor.call(functools.partial(sum, (3, 4))) == 7
+
+
+def test_what_the_driver_has_loaded_is_not_copied_into_workers(tmp_path):
+    """It is more than the store of a search's own Ray holds."""
+    pixels = np.arange(50 * 2**20, dtype=np.uint32)  # 200 MiB
+    with RayExecutor(Resources(workers=1)) as executor:
+        found = executor.call(functools.partial(fakes.look_at, executor.once_per_node(pixels)))
+
+    assert found["sum"] == int(pixels.sum(dtype=np.uint64))
+    assert not found["writeable"]
+    assert found["own_mib"] < 20

@@ -10,6 +10,7 @@ import pytest
 
 from autoprune.errors import StudyError
 from autoprune.search.on_ray import feeder as module
+from autoprune.search.on_ray.deaths import Death
 from autoprune.search.on_ray.feeder import Feeder
 from autoprune.search.on_ray.segment_queue import SegmentQueue
 from autoprune.search.on_ray.settings import ATTEMPTS, PUT_BACK
@@ -98,7 +99,7 @@ def test_what_a_worker_had_that_died_is_run_by_another_one(open_cluster):
     cluster.turn()
     lost = cluster.take("a")
     cluster.turn()
-    cluster.feeder.report_death("a", "killed")
+    cluster.feeder.report_death("a", Death("killed"))
     while (found := cluster.take("b")) is None or found.proposal.id != lost.proposal.id:
         cluster.turn()
 
@@ -128,7 +129,7 @@ def test_a_trial_that_kills_its_workers_has_failed(open_cluster, tmp_path):
             segment = cluster.take(name)
             cluster.turn()
         first = segment
-        cluster.feeder.report_death(name, "it crashed")
+        cluster.feeder.report_death(name, Death("it crashed"))
         cluster.turn()
     (outcome,) = load_study(tmp_path).outcomes
 
@@ -139,9 +140,9 @@ def test_a_trial_that_kills_its_workers_has_failed(open_cluster, tmp_path):
 def test_workers_that_die_before_they_take_anything_end_the_search(open_cluster):
     cluster = open_cluster(workers=2)
     for number in range(2 * ATTEMPTS - 1):
-        cluster.feeder.report_death(str(number), "no module named cake")
+        cluster.feeder.report_death(str(number), Death("no module named cake"))
         cluster.turn()
-    cluster.feeder.report_death("one more", "no module named cake")
+    cluster.feeder.report_death("one more", Death("no module named cake"))
 
     with pytest.raises(StudyError, match=r"6 worker processes in a row died .* the last: no module named cake"):
         cluster.turn()

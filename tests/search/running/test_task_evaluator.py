@@ -1,4 +1,4 @@
-"""A worker whose process may take so much memory and no more."""
+"""What a worker opens; one whose process may take so much memory and no more."""
 
 import json
 import os
@@ -8,6 +8,13 @@ from pathlib import Path
 
 import hungry_task
 import pytest
+import torch
+from commands import DIGITS_DATA
+
+from autoprune.search.running.study_clock import StudyClock
+from autoprune.search.running.task_evaluator import Loaded, OpenTask
+from autoprune.tasks import load_task
+from autoprune.training.runtime import Runtime
 
 
 def run(gib, folder):
@@ -31,3 +38,16 @@ def test_a_trial_for_which_halves_are_too_large_as_well_says_both(tmp_path):
     assert (status, passes) == ("failed", 2)
     assert error.count("can't allocate memory") == 2
     assert "; with the batch in 2 passes: " in error
+
+
+def test_a_worker_trains_no_dense_model_of_its_own(tmp_path, monkeypatch):
+    """Its node may see nothing of what the driver has written."""
+    monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path / "of this node"))
+    spec = {"data": DIGITS_DATA, "model": {"name": "digits_net", "train": {"images": 64, "batch_size": 8}}}
+    weights = {name: tensor + 3 for name, tensor in load_task(spec).build().state_dict().items()}
+    evaluator = OpenTask(loaded=Loaded(spec, weights), runtime=Runtime(), cpus=1, batch_size=8)(StudyClock(0.0), None)
+
+    found = evaluator.shared.model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+    assert not (tmp_path / "of this node").exists()
+    assert not evaluator.shared.model.training

@@ -21,7 +21,7 @@ from launching import HELPERS
 from ray.cluster_utils import Cluster
 
 from autoprune.search import search
-from autoprune.search.on_ray import executor, room
+from autoprune.search.on_ray import deaths, executor, room
 from autoprune.search.on_ray.cluster import count_slots
 from autoprune.search.on_ray.executor import RayExecutor
 from autoprune.search.running.session import Session
@@ -117,7 +117,11 @@ def test_workers_that_are_killed_given_notice_or_wrong_about_the_time_cost_no_re
     assert all(0 <= outcome.started <= outcome.finished < 3600 for outcome in outcomes)
 
 
-def test_paused_recipes_outlive_the_node_on_which_they_paused(cluster: Cluster, tmp_path: Path) -> None:
+def test_paused_recipes_outlive_the_node_on_which_they_paused(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And recipes that run there are tried again however often: here nobody has a second attempt."""
+    monkeypatch.setattr(deaths, "ATTEMPTS", 1)
     lost = cluster.worker_nodes.copy().pop()
     view = Watching(lambda progress: progress.paused >= 3, lambda: cluster.remove_node(lost, allow_graceful=False))
     config = fakes.study_config(trials=16, workers=3, rungs=(0.0, 0.25, 1.0), keep=0.34)
