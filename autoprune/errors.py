@@ -60,7 +60,7 @@ class InputError(AutopruneError):
 
 
 class ModelError(InputError):
-    """The model cannot be built, loaded, traced or run."""
+    """The model cannot be built, loaded, traced, run or pruned."""
 
 
 class DataError(InputError):
@@ -76,7 +76,7 @@ class ArtifactError(InputError):
 
 
 class StudyError(AutopruneError):
-    """The search as a whole failed: nothing could be pruned, or no trial completed."""
+    """The search as a whole failed: no trial completed, or its folder cannot be used."""
 
 
 class SearchInterrupted(AutopruneError):  # noqa: N818 - nothing went wrong

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from autoprune.engine.surgery import artifact
-from autoprune.errors import InputError, StudyError
+from autoprune.errors import InputError, ModelError
 from autoprune.search import resume, search
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import load_study
@@ -284,7 +284,7 @@ def test_a_model_of_which_nothing_can_go_ends_the_search_with_the_reason(tmp_pat
     (tmp_path / "one_layer.py").write_text(ONE_LAYER)
     monkeypatch.chdir(tmp_path)
     model = "task.model={factory: 'one_layer:build', train: {images: 64, batch_size: 32}}"
-    with pytest.raises(StudyError, match="nothing of this model can be pruned"):
+    with pytest.raises(ModelError, match="nothing of this model can be pruned"):
         search("digits_demo", out=tmp_path / "study", overrides=[*SMALL, model], in_process=True)
 
     assert not (tmp_path / "study").exists()

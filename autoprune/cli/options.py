@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from autoprune.errors import InputError
+from autoprune.errors import InputError, brief_repr
 from autoprune.files import is_url
 from autoprune.recipe import AUTO
 
@@ -34,6 +35,16 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,  # a script that abbreviates breaks when the next option comes
             **rest,
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As ever, but of options that it does not know it says what they might be; a command alone knows its own."""
+        known, rest = super().parse_known_args(args, namespace)
+        for option in (word.partition("=")[0] for word in rest if word.startswith("--")):
+            near = difflib.get_close_matches(
+                option[2:], [name.lstrip("-") for name in self._option_string_actions], n=1
+            )
+            self.error(f"unknown option {brief_repr(option)}" + (f", did you mean --{near[0]}?" if near else ""))
+        return known, rest
 
     def error(self, message: str) -> NoReturn:
         """Every wrong option ends here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import os
 import platform
 from argparse import Namespace
 from pathlib import Path
@@ -35,7 +36,6 @@ def _measure(args: Namespace) -> None:
     import torch
 
     from autoprune.engine.allocation.width_times import WidthTimes
-    from autoprune.errors import InputError
     from autoprune.files import write_atomically
     from autoprune.schema import read
     from autoprune.study.constraints import Latency
@@ -43,8 +43,7 @@ def _measure(args: Namespace) -> None:
     from autoprune.timing.width_times import measure_curves
     from autoprune.training.runtime import Runtime, pick_device
 
-    if args.out.suffix != ".json":
-        raise InputError(f"found {args.out}", where="--out", allowed="a file that ends with .json")
+    _check_new_file(args.out)
     device = pick_device(args.device)
     threads = args.threads or torch.get_num_threads()
     asked = {name: getattr(args, name) for name in ("batch", "runtime", "dtype", "threads")}
@@ -56,6 +55,20 @@ def _measure(args: Namespace) -> None:
     times = WidthTimes(device=_words(latency, device, threads), curves=tuple(curves))
     write_atomically(args.out, json.dumps(times.to_dict(), indent=1) + "\n")
     print(f"allocation: {{round_to: auto, device: {args.out}}}")
+
+
+def _check_new_file(out: Path) -> None:
+    """Refuse before minutes are spent."""
+    from autoprune.errors import InputError
+
+    if out.suffix != ".json":
+        raise InputError(f"found {out}", where="--out", allowed="a file that ends with .json")
+    if out.exists():
+        raise InputError("already exists", where=str(out), allowed="a new file")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(
+            "nothing can be written there", where=str(out), allowed="a file in an existing, writable folder"
+        )
 
 
 def _briefly(us: dict[str, float]) -> str:

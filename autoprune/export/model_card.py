@@ -191,7 +191,8 @@ def _factory_lines(record: Mapping[str, Any]) -> str:
         module, function = factory.split(":", 1)
         arguments = ", ".join(f"{key}={value!r}" for key, value in (model.get("arguments") or {}).items())
         build = f"lambda: {function}({arguments})" if arguments else function
-        return f'from {module} import {function}\nmodel = ap.load(".", model={build})'
+        found = f"from {module} import {function}  # where Python finds the module: here, or PYTHONPATH"
+        return f'{found}\nmodel = ap.load(".", model={build})'
     if record.get("task"):
         lines = ["import json", "from autoprune.tasks import load_task"]
         lines += ['task = load_task(json.load(open("export.json"))["task"])']

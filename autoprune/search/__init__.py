@@ -63,7 +63,7 @@ def search(
 
     Raises:
         InputError: something handed in is wrong; nothing was written.
-        StudyError: nothing can be pruned, the earlier study has no front, or no trial completed.
+        StudyError: the earlier study has no front, or no trial completed.
         SearchInterrupted: Ctrl-C or SIGTERM; what had finished is kept.
     """
     from autoprune.search.lifecycle import start_study

@@ -69,7 +69,7 @@ def prepare(
 
     Raises:
         InputError: data, checkpoint, model, loss, metric, target, constraints or the sampler's first recipes are wrong.
-        StudyError: nothing of the model can be pruned.
+        ModelError: nothing of the model can be pruned.
     """
     recipe = config.space.corners()[0]
     if config.cascade.keep < 1:

@@ -192,7 +192,7 @@ def test_json_holds_all_of_it(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_model_of_which_nothing_can_go_is_shown_and_fails(options: list[str], capsys: Capture) -> None:
-    assert parser.main(["inspect", "inspected_nets:nothing", "--input", "3x3x3", *options]) == 1
+    assert parser.main(["inspect", "inspected_nets:nothing", "--input", "3x3x3", *options]) == 2
     out, error = capsys.readouterr()
 
     assert "reaches the model's output" in out
@@ -202,7 +202,7 @@ def test_a_model_of_which_nothing_can_go_is_shown_and_fails(options: list[str], 
 def test_pruning_it_fails_the_same_way(capsys: Capture) -> None:
     argv = ["prune", "inspected_nets:nothing", "--input", "3x3x3", "--method", "l1", "--flops", "0.5", "--to", "small"]
 
-    assert parser.main(argv) == 1
+    assert parser.main(argv) == 2
     assert "nothing of this model can be pruned" in capsys.readouterr().err
     assert not Path("small").exists()
 

@@ -12,7 +12,9 @@ def test_the_card_names_the_users_own_factory() -> None:
     model = {"factory": "nets:build", "arguments": {"depth": 5}}
     record = {**info(task={"model": model}), "input": [3, 9, 9], "relative_error": {}, "files": {}, "versions": {}}
 
-    assert 'from nets import build\nmodel = ap.load(".", model=lambda: build(depth=5))' in model_card(record)
+    card = model_card(record)
+    assert "from nets import build  # where Python finds the module: here, or PYTHONPATH\n" in card
+    assert 'model = ap.load(".", model=lambda: build(depth=5))' in card
 
 
 def test_a_card_without_a_study_is_short_and_sound() -> None:

@@ -27,7 +27,7 @@ from autoprune.engine.allocation.widths import WidthGrid, channels_per_unit, fin
 from autoprune.engine.cost import Cost, cost_of_counts, flops_by_layer
 from autoprune.engine.graph import ChannelGraph, Ints
 from autoprune.engine.keep import Keep
-from autoprune.errors import InputError, StudyError, TargetError
+from autoprune.errors import InputError, ModelError, TargetError
 from autoprune.recipe import Allocation, Target
 
 T = TypeVar("T")
@@ -124,10 +124,10 @@ def excess(graph: ChannelGraph, keep: Keep, target: Target) -> float:
 
 
 def check_prunable(graph: ChannelGraph) -> None:
-    """Raise `StudyError` if nothing of the model can be pruned: that must not pass for a result."""
+    """Raise `ModelError` if nothing of the model can be pruned: that must not pass for a result."""
     if all(group.size == 1 for group in graph.prunable):
         reasons = "; ".join(f"{group.id}: {group.frozen or 'all or nothing'}" for group in graph.groups[:3])
-        raise StudyError(f"nothing of this model can be pruned ({reasons or 'it has no channels that can go'})")
+        raise ModelError(f"nothing of this model can be pruned ({reasons or 'it has no channels that can go'})")
 
 
 def held_up_by(graph: ChannelGraph, allocation: Allocation | None = None, most: int = 3) -> dict[str, float]:
