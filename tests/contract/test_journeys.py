@@ -91,6 +91,7 @@ def write_table(here: Path, name: str, columns: dict[str, Callable[[int], float]
         pd.DataFrame({"file": files, **found}).to_csv(here / f"{name}_{part}.csv", index=False)
 
 
+@pytest.mark.long
 def test_weights_that_a_function_of_ones_own_loads(journey: Callable[..., str], here: Path) -> None:
     write_photos(here / "photos", test=True)
     state = resnet18(num_classes=3).state_dict()
@@ -107,6 +108,7 @@ def test_images_in_folders(journey: Callable[..., str], here: Path) -> None:
     assert "accuracy" in journey("Images in folders", *WITHOUT_WORKERS, small)
 
 
+@pytest.mark.long
 def test_images_in_arrays(journey: Callable[..., str], here: Path) -> None:
     generator = np.random.default_rng(0)
     parts = {"train": 27, "test": 5}
@@ -118,6 +120,7 @@ def test_images_in_arrays(journey: Callable[..., str], here: Path) -> None:
     assert "accuracy" in journey("Images in arrays", *ONCE, small)
 
 
+@pytest.mark.long
 def test_a_loader_with_its_transforms(journey: Callable[..., str], here: Path) -> None:
     write_photos(here / "photos")
 

@@ -40,7 +40,10 @@ RETINANET = (
 )
 
 
-@pytest.mark.parametrize(("space", "model"), [("digit_scenes_unet", UNET), ("digit_scenes_retinanet", RETINANET)])
+@pytest.mark.parametrize(
+    ("space", "model"),
+    [("digit_scenes_unet", UNET), pytest.param("digit_scenes_retinanet", RETINANET, marks=pytest.mark.long)],
+)
 @pytest.mark.slow
 def test_a_space_of_scenes_gives_a_front_of_many_methods_a_report_and_files(
     space: str, model: str, tmp_path: Path, capsys: Capture

@@ -97,7 +97,7 @@ class RayExecutor(Executor):
         needs = needs_of_process(self.resources)
         kinds = {"num_cpus": needs.get("CPU", 0), "num_gpus": needs.get("GPU", 0), "memory": needs.get("memory", 0)}
         try:
-            result: T = ray.get(ray.remote(_call).options(**kinds).remote(job))
+            result: T = ray.get(ray.remote(_call).options(max_retries=0, **kinds).remote(job))
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         except ray.exceptions.RayError as error:

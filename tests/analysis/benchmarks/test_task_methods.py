@@ -84,6 +84,7 @@ def test_every_settings_has_a_table_with_means_over_seeds() -> None:
     assert "| l1 | 1 | 50.0% | 10.00 | 30.00 | 90.00 | 7 |" in text
 
 
+@pytest.mark.long
 def test_two_images_are_enough_to_run_and_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = {name: ["cat 1 1 9 6", "dog 2 3 2 3"] for name in "abcd"}
     write_voc_boxes(tmp_path / "data", {"train": ["a", "b"], "val": ["c"], "test": ["d"]}, objects)
