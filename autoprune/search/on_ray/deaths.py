@@ -9,15 +9,19 @@ from pathlib import Path
 
 from autoprune.search.on_ray.settings import ATTEMPTS, LOST_NODES
 
-#: What Ray says of an actor whose node has gone.
-_NODE_HAS_GONE = "node has died"
+#: What Ray says of an actor whose node has gone: at once that it cannot be reached, and once it has found out why.
+_NODE_HAS_GONE = re.compile(r"^The actor \w+ is unavailable|node has died", re.MULTILINE)
 
 _UNKNOWN = "it crashed, was killed for lack of memory, or its node went away"
 
 
 @dataclass(frozen=True)
 class Death:
-    """How a worker came to its end; `with_node`: its whole node has gone, which says nothing of what it ran."""
+    """How a worker came to its end.
+
+    Fields:
+        with_node: its whole node has gone, or the way to it, which says nothing of what it ran.
+    """
 
     reason: str
     with_node: bool = False
@@ -27,7 +31,7 @@ def explain_death(error_file: str) -> Death:
     """The exception that ended a worker, as far as Ray knows: one that could not start says why, a crash does not."""
     text = Path(error_file).read_text(encoding="utf-8", errors="replace")
     exceptions = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception): .+)$", text, re.MULTILINE)
-    return Death(exceptions[-1][:300] if exceptions else _UNKNOWN, with_node=_NODE_HAS_GONE in text)
+    return Death(exceptions[-1][:300] if exceptions else _UNKNOWN, with_node=_NODE_HAS_GONE.search(text) is not None)
 
 
 class Attempts:

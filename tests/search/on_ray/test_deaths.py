@@ -18,6 +18,10 @@ KILLED, WITH_NODE = Death("killed"), Death("gone", with_node=True)
             "ray.exceptions.ActorDiedError: it died\n\tactor: 7\nThe actor died because its node has died. Node Id: 9",
             Death("ActorDiedError: it died", with_node=True),
         ),
+        (
+            "Failure # 1\nThe actor e71f is unavailable: The actor is temporarily unavailable: RpcError\n",
+            Death("it crashed, was killed for lack of memory, or its node went away", with_node=True),
+        ),
     ],
 )
 def test_the_last_exception_that_ray_knows_of_explains_a_death(tmp_path, text, death):
