@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.files import written_whole
-from autoprune.training.processes import Processes
+
+if TYPE_CHECKING:
+    from autoprune.training.processes import Processes  # torch, which the study actor does without
 
 #: Numbers per unit, or one number, of each group.
 Numbers = dict[str, NDArray[np.float64]]

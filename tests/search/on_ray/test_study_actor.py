@@ -1,5 +1,8 @@
 """Study actor: what workers leave with it, called without Ray."""
 
+import subprocess
+import sys
+
 import pytest
 
 from autoprune.search.on_ray.study_actor import StudyActor
@@ -68,3 +71,11 @@ def test_a_state_that_is_not_what_was_written_is_nothing_to_go_on_from(actor, tm
 
 def test_the_actor_knows_the_time_of_the_study(actor):
     assert 7.0 <= actor.now() < 60.0
+
+
+@pytest.mark.parametrize("module", ["study_actor", "segment_queue", "worker", "driver"])
+def test_torch_is_not_loaded_before_a_task_is(module):
+    """It takes seconds and 200 MB of every process, and the study actor and the queue never need it."""
+    code = f"import sys, autoprune.search.on_ray.{module}; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
