@@ -71,7 +71,7 @@ class Allocation:
         min_channels: smallest number of channels of a group; a narrower group is not pruned.
         round_to: channels of a pruned group are a multiple of this (4, 8, 16, ... for hardware that likes them). The
             dense width is always allowed, so a group that is narrower than `round_to` is not pruned. `auto`: widths
-            that are worth their time on `device`, none that a wider layer undercuts, and no gap above a quarter.
+            that are worth their time on `device`, none that a wider layer undercuts, and no gap above a quarter or 16.
         device: `auto` only: whose times by width count. A name (`autoprune widths` lists them) or a file that
             `autoprune widths` has measured.
         grouped: what grouped convolutions and norms lose: `offsets`, the same in every group, whole `groups`, or
