@@ -24,6 +24,7 @@ from autoprune.search import search
 from autoprune.search.on_ray import deaths, executor, room
 from autoprune.search.on_ray.cluster import count_slots
 from autoprune.search.on_ray.executor import RayExecutor
+from autoprune.search.running.limits import Limits
 from autoprune.search.running.session import Session
 from autoprune.study.folder import load_study
 from autoprune.study.outcome import Outcome
@@ -140,7 +141,10 @@ def test_a_node_that_joins_is_used(
 ) -> None:
     monkeypatch.setattr(executor, "workers_stay", lambda *_: stay)
     monkeypatch.setattr(room, "LOOK_SECONDS", 0.5)
-    session = fakes.open_session(tmp_path / "study", fakes.study_config(trials=120, workers=None))
+    config = fakes.study_config(trials=1000, workers=None)
+    seen = lambda progress: progress.done and most_at_once(session.outcomes) == 4  # noqa: E731 - as the next
+    view = Watching(seen, lambda: setattr(session.budget, "limits", Limits(trials=1)))
+    session = fakes.open_session(tmp_path / "study", config, view=view)
     joined: list[Any] = []
 
     def count(*asked: Any) -> int:
@@ -153,6 +157,7 @@ def test_a_node_that_joins_is_used(
     outcomes = run(session, cluster, seconds=0.7)
     cluster.remove_node(joined[0])
 
+    assert len(outcomes) < 1000
     assert most_at_once(outcomes) == 4
 
 
