@@ -25,8 +25,9 @@ class TrialRecords:
 
     def __init__(self, proposals: Iterable[Proposal], outcomes: Iterable[Outcome], tradeoff: Tradeoff) -> None:
         self.outcomes = list(outcomes)
-        self.front = front(self.outcomes, tradeoff)
         self._tradeoff = tradeoff
+        self._undominated: list[Outcome] = []
+        self._look(self.outcomes)
         self._proposals = {proposal.id: proposal for proposal in proposals}
         self._recipes = {number: proposal.recipe for number, proposal in self._proposals.items()}
         self._images = {outcome.id: outcome.own_images for outcome in self.outcomes}
@@ -52,9 +53,14 @@ class TrialRecords:
         self._open.discard(outcome.id)
         self._images[outcome.id] = outcome.own_images
         if outcome.completed:
-            self.front = front([*self.front, outcome], self._tradeoff)  # who was dominated once stays so
+            self._look([*self._undominated, outcome])  # who was dominated once stays so
         if outcome.completed and outcome.control:
             self._controls.add(outcome.id)
+
+    def _look(self, outcomes: list[Outcome]) -> None:
+        """Find the front, and beside it who was put off it only as latencies beside other trials are not sure."""
+        self._undominated = front(outcomes, self._tradeoff, unsure=True)
+        self.front = front(self._undominated, self._tradeoff)
 
     def images_of_ancestors(self, recipe: Recipe) -> int:
         """Training images of all trials that a recipe goes on from."""
@@ -65,6 +71,9 @@ class TrialRecords:
         return number in self._images
 
     def needed_models(self) -> set[int]:
-        """Trials whose models are of the front or of a control, or are gone on from by a trial that has not ended."""
+        """Trials whose models are of the front or of a control, or are gone on from by a trial that has not ended.
+
+        Those too that may be of the front: its models are timed once more when nothing runs beside them.
+        """
         parents = {self._recipes[number].parent for number in self._open}
-        return {member.id for member in self.front} | self._controls | {one for one in parents if one is not None}
+        return {one.id for one in self._undominated} | self._controls | {one for one in parents if one is not None}

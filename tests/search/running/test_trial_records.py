@@ -8,7 +8,7 @@ import pytest
 
 from autoprune.search.running.trial_records import TrialRecords
 from autoprune.study.pareto import front
-from autoprune.study.tradeoff import ACCURACY_AND_FLOPS
+from autoprune.study.tradeoff import ACCURACY_AND_FLOPS, Tradeoff
 
 
 def child_of(number, parent, **options):
@@ -61,3 +61,17 @@ def test_images_of_ancestors_are_those_of_the_whole_lineage():
 
     assert records.images_of_ancestors(child_of(9, 3).recipe) == 50 + 300 + 700
     assert records.images_of_ancestors(child_of(9, None).recipe) == 0
+
+
+def test_a_model_is_kept_that_only_unsure_times_put_off_the_front():
+    """Both have any time within 0.3 to 0.9: the better one puts the other off, until they are timed alone."""
+    tradeoff = Tradeoff(costs=("latency",))
+    records = TrialRecords([], [], tradeoff)
+    for number, metric, ratio in ((0, 0.5, 0.6), (1, 0.7, 0.7)):
+        proposal = child_of(number, None)
+        records.begin(proposal)
+        times = {"latency_ms": 1.0, "latency_ratio": ratio, "latency_low": 0.3, "latency_high": 0.9}
+        records.end(fakes.completed(proposal, metric=metric, **times))
+
+    assert [member.id for member in records.front] == [1]
+    assert records.needed_models() == {0, 1}
