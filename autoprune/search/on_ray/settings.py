@@ -34,7 +34,7 @@ ATTEMPTS = 3
 #: One that is lost with its node is nobody's fault; but it may be what takes nodes down.
 LOST_NODES = 10
 
-#: Ray keeps no models or data in its store, only the arguments of workers; its own default is 30 % of the memory.
+#: What is larger than its store, such as data, Ray maps from files on the disk; its own default is 30 % of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 
 #: Exit codes of a worker process that ends itself: as its trial takes too long, as one of its peers has died, and as it
