@@ -266,9 +266,7 @@ def _scores(runners: Mapping[str, Runner], task: Task) -> dict[str, float]:
     from autoprune.training.evaluate import evaluate
     from autoprune.training.runtime import Runtime
 
-    runtime = Runtime(
-        device="cpu", precision="fp32", channels_last=False, compile=False, threads=torch.get_num_threads()
-    )
+    runtime = Runtime(device="cpu", precision="fp32", channels_last=False, threads=torch.get_num_threads())
     return {name: evaluate(_AsModule(run), task.validation, task, runtime) for name, run in runners.items()}
 
 

@@ -160,7 +160,7 @@ class Task(ABC):
             is measured, scored or recalibrated. How many fit into memory.
         remarks: what its user should know of how data are read, in sentences that the search repeats.
         precisions: those that its networks may compute in, of `fp32` and `bf16`.
-        compiles: whether torch.compile may be tried on its networks.
+        same_shapes: whether all batches of so many images have the same shapes, so that a step can be a CUDA graph.
         loss_while_training: whether `loss` needs the model in training mode, as of networks that return their losses
             there and nowhere else; methods then ask for it with batch norms and dropout in eval mode.
     """
@@ -171,7 +171,7 @@ class Task(ABC):
     test: Split | None
     images_per_pass: int = 1000
     precisions: tuple[str, ...] = ("fp32", "bf16")
-    compiles: bool = True
+    same_shapes: bool = True
     loss_while_training: bool = False
     remarks: tuple[str, ...] = ()
 

@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.errors import ExportError, first_line
-
-#: Passes before the capture: libraries allocate and choose their kernels in them.
-BEFORE_CAPTURE = 3
+from autoprune.errors import ExportError
+from autoprune.training.captured import CaptureError, capture
 
 
 def captured_pass(model: nn.Module, inputs: tuple[Any, ...], device: str) -> Callable[[], float]:
@@ -28,25 +26,22 @@ def captured_pass(model: nn.Module, inputs: tuple[Any, ...], device: str) -> Cal
     Raises:
         ExportError: the model waits for the device or draws shapes, which no graph holds.
     """
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream), torch.inference_mode():
-        for _ in range(BEFORE_CAPTURE):
-            model(*inputs)
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return model(*inputs)
+
     try:
-        with torch.cuda.graph(graph), torch.inference_mode():
-            outputs = model(*inputs)
-    except Exception as error:  # torch's own, and whatever the model raises when it meets the capture
-        what = f"its forward pass cannot be captured: {first_line(error, 160)}"
+        replay, outputs = capture(forward, device, lambda: None)
+    except CaptureError as error:
+        what = f"its forward pass {error}"
         raise ExportError(what, where="latency.runtime", allowed="eager, for such a model") from error
     began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
     def run() -> float:
         _ = outputs  # what the graph writes to must live as long as the graph
         began.record()
-        graph.replay()
+        replay()
         ended.record()
         torch.cuda.synchronize(device)
         return float(began.elapsed_time(ended)) / 1000

@@ -24,15 +24,17 @@ from autoprune.recipe import Training, stable_hash
 from autoprune.schema import to_plain
 from autoprune.training.averaging import MovingAverage
 from autoprune.training.batch_structure import images_in
+from autoprune.training.captured import CaptureError
 from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
 from autoprune.training.notice import NOTICE, PausedByNoticeError
-from autoprune.training.optimizer import build_optimizer, learning_rate
+from autoprune.training.optimizer import build_optimizer, learning_rate, plain_state
 from autoprune.training.processes import ALONE, Processes
 from autoprune.training.protocols import Batch, Forward, Listener, Regulariser, TrainingTask, listening
 from autoprune.training.runtime import Runtime
 from autoprune.training.seeds import random_stream, seeded_randomness
 from autoprune.training.shared_norms import shared_norms
+from autoprune.training.step import CapturedStep, Parts, Step, Taught
 
 OnRung = Callable[[int, float], bool]
 
@@ -43,13 +45,20 @@ class DivergedError(AutopruneError):
 
 @dataclass(frozen=True, kw_only=True)
 class FitLog:
-    """What a training was. `loss`: mean over the last 50 steps, None without steps; `stopped`: ended by a rung."""
+    """What a training was.
+
+    Fields:
+        loss: mean over the last 50 steps, None without steps.
+        stopped: ended by a rung.
+        remark: why its steps did not run as graphs, where they were to.
+    """
 
     steps: int
     images: int
     seconds: float
     loss: float | None
     stopped: bool
+    remark: str = ""
 
 
 def steps_of(training: Training, images: int, available: int) -> int:
@@ -68,11 +77,6 @@ def batch_of(training: Training, available: int) -> int:
         what = f"{training.accumulate} passes for a batch of {batch}"
         raise InputError(what, where="training.accumulate", allowed=f"1 to {batch}")
     return batch // training.accumulate * training.accumulate
-
-
-def pays_to_compile(step_seconds: float, steps_left: int) -> bool:
-    """Whether compiling is worth it, taking it to cost a minute and to save a fifth of the time that is left."""
-    return step_seconds * steps_left > 300
 
 
 def fit(
@@ -125,7 +129,12 @@ def fit(
     loop.finish()
     seconds = time.perf_counter() - began
     return FitLog(
-        steps=loop.step, images=loop.step * loop.batch, seconds=seconds, loss=loop.mean_loss(), stopped=stopped
+        steps=loop.step,
+        images=loop.step * loop.batch,
+        seconds=seconds,
+        loss=loop.mean_loss(),
+        stopped=stopped,
+        remark=loop.remark,
     )
 
 
@@ -160,6 +169,9 @@ class TrainingLoop:
         self.rungs = _steps_of_rungs(training.rungs, self.steps)
         self.optimizer = build_optimizer(self.model, training)
         self.average = MovingAverage(self.model, training.ema) if training.ema else None
+        self.layer_by_layer = self._describe_step()
+        self.captured: CapturedStep | None = None
+        self.remark = self._why_never_captured() if runtime.graphs else ""
         self.step = 0
         self.losses: list[float] = []
         self.measured: list[tuple[int, float]] = []
@@ -182,13 +194,10 @@ class TrainingLoop:
 
     def run(self, checkpoint: Path | None, on_rung: OnRung | None) -> bool:
         """Train to the end; True if a rung stopped it."""
-        began = saved = time.monotonic()
-        first = self.step
+        saved = time.monotonic()
         while self.step < self.steps:
             for parts in self.steps_left():
                 self.train_step(parts)
-                if self.runtime.compile and self.step - first == 40:
-                    self._consider_compiling((time.monotonic() - began) / 40)
                 if self.step in self.rungs and on_rung is not None and not self._measure_rung(checkpoint, on_rung):
                     return True
                 pauses = NOTICE.given and self.processes.alone  # the others would wait for this one
@@ -199,11 +208,20 @@ class TrainingLoop:
                         raise PausedByNoticeError
         return False
 
-    def _consider_compiling(self, step_seconds: float) -> None:
-        if isinstance(self.regulariser, Listener) or not self.processes.alone:
-            return  # hooks that keep what they hear break the graph at every layer; so do messages between processes
-        if pays_to_compile(step_seconds, self.steps - self.step):
-            self.forward = self.runtime.forward_of(torch.compile(self.model))
+    def _describe_step(self) -> Step:
+        return Step(
+            model=self.model,
+            loss=self._share_of_loss,
+            optimizer=self.optimizer,
+            average=self.average,
+            clip=self.training.clip,
+            processes=self.processes,
+        )
+
+    def _why_never_captured(self) -> str:
+        if isinstance(self.regulariser, Listener):
+            return "layer by layer: the method listens to the passes"
+        return "" if self.processes.alone else "layer by layer: several processes train it"
 
     def steps_left(self) -> Iterator[tuple[Batch, ...]]:
         """The batches of the steps left of the current pass over the data, each in its parts, arranged."""
@@ -219,49 +237,60 @@ class TrainingLoop:
         size, start = self.batch // passes, done * passes
         return self.data.batches(order, size, device=self.runtime.device, seed=seed, start=start)
 
-    def train_step(self, parts: tuple[Batch, ...]) -> None:
+    def train_step(self, parts: Parts) -> None:
         """One step of the optimiser, on a batch in parts that are in the runtime's memory format."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.training, self.step, self.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = [self._backward(part, place) for place, part in enumerate(parts)]
-        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        self.processes.add_up_all([loss, *(p.grad for p in self.model.parameters() if p.grad is not None)])
-        self._keep_loss(loss)
-        if self.training.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
+        taught = tuple(self.taught(part, place) for place, part in enumerate(parts))
+        step = self._step_for(parts, taught)
+        step.set_rate(learning_rate(self.training, self.step, self.steps))
+        self._keep_loss(step.gradients(parts, taught))
         if self.regulariser is not None:
             self.regulariser.before_step(self.model, self.step, self.steps)
-        self.optimizer.step()
+        step.optimise()
         if self.regulariser is not None:
             self.regulariser.after_step(self.model, self.step, self.steps)
-        if self.average is not None:
-            self.average.update(self.model)
+        step.follow()
         self.step += 1
 
-    def _backward(self, part: Batch, place: int) -> Tensor:
-        """Add the gradient of a part's share of the step's loss; that share."""
-        loss = self.compute_loss(part, place)
+    def _step_for(self, parts: Parts, taught: Taught) -> Step | CapturedStep:
+        """How this step runs: as graphs, captured at the first one, unless that is not possible."""
+        if not self.runtime.graphs or self.remark:
+            return self.layer_by_layer
+        if self.captured is None:
+            try:
+                self.captured = CapturedStep(self.layer_by_layer, parts, taught, self.runtime.device)
+            except CaptureError as error:
+                self.remark = f"layer by layer: a step {error}"
+                return self.layer_by_layer
+        if not self.captured.takes(parts, taught):
+            self.remark = f"layer by layer from step {self.step}: the shape of batches, or where weights lie, changed"
+            return self.layer_by_layer
+        return self.captured
+
+    def _share_of_loss(self, part: Batch, taught: Any) -> Tensor:
+        """A part's share of the step's loss."""
+        loss = self.compute_loss(part, taught)
         if not self.processes.alone:
             loss = loss * (images_in(part) * self.training.accumulate / self.batch)
-        if self.training.accumulate > 1:
-            loss = loss / self.training.accumulate
-        loss.backward()
-        return loss.detach()
+        return loss / self.training.accumulate if self.training.accumulate > 1 else loss
 
-    def compute_loss(self, batch: Batch, place: int = 0) -> Tensor:
+    def compute_loss(self, batch: Batch, taught: Any = None) -> Tensor:
         """The task's loss, mixed with that of distillation if there is a teacher.
 
         Args:
-            batch: part number `place` of the step's batch.
+            taught: what the teacher says to the batch.
         """
         loss, outputs = self.task.loss(self.forward, batch, self.training)
         if self.teacher is None:
             return loss
-        number = (self.seed, self.batch, self.training.accumulate, self.step, place)
-        taught = self.teacher.outputs_for(batch, number, self.task, self.runtime)
         share = self.training.distill
         return (1 - share) * loss + share * self.task.distillation(outputs, taught, self.training.temperature)
+
+    def taught(self, batch: Batch, place: int = 0) -> Any:
+        """What the teacher says to part number `place` of the step's batch, if there is a teacher."""
+        if self.teacher is None:
+            return None
+        number = (self.seed, self.batch, self.training.accumulate, self.step, place)
+        return self.teacher.outputs_for(batch, number, self.task, self.runtime)
 
     def _keep_loss(self, loss: Tensor) -> None:
         """Keep the loss; look at it at once on the CPU, every 20 steps elsewhere (looking waits for the device)."""
@@ -307,7 +336,7 @@ class TrainingLoop:
             "losses": self.losses,
             "heard": self.measured,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": plain_state(self.optimizer),
             "average": self.average.tensors if self.average else None,
             "pressure": self.regulariser.state_dict() if self.regulariser else None,
             "random": torch.get_rng_state(),

@@ -31,6 +31,16 @@ def _parameter_groups(model: nn.Module, training: Training) -> list[dict[str, An
     return [{"params": held}] + ([{"params": free, "weight_decay": 0.0}] if free else [])
 
 
+def plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state of an optimiser as any device goes on from it: what it was told for graphs is left out."""
+    state = optimizer.state_dict()
+    plain = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    for group in plain:
+        if "capturable" in group:
+            group["capturable"] = False
+    return {**state, "param_groups": plain}
+
+
 def learning_rate(training: Training, step: int, steps: int) -> float:
     """Rate of step `step` (from 0) of `steps`: linear over the warm-up, then the schedule, down to 0 at `steps`."""
     warmup = round(training.warmup * steps)

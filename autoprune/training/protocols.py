@@ -85,8 +85,8 @@ class TrainingTask(Protocol):
         """The precisions that its networks may compute in; see `Runtime`."""
 
     @property
-    def compiles(self) -> bool:
-        """Whether its networks gain from torch.compile."""
+    def same_shapes(self) -> bool:
+        """Whether all batches of so many images have the same shapes, so that a step on them can be captured."""
 
     @property
     def images_per_pass(self) -> int:

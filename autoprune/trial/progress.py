@@ -39,6 +39,10 @@ class CutSoFar:
         left = self.of(selected.remains.after(selected.keep), dense)
         return replace(left, notes={**self.notes, **selected.notes})
 
+    def noted(self, name: str, note: Note) -> CutSoFar:
+        """The same with one note more."""
+        return replace(self, notes={**self.notes, name: note})
+
     @property
     def costs(self) -> dict[str, float | None]:
         """What constraints may limit."""

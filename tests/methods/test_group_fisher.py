@@ -329,16 +329,11 @@ def test_without_being_listened_to_it_complains() -> None:
         regulariser.before_step(net, 0, 60)
 
 
-def test_steps_that_are_observed_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[nn.Module] = []
-    monkeypatch.setattr(torch, "compile", compiled.append)
-    for regulariser in (start(randomised(Residual()), 60), None):
-        loop = object.__new__(TrainingLoop)
-        loop.regulariser, loop.steps, loop.step, loop.model = regulariser, 10**6, 0, nn.Identity()
-        loop.runtime, loop.processes = Runtime(), ALONE
-        loop._consider_compiling(1.0)
+def test_steps_that_are_observed_are_no_graphs() -> None:
+    loop = object.__new__(TrainingLoop)
+    loop.regulariser, loop.processes = start(randomised(Residual()), 60), ALONE
 
-        assert len(compiled) == (regulariser is None)
+    assert loop._why_never_captured() == "layer by layer: the method listens to the passes"
 
 
 def test_the_stage_trains_at_its_own_constant_rate() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from fake_graphs import FAKES_OF_CUDA
 from torch import Tensor, nn
 
 from autoprune.errors import AutopruneError, ExportError, InputError
 from autoprune.study.constraints import RUNTIMES, Latency
 from autoprune.timing import cuda_graph, passes
 from autoprune.timing.passes import build_pass, on_clock, resolved
+from autoprune.training import captured
 from autoprune.training.runtime import Runtime
 
 CPU = Runtime(threads=1, channels_last=True)
@@ -120,14 +122,8 @@ class TestGraph:
             def replay(self) -> None:
                 now[0] += 7.0
 
-        class Nothing:
-            def __init__(self, *_: Any) -> None: ...
-            def __enter__(self) -> None: ...
-            def __exit__(self, *_: object) -> None: ...
-            def wait_stream(self, _other: Any) -> None: ...
-
-        fakes = {"Event": Event, "CUDAGraph": Graph, "Stream": Nothing, "stream": Nothing, "graph": Nothing}
-        for name, fake in {**fakes, "current_stream": Nothing, "synchronize": lambda _device: None}.items():
+        fakes = {"Event": Event, "CUDAGraph": Graph, "synchronize": lambda _device: None}
+        for name, fake in {**FAKES_OF_CUDA, **fakes}.items():
             monkeypatch.setattr(torch.cuda, name, fake)
         return now
 
@@ -142,7 +138,7 @@ class TestGraph:
         run = cuda_graph.captured_pass(model, (torch.zeros(1, 5, 7, 7),), "cpu")
         run(), run()
 
-        assert len(Listening.seen) == cuda_graph.BEFORE_CAPTURE + 1
+        assert len(Listening.seen) == captured.BEFORE_CAPTURE + 1
 
     def test_a_model_that_cannot_be_captured_is_refused_with_a_way_out(self, now: list[float]) -> None:
         class Waiting(nn.Module):
@@ -150,7 +146,7 @@ class TestGraph:
 
             def forward(self, x: Tensor) -> Tensor:
                 self.calls += 1
-                if self.calls > cuda_graph.BEFORE_CAPTURE:
+                if self.calls > captured.BEFORE_CAPTURE:
                     raise RuntimeError("operation not permitted when stream is capturing\nand more")
                 return x
 

@@ -51,7 +51,8 @@ def test_smoothing_and_distillation_enter_the_loss(digits, small):
     expected = 0.75 * digits.loss(small, (inputs, labels), training).value + 0.25 * distillation.distillation(
         outputs, taught, 3.0
     )
-    torch.testing.assert_close(loop.compute_loss((inputs, labels)), expected)
+    batch = (inputs, labels)
+    torch.testing.assert_close(loop.compute_loss(batch, loop.taught(batch)), expected)
 
 
 @pytest.mark.parametrize("runtime", [CPU, Runtime(), Runtime(precision="bf16", channels_last=True)])
@@ -234,11 +235,6 @@ def test_divergence_names_step_and_loss(digits, small):
 def test_distillation_needs_a_teacher(digits, small):
     with pytest.raises(InputError, match="needs a teacher"):
         fit(small, digits, Training(distill=0.5), CPU, images=128, seed=0)
-
-
-def test_compiling_must_pay():
-    assert fit_module.pays_to_compile(0.1, 3001)
-    assert not fit_module.pays_to_compile(0.1, 2999)
 
 
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(digits):

@@ -8,6 +8,7 @@ import torch
 
 from autoprune.errors import InputError
 from autoprune.training import runtime as runtime_module
+from autoprune.training.captured import CaptureError
 from autoprune.training.runtime import Runtime
 
 
@@ -16,7 +17,7 @@ def test_choose_runtime_measures_without_touching_the_model(digits, small):
 
     runtime = runtime_module.choose_runtime(small, digits, 32, threads=1)
 
-    assert ("cpu", False, 1) == (runtime.device, runtime.compile, runtime.threads)
+    assert ("cpu", False, 1) == (runtime.device, runtime.graphs, runtime.threads)
     assert all(torch.equal(before[name], tensor) for name, tensor in small.state_dict().items())
     assert not small.training
     assert all(p.grad is None for p in small.parameters())
@@ -77,8 +78,44 @@ def test_only_what_a_task_allows_is_chosen(digits, small, monkeypatch):
         return {option: 0.1 if option.precision == "bf16" else 1.0 for option in options}
 
     monkeypatch.setattr(runtime_module, "_measure_seconds", bf16_is_fast)
-    careful = dataclasses.replace(digits, precisions=("fp32",), compiles=False)
+    careful = dataclasses.replace(digits, precisions=("fp32",))
 
     assert runtime_module.choose_runtime(small, digits, 8).precision == "bf16"
     assert runtime_module.choose_runtime(small, careful, 8).precision == "fp32"
-    assert not runtime_module.choose_runtime(small, careful, 8).compile
+
+
+@pytest.mark.parametrize("same_shapes", [True, False])
+def test_on_a_gpu_steps_are_graphs_where_batches_have_the_same_shapes(digits, small, monkeypatch, same_shapes):
+    monkeypatch.setattr(runtime_module, "pick_device", lambda _device: "meta")
+    monkeypatch.setattr(
+        runtime_module, "_measure_seconds", lambda model, task, batch, options: dict.fromkeys(options, 1.0)
+    )
+    task = dataclasses.replace(digits, same_shapes=same_shapes)
+
+    assert runtime_module.choose_runtime(small, task, 8).graphs is same_shapes
+
+
+def test_what_is_measured_is_the_replay_of_a_graph(digits, small, monkeypatch):
+    happened = []
+
+    def capture(function, device, put_back):
+        function()
+        return lambda: happened.append("replayed"), None
+
+    monkeypatch.setattr(runtime_module, "capture", capture)
+    batch = next(iter(digits.train.batches(torch.arange(8), 8)))
+
+    assert runtime_module._timed_pass(small, digits, batch, Runtime(graphs=True)) < 1
+    assert happened == ["replayed"]
+    assert all(p.grad is not None for p in small.parameters())
+
+
+def test_what_cannot_be_captured_is_measured_layer_by_layer(digits, small, monkeypatch):
+    def refuse(function, device, put_back):
+        raise CaptureError("waits for the device")
+
+    monkeypatch.setattr(runtime_module, "capture", refuse)
+    batch = next(iter(digits.train.batches(torch.arange(8), 8)))
+    runtime_module._timed_pass(small, digits, batch, Runtime(graphs=True))
+
+    assert all(p.grad is not None for p in small.parameters())

@@ -39,7 +39,7 @@ class BoxTask(Task):
     # anchors are made in the type of the features: in bfloat16 a corner at 800 pixels is off by up to 2
     precisions: tuple[str, ...] = ("fp32",)
     # its passes go over images and boxes one by one, and their numbers change with every batch
-    compiles: bool = False
+    same_shapes: bool = False
     classes: tuple[str, ...]
     metric_name: str
     dense: DenseModel
