@@ -61,6 +61,10 @@ class Allocation:
         normalise: `global` only: what a group's scores are divided by before they are compared with other groups'.
             `isomorphic` divides by the mean and compares groups of equal structure alone, such as the insides of all
             blocks; every class of them loses the same share of its units.
+        per: `global` only: scores are divided by what a channel of the group saves, of `flops` or of `latency` as the
+            study's `latency` measures it, so that as much as possible is kept for what the model costs; `given`: by
+            `prices`, 1 for groups that these do not name. `channel`: by nothing.
+        prices: `global` per `given` only: what a channel counts, by keys as those of `ratios`.
         ratios: `ratios` only: weight per group id, `stageN` or glob pattern; the target scales them all by one scalar.
             The most specific key wins (id, stage, then the first pattern that fits); unlisted groups are not pruned.
         depth: `features` only, as the next three: a coefficient; all 0 = uniform. Above 0, later groups lose more.
@@ -83,6 +87,8 @@ class Allocation:
 
     name: str = field(default="global", metadata=choices("uniform", "ratios", "global", "features"))
     normalise: str = field(default="mean", metadata=choices("none", "mean", "max", "std", "isomorphic"))
+    per: str = field(default="channel", metadata=choices("channel", "flops", "latency", "given"))
+    prices: Mapping[str, float] = field(default_factory=dict, metadata=within(0, 1, open_low=True))
     ratios: Mapping[str, float] = field(default_factory=dict, metadata=within(0, 1))
     depth: float = field(default=0.0, metadata=within(-5, 5))
     flops: float = field(default=0.0, metadata=within(-5, 5))

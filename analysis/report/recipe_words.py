@@ -38,11 +38,15 @@ def _named(method: MethodChoice) -> str:
     return f"{method.name} ({given})" if given else method.name
 
 
+_PER = {"flops": "the FLOPs saved", "latency": "the time saved", "given": "given prices"}
+
+
 def _spread(allocation: Allocation) -> str:
     if allocation.name == "uniform":
         return "the same share of every layer"
     if allocation.name == "global":
-        return f"in one ranking of all layers (scores divided by their {allocation.normalise})"
+        per = "" if allocation.per == "channel" else f" and by {_PER[allocation.per]}"
+        return f"in one ranking of all layers (scores divided by their {allocation.normalise}{per})"
     if allocation.name == "ratios":
         return "by a share for every part: " + ", ".join(f"{k} {_number(v)}" for k, v in allocation.ratios.items())
     names = ("depth", "flops", "stream", "sensitivity")

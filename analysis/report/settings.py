@@ -13,7 +13,7 @@ from autoprune.recipe import Recipe
 #: Numbers of more different values than this are put into so many groups of equal count.
 GROUPS = 5
 
-_APART = frozenset({"name", "ratios"})
+_APART = frozenset({"name", "ratios", "prices"})
 
 _ABSENT = "\0absent"
 
@@ -27,6 +27,7 @@ def settings_of(recipe: Recipe) -> dict[str, Hashable]:
     named["allocation"] = recipe.allocation.name
     named |= {f"allocation.{name}": value for name, value in vars(recipe.allocation).items() if name not in _APART}
     named |= {f"allocation.{name}": value for name, value in recipe.allocation.ratios.items()}
+    named |= {f"allocation.prices.{name}": value for name, value in recipe.allocation.prices.items()}
     named |= {name: value for name, value in vars(recipe.training).items() if name != "rungs"}
     named |= {"weights": recipe.weights, "seed": recipe.seed}
     return named

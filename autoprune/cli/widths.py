@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import os
-import platform
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -79,16 +77,8 @@ def _words(latency: Any, device: str, threads: int) -> str:
     """What the table was measured on, for people."""
     import torch
 
-    on_gpu = device.startswith("cuda")
-    machine = torch.cuda.get_device_name(device) if on_gpu else f"{_processor()}, {threads} threads"
+    from autoprune.timing.machine import machine_name
+
+    machine = machine_name(device) if device.startswith("cuda") else f"{machine_name(device)}, {threads} threads"
     how = f"{latency.runtime}, {latency.dtype}, batch {latency.batch}, torch {torch.__version__}"
     return f"{machine}, {how}, {dt.datetime.now(dt.UTC).date().isoformat()}"
-
-
-def _processor() -> str:
-    """The processor's name, as the system says it."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        return " ".join([*named[:1], "with AVX-512"] if any("avx512f" in line for line in lines) else named[:1])
-    return platform.machine()

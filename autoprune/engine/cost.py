@@ -81,10 +81,11 @@ def _cost_terms(graph: ChannelGraph) -> _Terms:
     for dims, column, weight in table:  # products of widths occur several times: count each once
         merged.setdefault(tuple(sorted(dims)), [0.0, 0.0, 0.0])[column] += weight
     one = len(graph.widths.fixed)
-    return _Terms(_padded_rows(merged, one), np.array(list(merged.values())).reshape(-1, 3))
+    return _Terms(padded_rows(merged, one), np.array(list(merged.values())).reshape(-1, 3))
 
 
-def _padded_rows(keys: Iterable[tuple[int, ...]], fill: int) -> NDArray[np.intp]:
+def padded_rows(keys: Iterable[tuple[int, ...]], fill: int) -> NDArray[np.intp]:
+    """Rows of numbers of unequal length as one array, what is missing filled with `fill`."""
     rows = list(keys)
     factors = max((len(row) for row in rows), default=0)
     return np.array([row + (fill,) * (factors - len(row)) for row in rows], dtype=np.intp).reshape(len(rows), factors)

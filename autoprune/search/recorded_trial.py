@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from autoprune.recipe import Recipe
 from autoprune.schema import read
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.folder import Study
@@ -9,6 +13,7 @@ from autoprune.study.lineages import lineage, recipes_by_number
 from autoprune.study.outcome import Outcome
 from autoprune.tasks import Task
 from autoprune.training.runtime import Runtime, pick_device
+from autoprune.trial.latency_prices import priced_again
 from autoprune.trial.latency_target import aimed_again
 from autoprune.trial.lineage import run_lineage
 from autoprune.trial.shared import SharedState
@@ -18,8 +23,8 @@ def run_again(study: Study, before: Outcome, task: Task) -> Outcome:
     """What a recorded trial gives when it is run once more, from the dense weights on."""
     notes = {outcome.id: outcome.notes for outcome in study.outcomes}
     lines = lineage(before.recipe, recipes_by_number(study.proposals))
-    ancestors = [aimed_again(recipe, notes.get(number, {})) for number, recipe in lines]
-    recipe = aimed_again(before.recipe, before.notes)
+    ancestors = [_as_it_was(recipe, notes.get(number, {})) for number, recipe in lines]
+    recipe = _as_it_was(before.recipe, before.notes)
     shared = SharedState.of(task, _recorded_runtime(study))
     # A trial that completed has kept all constraints; times differ a little, and are not to end it now.
     where = f"{study.folder.config}: constraints"
@@ -29,8 +34,16 @@ def run_again(study: Study, before: Outcome, task: Task) -> Outcome:
     return run_lineage(ancestors, recipe, shared, constraints=limits, latency=latency, **options).outcome
 
 
+def _as_it_was(recipe: Recipe, notes: Mapping[str, Any]) -> Recipe:
+    """The recipe with what its trial found by a clock."""
+    return priced_again(aimed_again(recipe, notes), notes)
+
+
 def _recorded_runtime(study: Study) -> Runtime:
     """How the study's trials computed, so that they are repeated with the same precision and threads."""
-    runtime = read(Runtime, study.config.get("runtime"), f"{study.folder.config}: runtime")
+    stored = study.config.get("runtime")
+    if isinstance(stored, Mapping):  # until its steps were graphs a runtime could compile
+        stored = {name: value for name, value in stored.items() if name != "compile"}
+    runtime = read(Runtime, stored, f"{study.folder.config}: runtime")
     pick_device(runtime.device)
     return runtime

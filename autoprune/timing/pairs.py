@@ -63,18 +63,19 @@ class Timing:
 NOT_TIMED = Timing(ms=0.0, ratio=0.0, low=0.0, high=0.0)
 
 
-def compare(own: Pass, dense: Pass, *, seconds: float = SECONDS) -> Timing:
+def compare(own: Pass, dense: Pass, *, seconds: float = SECONDS, least: int = LEAST) -> Timing:
     """Time two models in turns.
 
     Args:
         seconds: of passes after which it is given up to narrow the interval.
+        least: blocks that are timed at least.
     """
     for _ in range(WARM_UP):
         own(), dense()
     times: list[float] = []
     ratios: list[float] = []
     spent = 0.0
-    while len(ratios) < LEAST or (len(ratios) < MOST and spent < seconds and not _is_narrow(ratios)):
+    while len(ratios) < least or (len(ratios) < MOST and spent < seconds and not _is_narrow(ratios)):
         mine, other = _block(own, dense, dense_first=len(ratios) % 2 == 1)
         times += mine
         ratios.append(min(mine) / min(other))
@@ -140,11 +141,15 @@ class Timer:
             self._known[key] = self._compare(model, latency)
         return self._known[key]
 
-    def _compare(self, model: nn.Module, latency: Latency) -> Timing:
+    def roughly(self, model: nn.Module, latency: Latency) -> float:
+        """The ratio of one model among many, which a prediction is fitted to: half as long as another timing."""
+        return self._compare(model, latency, seconds=0.0, least=LEAST // 2).ratio
+
+    def _compare(self, model: nn.Module, latency: Latency, **effort: Any) -> Timing:
         inputs = repeated(self.example, latency.batch)
         if latency not in self._dense_passes:
             self._dense_passes[latency] = build_pass(self.dense(), inputs, latency, self.runtime)
         own = build_pass(model, inputs, latency, self.runtime)
         asked = replace(self.runtime, threads=latency.threads or self.runtime.threads)
         with torch.inference_mode(), asked.limits(), alone_on(self.runtime.device):
-            return compare(own, self._dense_passes[latency])
+            return compare(own, self._dense_passes[latency], **effort)

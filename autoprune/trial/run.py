@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from autoprune import methods
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, TargetError
 from autoprune.methods import Method
 from autoprune.recipe import Recipe
 from autoprune.study.constraints import Constraints, Latency
@@ -28,11 +29,15 @@ from autoprune.training.notice import PausedByNoticeError
 from autoprune.training.processes import Processes
 from autoprune.trial import stages
 from autoprune.trial.checkpoint import CutRecord, TrialFolder
-from autoprune.trial.latency_target import FLOPS_NOTE, met_by_flops
+from autoprune.trial.latency_prices import PRICES_NOTE, has_no_prices, priced, prices_as_note
+from autoprune.trial.latency_target import FLOPS_NOTE, LatencyAim, met_by_flops
 from autoprune.trial.progress import CutSoFar, Progress
 from autoprune.trial.remains import Remains
 from autoprune.trial.shared import SharedState
 from autoprune.trial.start import StartingPoint, choose_start, meets_already
+
+#: How often what is kept is selected anew, at other FLOPs, to take the time that was asked for.
+CORRECTIONS = 4
 
 #: Called after every rung with the rung and the cost ratios; False ends the trial with status `stopped`.
 Report = Callable[[Rung, dict[str, float]], bool]
@@ -158,21 +163,37 @@ def _run_stages(
     with progress.stage("prepare"):
         method = methods.build(recipe.method)
         found = _load_pruned(shared, progress, folder)
+    aim = None
     if found is None and recipe.target.latency is not None:
-        recipe = _aim_at_flops(recipe, shared, progress, latency)
+        recipe, aim = _aim_at_flops(recipe, method, shared, progress, latency)
     if found is None:
-        found = _prune_model(recipe, method, shared, progress, folder, parent, constraints, latency)
+        recipe = _find_prices(recipe, shared, progress, latency)
+        found = _prune_model(recipe, method, shared, progress, folder, parent, constraints, latency, aim)
     pruned, spent = found
     _fine_tune(pruned, spent, recipe, method, shared, progress, hear_rung, folder)
     return pruned
 
 
-def _aim_at_flops(recipe: Recipe, shared: SharedState, progress: Progress, latency: Latency | None) -> Recipe:
-    """The recipe with FLOPs in the place of its latency; the outcome notes them."""
+def _aim_at_flops(
+    recipe: Recipe, method: Method, shared: SharedState, progress: Progress, latency: Latency | None
+) -> tuple[Recipe, LatencyAim | None]:
+    """The recipe with FLOPs in the place of its latency, which the outcome notes, and what its cut is held to."""
     with progress.stage("latency"):
         aimed = met_by_flops(recipe, shared, latency)
-    progress.cut = replace(progress.cut, notes={FLOPS_NOTE: aimed.target.flops})
-    return aimed
+        flops = aimed.target.flops or 1.0
+        aim = LatencyAim.of(recipe, flops, method, shared, latency)
+    progress.cut = progress.cut.noted(FLOPS_NOTE, flops)
+    return aimed, aim
+
+
+def _find_prices(recipe: Recipe, shared: SharedState, progress: Progress, latency: Latency | None) -> Recipe:
+    """The recipe with numbers in the place of scores per latency; the outcome notes them."""
+    if not has_no_prices(recipe):
+        return recipe
+    with progress.stage("latency"):
+        found = priced(recipe, shared, latency)
+    progress.cut = progress.cut.noted(PRICES_NOTE, prices_as_note(found))
+    return found
 
 
 def _load_pruned(shared: SharedState, progress: Progress, folder: TrialFolder) -> tuple[nn.Module, int] | None:
@@ -199,6 +220,7 @@ def _prune_model(
     parent: Path | None,
     constraints: Constraints,
     latency: Latency | None,
+    aim: LatencyAim | None,
 ) -> tuple[nn.Module, int]:
     """The cut and recalibrated model, and the training images that the trial has spent on the way."""
     with progress.stage("prepare"):
@@ -208,7 +230,7 @@ def _prune_model(
         progress.cut = progress.cut.of(start.remains, shared.dense_cost)
         model, spent = start.model, 0
     else:
-        model, spent = _cut_model(start, recipe, method, shared, progress, folder)
+        model, spent = _cut_model(start, recipe, method, shared, progress, folder, aim)
     pruned = shared.runtime.place(model)
     _time_pruned(pruned, shared, progress, latency)
     if not method.is_dense:
@@ -226,6 +248,7 @@ def _cut_model(
     shared: SharedState,
     progress: Progress,
     folder: TrialFolder,
+    aim: LatencyAim | None,
 ) -> tuple[nn.Module, int]:
     """What all cuts of the method leave, each after its stage, and the training images spent on the way."""
     context, remains, spent = shared.context(start.model, recipe.seed, start.graph), start.remains, 0
@@ -234,13 +257,33 @@ def _cut_model(
             checkpoint = folder.of_stage(f"sparsify-{cut}")
             context = stages.sparsify(context, method, recipe, shared, start, cut=cut, checkpoint=checkpoint)
         with progress.stage("score"):
-            selected = stages.select_channels(context, method, recipe, shared, start, remains, cut=cut)
+            state = {"shared": shared, "start": start, "remains": remains, "cut": cut}
+            select = partial(stages.select_channels, context, method, **state)
+            selected = select(recipe=recipe) if aim is None else _selected_in_time(recipe, select, aim, progress)
             progress.cut = progress.cut.after(selected, shared.dense_cost)
             remains = selected.remains.after(selected.keep)
         with progress.stage("cut"):
             context = stages.remove_channels(method, selected)
         spent += stages.stage_images(method, recipe, cut)
     return context.model, spent
+
+
+def _selected_in_time(
+    recipe: Recipe, select: Callable[..., stages.Selected], aim: LatencyAim, progress: Progress
+) -> stages.Selected:
+    """What is kept of FLOPs that are corrected until it takes what was asked for; the outcome notes these."""
+    selected = select(recipe=recipe)
+    for _ in range(CORRECTIONS):
+        nearer = aim.corrected(recipe, selected.remains.after(selected.keep))
+        if nearer is None:
+            break
+        try:
+            selected = select(recipe=nearer)
+        except TargetError:  # no widths come near enough to these FLOPs
+            break
+        recipe = nearer
+    progress.cut = progress.cut.noted(FLOPS_NOTE, recipe.target.flops)
+    return selected
 
 
 def _time_pruned(pruned: nn.Module, shared: SharedState, progress: Progress, latency: Latency | None) -> None:
@@ -290,6 +333,8 @@ def _fine_tune(
     checkpoint = folder.of_stage("finetune")
     with progress.stage("finetune"):
         log = stages.fine_tune(model, recipe, shared, plan, on_rung=on_rung, checkpoint=checkpoint)
+    if log.remark:
+        progress.cut = progress.cut.noted("steps", log.remark)
     if not log.stopped:
         hear_rung(1.0, spent + log.images, measure(exact=True))
         progress.stopped = False  # nothing was left to stop

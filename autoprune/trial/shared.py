@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from autoprune.engine.allocation.allocate import check_target
 from autoprune.engine.allocation.features import as_ratios, needs_rises
+from autoprune.engine.allocation.predicted_time import PredictedTime
+from autoprune.engine.allocation.strategies import Uniform, allocation_of, limits_of
 from autoprune.engine.cost import Cost, cost
 from autoprune.engine.graph import ChannelGraph
 from autoprune.engine.keep import Keep
@@ -24,7 +26,10 @@ from autoprune.methods import Context, Method, Scores
 from autoprune.recipe import Allocation, Target, stable_hash
 from autoprune.study.constraints import Latency
 from autoprune.tasks import Task
+from autoprune.timing.machine import machine_name
 from autoprune.timing.pairs import NOT_TIMED, Timer, Timing
+from autoprune.timing.passes import resolved
+from autoprune.timing.random_models import fit_to_random_models
 from autoprune.training.distillation import Teacher
 from autoprune.training.evaluate import evaluate
 from autoprune.training.loss_mode import asked_for_losses
@@ -161,6 +166,26 @@ class SharedState:
     def timing(self, model: nn.Module, latency: Latency) -> Timing:
         """How long a pruned model takes; of several processes the first measures, and the others wait."""
         return self.processes.agree(self.timer.time(model, latency) if self.processes.leads else NOT_TIMED)
+
+    def predicted_time(self, traced: TracedModel, allocation: Allocation, latency: Latency) -> PredictedTime:
+        """What models of widths that the allocation allows take, fitted to some that are timed once per study.
+
+        Those of other limits, on another kind of machine or timed in another way have a prediction of their own.
+        """
+        limits, how = limits_of(allocation), resolved(latency, self.runtime.device)
+        threads = how.threads or self.runtime.threads
+        key = stable_hash(["time", limits, how, threads, machine_name(self.runtime.device), traced.grouped])
+
+        def find() -> Scores:
+            if not self.processes.leads:
+                return {}
+            measure = partial(self.timer.roughly, latency=latency)
+            return fit_to_random_models(
+                traced.model, traced.graph, allocation_of(Uniform(), limits), measure
+            ).to_arrays()
+
+        found = self.cache.numbers(key, PredictedTime.ARRAYS, lambda: self.processes.agree(find()))
+        return PredictedTime.of_arrays(traced.graph, found)
 
     def check_reachable(self, target: Target, allocation: Allocation | None = None) -> None:
         """Raise `TargetError` if no method could meet the target under this allocation."""

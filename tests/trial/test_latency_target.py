@@ -14,8 +14,10 @@ from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.study.constraints import Latency
 from autoprune.tasks import load_task
 from autoprune.timing.pairs import Timing
+from autoprune.timing.random_models import MODELS
 from autoprune.training.runtime import Runtime
-from autoprune.trial.latency_target import FLOPS_NOTE, NEAR, aimed_again, met_by_flops
+from autoprune.trial.cache import FolderStore, StudyCache
+from autoprune.trial.latency_target import FLOPS_NOTE, NEAR, TIMINGS, aimed_again, met_by_flops
 from autoprune.trial.run import run
 from autoprune.trial.shared import SharedState
 
@@ -99,6 +101,70 @@ def test_a_trial_aims_at_them_notes_them_and_can_be_run_again(loaded: SharedStat
     assert outcome.flops_ratio == pytest.approx(flops, abs=0.01)
     assert aimed_again(asked, outcome.notes) == replace(asked, target=Target(flops=flops))
     assert aimed_again(asked, {}) is asked
+
+
+class TestPredicted:
+    """Trials of a study bisect by a prediction, and time what it finds."""
+
+    @pytest.fixture
+    def shared(self, loaded: SharedState, timed: list[Latency], tmp_path: Path) -> SharedState:
+        """A study's, where a prediction is fitted to a clock that is a fifth too slow."""
+        timer = loaded.timer
+        roughly: list[nn.Module] = []
+
+        def measure(model: nn.Module, latency: Latency) -> float:
+            roughly.append(model)
+            return min(1.0, 1.2 * count(model) / count(loaded.model))
+
+        timer.roughly = measure  # type: ignore[method-assign]
+        self.roughly = roughly
+        return replace(loaded, cache=StudyCache(FolderStore(tmp_path)))
+
+    @pytest.mark.parametrize("limit", [0.3, 0.65])
+    def test_few_models_are_timed_and_the_limit_is_kept(
+        self, shared: SharedState, timed: list[Latency], limit: float
+    ) -> None:
+        found = met_by_flops(recipe(Target(latency=limit)), shared, None).target.flops or 0.0
+        timings = len(timed)
+        time = run(recipe(Target(flops=found)), shared, latency=Latency()).outcome.latency_ratio or 1.0
+
+        assert timings <= TIMINGS + 1
+        assert limit * 0.9 <= time <= limit
+
+    @pytest.mark.parametrize("name", ["uniform", "global"])
+    @pytest.mark.parametrize("limit", [0.3, 0.5, 0.65])
+    def test_a_cut_by_scores_takes_what_was_asked_for(
+        self, shared: SharedState, timed: list[Latency], name: str, limit: float
+    ) -> None:
+        asked = recipe(Target(latency=limit), name=name)
+        outcome = run(asked, shared, latency=Latency()).outcome
+        again = run(aimed_again(asked, outcome.notes), shared, latency=Latency()).outcome
+
+        assert outcome.error is None
+        assert limit * 0.92 <= (outcome.latency_ratio or 1) <= limit * 1.02
+        assert again.widths == outcome.widths
+
+    def test_a_limit_of_flops_beside_it_holds(self, shared: SharedState, timed: list[Latency]) -> None:
+        outcome = run(recipe(Target(latency=0.65, flops=0.2), name="global"), shared, latency=Latency()).outcome
+
+        assert (outcome.flops_ratio or 1) <= 0.21
+
+    def test_all_trials_share_one_prediction(self, shared: SharedState, timed: list[Latency]) -> None:
+        met_by_flops(recipe(Target(latency=0.5)), shared, None)
+        again = replace(shared, cache=StudyCache(shared.cache.store))
+        met_by_flops(recipe(Target(latency=0.4)), again, None)
+
+        assert len(self.roughly) == MODELS
+
+    def test_another_way_to_time_and_other_widths_have_their_own(
+        self, shared: SharedState, timed: list[Latency]
+    ) -> None:
+        met_by_flops(recipe(Target(latency=0.5)), shared, None)
+        met_by_flops(recipe(Target(latency=0.5)), shared, Latency(batch=3))
+        met_by_flops(recipe(Target(latency=0.5), round_to=2), shared, None)
+        met_by_flops(recipe(Target(latency=0.5), name="global"), shared, None)
+
+        assert len(self.roughly) == 3 * MODELS
 
 
 def test_the_engine_has_no_latency(loaded: SharedState) -> None:

@@ -9,8 +9,11 @@ from autoprune.engine.graph import ChannelGraph, Group
 from autoprune.errors import InputError
 
 
-def weights_by_key(graph: ChannelGraph, ratios: Mapping[str, float]) -> dict[str, float]:
+def weights_by_key(graph: ChannelGraph, ratios: Mapping[str, float], name: str = "ratios") -> dict[str, float]:
     """The weight of each prunable group; groups that no key matches have 0.
+
+    Args:
+        name: of the mapping in an allocation.
 
     Raises:
         InputError: a key matches no group.
@@ -19,7 +22,7 @@ def weights_by_key(graph: ChannelGraph, ratios: Mapping[str, float]) -> dict[str
         if not any(_matches_group(key, group) for group in graph.prunable):
             stages = sorted({f"stage{group.stage}" for group in graph.prunable})
             allowed = ", ".join([*stages, *graph.by_id]) + ", or a pattern such as layer1.*"
-            raise InputError(f"{key!r} matches no prunable group", where="allocation.ratios", allowed=allowed)
+            raise InputError(f"{key!r} matches no prunable group", where=f"allocation.{name}", allowed=allowed)
     return {group.id: _weight_of_group(group, ratios) for group in graph.prunable}
 
 

@@ -87,7 +87,7 @@ def removal_order(ranked: RankedUnits, widths: WidthGrid, rule: RemovalRule) -> 
         keys = middle / (dense * rule.weights[column])
     else:
         unit = ranked.start[column] + middle.astype(np.int64)
-        keys = ranked.score[unit] / scale_by_group(ranked, rule.normalise)[column]
+        keys = ranked.score[unit] / scale_by_group(ranked, rule.normalise)[column] / rule.weights[column]
     if rule.classes is not None:
         sizes = np.bincount(rule.classes, widths.dense * (rule.weights > 0)).astype(np.int64)
         keys = _shares_of_classes(keys, units, rule.classes[column], sizes)

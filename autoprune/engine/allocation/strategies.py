@@ -7,7 +7,7 @@ of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from autoprune.recipe import Allocation
@@ -40,10 +40,13 @@ class Ratios:
 class Global:
     """The units of all groups together go by their scores, lowest first, each divided by what `normalise` says.
 
-    `isomorphic`: those of each class of groups of equal structure together, and of every class the same share.
+    `isomorphic`: those of each class of groups of equal structure together, and of every class the same share. Then
+    they are divided by what a unit of the group counts; see `Allocation.per`.
     """
 
     normalise: str
+    per: str = "channel"
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,5 +97,5 @@ def without_scores(strategy: Strategy) -> Strategy:
 
 
 def by_plain_scores(strategy: Strategy) -> Strategy:
-    """The same strategy; a global ranking takes scores as they are."""
-    return Global(normalise="none") if isinstance(strategy, Global) else strategy
+    """The same strategy; a global ranking takes scores as they are, beside what units save."""
+    return replace(strategy, normalise="none") if isinstance(strategy, Global) else strategy

@@ -34,6 +34,11 @@ TRAINING = Training(images=700, batch_size=32, lr=0.05)
             {"method": MethodChoice(name="l2"), "allocation": Allocation(name="ratios", ratios={"stage0": 0.5})},
             "From the dense model, channels chosen by l2 are removed, by a share for every part: stage0 0.5.",
         ),
+        (
+            {"method": MethodChoice(name="l1"), "allocation": Allocation(per="latency")},
+            "From the dense model, channels chosen by l1 are removed, in one ranking of all layers "
+            "(scores divided by their mean and by the time saved).",
+        ),
         ({"method": MethodChoice(name="dense")}, "The dense model, not pruned."),
     ],
 )

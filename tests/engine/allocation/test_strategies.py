@@ -25,6 +25,8 @@ from autoprune.recipe import Allocation
 #: An allocation in which every key differs from its default.
 KEYS = {
     "normalise": "max",
+    "per": "given",
+    "prices": {"stage2": 0.5},
     "ratios": {"stage1": 0.3},
     "depth": 0.1,
     "flops": 0.2,
@@ -40,7 +42,7 @@ LIMITS = WidthLimits(max_ratio=0.7, min_channels=11, round_to=13, device="h100-b
 PARTS: dict[str, Strategy] = {
     "uniform": Uniform(),
     "ratios": Ratios(ratios={"stage1": 0.3}),
-    "global": Global(normalise="max"),
+    "global": Global(normalise="max", per="given", prices={"stage2": 0.5}),
     "features": Features(depth=0.1, flops=0.2, stream=-0.3, sensitivity=0.4),
 }
 
@@ -80,6 +82,6 @@ def test_a_global_ranking_gives_way_where_there_are_no_scores_and_can_take_them_
     assert [by_plain_scores(part) for part in PARTS.values()] == [
         Uniform(),
         PARTS["ratios"],
-        Global(normalise="none"),
+        Global(normalise="none", per="given", prices={"stage2": 0.5}),
         PARTS["features"],
     ]
