@@ -36,8 +36,7 @@ TRAINING = Training(images=700, batch_size=32, lr=0.05)
         ),
         (
             {"method": MethodChoice(name="l1"), "allocation": Allocation(per="latency")},
-            "From the dense model, channels chosen by l1 are removed, in one ranking of all layers "
-            "(scores divided by their mean and by the time saved).",
+            f"From the dense model, channels chosen by l1 are removed, {RANKING[:-2]} and by the time saved).",
         ),
         ({"method": MethodChoice(name="dense")}, "The dense model, not pruned."),
     ],
