@@ -87,8 +87,8 @@ class Allocation:
 
     name: str = field(default="global", metadata=choices("uniform", "ratios", "global", "features"))
     normalise: str = field(default="mean", metadata=choices("none", "mean", "max", "std", "isomorphic"))
-    per: str = field(default="channel", metadata=choices("channel", "flops", "latency", "given"))
-    prices: Mapping[str, float] = field(default_factory=dict, metadata=within(0, 1, open_low=True))
+    per: str = field(default="channel", metadata=brief(choices("channel", "flops", "latency", "given")))
+    prices: Mapping[str, float] = field(default_factory=dict, metadata=brief(within(0, 1, open_low=True)))
     ratios: Mapping[str, float] = field(default_factory=dict, metadata=within(0, 1))
     depth: float = field(default=0.0, metadata=within(-5, 5))
     flops: float = field(default=0.0, metadata=within(-5, 5))

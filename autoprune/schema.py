@@ -118,10 +118,13 @@ def to_plain(value: Any) -> Any:
 @functools.cache
 def _written_fields(cls: Any) -> tuple[tuple[str, Any], ...]:
     """Name of each field, and the value that is not written down: the default of a `brief` field, else none at all."""
-    return tuple(
-        (field.name, field.default if field.metadata.get("brief") else dataclasses.MISSING)
-        for field in dataclasses.fields(cls)
-    )
+    return tuple((field.name, _unwritten_value(field)) for field in dataclasses.fields(cls))
+
+
+def _unwritten_value(field: dataclasses.Field[Any]) -> Any:
+    if not field.metadata.get("brief"):
+        return dataclasses.MISSING
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @functools.cache

@@ -106,6 +106,15 @@ def test_the_kinds_of_a_class_are_worked_out_once(monkeypatch: pytest.MonkeyPatc
     assert asked == [Outer, Inner]
 
 
+def test_a_brief_mapping_is_written_down_unless_it_is_empty() -> None:
+    @dataclass(frozen=True)
+    class Prices:
+        of: Mapping[str, float] = field(default_factory=dict, metadata=brief(within(0, 1)))
+
+    assert to_plain(Prices()) == {}
+    assert to_plain(Prices({"a": 0.5})) == {"of": {"a": 0.5}}
+
+
 def test_a_brief_field_is_written_down_where_it_is_not_its_default() -> None:
     @dataclass(frozen=True)
     class Brief:

@@ -1,10 +1,10 @@
 """Accuracy at equal latency: channels ranked by score, by score per FLOPs and by score per time.
 
-    python -m autoprune.analysis.benchmarks.latency_allocation DATA [--network resnet20] [--limit 0.5] [--seeds 0 1 2]
-        [--images 32000] [--out ROWS.jsonl]
+    python -m autoprune.analysis.benchmarks.latency_allocation DATA [--network resnet20] [--limit 0.7] [--seeds 0 1 2]
+        [--method taylor] [--normalise none] [--images 32000] [--out ROWS.jsonl]
 
 DATA is a folder with cifar10.npz and, for resnet20, weights/. `resnet18` is torchvision's at 32x32, trained here first
-on 300,000 images. For every ranking, with widths of any kind and with `round_to: auto`, `l1` keeps as much as its
+on 300,000 images. For every ranking, with widths of any kind and with `round_to: auto`, as much is kept as the
 predicted time in onnxruntime (one thread, batch 1) allows; the cut model is timed, and the prediction corrected by what
 it was wrong by, until the model takes what was asked for. Then it is fine-tuned as the ready space of ResNet-20 says.
 Accuracy is of the first 5,000 test images; `unseen` of the others. Trainings that are in ROWS are not made again.
@@ -18,14 +18,13 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from autoprune import methods
 from autoprune.analysis.benchmarks.markdown import describe_machine, mean_and_std, table_head, table_row, write_measured
 from autoprune.analysis.benchmarks.plain_chain import LR, training_of
 from autoprune.engine.allocation.allocate import allocate, smallest
@@ -34,7 +33,7 @@ from autoprune.engine.allocation.prices import saved_per_unit
 from autoprune.engine.cost import cost
 from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.prune import prune
-from autoprune.methods.magnitude import L1
+from autoprune.methods import METHODS, Scores, find
 from autoprune.recipe import Allocation, Target, Training
 from autoprune.study.constraints import Latency
 from autoprune.study.log import append_line
@@ -53,6 +52,12 @@ HOW = Latency(runtime="onnxruntime", threads=1)
 #: A model is asked to come this near to the limit, in so many timings.
 NEAR, TIMINGS = 0.02, 5
 DENSE_IMAGES = 300_000
+#: Fields of a row that say what it is of.
+KEY = ("network", "method", "normalise", "limit", "per", "round_to", "seed")
+COLUMNS = (
+    *("network", "method", "normalise", "limit", "scores per", "round_to", "latency", "FLOPs"),
+    *("seeds", "accuracy", "unseen", "dense"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,8 @@ class Row:
     """One training. `latency`: (ratio, low, high), measured; `dense`: accuracy of the dense model."""
 
     network: str
+    method: str
+    normalise: str
     limit: float
     per: str
     round_to: int | str
@@ -74,17 +81,16 @@ class Row:
     @property
     def key(self) -> tuple[Any, ...]:
         """What it is of."""
-        return self.network, self.limit, self.per, self.round_to, self.seed
+        return tuple(getattr(self, name) for name in KEY)
 
 
 def cut(
-    shared: SharedState, per: str, prediction: PredictedTime, round_to: int | str, limit: float
+    shared: SharedState, scores: Scores, allocation: Allocation, prediction: PredictedTime, limit: float
 ) -> tuple[Keep, Timing]:
     """What a ranking keeps at the limit, and what the cut model takes."""
     graph = shared.graph
-    scores = L1().score(shared.context(shared.model, 0))
-    prices = saved_per_unit(graph, prediction.ratios) if per == "latency" else {}
-    allocation = Allocation(round_to=round_to, per="given" if per == "latency" else per, prices=prices)
+    if allocation.per == "latency":
+        allocation = replace(allocation, per="given", prices=saved_per_unit(graph, prediction.ratios))
     correction, best = 1.0, None
     for _ in range(TIMINGS):
         keep = _most(graph, scores, allocation, prediction, limit / correction)
@@ -110,7 +116,7 @@ def _most(graph: Any, scores: Any, allocation: Allocation, prediction: Predicted
 
 def open_shared(network: str, threads: int) -> SharedState:
     """The dense network and its data; one without weights is trained first."""
-    plain = load_space("cifar10_resnet20", find_method=methods.find).task
+    plain = load_space("cifar10_resnet20", find_method=find).task
     if network != "resnet20":
         training = {"images": DENSE_IMAGES, "lr": 0.1, "batch_size": 128, "ema": 0.99, "warmup": 0.1}
         plain = {**plain, "model": {"name": network, "train": training}}
@@ -135,12 +141,10 @@ def page(rows: list[Row]) -> str:
         "",
         f"`python -m autoprune.analysis.benchmarks.latency_allocation`; {describe_machine()},",
         f"torch {torch.__version__}.",
-        "CIFAR-10, `l1`, global ranking, batch 1 in onnxruntime on one thread; mean and deviation over seeds.",
+        "CIFAR-10, global ranking, batch 1 in onnxruntime on one thread; mean and deviation over seeds. Seeds draw",
+        "what is trained with; what is kept is the same for all.",
         "",
-        *table_head(
-            ["network", "limit", "scores per", "round_to", "latency", "FLOPs", "seeds", "accuracy", "unseen", "dense"],
-            text=(0, 2, 3),
-        ),
+        *table_head(COLUMNS, text=(0, 1, 2, 4, 5)),
     ]
     for key in dict.fromkeys(row.key[:-1] for row in rows):
         group = [row for row in rows if row.key[:-1] == key]
@@ -156,7 +160,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--network", default="resnet20")
-    parser.add_argument("--limit", type=float, default=0.5)
+    parser.add_argument("--limit", type=float, default=0.7)
+    parser.add_argument("--method", default="taylor")
+    parser.add_argument("--normalise", default="none")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--images", type=int, default=32_000)
     parser.add_argument("--out", type=Path, default=PAGE.with_suffix(".jsonl"))
@@ -164,14 +170,16 @@ def main() -> None:
     os.environ["AUTOPRUNE_DATA"] = str(options.data)
     shared = open_shared(options.network, torch.get_num_threads())
     training, dense = training_of("resnet20", options.images, LR), shared.dense_metric()
-    cuts = list(_cuts(shared, options.limit))  # all timings before the first training
+    scores = METHODS[options.method]().score(shared.context(shared.model, 0))
+    common = (options.network, options.method, options.normalise, options.limit)
+    cuts = list(_cuts(shared, scores, options.normalise, options.limit))  # all timings before the first training
     for seed, (per, round_to, keep, timing) in itertools.product(options.seeds, cuts):
-        key = (options.network, options.limit, per, round_to, seed)
+        key = (*common, per, round_to, seed)
         if key in {row.key for row in read_rows(options.out)}:
             continue
         accuracy, unseen = train(shared, keep, training, seed)
         row = Row(
-            **dict(zip(("network", "limit", "per", "round_to", "seed"), key, strict=True)),
+            **dict(zip(KEY, key, strict=True)),
             latency=(timing.ratio, timing.low, timing.high),
             flops=cost(shared.graph, keep).ratios(shared.dense_cost)["flops"],
             accuracy=accuracy,
@@ -184,12 +192,14 @@ def main() -> None:
     write_measured(options.out.with_suffix(".md"), page(read_rows(options.out)))
 
 
-def _cuts(shared: SharedState, limit: float) -> Iterator[tuple[str, int | str, Keep, Timing]]:
+def _cuts(shared: SharedState, scores: Scores, normalise: str, limit: float) -> Iterator[tuple[Any, ...]]:
+    """Ranking, widths, what is kept, and what that takes."""
     for round_to in ROUNDED:
         plain, timed = Allocation(name="uniform", round_to=round_to), partial(shared.timer.roughly, latency=HOW)
         prediction = fit_to_random_models(shared.model, shared.graph, plain, timed)
         for per in RANKINGS:
-            yield per, round_to, *cut(shared, per, prediction, round_to, limit)
+            allocation = Allocation(normalise=normalise, per=per, round_to=round_to)
+            yield per, round_to, *cut(shared, scores, allocation, prediction, limit)
 
 
 def read_rows(file: Path) -> list[Row]:
