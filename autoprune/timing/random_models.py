@@ -15,7 +15,8 @@ from autoprune.engine.keep import Keep
 from autoprune.engine.surgery.prune import prune
 from autoprune.recipe import Allocation
 
-#: So many models are timed. With half as many the error of ResNet-50 in onnxruntime was half as large again.
+#: So many models are timed. In onnxruntime 32 gave errors of 1.5 % (median) and 6.9 % (95 of 100) of ResNet-50 and 2.4
+#: and 8.4 % of MobileNet-V2, where 60 gave 1.4 and 7.2, and 2.4 and 7.5 (means over six draws of the same 80 models).
 MODELS = 64
 #: A model keeps a share of its channels that is drawn from this range, and each of its groups so much more or less.
 SHARES, SPREAD = (0.25, 0.95), 0.25

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,7 +64,9 @@ def capture(function: Callable[[], Any], device: str, put_back: Callable[[], Non
 @contextlib.contextmanager
 def _waiting_refused() -> Iterator[None]:
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the mode is new
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     except RuntimeError as error:

@@ -100,11 +100,20 @@ class LatencyAim:
         correction = time / prediction.ratio(keep.counts(traced.graph))
         return cls(recipe.target.latency, recipe.target.flops or 1.0, prediction, correction)
 
-    def corrected(self, recipe: Recipe, remains: Remains) -> Recipe | None:
-        """The recipe with other FLOPs, by what it would leave; None = that takes nearly what was asked for."""
-        if remains.graph is not self.prediction.graph or recipe.target.flops is None:
-            return None  # decomposed layers are no part of the prediction
-        time = self.correction * self.prediction.ratio(remains.keep.counts(remains.graph))
+    def time_of(self, remains: Remains) -> float | None:
+        """What the prediction says of a cut; None of decomposed layers, which are no part of it."""
+        if remains.graph is not self.prediction.graph:
+            return None
+        return self.correction * self.prediction.ratio(remains.keep.counts(remains.graph))
+
+    def distance(self, time: float) -> tuple[bool, float]:
+        """How far a time lies from the limit, to be compared: any below it is better than any above it."""
+        return time > self.limit, abs(time - self.limit)
+
+    def corrected(self, recipe: Recipe, time: float) -> Recipe | None:
+        """The recipe with other FLOPs, by what its cut takes; None = nearly what was asked for."""
+        if recipe.target.flops is None:
+            return None
         if self.limit * (1 - NEAR_ENOUGH) <= time <= self.limit:
             return None
         # a little below, as time and FLOPs do not quite go together

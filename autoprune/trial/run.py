@@ -271,18 +271,26 @@ def _cut_model(
 def _selected_in_time(
     recipe: Recipe, select: Callable[..., stages.Selected], aim: LatencyAim, progress: Progress
 ) -> stages.Selected:
-    """What is kept of FLOPs that are corrected until it takes what was asked for; the outcome notes these."""
-    selected = select(recipe=recipe)
-    for _ in range(CORRECTIONS):
-        nearer = aim.corrected(recipe, selected.remains.after(selected.keep))
-        if nearer is None:
-            break
+    """What is kept of FLOPs that are corrected until it takes what was asked for; the outcome notes these.
+
+    Where widths are too coarse for that it is the nearest that was found, below the limit if there was any.
+    """
+    found: list[tuple[tuple[bool, float], Recipe, stages.Selected]] = []
+    nearer: Recipe | None = recipe
+    while nearer is not None and len(found) <= CORRECTIONS:
         try:
             selected = select(recipe=nearer)
         except TargetError:  # no widths come near enough to these FLOPs
+            if not found:
+                raise
             break
-        recipe = nearer
-    progress.cut = progress.cut.noted(FLOPS_NOTE, recipe.target.flops)
+        time = aim.time_of(selected.remains.after(selected.keep))
+        if time is None:
+            return selected
+        found.append((aim.distance(time), nearer, selected))
+        nearer = aim.corrected(nearer, time)
+    _, chosen, selected = min(found, key=lambda one: one[0])
+    progress.cut = progress.cut.noted(FLOPS_NOTE, chosen.target.flops)
     return selected
 
 

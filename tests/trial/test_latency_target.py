@@ -107,16 +107,17 @@ class TestPredicted:
     """Trials of a study bisect by a prediction, and time what it finds."""
 
     @pytest.fixture
-    def shared(self, loaded: SharedState, timed: list[Latency], tmp_path: Path) -> SharedState:
+    def shared(
+        self, loaded: SharedState, timed: list[Latency], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> SharedState:
         """A study's, where a prediction is fitted to a clock that is a fifth too slow."""
-        timer = loaded.timer
         roughly: list[nn.Module] = []
 
         def measure(model: nn.Module, latency: Latency) -> float:
             roughly.append(model)
             return min(1.0, 1.2 * count(model) / count(loaded.model))
 
-        timer.roughly = measure  # type: ignore[method-assign]
+        monkeypatch.setattr(loaded.timer, "roughly", measure)
         self.roughly = roughly
         return replace(loaded, cache=StudyCache(FolderStore(tmp_path)))
 
@@ -142,6 +143,18 @@ class TestPredicted:
 
         assert outcome.error is None
         assert limit * 0.92 <= (outcome.latency_ratio or 1) <= limit * 1.02
+        assert again.widths == outcome.widths
+
+    @pytest.mark.parametrize("limit", [0.35, 0.5, 0.65, 0.8])
+    def test_coarse_widths_end_at_the_nearest_below_and_the_note_says_of_which_flops(
+        self, shared: SharedState, timed: list[Latency], limit: float
+    ) -> None:
+        asked = recipe(Target(latency=limit), name="global", round_to=8)
+        outcome = run(asked, shared, latency=Latency()).outcome
+        again = run(aimed_again(asked, outcome.notes), shared, latency=Latency()).outcome
+
+        assert outcome.error is None
+        assert (outcome.latency_ratio or 1) <= limit * 1.02
         assert again.widths == outcome.widths
 
     def test_a_limit_of_flops_beside_it_holds(self, shared: SharedState, timed: list[Latency]) -> None:

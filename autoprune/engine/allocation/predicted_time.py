@@ -7,8 +7,8 @@ kernels count; `outputs` is what it writes to memory. The time of a layer on its
 runtime fuses, and what the caches still hold from the layer before, is seen in whole models only. There are more layers
 than a sum can tell apart, so every number is drawn towards what all layers of its kind have in common.
 
-On one thread of an AVX-512 CPU in onnxruntime, models that the fit has not seen lie 1.2 % (median) and 5.4 % (95 % of
-them) off it with ResNet-50, 2.3 and 7.0 % with MobileNet-V2, fitted to 64 models each.
+On one thread of a CPU, models that the fit has not seen lie 1.7 to 2.8 % (median) off it, and 95 of 100 within 5.5 to
+9.3 %: three networks in two runtimes, `analysis/benchmarks/predicted_time.md`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class PredictedTime:
     Fields:
         blocks: how channels are counted, a term of every layer for each.
         weights: the share of the dense model's time that each term has, shape (terms + 1,); the last is the constant.
-        median, most: relative errors of models that a fit had not seen: the median, and what 95 % stay within.
+        median, most: relative errors of models that a fit had not seen: the median, and what 95 % stay within; without
+            timings that are left out.
     """
 
     graph: ChannelGraph
