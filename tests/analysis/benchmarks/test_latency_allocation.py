@@ -63,7 +63,6 @@ def test_a_cut_takes_what_was_asked_for_where_the_prediction_is_wrong(
 def test_the_page_has_the_mean_over_seeds() -> None:
     rows = [ROW, replace(ROW, seed=1, accuracy=0.72, unseen=0.64), replace(ROW, per="channel")]
 
-    assert (
-        "| net | l1 | mean | 0.5 | flops | 1 | 0.490 (0.480 to 0.510) | 25.0% | 2 | 71.00 ± 1.41 | 62.00 ± 2.83 | 90.00 |"
-        in (page(rows))
-    )
+    how = "| net | l1 | mean | 0.5 | flops | 1 | 0.490 (0.480 to 0.510) | 25.0% | 2"
+
+    assert f"{how} | 71.00 ± 1.41 | 62.00 ± 2.83 | 90.00 |" in page(rows)
