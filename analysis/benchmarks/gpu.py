@@ -1,12 +1,16 @@
 """What one GPU is used to: one command that measures all of it, for a machine that is there for ten minutes.
 
     python -m autoprune.analysis.benchmarks.gpu --out FOLDER [--device cuda] [--minutes 9] [--sections speed ...]
+        [--data DATA --baselines FOLDER [--python PYTHON]]
 
 * speed: images a second of a training, ResNet-20 and a pruned one, layer by layer and as graphs, without and with
   distillation and moving average.
-* together: the same of several processes on the one card.
+* sharing: how many trainings should share the card, and what so many do together on streams of one process.
+* together: images a second of several processes on the one card, in turns, and through the Multi-Process Service.
 * agreement: every method with a stage and a plain training, 200 steps of each both ways: losses and what is kept.
 * deployed: time of half-FLOPs networks as deployed, any widths beside fast ones.
+* search: four minutes of the ready space, and of `iterative.py`, on the card; with DATA and the FOLDER of baselines, as
+  of `search_efficiency.py`.
 
 FOLDER gets rows.jsonl, a row as soon as it is measured, with the machine, and gpu.md. A section that has not begun when
 the minutes are over is left out, and the page says so. On the CPU everything runs in a tiny setting, which says nothing
@@ -18,6 +22,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,27 +36,35 @@ from torch import nn
 
 from autoprune.analysis.benchmarks import fast_widths
 from autoprune.analysis.benchmarks.markdown import table_head, table_row, write_measured
+from autoprune.analysis.benchmarks.search_efficiency_runs import ITERATIVE, Plan, measure
 from autoprune.analysis.benchmarks.train_speed import networks, open_task
 from autoprune.engine.allocation.allocate import allocate
 from autoprune.engine.keep import Keep
 from autoprune.methods import METHODS, Method, Stage
 from autoprune.recipe import Allocation, Target, Training
+from autoprune.search.running.mps import join_mps
 from autoprune.study.constraints import Latency
 from autoprune.study.log import append_line
 from autoprune.tasks import Task
 from autoprune.timing.machine import machine_name
 from autoprune.training.distillation import Teacher
 from autoprune.training.fit import FitLog, fit
+from autoprune.training.gpu_sharing import trainings_that_pay
 from autoprune.training.runtime import Runtime, pick_device
 from autoprune.trial.shared import SharedState
 
 HALF = Target(flops=0.5)
 PLAIN = Training(lr=0.03)
+#: Of the search, and of the loop beside it.
+SEARCH_MINUTES = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How much is measured: on a GPU all, on a CPU as little as runs every line."""
+    """How much is measured: on a GPU all, on a CPU as little as runs every line.
+
+    `rivals`: how the search and the loop beside it are run; None = they are not.
+    """
 
     device: str
     images: int
@@ -59,6 +73,7 @@ class Setting:
     steps: int
     networks: tuple[str, ...]
     methods: tuple[str, ...]
+    rivals: Plan | None = None
 
     @classmethod
     def of(cls, device: str) -> Setting:
@@ -120,24 +135,42 @@ def _trained(
     return log
 
 
+def sharing(setting: Setting) -> Iterator[Row]:
+    """How many trainings `resources.gpus_per_trial: auto` would put on the card; a CPU is not shared so."""
+    task = open_task(None)
+    for name, model in networks(task).items():
+        for batch in setting.batches:
+            began = time.monotonic()
+            on_gpu = setting.device.startswith("cuda")
+            count = trainings_that_pay(model, task, batch, setting.runtime(graphs=True)) if on_gpu else 1
+            yield {"network": name, "batch": batch, "trainings": count, "seconds": round(time.monotonic() - began, 1)}
+
+
 def together(setting: Setting) -> Iterator[Row]:
     """Images a second of several processes on one card, in all, between the first start and the last end."""
     for graphs in (False, True):
         for count in setting.processes:
-            context = torch.multiprocessing.get_context("spawn")
-            ready, results = context.Barrier(count), context.Queue()
-            arguments = (setting, graphs, ready, results)
-            processes = [context.Process(target=_train_beside, args=arguments) for _ in range(count)]
-            for process in processes:
-                process.start()
-            spans = [results.get(timeout=600) for _ in processes]
-            for process in processes:
-                process.join()
-            seconds = max(end for _, end in spans) - min(start for start, _ in spans)
-            yield {"processes": count, "graphs": graphs, "images/s": round(count * setting.images / seconds)}
+            for mps in (False, True):
+                yield _together(setting, count, graphs=graphs, mps=mps)
 
 
-def _train_beside(setting: Setting, graphs: bool, ready: Any, results: Any) -> None:
+def _together(setting: Setting, count: int, *, graphs: bool, mps: bool) -> Row:
+    context = torch.multiprocessing.get_context("spawn")
+    ready, results = context.Barrier(count), context.Queue()
+    arguments = (setting, graphs, mps, ready, results)
+    processes = [context.Process(target=_train_beside, args=arguments) for _ in range(count)]
+    for process in processes:
+        process.start()
+    ends = [results.get(timeout=600) for _ in processes]
+    for process in processes:
+        process.join()
+    seconds = max(end for _, end, _ in ends) - min(start for start, _, _ in ends)
+    how = {"processes": count, "graphs": graphs, "mps": mps}
+    return {**how, "images/s": round(count * setting.images / seconds), "remark": ends[0][2]}
+
+
+def _train_beside(setting: Setting, graphs: bool, mps: bool, ready: Any, results: Any) -> None:
+    missing = join_mps() if mps else ""
     torch.set_num_threads(1)
     task = open_task(None)
     model, batch = networks(task)["ResNet-20"], setting.batches[0]
@@ -146,7 +179,7 @@ def _train_beside(setting: Setting, graphs: bool, ready: Any, results: Any) -> N
     began = time.time()
     training = replace(PLAIN, batch_size=batch)
     fit(model, task, training, setting.runtime(graphs=graphs), images=setting.images, seed=0)
-    results.put((began, time.time()))
+    results.put((began, time.time(), missing))
 
 
 def agreement(setting: Setting) -> Iterator[Row]:
@@ -200,11 +233,23 @@ def deployed(setting: Setting) -> Iterator[Row]:
             yield {"network": network, "batch": how.batch, **times, "round_to: auto": round(row.fast, 3)}
 
 
+def search(setting: Setting) -> Iterator[Row]:
+    """The ready space and the loop of another tool, in the same minutes on the same card."""
+    if setting.rivals is None:
+        return
+    for side in ("ours", ITERATIVE):
+        run = measure(replace(setting.rivals, side=side))
+        front = {"hypervolume": round(run.volume, 4), "mean height": round(run.height, 4)}
+        yield {"side": side, "minutes": run.minutes, "models": run.counts["completed"], **front}
+
+
 SECTIONS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "speed": speed,
+    "sharing": sharing,
     "together": together,
     "agreement": agreement,
     "deployed": deployed,
+    "search": search,
 }
 
 
@@ -218,7 +263,7 @@ def page(rows: list[Row], left_out: list[str]) -> str:
         lines += ["", f"## {section}", "", where, "", *table_head(columns)]
         lines += [table_row("" if row[name] is None else row[name] for name in columns) for row in found]
     if left_out:
-        lines += ["", f"Left out, as the time was over: {', '.join(left_out)}."]
+        lines += ["", f"Left out, as the time was over or its files were not given: {', '.join(left_out)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -229,13 +274,16 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--baselines", type=Path)
+    parser.add_argument("--python", default=sys.executable)
     options = parser.parse_args()
-    setting, ends = Setting.of(pick_device(options.device)), time.monotonic() + 60 * options.minutes
+    setting, ends = _setting_of(options), time.monotonic() + 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     left_out = []
     for section in options.sections:
-        if time.monotonic() > ends:
+        if time.monotonic() > ends or (section == "search" and setting.rivals is None):
             left_out.append(section)
             continue
         for found in SECTIONS[section](setting):
@@ -248,6 +296,16 @@ def main() -> None:
             if time.monotonic() > ends:
                 break
     write_measured(options.out / "gpu.md", page(rows, left_out))
+
+
+def _setting_of(options: argparse.Namespace) -> Setting:
+    setting = Setting.of(pick_device(options.device))
+    if options.data is None or options.baselines is None or setting.device == "cpu":
+        return setting
+    os.environ["AUTOPRUNE_DATA"] = str(options.data)  # inherited by the searches that it starts
+    files = {"data": options.data, "baselines": options.baselines, "python": options.python}
+    plan = Plan(side="ours", network="resnet20", minutes=SEARCH_MINUTES, seed=0, device="cuda", **files)
+    return replace(setting, rivals=plan)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from autoprune.study.log import read_lines
 from autoprune.study.pareto import hypervolume, mean_height
 from autoprune.study.space_file import load_space
 from autoprune.tasks import load_task
+from autoprune.timing.machine import machine_name
 from autoprune.training.evaluate import evaluate
 from autoprune.training.runtime import Runtime
 
@@ -48,6 +49,9 @@ BASELINES: dict[str, tuple[str, tuple[str, ...]]] = {
     ITERATIVE: ("iterative.py", ("--workers", "2")),
 }
 OPPONENTS = (*BASELINES, PLAIN_CHAIN)
+#: What is set on a GPU beside the ready space of two cores, and what `iterative` is called with there.
+ON_GPU = ("resources.gpus_per_trial=auto", "resources.workers=null", "resources.cpus_per_trial=2")
+ITERATIVE_ON_GPU = ("--workers", "8", "--device", "cuda")
 #: Our side, whole and otherwise: what is set on the command line beside the ready space. A variant of the search is a
 #: line here.
 SIDES: dict[str, tuple[str, ...]] = {
@@ -77,6 +81,7 @@ class Run:
         counts: trials by how they ended.
         load: of the machine in the minute before.
         settings: of an opponent that has some.
+        device: where models were trained.
         unseen: (cost ratio, accuracy on images that nothing was selected by) of the front's models; None for opponents
             that keep no models.
     """
@@ -93,6 +98,7 @@ class Run:
     date: str
     load: float
     settings: dict[str, float] = field(default_factory=dict)
+    device: str = "cpu"
     unseen: tuple[tuple[float, float], ...] | None = None
 
     @property
@@ -142,6 +148,7 @@ class Plan:
         python: the interpreter that runs those files.
         cuts: of a chain of `iterative`.
         chain: settings of the plain chain, by the names of its options.
+        device: `cpu`, or `cuda` for ours and for `iterative`.
     """
 
     side: str
@@ -153,6 +160,7 @@ class Plan:
     python: str = sys.executable
     cuts: int = 7
     chain: dict[str, float] = field(default_factory=dict)
+    device: str = "cpu"
 
     @property
     def settings(self) -> dict[str, float]:
@@ -161,8 +169,8 @@ class Plan:
 
     def is_of(self, run: Run) -> bool:
         """Whether the run is what is planned here."""
-        mine = (self.side, self.network, self.minutes, self.seed, self.settings)
-        return mine == (run.side, run.network, run.minutes, run.seed, run.settings)
+        mine = (self.side, self.network, self.minutes, self.seed, self.settings, self.device)
+        return mine == (run.side, run.network, run.minutes, run.seed, run.settings, run.device)
 
 
 def measure(plan: Plan) -> Run:
@@ -175,7 +183,8 @@ def measure(plan: Plan) -> Run:
         minutes=plan.minutes,
         seed=plan.seed,
         settings=plan.settings,
-        machine=describe_machine(),
+        device=plan.device,
+        machine=describe_machine() if plan.device == "cpu" else machine_name(plan.device),
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         load=load,
         **found,
@@ -201,7 +210,8 @@ def run_ours(plan: Plan) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out, began = str(Path(folder) / "study"), time.monotonic()
         autoprune = [sys.executable, "-m", "autoprune"]
-        settings = [f"seed={plan.seed}", *settings_of(plan.side, plan.network)]
+        on_gpu = ON_GPU if plan.device == "cuda" else ()
+        settings = [f"seed={plan.seed}", *settings_of(plan.side, plan.network), *on_gpu]
         command = [*autoprune, "search", f"cifar10_{plan.network}", "--minutes", str(plan.minutes), "--out", out]
         command += [word for setting in settings for word in ("--set", setting)]
         if plan.side == KILLED:
@@ -270,8 +280,10 @@ def opponent_command(plan: Plan) -> list[str]:
     """The command of an opponent, but for where its rows go.
 
     Raises:
-        InputError: the side is a file of `BASELINES`, and there is no folder with it.
+        InputError: the side is a file of `BASELINES`, and there is no folder with it; or it knows no GPU.
     """
+    if plan.device == "cuda" and plan.side != ITERATIVE:
+        raise InputError(f"{plan.side!r} runs on the CPU", where="device", allowed=f"cuda for ours and {ITERATIVE!r}")
     common = ["--minutes", str(plan.minutes), "--seed", str(plan.seed)]
     settings = [word for name, value in plan.settings.items() for word in (f"--{name}", str(value))]
     if plan.side == PLAIN_CHAIN:
@@ -280,6 +292,8 @@ def opponent_command(plan: Plan) -> list[str]:
     if plan.baselines is None:
         raise InputError(f"{plan.side!r} is a file of other tools", where="--baselines", allowed="a folder with it")
     file, options = BASELINES[plan.side]
+    if plan.device == "cuda":
+        options = ITERATIVE_ON_GPU
     weights = plan.data / "weights" / f"{plan.network}_cifar10.safetensors"
     program = [plan.python, str(plan.baselines / file), "--arch", plan.network, "--weights", str(weights)]
     return [*program, *common, *options, *settings]

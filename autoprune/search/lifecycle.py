@@ -26,6 +26,7 @@ from autoprune.search.study_lock import lock
 from autoprune.search.study_metric import with_scale
 from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
 from autoprune.search.tracking.registry import build_trackers
+from autoprune.search.trials_per_gpu import shared_out
 from autoprune.study.config import Budget
 from autoprune.study.finalists import MissingTraining, to_train
 from autoprune.study.folder import Study, StudyFolder, load_study
@@ -63,6 +64,7 @@ def start_study(
         with _said_if_slow(view):
             prepared = warm_started(prepare(config, folder, placement, task, new=True), earlier)
             executor.wait_until_ready()
+            prepared = shared_out(executor, prepared)
             dense = prepared.shared.dense_metric()
         prepared = replace(prepared, config=with_scale(prepared.config, dense))
         create_folder(folder, prepared, dense)

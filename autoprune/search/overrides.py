@@ -33,7 +33,7 @@ def with_budget(config: StudyConfig, options: BudgetOptions) -> StudyConfig:
         raise InputError(what, where="budget.until", allowed=f"one of {', '.join(AMOUNTS)} beside it")
     if budget.endless:
         raise InputError("no end is given", where="budget", allowed=", ".join((*AMOUNTS, "until")))
-    if budget.gpu_hours is not None and not config.resources.gpus_per_trial:
+    if budget.gpu_hours is not None and not config.resources.gpus:
         raise InputError("trials use no GPU", where="budget.gpu_hours", allowed="another budget on CPUs")
     return replace(config, budget=budget)
 

@@ -29,11 +29,14 @@ class Placement:
             resources: per trial, and how many at a time.
 
         Raises:
-            InputError: trials of several processes in this one, or a limit for its memory.
+            InputError: trials of several processes in this one, or a limit for its memory, or one that shares a GPU.
         """
         if self.in_process and resources.memory_per_trial is not None:
             what, allowed = "a limit for the memory of the process that searches", "none, or a search on Ray"
             raise InputError(what, where="resources.memory_per_trial", allowed=allowed)
+        if self.in_process and resources.mps:
+            what, allowed = "one trial after the other in one process", "false, or a search on Ray"
+            raise InputError(what, where="resources.mps", allowed=allowed)
         if self.in_process and resources.processes > 1:
             what, allowed = f"{resources.processes} processes per trial in one process", "1, or a search on Ray"
             raise InputError(what, where="resources.processes_per_trial", allowed=allowed)

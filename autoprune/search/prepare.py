@@ -76,7 +76,7 @@ def prepare(
         pausing_shares(config.space)
     task = load_task(config.task) if given is None else _same_task(given, config)
     config = with_metric(config, task.metric_spec)
-    check_runtime(config.latency, "cuda" if config.resources.gpus_per_trial else "cpu")
+    check_runtime(config.latency, "cuda" if config.resources.gpus else "cpu")
     model = task.model()
     check_asked(task, model, config)
     runtime = _measure_runtime(task, model, recipe, config.resources)
@@ -107,7 +107,7 @@ def _open_in_workers(shared: SharedState, given: Task | None, config: StudyConfi
     They get the weights that were loaded here: nodes without a file system in common would train dense models of their
     own. They get the task too if its data lie in memory or it was given in Python; else they read what it describes.
     """
-    measured_here = shared.runtime.device != "cpu" or not config.resources.gpus_per_trial
+    measured_here = shared.runtime.device != "cpu" or not config.resources.gpus
     task = shared.task if given is not None or shared.task.in_memory else to_plain(config.task)
     return OpenTask(
         loaded=Loaded(task, shared.model.state_dict()),
@@ -116,6 +116,7 @@ def _open_in_workers(shared: SharedState, given: Task | None, config: StudyConfi
         batch_size=_batch_of_process(recipe, config.resources),
         memory=config.resources.memory_per_process,
         gpus=config.resources.gpus_per_process,
+        mps=config.resources.mps,
         share=config.share,
         constraints=config.constraints,
         latency=config.timed,
@@ -124,7 +125,7 @@ def _open_in_workers(shared: SharedState, given: Task | None, config: StudyConfi
 
 def _measure_runtime(task: Task, model: torch.nn.Module, recipe: Recipe, resources: Resources) -> Runtime:
     """How trials compute fastest, measured here."""
-    device = "cuda" if resources.gpus_per_trial and torch.cuda.is_available() else "cpu"
+    device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
     return choose_runtime(model, task, _batch_of_process(recipe, resources), device, resources.cpus_per_process)
 
 

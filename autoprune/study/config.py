@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 
 from autoprune.errors import InputError, brief_repr, check_name
-from autoprune.schema import choices, expect_mapping, read, read_field, to_plain, within
-from autoprune.study.constraints import Constraints, Latency
+from autoprune.schema import brief, choices, expect_mapping, or_words, read, read_field, to_plain, within
+from autoprune.study.constraints import AUTO, Constraints, Latency
 from autoprune.study.metric import ACCURACY, MetricSpec, read_metric
 from autoprune.study.parameters import CheckMethod, FindMethod
 from autoprune.study.space import Space
@@ -101,7 +102,10 @@ class Resources:
     Fields:
         workers: trials at the same time; None = as many as the machine or the cluster has room for.
         cpus_per_trial: cores, and threads of the training loops of all its processes; at least one each.
-        gpus_per_trial: 0.5 puts two trials on one GPU; more than one are whole ones.
+        gpus_per_trial: 0.5 puts two trials on one GPU; more than one are whole ones. `auto` puts as many on each as pay
+            and as its memory holds: that is measured once, as the study begins, and stored as a number.
+        mps: processes that share a GPU compute on it at the same time, through NVIDIA's Multi-Process Service, which is
+            started where it can run; else they take turns.
         processes_per_trial: that train a recipe together, each on its part of every batch; None = one for each GPU, or
             one. They share the GPUs of the trial evenly.
         memory_per_trial: GiB that a trial may take, of the GPUs that it has, else of its machine; its processes share
@@ -111,24 +115,41 @@ class Resources:
 
     workers: int | None = field(default=None, metadata=within(1, 4096))
     cpus_per_trial: int = field(default=1, metadata=within(1, 1024))
-    gpus_per_trial: float = field(default=0.0, metadata=within(0, 64))
+    gpus_per_trial: float | str = field(default=0.0, metadata=or_words(within(0, 64), AUTO))
+    mps: bool = field(default=False, metadata=brief())
     processes_per_trial: int | None = field(default=None, metadata=within(1, 512))
     memory_per_trial: float | None = field(default=None, metadata=within(0, 10**5, open_low=True))
     trial_timeout_minutes: float = field(default=120.0, metadata=within(0, 10**6, open_low=True))
 
     def __post_init__(self) -> None:
-        whole, where = int(self.gpus_per_trial), "resources.gpus_per_trial"
-        if self.gpus_per_trial > 1 and whole != self.gpus_per_trial:
+        whole, where = int(self.gpus), "resources.gpus_per_trial"
+        if self.gpus > 1 and whole != self.gpus:
             allowed = f"{whole}, {whole + 1}, or a part of one GPU"
-            raise InputError(f"{self.gpus_per_trial:g} GPUs cannot be shared out", where=where, allowed=allowed)
+            raise InputError(f"{self.gpus:g} GPUs cannot be shared out", where=where, allowed=allowed)
         if self.processes < whole:
             what = f"processes_per_trial: {self.processes} would use {self.processes} of {whole} GPUs"
             raise InputError(what, where=where, allowed=f"{whole} processes or more, or fewer GPUs")
+        if self.gpus_per_trial == AUTO and self.processes > 1:
+            what = f"auto beside processes_per_trial: {self.processes}"
+            raise InputError(what, where=where, allowed="a number, or one process")
+        if self.mps and self.gpus_per_trial != AUTO and self.gpus_per_process in (0, 1):
+            what = f"nothing shares a GPU: gpus_per_trial is {self.gpus:g}"
+            raise InputError(what, where="resources.mps", allowed="false, or a part of one GPU for a trial")
+
+    @property
+    def gpus(self) -> float:
+        """Of a trial; a whole one as long as `auto` was not measured."""
+        return 1.0 if isinstance(self.gpus_per_trial, str) else self.gpus_per_trial
+
+    def with_trials_on_a_gpu(self, trials: int) -> Resources:
+        """The same with so many trials on each GPU."""
+        share = math.floor(10**4 / trials) / 10**4  # Ray rounds to four digits: seven times 0.1429 is more than one GPU
+        return replace(self, gpus_per_trial=share, mps=self.mps and trials > 1)
 
     @property
     def processes(self) -> int:
         """How many train a recipe together."""
-        return self.processes_per_trial or max(1, int(self.gpus_per_trial))
+        return self.processes_per_trial or max(1, int(self.gpus))
 
     @property
     def cpus_per_process(self) -> int:
@@ -138,7 +159,7 @@ class Resources:
     @property
     def gpus_per_process(self) -> float:
         """A GPU, a part of one that it shares with other processes, or none."""
-        return self.gpus_per_trial / self.processes
+        return self.gpus / self.processes
 
     @property
     def memory_per_process(self) -> float | None:

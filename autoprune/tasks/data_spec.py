@@ -24,8 +24,8 @@ class DataSpec:
         arguments: passed to `function`.
         path: `image_folder` only: the folder that holds `train`, `val` and `test` (as far as the splits name them).
         size: `image_folder` only: side of the square the network sees.
-        workers: `image_folder` only: processes that decode images, at most as many as there are CPUs; None = half
-            of the CPUs, at most four, and none of their own on one or two.
+        workers: `image_folder` only: processes that decode images, at most as many as there are CPUs; None = half of
+            the trial's CPUs, on a GPU all but one; at most sixteen, and none of their own where that would be one.
         on_error: `image_folder` only: what becomes of images that cannot be read, which are looked for before anything
             is trained: `raise` names the first one, `skip` leaves them out.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-5000]`.

@@ -15,7 +15,7 @@ from autoprune.training.processes import ALONE, Processes
 from autoprune.training.seeds import random_stream
 
 #: Processes that decode for one training, if nobody says how many.
-MOST_PROCESSES = 4
+MOST_PROCESSES = 16
 
 
 class Decoder(Protocol):
@@ -37,12 +37,14 @@ def decoded_batches(
     workers: int | None,
     seed: int | None,
     start: int,
+    device: str = "cpu",
     processes: Processes = ALONE,
 ) -> Iterator[Any]:
-    """What `collate` makes of the images of `order`, batch by batch; arguments as of `Split.batches`.
+    """What `collate` makes of the images of `order`, batch by batch, on the CPU; arguments as of `Split.batches`.
 
     Args:
         workers: processes that decode, see `decoding_processes`.
+        device: where batches will go; those for a GPU lie in memory that it reads while it computes.
         processes: of every batch this one decodes its part.
 
     Raises:
@@ -56,7 +58,8 @@ def decoded_batches(
     loader = DataLoader(
         _Decoded(decoder),
         batch_sampler=batches,
-        num_workers=decoding_processes(workers),
+        num_workers=decoding_processes(workers, device),
+        pin_memory=device != "cpu",
         collate_fn=_Collated(collate),  # type: ignore[arg-type]
         generator=torch.Generator(),  # of its own: else going through it would draw from the training's stream
     )
@@ -66,17 +69,21 @@ def decoded_batches(
         yield batch
 
 
-def decoding_processes(asked: int | None) -> int:
+def decoding_processes(asked: int | None, device: str = "cpu") -> int:
     """How many processes decode files: at most as many as this one has CPUs, as more are slower, and torch warns.
 
     Args:
-        asked: None = half of the CPUs, at most `MOST_PROCESSES`; 0, this process itself, where that is one: a single
-            process beside a training that has a CPU of its own is slower than none.
+        asked: None = of the CPUs that torch computes on here half, and all but one beside a training on a GPU; at most
+            `MOST_PROCESSES`. 0, this process itself, where that is one: a single process beside a training that has a
+            CPU of its own is slower than none.
+        device: where the training computes.
     """
     cpus = len(os.sched_getaffinity(0))
     if asked is not None:
         return min(asked, cpus)
-    return 0 if cpus // 2 < 2 else min(MOST_PROCESSES, cpus // 2)
+    own = min(torch.get_num_threads(), cpus)  # of a trial its `cpus_per_trial`: others run beside it
+    spare = own // 2 if device == "cpu" else own - 1
+    return 0 if spare < 2 else min(MOST_PROCESSES, spare)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Streamed(LabelledImages):
         """See `LabelledImages.fetch`."""
         files = _ImageFiles(self.paths, self.labels, self.pixels.augment, self.size)
         options: dict[str, Any] = {"workers": self.workers, "seed": seed, "start": start, "processes": self.processes}
-        found = decoded_batches(files, order, batch_size, default_collate, **options)
+        found = decoded_batches(files, order, batch_size, default_collate, device=device, **options)
         for images, labels in found:
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 

@@ -1,7 +1,8 @@
 """Functions of tensors on a GPU, captured once as a CUDA graph and replayed from then on.
 
-Layer by layer a small network mostly waits for its kernels to be launched: of ResNet-20 with distillation an H100 makes
-7,600 images a second so, and 49,100 where the same step is one graph.
+Layer by layer a small network mostly waits for its kernels to be launched: of ResNet-20 with distillation an H100 made
+7,600 images a second so, and 49,100 where a sketch of the step was one graph. This code has not been timed there yet:
+`analysis/benchmarks/gpu.py` is to do that.
 """
 
 from __future__ import annotations

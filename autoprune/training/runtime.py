@@ -114,13 +114,18 @@ def choose_runtime(
         task: its loss is measured on its first training images.
     """
     device = pick_device(device)
-    count = min(batch_size, len(task.train))
-    batch = next(iter(task.train.batches(torch.arange(count), count, device=device)))
+    batch = first_batch(task, batch_size, device)
     formats = [(precision, layout) for precision in task.precisions for layout in (True, False)]
     common: dict[str, Any] = {"device": device, "graphs": device != "cpu" and task.same_shapes, "threads": threads}
     options = [Runtime(precision=precision, channels_last=layout, **common) for precision, layout in formats]
     seconds = _measure_seconds(model, task, batch, options)
     return min(options, key=lambda option: seconds[option] * _margin_to_win(option))
+
+
+def first_batch(task: TrainingTask, batch_size: int, device: str) -> Batch:
+    """The first training images, as many as a batch has or as there are."""
+    count = min(batch_size, len(task.train))
+    return next(iter(task.train.batches(torch.arange(count), count, device=device)))
 
 
 def _margin_to_win(runtime: Runtime) -> float:
@@ -149,12 +154,7 @@ def _measure_seconds(
 
 def _timed_pass(model: nn.Module, task: TrainingTask, batch: Batch, runtime: Runtime) -> float:
     with runtime.limits(), runtime.training(model), seeded_randomness(0, runtime.device):
-        arranged = runtime.arrange(batch)
-
-        def run() -> None:
-            model.zero_grad(set_to_none=True)
-            task.loss(runtime.forward_of(model), arranged).value.backward()
-
+        run = gradient_pass(model, task, batch, runtime)
         replay = _captured_if_possible(run, runtime)
         if runtime.device != "cpu":
             torch.cuda.synchronize(runtime.device)
@@ -163,6 +163,17 @@ def _timed_pass(model: nn.Module, task: TrainingTask, batch: Batch, runtime: Run
         if runtime.device != "cpu":
             torch.cuda.synchronize(runtime.device)
         return time.perf_counter() - began
+
+
+def gradient_pass(model: nn.Module, task: TrainingTask, batch: Batch, runtime: Runtime) -> Callable[[], None]:
+    """What computes the gradients of a batch, again at every call."""
+    arranged = runtime.arrange(batch)
+
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        task.loss(runtime.forward_of(model), arranged).value.backward()
+
+    return run
 
 
 def _captured_if_possible(run: Callable[[], None], runtime: Runtime) -> Callable[[], None]:

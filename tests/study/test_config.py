@@ -62,6 +62,7 @@ def test_trackers_are_a_list_of_names_and_mappings(trackers):
     [
         ({}, 1, 1, 0.0),
         ({"gpus_per_trial": 0.5}, 1, 1, 0.5),
+        ({"gpus_per_trial": "auto"}, 1, 1, 1.0),
         ({"gpus_per_trial": 4, "cpus_per_trial": 10}, 4, 2, 1.0),
         ({"gpus_per_trial": 1, "processes_per_trial": 2}, 2, 1, 0.5),
         ({"processes_per_trial": 3, "cpus_per_trial": 7}, 3, 2, 0.0),
@@ -78,11 +79,20 @@ def test_what_each_process_of_a_trial_gets(given, processes, cpus, gpus):
         ({"gpus_per_trial": 1.5}, "1.5 GPUs cannot be shared out; allowed: 1, 2, or a part of one GPU"),
         ({"gpus_per_trial": 2, "processes_per_trial": 1}, "processes_per_trial: 1 would use 1 of 2 GPUs"),
         ({"gpus_per_trial": 3, "processes_per_trial": 2}, "processes_per_trial: 2 would use 2 of 3 GPUs"),
+        ({"gpus_per_trial": "auto", "processes_per_trial": 2}, "auto beside processes_per_trial: 2"),
     ],
 )
 def test_gpus_that_no_process_would_use_are_refused(given, error):
     with pytest.raises(InputError, match=f"resources.gpus_per_trial: {error}"):
         Resources(**given)
+
+
+@pytest.mark.parametrize("given", [{}, {"gpus_per_trial": 1}, {"gpus_per_trial": 2, "processes_per_trial": 2}])
+def test_a_service_for_shared_gpus_is_refused_where_none_is_shared(given):
+    with pytest.raises(InputError, match=r"resources\.mps: nothing shares a GPU: gpus_per_trial is"):
+        Resources(mps=True, **given)
+    assert Resources(mps=True, gpus_per_trial=0.5).mps
+    assert Resources(mps=True, gpus_per_trial="auto").mps
 
 
 @pytest.mark.parametrize("until", [None, "hypervolume", {"within": 1, "share": 0.5}])

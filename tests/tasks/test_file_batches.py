@@ -62,10 +62,42 @@ def test_more_workers_than_cpus_are_not_started() -> None:
     assert batches([5, 2], workers=4096) == [[(5, 0.0), (2, 0.0)]]
 
 
-@pytest.mark.parametrize(("cpus", "expected"), [(1, 0), (2, 0), (3, 0), (4, 2), (7, 3), (64, 4)])
-def test_processes_are_chosen_by_the_cpus_there_are(cpus: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cpus", "threads", "beside_cpu", "beside_gpu"),
+    [
+        (1, 1, 0, 0),
+        (64, 1, 0, 0),
+        (64, 2, 0, 0),
+        (64, 3, 0, 2),
+        (64, 4, 2, 3),
+        (3, 4, 0, 2),
+        (64, 15, 7, 14),
+        (64, 64, 16, 16),
+    ],
+)
+def test_processes_are_chosen_by_the_cpus_of_the_training(
+    cpus: int, threads: int, beside_cpu: int, beside_gpu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(file_batches.os, "sched_getaffinity", lambda _pid: set(range(cpus)))
+    monkeypatch.setattr(file_batches.torch, "get_num_threads", lambda: threads)
 
-    assert decoding_processes(None) == expected
+    assert decoding_processes(None) == beside_cpu
+    assert decoding_processes(None, "cuda") == beside_gpu
     assert decoding_processes(3) == min(3, cpus)
     assert decoding_processes(0) == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_for_a_gpu_lie_where_it_reads_them_while_it_computes(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    class Loader(list):
+        def __init__(self, _dataset: object, **options: object) -> None:
+            asked.update(options)
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", Loader)
+    list(decoded_batches(Numbers(), torch.tensor([5, 2]), 3, list, workers=0, seed=None, start=0, device=device))
+
+    assert asked["pin_memory"] == (device == "cuda")

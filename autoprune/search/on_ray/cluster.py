@@ -15,7 +15,7 @@ from ray._private.utils import read_ray_address
 
 from autoprune.errors import InputError
 from autoprune.search.on_ray.settings import OBJECT_STORE_BYTES, QUIET_INIT
-from autoprune.study.config import Resources
+from autoprune.study.config import AUTO, Resources
 
 GIB = 2**30
 
@@ -66,7 +66,7 @@ def start_on_this_machine(folder: Path, resources: Resources) -> None:
         InputError: this machine has fewer GPUs than one trial needs.
     """
     workers = resources.workers or _count_local_workers(resources)
-    gpus = _count_local_gpus(resources) if resources.gpus_per_trial else 0
+    gpus = _count_local_gpus(resources) if resources.gpus else 0
     with _on_loopback():
         ray.init(
             num_cpus=workers * resources.processes * resources.cpus_per_process,
@@ -110,7 +110,7 @@ def count_slots(resources: Resources, address: str | None) -> int:
 def needs_of_process(resources: Resources) -> dict[str, float]:
     """What one of a trial's processes needs of a node, as Ray calls it."""
     needs = {"CPU": float(resources.cpus_per_process), "GPU": resources.gpus_per_process}
-    if not resources.gpus_per_trial:  # Ray knows nothing of a GPU's memory
+    if not resources.gpus:  # Ray knows nothing of a GPU's memory
         needs["memory"] = int((resources.memory_per_process or 0) * GIB)
     return {kind: amount for kind, amount in needs.items() if amount}
 
@@ -129,14 +129,14 @@ def _describe_need(kind: str, amount: float) -> str:
 
 def _count_local_workers(resources: Resources) -> int:
     by_cpu = max(1, len(os.sched_getaffinity(0)) // (resources.processes * resources.cpus_per_process))
-    if not resources.gpus_per_trial:
+    if resources.gpus_per_trial in (0, AUTO):
         return by_cpu
-    return max(1, min(by_cpu, int(_count_local_gpus(resources) / resources.gpus_per_trial)))
+    return max(1, min(by_cpu, int(_count_local_gpus(resources) / resources.gpus)))
 
 
 def check_local_gpus(resources: Resources) -> None:
     """Raise `InputError` if this machine has fewer GPUs than one trial needs."""
-    if resources.gpus_per_trial:
+    if resources.gpus:
         _count_local_gpus(resources)
 
 
@@ -144,9 +144,9 @@ def _count_local_gpus(resources: Resources) -> int:
     import torch
 
     count = torch.cuda.device_count()
-    if count < resources.gpus_per_trial:
+    if count < resources.gpus:
         raise InputError(
-            f"a trial needs {resources.gpus_per_trial:g} GPUs, this machine has {count}",
+            f"a trial needs {resources.gpus:g} GPUs, this machine has {count}",
             where="resources.gpus_per_trial",
             allowed="0 trains on the CPU; --address for a cluster",
         )

@@ -62,7 +62,7 @@ class FinalRetraining(Dispatcher):
         limits: Limits | None = None,
         view: View | None = None,
     ) -> None:
-        folder, budget = study.folder, BudgetMeter(limits or Limits(), gpus=config.resources.gpus_per_trial)
+        folder, budget = study.folder, BudgetMeter(limits or Limits(), gpus=config.resources.gpus)
         super().__init__(config, folder, models=folder.final_models, budget=budget, view=view)
         self.states = TrialFolders(folder.final_states, sealed=True)
         repair_tail(folder.finalists)

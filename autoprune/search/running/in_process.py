@@ -93,7 +93,7 @@ def _run_segment(dispatcher: Dispatcher, evaluator: Evaluator, segment: TrialSeg
 def _name_of_this_process(resources: Resources) -> str:
     """What logs and reports call it; with GPUs it computes on the one that torch takes by itself."""
     gpus: tuple[str, ...] = ()
-    if resources.gpus_per_trial:
+    if resources.gpus:
         import torch
 
         gpus = (str(torch.cuda.current_device()),) if torch.cuda.is_available() else ()

@@ -59,7 +59,7 @@ class Session(Dispatcher):
         view: View | None = None,
         refuse: Refuse = refuse_nothing,
     ) -> None:
-        budget = BudgetMeter(limits, gpus=config.resources.gpus_per_trial)
+        budget = BudgetMeter(limits, gpus=config.resources.gpus)
         super().__init__(config, folder, models=folder.models, budget=budget, view=view)
         for log in (folder.proposals, folder.outcomes, folder.paused):
             repair_tail(log)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.search.running.evaluator import Evaluation, Evaluator, Report
+from autoprune.search.running.mps import join_mps
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.outcome import Proposal
@@ -64,6 +65,7 @@ class OpenTask:
         share: see `SharedState`.
         constraints, latency: see `run.run`.
         memory: GiB that a process may take, None = what there is; `gpus`: the part of a GPU that it has.
+        mps: whether it uses that through the Multi-Process Service, where it can.
     """
 
     loaded: Callable[[], Loaded]
@@ -72,6 +74,7 @@ class OpenTask:
     batch_size: int
     memory: float | None = None
     gpus: float = 0.0
+    mps: bool = False
     final: bool = False
     share: bool = True
     constraints: Constraints | None = None
@@ -80,6 +83,7 @@ class OpenTask:
     def __call__(self, clock: StudyClock, store: Store) -> Evaluator:
         """Load the task in this process."""
         os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # before torch starts its threads; Ray sets a guess of its own
+        in_turns = join_mps() if self.mps else ""
         import torch
 
         from autoprune.tasks.user_code import find_modules_here
@@ -98,7 +102,10 @@ class OpenTask:
             limit_memory(self.memory, runtime.device, self.gpus)
         store = store if self.share else None
         shared = SharedState.of(task, runtime, store, model=model, share=self.share, processes=processes)
-        return TaskEvaluator(shared, clock, final=self.final, constraints=self.constraints, latency=self.latency)
+        notes = {"mps": f"processes take turns on the GPU: {in_turns}"} if in_turns else {}
+        return TaskEvaluator(
+            shared, clock, final=self.final, constraints=self.constraints, latency=self.latency, notes=notes
+        )
 
     def handed_out(self, once_per_node: Callable[[Loaded], Callable[[], Loaded]]) -> OpenTask:
         """The same, small enough to be sent to every process: what was loaded goes the way of `once_per_node`."""
@@ -140,6 +147,7 @@ class TaskEvaluator:
     Args:
         final: whether its trials are finalists, which are measured on the test split as well.
         constraints, latency: see `run.run`.
+        notes: of this process, for every outcome.
     """
 
     def __init__(
@@ -150,9 +158,10 @@ class TaskEvaluator:
         final: bool = False,
         constraints: Constraints | None = None,
         latency: Latency | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self.shared, self.clock, self.final = shared, clock, final
-        self.constraints, self.latency = constraints, latency
+        self.constraints, self.latency, self.notes = constraints, latency, dict(notes or {})
 
     def run(self, proposal: Proposal, report: Report, scratch: Path | None, parent: Path | None) -> Evaluation:
         """Run one recipe until its end or until `report` says no."""
@@ -172,6 +181,7 @@ class TaskEvaluator:
             constraints=None if self.final else self.constraints,  # a finalist has kept them already
             latency=self.latency,
         )
+        done = replace(done, outcome=replace(done.outcome, notes={**done.outcome.notes, **self.notes}))
         if done.model is None or done.remains is None or not done.outcome.completed:
             return Evaluation(outcome=done.outcome)
         return Evaluation(outcome=done.outcome, files=self._write_artefact(done))

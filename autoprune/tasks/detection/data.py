@@ -51,8 +51,8 @@ class BoxDataSpec:
             torchvision's weights for COCO do.
         classes: `voc` only: the names of the classes, in order; by default all that its annotations hold, by name.
         drop_degenerate: leave out boxes without a width or a height; otherwise they are an error.
-        workers: processes that decode images, at most as many as there are CPUs; None = half of the CPUs, at most
-            four, and none of their own on one or two.
+        workers: processes that decode images, at most as many as there are CPUs; None = half of the
+            trial's CPUs, on a GPU all but one; at most sixteen, and none of their own where that would be one.
         on_error: what becomes of images that cannot be read, which are looked for before anything is trained: `raise`
             names the first one, `skip` leaves them out.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-500]`.

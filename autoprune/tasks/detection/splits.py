@@ -108,7 +108,7 @@ class StreamedBoxes(ImagesWithBoxes):
     ) -> Iterator[Detections]:
         """See `Split.batches`; images and targets as the module says."""
         options: dict[str, Any] = {"workers": self.workers, "seed": seed, "start": start, "processes": self.processes}
-        for batch in decoded_batches(self, order, batch_size, _as_lists, **options):
+        for batch in decoded_batches(self, order, batch_size, _as_lists, device=device, **options):
             images, targets = moved(batch, device)
             yield [image.float() / 255 for image in images], targets
 

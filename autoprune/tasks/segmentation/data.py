@@ -46,8 +46,8 @@ class MaskDataSpec:
         classes: names of the classes 0, 1, ...; needed by `mask_folder`, by default VOC's 21 for `voc`.
         size: side of the square that the network sees. An image is scaled so that its longer side fits; what lies
             beyond it is black, and ignored.
-        workers: processes that decode images, at most as many as there are CPUs; None = half of the CPUs, at most
-            four, and none of their own on one or two.
+        workers: processes that decode images, at most as many as there are CPUs; None = half of the
+            trial's CPUs, on a GPU all but one; at most sixteen, and none of their own where that would be one.
         on_error: what becomes of images that cannot be read, which are looked for before anything is trained: `raise`
             names the first one, `skip` leaves them out.
         splits: part expressions for `train`, `validation` and `test`, for instance `train[:-500]`.

@@ -59,7 +59,7 @@ class StreamedMasks(Split):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs (B, 3, size, size) float32 and masks (B, size, size) int64; see `Split.batches`."""
         options: dict[str, Any] = {"workers": self.workers, "seed": seed, "start": start, "processes": self.processes}
-        for images, masks in decoded_batches(self, order, batch_size, default_collate, **options):
+        for images, masks in decoded_batches(self, order, batch_size, default_collate, device=device, **options):
             pixels, classes = images.to(device, non_blocking=True), masks.to(device, non_blocking=True)
             yield self.pixels.normalise(pixels), classes.long()
 

@@ -34,8 +34,8 @@ class YoloDataSpec:
             $AUTOPRUNE_DATA. Its `path` may also be relative to it, and is its folder if it has none. Their dataset
             writes what it has read of labels/train to labels/train.cache, and mends JPEG files that are cut short.
         size: side in pixels of the square that images are fitted into, a multiple of the network's largest stride.
-        workers: processes that decode images, at most as many as there are CPUs; None = half of the CPUs, at most
-            four, and none of their own on one or two.
+        workers: processes that decode images, at most as many as there are CPUs; None = half of the
+            trial's CPUs, on a GPU all but one; at most sixteen, and none of their own where that would be one.
     """
 
     yaml: str

@@ -16,6 +16,7 @@ from autoprune.analysis.benchmarks.search_efficiency_runs import (
     EXPERT,
     GLUE,
     ITERATIVE,
+    ON_GPU,
     PLAIN_CHAIN,
     Plan,
     describe,
@@ -80,6 +81,7 @@ def test_a_plan_is_of_a_run_of_the_same_settings_if_they_concern_its_side() -> N
     assert plan_of(ITERATIVE, cuts=5).is_of(run)
     assert not plan_of(ITERATIVE, cuts=7).is_of(run)
     assert not plan_of(ITERATIVE, cuts=5, seed=4).is_of(run)
+    assert not plan_of(ITERATIVE, cuts=5, device="cuda").is_of(run)
     assert plan_of("ours", cuts=5).is_of(made("ours", seed=3, minutes=7.0))
     assert not plan_of(PLAIN_CHAIN, chain={"factor": 0.9}).is_of(made(PLAIN_CHAIN, seed=3, minutes=7.0))
 
@@ -155,6 +157,15 @@ class TestOpponents:
 
         command = opponent_command(plan_of(side, python="another-python", cuts=5))
         assert command == ["another-python", f"rivals/{file}", *common, *options]
+
+    def test_on_a_gpu_there_are_ours_and_the_iterative_loop(self) -> None:
+        command = opponent_command(plan_of(ITERATIVE, device="cuda"))
+
+        assert command[-6:] == ["--workers", "8", "--device", "cuda", "--cuts", "7"]
+        with pytest.raises(InputError, match="device: 'plain chain' runs on the CPU; allowed: cuda for ours"):
+            opponent_command(plan_of(PLAIN_CHAIN, device="cuda"))
+        on_gpu = load_space("cifar10_resnet20", overrides=ON_GPU, find_method=methods.find).resources
+        assert (on_gpu.gpus_per_trial, on_gpu.workers) == ("auto", None)
 
     def test_the_plain_chain_gets_its_settings(self) -> None:
         command = opponent_command(plan_of(PLAIN_CHAIN, chain={"factor": 0.8, "images": 1700}, baselines=None))
