@@ -41,7 +41,7 @@ class Streamed(LabelledImages):
         self, order: Tensor, batch_size: int, *, device: str, seed: int | None, start: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `LabelledImages.fetch`."""
-        files = _ImageFiles(self.paths, self.labels, self.pixels.augment, self.size)
+        files = ImageFiles(self.paths, self.labels, self.pixels.augment, self.size)
         options: dict[str, Any] = {"workers": self.workers, "seed": seed, "start": start, "processes": self.processes}
         found = decoded_batches(files, order, batch_size, default_collate, device=device, **options)
         for images, labels in found:
@@ -65,7 +65,7 @@ class Streamed(LabelledImages):
 
 
 @dataclass(frozen=True)
-class _ImageFiles:
+class ImageFiles:
     """Reads image files as (pixels (size, size, 3) uint8, label)."""
 
     paths: tuple[str, ...]

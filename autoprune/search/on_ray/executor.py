@@ -82,8 +82,9 @@ class RayExecutor(Executor):
     def run(self, dispatcher: Dispatcher, open_evaluator: OpenEvaluator) -> None:
         """See `Executor.run`; as many workers as fit, on nodes that join too, but no more than there are trials."""
         self.wait_until_ready()
-        wanted = [most for most in (self.resources.workers, dispatcher.remaining()) if most is not None]
-        room = Room(lambda: count_slots(self.resources, self.address), most=min(wanted, default=None))
+        resources = dispatcher.config.resources  # of which this executor knew not yet how many trials share a GPU
+        wanted = [most for most in (resources.workers, dispatcher.remaining()) if most is not None]
+        room = Room(lambda: count_slots(resources, self.address), most=min(wanted, default=None))
         workers = room.now()
         stay = workers_stay(workers, dispatcher.seconds_of_a_trial())
         dispatcher.dashboard, dispatcher.workers = self._dashboard, _describe_workers(workers, stay=stay)
