@@ -2,7 +2,7 @@
 
     python -m autoprune.analysis.benchmarks.image_folder_speed [--files 64] [--rounds 5] [--out PAGE.md]
 
-Files are JPEGs of ImageNet's usual size, drawn here: smooth colours and noise, some 70 kB each. *Ours* is what the
+Files are JPEGs of ImageNet's usual size and of a camera's, drawn here: smooth colours and noise. *Ours* is what the
 `image_folder` source does with a file; *usual* opens it by `ImageFolder`'s loader and applies RandomResizedCrop,
 RandomHorizontalFlip and ToTensor. The sides take turns on one core; the best of all rounds counts.
 """
@@ -23,18 +23,20 @@ from autoprune.tasks.image_folder import ImageFiles, read_image
 from autoprune.training.seeds import random_stream
 
 PAGE = Path(__file__).with_suffix(".md")
-HEIGHT, WIDTH, SIDE = 375, 500, 224
+SIDE = 224
+#: Height and width of the files, and how many of those that are asked for: large ones take long.
+SIZES = {(375, 500): 1.0, (1500, 2000): 0.125}
 Read = Callable[[int], object]
 
 
-def draw_files(folder: Path, count: int) -> list[str]:
+def draw_files(folder: Path, count: int, height: int, width: int) -> list[str]:
     """JPEGs of photographs' size that take as long to decode."""
     from PIL import Image
 
     random = np.random.default_rng(0)
     for number in range(count):
-        colours = Image.fromarray(random.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8))
-        smooth = np.asarray(colours.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float64)
+        colours = Image.fromarray(random.integers(0, 256, (height // 8, width // 8, 3), np.uint8))
+        smooth = np.asarray(colours.resize((width, height), Image.Resampling.BICUBIC), np.float64)
         noisy = smooth + random.normal(size=smooth.shape, scale=8.0)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
     return [str(folder / f"{number}.jpg") for number in range(count)]
@@ -68,16 +70,17 @@ def measure(files: list[str], rounds: int) -> dict[str, float]:
     return {name: len(files) / elapsed for name, elapsed in seconds.items()}
 
 
-def page(found: dict[str, float], kilobytes: float) -> str:
-    """The measured part of the page."""
+def page(found: dict[str, dict[str, float]]) -> str:
+    """The measured part of the page: images a second of every side, by kind of file."""
+    kinds = list(found)
     lines = [
         "# Image files a second",
         "",
         f"`python -m autoprune.analysis.benchmarks.image_folder_speed`; {describe_machine()}.",
-        f"JPEGs of {WIDTH} x {HEIGHT}, {kilobytes:.0f} kB, a random part of each scaled to {SIDE} x {SIDE}; one core.",
+        f"A random part of each JPEG is scaled to {SIDE} x {SIDE}; images a second of one core.",
         "",
-        *table_head(["side", "images/s"]),
-        *(table_row([name, f"{speed:.0f}"]) for name, speed in found.items()),
+        *table_head(["side", *kinds]),
+        *(table_row([side, *(f"{found[kind][side]:.0f}" for kind in kinds)]) for side in found[kinds[0]]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -90,12 +93,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        files = draw_files(Path(folder), options.files)
-        kilobytes = sum(Path(file).stat().st_size for file in files) / len(files) / 1000
-        found = measure(files, options.rounds)
-    print(found)
-    write_measured(options.out, page(found, kilobytes))
+    found = {}
+    for (height, width), share in SIZES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            files = draw_files(Path(folder), max(1, int(share * options.files)), height, width)
+            kilobytes = sum(Path(file).stat().st_size for file in files) / len(files) / 1000
+            found[f"{width} x {height}, {kilobytes:.0f} kB"] = measure(files, options.rounds)
+    write_measured(options.out, page(found))
 
 
 if __name__ == "__main__":

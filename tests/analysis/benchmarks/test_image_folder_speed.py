@@ -13,7 +13,7 @@ from autoprune.analysis.benchmarks.image_folder_speed import draw_files, page, s
 
 
 def test_every_side_reads_a_file(tmp_path: Path) -> None:
-    files = draw_files(tmp_path, 3)
+    files = draw_files(tmp_path, 3, 375, 500)
     sides = sides_of(files)
 
     pixels, label = sides["ours"](1)
@@ -24,8 +24,11 @@ def test_every_side_reads_a_file(tmp_path: Path) -> None:
 
 def test_the_page_says_how_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_folder_speed, "measure", lambda files, rounds: {"ours": 10.0 * len(files) + rounds})
-    monkeypatch.setattr(sys, "argv", ["bench", "--files", "3", "--rounds", "7", "--out", str(tmp_path / "page.md")])
+    monkeypatch.setattr(image_folder_speed, "SIZES", {(40, 48): 1.0, (80, 96): 0.5})
+    monkeypatch.setattr(sys, "argv", ["bench", "--files", "4", "--rounds", "7", "--out", str(tmp_path / "page.md")])
     image_folder_speed.main()
+    written = (tmp_path / "page.md").read_text()
 
-    assert "| ours | 37 |" in (tmp_path / "page.md").read_text()
-    assert "12 kB" in page({}, 12.3)
+    assert "| ours | 47 | 27 |" in written
+    assert "| 48 x 40, " in written
+    assert "| usual | 3 | 5 |" in page({"small": {"usual": 3.1}, "large": {"usual": 4.9}})
