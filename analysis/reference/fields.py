@@ -76,8 +76,10 @@ def _number_text(value: float) -> str:
 def allowed_text(kind: Any, limits: Mapping[str, Any]) -> str:
     """What a field takes, in words."""
     if isinstance(kind, types.UnionType):
-        one = next(option for option in typing.get_args(kind) if option is not type(None))
-        return f"{allowed_text(one, limits)}, or `null`"
+        options = typing.get_args(kind)
+        one = next(option for option in options if option is not type(None))
+        others = [*limits.get("words", ()), *(["null"] if type(None) in options else [])]
+        return ", or ".join([allowed_text(one, limits), *(f"`{other}`" for other in others)])
     if typing.get_origin(kind) is tuple:
         return f"list of: {allowed_text(typing.get_args(kind)[0], limits)}"
     if typing.get_origin(kind) is not None:

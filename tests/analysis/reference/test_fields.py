@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.analysis.reference.fields import Row, rows
-from autoprune.schema import choices, within
+from autoprune.schema import choices, or_words, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class Example:
         names: of classes.
         given: True if said.
         inner: a part.
+        share: of it.
         free: whatever.
     """
 
@@ -40,6 +41,7 @@ class Example:
     names: Mapping[str, str] = field(default_factory=dict)
     given: bool = False
     inner: Inner = field(default_factory=Inner)
+    share: float | str | None = field(default="auto", metadata=or_words(within(0, 1), "auto", "all"))
     free: Any = None
     silent: str = ""
     quiet: str = ""
@@ -55,6 +57,7 @@ def test_a_row_says_default_limits_and_meaning() -> None:
         Row(("names",), "`{}`", "mapping to: text", "of classes."),
         Row(("given",), "`false`", "`true`, `false`", "`true` if said."),
         Row(("inner",), "`{}`", "mapping", "a part."),
+        Row(("share",), "`auto`", "number, [0, 1], or `auto`, or `all`, or `null`", "of it."),
         Row(("free",), "`null`", "see there", "whatever."),
         Row(("silent",), '`""`', "text", ""),
         Row(("quiet",), '`""`', "text", ""),
