@@ -135,18 +135,30 @@ class Fake:
                 os._exit(7)
             case "hang":
                 time.sleep(1000)
+            case "gpu":  # an error after which every call of the process fails
+                break_gpu("CUDA error: unspecified launch failure")
+                raise RuntimeError("CUDA error: unspecified launch failure")
             case "hold":  # in a library that lets no other thread run
                 re.match(r"(a+)+$", "a" * 60 + "b")
 
 
+def break_gpu(fault):
+    """Let this worker process have a GPU with a fault."""
+    from autoprune.search.on_ray import worker
+
+    worker.gpus_of_this_process, worker.gpu_fault = lambda: ["0"], lambda: fault
+    worker.UNUSABLE_GPU_SECONDS = 0.1
+
+
 @dataclass(frozen=True)
 class OpenFake:
-    """What the workers get."""
+    """What the workers get; `without_gpu`: a file for each worker that is to find its GPU unusable."""
 
     seconds: float = 0.0
     ran: Path | None = None
     trouble: dict = field(default_factory=dict)
     broken: bool = False
+    without_gpu: tuple[Path, ...] = ()
     rungs: tuple[float, ...] = (0.0,)
     final: bool = False
     model_bytes: int = 0
@@ -154,6 +166,13 @@ class OpenFake:
     def __call__(self, clock, _store=None):
         if self.broken:
             raise OSError("no data here")
+        for file in self.without_gpu:
+            try:
+                file.unlink()
+            except FileNotFoundError:  # another worker has found it so
+                continue
+            break_gpu("CUDA error: no device")
+            raise RuntimeError("CUDA error: no device")
         return Fake(clock, self.seconds, self.ran, self.trouble, self.rungs, self.final, self.model_bytes)
 
 

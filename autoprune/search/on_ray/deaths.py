@@ -9,8 +9,9 @@ from pathlib import Path
 
 from autoprune.search.on_ray.settings import ATTEMPTS, LOST_NODES
 
-#: What Ray says of an actor whose node has gone: at once that it cannot be reached, and once it has found out why.
-_NODE_HAS_GONE = re.compile(r"^The actor \w+ is unavailable|node has died", re.MULTILINE)
+#: What Ray says of an actor whose node has gone, at once that it cannot be reached, and once it has found out why; and
+#: what a worker says of a GPU that cannot be used from the start.
+_NODE_HAS_GONE = re.compile(r"^The actor \w+ is unavailable|node has died|^(?:\w+\.)*UnusableGpuError: ", re.MULTILINE)
 
 _UNKNOWN = "it crashed, was killed for lack of memory, or its node went away"
 
@@ -20,7 +21,7 @@ class Death:
     """How a worker came to its end.
 
     Fields:
-        with_node: its whole node has gone, or the way to it, which says nothing of what it ran.
+        with_node: its whole node has gone, or the way to it, or the node's GPU, which says nothing of what it ran.
     """
 
     reason: str
@@ -51,7 +52,7 @@ class Attempts:
         counter[number] += 1
         if counter[number] < most:
             return ""
-        what = "the node of its worker went away" if death.with_node else "the worker process died"
+        what = "the node or the GPU of its worker went away" if death.with_node else "the worker process died"
         return f"{what} {most} times: {death.reason}"
 
     def end(self, number: int) -> None:

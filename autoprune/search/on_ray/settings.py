@@ -37,9 +37,9 @@ LOST_NODES = 10
 #: What is larger than its store, such as data, Ray maps from files on the disk; its own default is 30 % of the memory.
 OBJECT_STORE_BYTES = 128 * 2**20
 
-#: Exit codes of a worker process that ends itself: as its trial takes too long, as one of its peers has died, and as it
-#: has been given notice.
-TIMED_OUT, PEER_DIED, TAKEN_AWAY = 42, 43, 44
+#: Exit codes of a worker process that ends itself: as its trial takes too long, as one of its peers has died, as it has
+#: been given notice, and as its GPU fails.
+TIMED_OUT, PEER_DIED, TAKEN_AWAY, GPU_FAILED = 42, 43, 44, 45
 
 #: What a worker reports of a segment that is to be handed out again: whether it has left something to go on from.
 PUT_BACK = "put_back"
@@ -49,6 +49,9 @@ OPENING_SECONDS = 1800.0
 
 #: A worker that was given notice, and has reported, ends itself after so many seconds.
 NOTICE_SECONDS = 1.0
+
+#: A worker whose GPU cannot be used holds it so long, in seconds, before it dies: the next one would be placed there.
+UNUSABLE_GPU_SECONDS = 30.0
 
 #: A trial that hangs and lets no other thread run is ended so long after those that do.
 HUNG_GRACE_SECONDS = 10.0

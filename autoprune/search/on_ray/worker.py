@@ -22,12 +22,14 @@ from autoprune.search.on_ray.peers import PeerPlan, Peers
 from autoprune.search.on_ray.segment_files import segment_files
 from autoprune.search.on_ray.settings import (
     BARRIER_SECONDS,
+    GPU_FAILED,
     HUNG_GRACE_SECONDS,
     NOTICE_SECONDS,
     OPENING_SECONDS,
     PUT_BACK,
     TAKEN_AWAY,
     TIMED_OUT,
+    UNUSABLE_GPU_SECONDS,
 )
 from autoprune.search.on_ray.study_actor import StudyActorStore, ask_patiently, study_clock
 from autoprune.search.running.evaluator import Evaluation, OpenEvaluator, describe_error, failed_outcome
@@ -35,6 +37,7 @@ from autoprune.search.running.second_try import run_twice_if_out_of_memory
 from autoprune.search.running.segments import TrialSegment, run_segment
 from autoprune.study.outcome import Outcome, Proposal, Rung
 from autoprune.study.worker_name import WorkerName
+from autoprune.training.gpu_faults import GpuFaultError, UnusableGpuError, gpu_fault
 from autoprune.training.notice import NOTICE, PausedByNoticeError
 
 
@@ -77,6 +80,9 @@ class TrialWorker(tune.Trainable):
                 self.evaluator, error = self.peers.open()
         except Exception as failure:  # noqa: BLE001 - a worker that raises here is started again and again, without end
             error = describe_error(failure)
+        if error and (fault := _fault_of_gpu()):
+            time.sleep(UNUSABLE_GPU_SECONDS)
+            raise UnusableGpuError(fault, where=socket.gethostname())
         self.refusal = f"the worker on {socket.gethostname()} cannot load the task: {error}" if error else ""
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -99,6 +105,9 @@ class TrialWorker(tune.Trainable):
         except PausedByNoticeError:
             threading.Timer(NOTICE_SECONDS, os._exit, [TAKEN_AWAY]).start()  # no next segment shall begin here
             return {PUT_BACK: self._left_state, "done": True}
+        if evaluation.outcome.status == "failed" and (fault := _fault_of_gpu()):
+            threading.Timer(NOTICE_SECONDS, os._exit, [GPU_FAILED]).start()  # whatever ran here next would fail too
+            raise GpuFaultError(f"{fault}; {evaluation.outcome.error}", where=socket.gethostname())
         if evaluation.files:
             files = dict(evaluation.files)
             ask_patiently(lambda: self.study_actor.store_model.remote(proposal.id, files))
@@ -200,7 +209,17 @@ def _as_result(outcome: Outcome) -> dict[str, Any]:
     return {"outcome": replace(outcome, worker=_name_of_this_process()).to_json(), "done": True}
 
 
+def _fault_of_gpu() -> str:
+    """What is wrong with the GPU of this worker, if it has one; else empty."""
+    return gpu_fault() if gpus_of_this_process() else ""
+
+
+def gpus_of_this_process() -> list[str]:
+    """Those that Ray has given it."""
+    return list(ray.get_runtime_context().get_accelerator_ids().get("GPU", []))
+
+
 def _name_of_this_process() -> str:
     """What logs and reports call this worker."""
-    gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    gpus = gpus_of_this_process()
     return str(WorkerName(node=socket.gethostname(), process=os.getpid(), gpus=tuple(gpus)))

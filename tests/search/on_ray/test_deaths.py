@@ -22,6 +22,11 @@ KILLED, WITH_NODE = Death("killed"), Death("gone", with_node=True)
             "Failure # 1\nThe actor e71f is unavailable: The actor is temporarily unavailable: RpcError\n",
             Death("it crashed, was killed for lack of memory, or its node went away", with_node=True),
         ),
+        (
+            "ray.exceptions.RayTaskError\nautoprune.training.gpu_faults.UnusableGpuError: b: no device",
+            Death("UnusableGpuError: b: no device", with_node=True),
+        ),
+        ("autoprune.training.gpu_faults.GpuFaultError: b: lost", Death("GpuFaultError: b: lost")),
     ],
 )
 def test_the_last_exception_that_ray_knows_of_explains_a_death(tmp_path, text, death):
@@ -43,7 +48,7 @@ def test_what_takes_nodes_down_has_an_end():
     attempts = Attempts()
     found = [attempts.count(3, WITH_NODE) for _ in range(LOST_NODES)]
 
-    assert found == [""] * (LOST_NODES - 1) + [f"the node of its worker went away {LOST_NODES} times: gone"]
+    assert found == [""] * (LOST_NODES - 1) + [f"the node or the GPU of its worker went away {LOST_NODES} times: gone"]
 
 
 def test_the_next_segment_of_a_trial_begins_anew():

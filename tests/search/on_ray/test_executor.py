@@ -140,6 +140,29 @@ def test_a_trial_that_fits_nowhere_is_the_users_to_mend():
         executor.__enter__()  # before the task is loaded
 
 
+def test_a_gpu_that_fails_in_a_recipe_costs_no_other_recipe(tmp_path):
+    session = fakes.open_session(tmp_path, fakes.study_config(trials=6))
+    run(session, trouble={2: "gpu"})
+    outcomes = {outcome.id: outcome for outcome in load_study(tmp_path).outcomes}
+
+    fault = "CUDA error: unspecified launch failure"
+    died = f"the worker process died 3 times: GpuFaultError: {socket.gethostname()}: {fault}; RuntimeError: {fault}"
+    assert outcomes.pop(2).error == died
+    assert sorted(outcomes) == [0, 1, 3, 4, 5]
+    assert all(outcome.completed for outcome in outcomes.values())
+
+
+def test_a_gpu_that_cannot_be_used_costs_no_recipe(tmp_path):
+    unusable = tuple(tmp_path / str(number) for number in range(2))
+    for file in unusable:
+        file.touch()
+    session = fakes.open_session(tmp_path / "study", fakes.study_config(trials=5))
+    run(session, without_gpu=unusable)
+
+    assert all(outcome.completed for outcome in load_study(tmp_path / "study").outcomes)
+    assert not any(file.exists() for file in unusable)
+
+
 DRIVER = """
 import sys
 import fakes
