@@ -65,6 +65,8 @@ def trainings_that_pay(
 
 
 def _captured(model: nn.Module, task: TrainingTask, batch: Batch, runtime: Runtime) -> Replay:
+    if not runtime.graphs:
+        raise CaptureError("its trainings are not captured either")
     return capture(gradient_pass(_copy(model, runtime), task, batch, runtime), runtime.device, lambda: None)[0]
 
 
