@@ -84,7 +84,7 @@ class Setting:
                 device=device,
                 images=64,
                 batches=(32,),
-                processes=(1, 2),
+                processes=(2,),
                 steps=2,
                 networks=("squeezenet1_1",),
                 methods=staged[:1],

@@ -21,7 +21,7 @@ def test_every_section_runs_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     of = {section: [row for row in rows if row["section"] == section] for section in gpu.SECTIONS}
 
-    assert [row["processes"] for row in of["together"]] == 2 * [1, 1, 2, 2]
+    assert [row["processes"] for row in of["together"]] == 4 * [2]
     assert {row["trainings"] for row in of["sharing"]} == {1}
     assert all(row["images/s"] > 0 for section in ("speed", "together") for row in of[section])
     assert {row["graphs"] for row in of["speed"]} == {False, True}
