@@ -102,9 +102,14 @@ class Run:
     unseen: tuple[tuple[float, float], ...] | None = None
 
     @property
+    def in_time(self) -> tuple[tuple[float, float, float], ...]:
+        """Points that were there when the minutes were over: a search lets trials that run then come to their end."""
+        return tuple(point for point in self.points if point[0] <= 60 * self.minutes)
+
+    @property
     def rows(self) -> NDArray[np.float64]:
-        """Points as `study.pareto` takes them, shape (n, 2)."""
-        return np.array([(flops, -accuracy) for _, flops, accuracy in self.points]).reshape(-1, 2)
+        """Points in time as `study.pareto` takes them, shape (n, 2)."""
+        return np.array([(flops, -accuracy) for _, flops, accuracy in self.in_time]).reshape(-1, 2)
 
     @property
     def unseen_rows(self) -> NDArray[np.float64] | None:
@@ -117,7 +122,7 @@ class Run:
     def curve(self) -> list[tuple[float, float]]:
         """(seconds, hypervolume so far) after every trial."""
         rows = self.rows
-        return [(second, hypervolume(rows[: n + 1])) for n, (second, _, _) in enumerate(self.points)]
+        return [(second, hypervolume(rows[: n + 1])) for n, (second, _, _) in enumerate(self.in_time)]
 
     @property
     def volume(self) -> float:
@@ -131,7 +136,7 @@ class Run:
 
     def best(self, limit: float) -> float:
         """The highest accuracy at most at this cost ratio."""
-        return max((accuracy for _, flops, accuracy in self.points if flops <= limit), default=0.0)
+        return max((accuracy for _, flops, accuracy in self.in_time if flops <= limit), default=0.0)
 
     def reaches(self, volume: float) -> float | None:
         """Seconds until the hypervolume is that large; None = never."""

@@ -55,6 +55,13 @@ def test_volumes_heights_times_and_bests_by_hand() -> None:
     assert (made("ours").volume, made("ours").height) == (0.0, 0.0)
 
 
+def test_what_ends_after_the_minutes_does_not_count() -> None:
+    run = made("ours", (11.0, 0.5, 0.8), (420.0, 0.25, 0.4), (420.1, 0.25, 0.7), minutes=7.0)
+
+    assert [second for second, _ in run.curve] == [11.0, 420.0]
+    assert (run.volume, run.best(0.3)) == (pytest.approx(0.5), 0.4)
+
+
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     runs = [
         made("ours", (11.0, 0.5, 0.8), unseen=((0.25, 0.4), (0.5, 0.75))),
