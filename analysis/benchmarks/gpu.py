@@ -5,7 +5,7 @@
 
 * speed: images a second of a training, ResNet-20 and a pruned one, layer by layer and as graphs, without and with
   distillation and moving average.
-* sharing: how many trainings should share the card, and what so many do together on streams of one process.
+* sharing: how many trainings `gpus_per_trial: auto` puts on the card, and how long it takes to find that.
 * together: images a second of several processes on the one card, in turns, and through the Multi-Process Service.
 * agreement: every method with a stage and a plain training, 200 steps of each both ways: losses and what is kept.
 * deployed: time of half-FLOPs networks as deployed, any widths beside fast ones.

@@ -43,7 +43,7 @@ class Prepared:
         shared: what all trials in this process share.
         open_evaluator: builds an evaluator where the trials run.
         feasibility: knows which recipes cannot work.
-        remarks: what of the space cannot work, in sentences.
+        remarks: what is to be said before it begins, in sentences: what of the space cannot work, what was measured.
     """
 
     config: StudyConfig
