@@ -22,7 +22,9 @@ def test_many_workers_stay_and_so_do_those_of_short_trials(workers, seconds, sta
 def test_a_search_with_every_kind_of_failure_on_workers_that_stay(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(module, "workers_stay", lambda *_: True)
     session = fakes.open_session(tmp_path, fakes.study_config(trials=14, timeout=0.05, rungs=(0.0, 0.3, 1.0), keep=0.5))
-    opener = fakes.OpenFake(trouble={3: "raise", 4: "tight", 5: "nan", 6: "exit", 7: "hang"}, rungs=(0.0, 0.3, 1.0))
+    opener = fakes.OpenFake(
+        trouble={3: "raise", 4: "tight", 5: "nan", 6: "exit", 7: "hang", 8: "gpu"}, rungs=(0.0, 0.3, 1.0)
+    )
     with RayExecutor(session.config.resources) as executor:
         executor.run(session, opener)
     session.close()
@@ -34,6 +36,7 @@ def test_a_search_with_every_kind_of_failure_on_workers_that_stay(tmp_path, monk
     assert errors.pop(5) == "the metric is nan"
     assert errors.pop(6).startswith("the worker process died 3 times: it crashed")
     assert errors.pop(7) == "no end after 0.05 minutes (resources.trial_timeout_minutes)"
+    assert errors.pop(8).startswith("the worker process died 3 times: GpuFaultError: ")
     assert errors == {}
     assert any(len(outcome.legs) > 1 for outcome in outcomes.values() if outcome.id != 4)  # it paused
     assert session.progress().workers == "2 workers that stay, and take trials from a queue"
