@@ -1,7 +1,7 @@
-"""The plainest use of our own engine: one chain of small cuts per worker, and no search; every model is a point.
+"""One chain of small cuts per worker, and no search, by our own engine or by Torch-Pruning; every model is a point.
 
     python -m autoprune.analysis.benchmarks.plain_chain DATA --out ROWS.csv [--network resnet20] [--minutes 10]
-        [--seed 0] [--workers 2] [--factor 0.87] [--images 32000] [--lr 0.03]
+        [--seed 0] [--workers 2] [--factor 0.87 | --cuts 7] [--images 32000] [--lr 0.03]
 
 DATA is a folder with cifar10.npz and weights/. A cut takes the model to FACTOR of the FLOPs that it has: `l1`, all
 groups ranked together by scores over their mean. Then batch norms are re-estimated, the model is fine-tuned with IMAGES
@@ -10,6 +10,10 @@ model's FLOPs the chain begins again from the dense model, with another seed. Al
 so the dense model's outputs for them are computed once. The clock starts before the workers do; a model finished too
 late does not count. After the end the models of each worker's own front are measured on the task's test split:
 column `unseen`, empty for the others.
+
+With CUTS Torch-Pruning cuts, which has to be installed: its pruner takes 95 % of all channels in so many steps, ranked
+over all layers, by l1 in the first worker, by FPGM in the second, by l2 in the third. All else is as above. It is for
+networks whose linear layers are outputs and that add nothing (vgg16).
 """
 
 from __future__ import annotations
@@ -51,6 +55,10 @@ from autoprune.trial.shared import SCORE_BATCH, SharedState
 #: Of the dense model's FLOPs; the next cut of a chain would be below it.
 FLOOR = 0.05
 FACTOR, IMAGES, LR = 0.87, 32_000, 0.03
+#: Share of all channels that Torch-Pruning has pruned after its last cut.
+DEEPEST = 0.95
+#: Ready spaces `cifar10_...` say what each is trained with.
+NETWORKS = ("resnet20", "resnet56", "vgg16")
 COLUMNS = ("seconds", "accuracy", "macs_ratio", "unseen")
 
 
@@ -69,6 +77,7 @@ class Plan:
 
     Fields:
         factor: FLOPs after a cut over those before it.
+        cuts: of Torch-Pruning, in place of ours; None = ours.
         training: between two cuts.
         began, seconds: when the clock started, as `time.time` has it, and how long it runs.
     """
@@ -76,6 +85,7 @@ class Plan:
     network: str
     seed: int
     factor: float
+    cuts: int | None
     training: Training
     runtime: Runtime
     began: float
@@ -86,8 +96,20 @@ class Plan:
         return time.time() - self.began
 
 
-def chain(shared: SharedState, training: Training, factor: float, seed: int) -> Iterator[Link]:
-    """One chain, from the dense model to the floor, or to where no widths come near enough to the next target.
+def chain(shared: SharedState, training: Training, cuts: Iterable[nn.Module], seed: int) -> Iterator[Link]:
+    """Every model that `cuts` makes is trained in place, which is what the next one is cut out of."""
+    for model in cuts:
+        graph = trace(model, shared.offsets.example)
+        flops = cost(graph, Keep.all()).ratios(shared.dense_cost)["flops"]
+        recalibrate(model, shared.task, shared.runtime, seed=seed)
+        teacher = shared.teacher if training.distill > 0 else None
+        fit(model, shared.task, training, shared.runtime, images=training.images, seed=seed, teacher=teacher)
+        accuracy = evaluate(model, shared.task.validation, shared.task, shared.exact)
+        yield Link(copy.deepcopy(model), flops, accuracy)
+
+
+def own_cuts(shared: SharedState, factor: float, seed: int) -> Iterator[nn.Module]:
+    """From the dense model to the floor, or to where no widths come near enough to the next target.
 
     Raises:
         TargetError: that is the case for the first cut already.
@@ -100,13 +122,8 @@ def chain(shared: SharedState, training: Training, factor: float, seed: int) -> 
             if flops == 1.0:
                 raise
             return
-        graph = trace(model, shared.offsets.example)
-        flops = cost(graph, Keep.all()).ratios(shared.dense_cost)["flops"]
-        recalibrate(model, shared.task, shared.runtime, seed=seed)
-        teacher = shared.teacher if training.distill > 0 else None
-        fit(model, shared.task, training, shared.runtime, images=training.images, seed=seed, teacher=teacher)
-        accuracy = evaluate(model, shared.task.validation, shared.task, shared.exact)
-        yield Link(copy.deepcopy(model), flops, accuracy)
+        yield model
+        flops = cost(trace(model, shared.offsets.example), Keep.all()).ratios(shared.dense_cost)["flops"]
 
 
 def _cut(model: nn.Module, shared: SharedState, factor: float, seed: int) -> nn.Module:
@@ -116,11 +133,37 @@ def _cut(model: nn.Module, shared: SharedState, factor: float, seed: int) -> nn.
     return prune(model, graph, keep)
 
 
+def cuts_of_torch_pruning(shared: SharedState, cuts: int, rank: int) -> Iterator[nn.Module]:
+    """From the dense model to 5 % of its channels, in so many steps; ranked as `rank`, a worker's number, says."""
+    from torch_pruning.pruner import MagnitudePruner, importance  # no dependency of ours
+
+    criteria = (
+        importance.GroupMagnitudeImportance(p=1),
+        importance.FPGMImportance(),
+        importance.GroupMagnitudeImportance(p=2),
+    )
+    model = copy.deepcopy(shared.model)
+    pruner = MagnitudePruner(
+        model,
+        shared.offsets.example,
+        criteria[rank % len(criteria)],
+        global_pruning=True,
+        pruning_ratio=DEEPEST,
+        iterative_steps=cuts,
+        ignored_layers=[layer for layer in model.modules() if isinstance(layer, nn.Linear)],
+    )
+    for _ in range(cuts):
+        pruner.step()
+        yield shared.runtime.place(model)
+
+
 def chains(shared: SharedState, plan: Plan, rank: int) -> Iterator[Link]:
     """Chain after chain, without end; the worker and the number of the chain are part of its seed."""
     for number in itertools.count():
         seed = int(np.random.SeedSequence([plan.seed, rank, number]).generate_state(1)[0])
-        yield from chain(shared, plan.training, plan.factor, seed)
+        ours = plan.cuts is None
+        cuts = own_cuts(shared, plan.factor, seed) if ours else cuts_of_torch_pruning(shared, plan.cuts, rank)
+        yield from chain(shared, plan.training, cuts, seed)
 
 
 def finished_in_time(
@@ -170,6 +213,7 @@ def main() -> None:
         network=options.network,
         seed=options.seed,
         factor=options.factor,
+        cuts=options.cuts,
         training=training_of(options.network, options.images, options.lr),
         runtime=runtime,
         began=time.time(),
@@ -187,11 +231,12 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--network", default="resnet20", choices=("resnet20", "resnet56"))
+    parser.add_argument("--network", default="resnet20", choices=NETWORKS)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--factor", type=float, default=FACTOR)
+    parser.add_argument("--cuts", type=int)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--lr", type=float, default=LR)
     options = parser.parse_args()

@@ -12,8 +12,8 @@ plain chain (`plain_chain.py`).
 
 Sides run as processes of their own on the same machine, one after the other, seed by seed. A run is a line of
 RUNS.jsonl as soon as it has ended, and is not made again. Further sides of ours: variants by their settings, parts left
-out (`SIDES` of `search_efficiency_runs.py`), one method of the space alone (`only l1`), and a search that is killed
-without warning at random moments and resumed (`killed`).
+out (`SIDES` of `search_efficiency_runs.py`), one method of the space alone (`only l1`), another choice of parents and
+targets (`curve policy`), and a search that is killed without warning at random moments and resumed (`killed`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from autoprune.analysis.benchmarks import plain_chain
 from autoprune.analysis.benchmarks.markdown import table_head, table_row, write_measured
 from autoprune.analysis.benchmarks.search_efficiency_runs import (
     BASELINES,
+    CURVE_POLICY,
     EXPERT,
     ITERATIVE,
     KILLED,
@@ -265,13 +266,13 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--factor", type=float, default=plain_chain.FACTOR)
     parser.add_argument("--images", type=int, default=plain_chain.IMAGES)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--network", default="resnet20", choices=("resnet20", "resnet56"))
+    parser.add_argument("--network", default="resnet20", choices=plain_chain.NETWORKS)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--sides", nargs="+", default=[OURS, PLAIN_CHAIN])
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
-    sides = (*SIDES, *OPPONENTS, KILLED, *(f"{ONLY}{method}" for method in methods_of(options.network)))
+    sides = (*SIDES, *OPPONENTS, CURVE_POLICY, KILLED, *(f"{ONLY}{method}" for method in methods_of(options.network)))
     if unknown := [side for side in options.sides if side not in sides]:
         parser.error(f"--sides {unknown[0]!r}: allowed are {', '.join(sides)}")
     if options.baselines is None and (missing := [side for side in options.sides if side in BASELINES]):

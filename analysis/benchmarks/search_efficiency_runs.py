@@ -41,14 +41,14 @@ from autoprune.training.evaluate import evaluate
 from autoprune.training.runtime import Runtime
 
 GLUE, EXPERT, ITERATIVE = "glue --fast", "expert", "iterative"
-PLAIN_CHAIN = "plain chain"
+PLAIN_CHAIN, TORCH_PRUNING = "plain chain", "Torch-Pruning's chain"
 #: Files of the folder with opponents that other tools are made of, and what they are called with.
 BASELINES: dict[str, tuple[str, tuple[str, ...]]] = {
     GLUE: ("glue.py", ("--fast",)),
     EXPERT: ("expert.py", ("--workers", "2")),
     ITERATIVE: ("iterative.py", ("--workers", "2")),
 }
-OPPONENTS = (*BASELINES, PLAIN_CHAIN)
+OPPONENTS = (*BASELINES, PLAIN_CHAIN, TORCH_PRUNING)
 #: What is set on a GPU beside the ready space of two cores, and what `iterative` is called with there.
 ON_GPU = ("resources.gpus_per_trial=auto", "resources.workers=null", "resources.cpus_per_trial=2")
 ITERATIVE_ON_GPU = ("--workers", "8", "--device", "cuda")
@@ -63,6 +63,8 @@ SIDES: dict[str, tuple[str, ...]] = {
     "without sharing": ("share=false",),
 }
 ONLY = "only "
+#: Ours, but for how parents and targets are chosen.
+CURVE_POLICY = "curve policy"
 KILLED = "killed"
 #: How often a search is killed, and the seconds after which, drawn between these, from the start of each process. The
 #: least is long enough for the study folder to be there.
@@ -150,8 +152,8 @@ class Plan:
     Fields:
         data: folder with cifar10.npz and weights/.
         baselines: folder with the files of `BASELINES`; None = none of these sides is run.
-        python: the interpreter that runs those files.
-        cuts: of a chain of `iterative`.
+        python: the interpreter that runs those files and Torch-Pruning's chain, for which it has this package too.
+        cuts: of a chain of `iterative`, or of Torch-Pruning's.
         chain: settings of the plain chain, by the names of its options.
         device: `cpu`, or `cuda` for ours and for `iterative`.
     """
@@ -170,7 +172,8 @@ class Plan:
     @property
     def settings(self) -> dict[str, float]:
         """Those of the settings that concern this side."""
-        return {ITERATIVE: {"cuts": self.cuts}, PLAIN_CHAIN: self.chain}.get(self.side, {})
+        cuts = {"cuts": self.cuts}
+        return {ITERATIVE: cuts, TORCH_PRUNING: cuts, PLAIN_CHAIN: self.chain}.get(self.side, {})
 
     def is_of(self, run: Run) -> bool:
         """Whether the run is what is planned here."""
@@ -214,7 +217,8 @@ def run_ours(plan: Plan) -> dict[str, Any]:
     """A search by its command; `wall` ends with it, before the models of its front are measured on unseen images."""
     with tempfile.TemporaryDirectory() as folder:
         out, began = str(Path(folder) / "study"), time.monotonic()
-        autoprune = [sys.executable, "-m", "autoprune"]
+        module = "autoprune.analysis.benchmarks.curve_policy" if plan.side == CURVE_POLICY else "autoprune"
+        autoprune = [sys.executable, "-m", module]
         on_gpu = ON_GPU if plan.device == "cuda" else ()
         settings = [f"seed={plan.seed}", *settings_of(plan.side, plan.network), *on_gpu]
         command = [*autoprune, "search", f"cifar10_{plan.network}", "--minutes", str(plan.minutes), "--out", out]
@@ -291,8 +295,9 @@ def opponent_command(plan: Plan) -> list[str]:
         raise InputError(f"{plan.side!r} runs on the CPU", where="device", allowed=f"cuda for ours and {ITERATIVE!r}")
     common = ["--minutes", str(plan.minutes), "--seed", str(plan.seed)]
     settings = [word for name, value in plan.settings.items() for word in (f"--{name}", str(value))]
-    if plan.side == PLAIN_CHAIN:
-        program = [sys.executable, "-m", "autoprune.analysis.benchmarks.plain_chain", str(plan.data)]
+    if plan.side in (PLAIN_CHAIN, TORCH_PRUNING):
+        python = sys.executable if plan.side == PLAIN_CHAIN else plan.python
+        program = [python, "-m", "autoprune.analysis.benchmarks.plain_chain", str(plan.data)]
         return [*program, "--network", plan.network, *common, *settings]
     if plan.baselines is None:
         raise InputError(f"{plan.side!r} is a file of other tools", where="--baselines", allowed="a folder with it")

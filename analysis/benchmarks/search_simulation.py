@@ -10,9 +10,9 @@ table; what every way to prune (method and shape) adds to it is the mean of its 
 have get an addition from the normal distribution that those of the table have, another one in each run; and every
 training has the table's noise. Data and weights are found by $AUTOPRUNE_DATA.
 
-Sides: ours; `no inheritance`: every recipe from the trained weights; `always new`: no way to prune is repeated; `one
-way`: `l1`, all groups ranked together by scores over their mean. `Outside`: seconds that the proposer takes, over the
-seconds that all workers have.
+Sides: ours; `no inheritance`: every recipe from the trained weights; `always new`: no way to prune is repeated; `curve
+policy`: parents and targets are chosen by `curve_policy.py`; `one way`: `l1`, all groups ranked together by scores over
+their mean. `Outside`: seconds that the proposer takes, over the seconds that all workers have.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from unittest import mock
 import numpy as np
 
 from autoprune import methods
+from autoprune.analysis.benchmarks.curve_policy import chosen_by_curve
 from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
 from autoprune.analysis.benchmarks.search_table import Row, read_table
 from autoprune.recipe import Recipe, stable_hash
@@ -123,6 +124,7 @@ SIDES = {
     "ours": Side(),
     "no inheritance": Side({"weights": "trained"}),
     "always new": Side(replaced=lambda: mock.patch.object(lineage_planner, "way_to_repeat", return_value=None)),
+    "curve policy": Side(replaced=chosen_by_curve),
     "one way": Side({"method": "l1", "allocation": {"name": "global", "normalise": "mean"}}),
 }
 

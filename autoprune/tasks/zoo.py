@@ -109,13 +109,20 @@ _VGG = {
 }
 
 
-def vgg_bn(shape: Sequence[int], classes: int, *, depth: int) -> nn.Module:
-    """VGG with batch norm and one linear layer, as pruning papers use it on CIFAR (0 in the table = max pooling)."""
+def vgg_bn(shape: Sequence[int], classes: int, *, depth: int, width: float = 1.0) -> nn.Module:
+    """VGG with batch norm and one linear layer, as pruning papers use it on CIFAR (0 in the table = max pooling).
+
+    Args:
+        width: channels of every layer over those of the paper.
+    """
+    if not 0 < width <= 8:
+        raise ModelError(f"width {width!r}", where=f"vgg{depth}_bn", allowed="above 0, at most 8")
     layers: list[nn.Module] = []
     c_in = shape[0]
-    for width in _VGG[depth]:
-        layers += _conv_bn_relu(c_in, width) if width else [nn.MaxPool2d(2)]
-        c_in = width or c_in
+    for full in _VGG[depth]:
+        channels = max(1, round(width * full))
+        layers += _conv_bn_relu(c_in, channels) if full else [nn.MaxPool2d(2)]
+        c_in = channels if full else c_in
     return Features(layers, c_in, classes)
 
 

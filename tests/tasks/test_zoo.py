@@ -70,6 +70,16 @@ def test_classes_and_channels_come_from_the_data():
     assert (7, 1, 3, 3) == model.conv1.weight.shape
 
 
+def test_vgg_of_another_width_has_as_many_parameters_as_counted():
+    # 13 of VGG-16's convolutions without its 3 inputs are as the square of the width, norms and the rest as the width
+    quarter = zoo.build("vgg16_bn", (3, 32, 32), 10, {"width": 0.25}, "model")
+    by_hand = (14_710_464 - 9 * 3 * 64) // 16 + 9 * 3 * 16 + 2 * 4_224 // 4 + 129 * 10
+
+    assert by_hand == sum(p.numel() for p in quarter.parameters())
+    with pytest.raises(ModelError, match=r"width 0.*above 0, at most 8"):
+        zoo.build("vgg16_bn", (3, 32, 32), 10, {"width": 0}, "model")
+
+
 @pytest.mark.parametrize(("c_in", "c_out", "stride", "side"), [(16, 32, 2, 32), (7, 13, 2, 7), (5, 8, 1, 5)])
 def test_option_a_is_the_padding_formula(c_in, c_out, stride, side):
     x = torch.randn(3, c_in, side, side)

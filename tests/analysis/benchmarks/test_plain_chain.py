@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,15 @@ import torch
 from torch import nn
 
 from autoprune.analysis.benchmarks import plain_chain
-from autoprune.analysis.benchmarks.plain_chain import Link, chain, chains, finished_in_time, training_of
+from autoprune.analysis.benchmarks.plain_chain import (
+    Link,
+    chain,
+    chains,
+    cuts_of_torch_pruning,
+    finished_in_time,
+    own_cuts,
+    training_of,
+)
 from autoprune.errors import TargetError
 from autoprune.recipe import Training
 from autoprune.tasks import load_task
@@ -28,12 +39,16 @@ def digits() -> SharedState:
 
 
 def plan_of(**changes: Any) -> plain_chain.Plan:
-    plain = {"network": "resnet20", "seed": 7, "factor": 0.3, "training": BRIEF, "runtime": Runtime()}
+    plain = {"network": "resnet20", "seed": 7, "factor": 0.3, "cuts": None, "training": BRIEF, "runtime": Runtime()}
     return plain_chain.Plan(**{**plain, "began": 0.0, "seconds": 11.0, **changes})
 
 
+def links_of(shared: SharedState, factor: float) -> Iterator[Link]:
+    return chain(shared, BRIEF, own_cuts(shared, factor, seed=3), seed=3)
+
+
 def test_every_cut_goes_on_from_the_last_down_to_the_floor(digits: SharedState) -> None:
-    links = list(chain(digits, BRIEF, 0.5, seed=3))
+    links = list(links_of(digits, 0.5))
 
     # 1/2, 1/4, 1/8, 1/16, each within 1 % of what the model before it cost; half of the last is below the floor
     assert [link.flops for link in links] == pytest.approx([0.5, 0.25, 0.125, 0.0625], rel=0.08)
@@ -44,7 +59,7 @@ def test_every_cut_goes_on_from_the_last_down_to_the_floor(digits: SharedState) 
 
 
 def test_a_link_is_what_was_measured_and_not_what_the_next_cut_made_of_it(digits: SharedState) -> None:
-    first, second = itertools.islice(chain(digits, BRIEF, 0.5, seed=3), 2)
+    first, second = itertools.islice(links_of(digits, 0.5), 2)
 
     for link in (first, second):
         assert plain_chain.evaluate(link.model, digits.task.validation, digits.task, digits.exact) == link.accuracy
@@ -62,25 +77,70 @@ def test_a_chain_ends_where_no_widths_meet_the_target_but_not_before_the_first_c
         return cut(*arguments)
 
     monkeypatch.setattr(plain_chain, "_cut", refuses_at_last)
-    assert len(list(chain(digits, BRIEF, 0.7, seed=3))) == 2
+    assert len(list(links_of(digits, 0.7))) == 2
     with pytest.raises(TargetError, match="no widths"):
-        next(chain(digits, BRIEF, 0.7, seed=3))
+        next(links_of(digits, 0.7))
 
 
-def test_a_chain_that_has_ended_begins_again_with_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_that_has_ended_begins_again_with_another_seed(
+    digits: SharedState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seeds: list[int] = []
 
-    def two_links(_shared: object, _training: Training, _factor: float, seed: int) -> list[Link]:
+    def two_cuts(_shared: object, factor: float, seed: int) -> list[str]:
+        assert factor == 0.3
         seeds.append(seed)
-        return [Link(nn.Identity(), 0.5, 0.5), Link(nn.Identity(), 0.25, 0.5)]
+        return ["wide", "narrow"]
 
-    monkeypatch.setattr(plain_chain, "chain", two_links)
-    shared: Any = None
-    links = list(itertools.islice(chains(shared, plan_of(), 0), 5))
-    list(itertools.islice(chains(shared, plan_of(), 1), 1))
+    monkeypatch.setattr(plain_chain, "own_cuts", two_cuts)
+    monkeypatch.setattr(plain_chain, "chain", lambda _shared, _training, cuts, seed: [(cut, seed) for cut in cuts])
+    links: list[Any] = list(itertools.islice(chains(digits, plan_of(), 0), 5))
+    list(itertools.islice(chains(digits, plan_of(), 1), 1))
 
-    assert [link.flops for link in links] == [0.5, 0.25, 0.5, 0.25, 0.5]
+    assert links == [
+        *itertools.product(["wide", "narrow"], seeds[:1]),
+        *itertools.product(["wide", "narrow"], seeds[1:2]),
+        ("wide", seeds[2]),
+    ]
     assert len(seeds) == len(set(seeds)) == 4  # three chains of one worker, one of another
+
+
+class ZeroingPruner:
+    """In place of Torch-Pruning's: a step only empties the first layer, in place."""
+
+    made: dict[str, Any]
+
+    def __init__(self, model: nn.Module, example: tuple[torch.Tensor], criterion: object, **options: Any) -> None:
+        ZeroingPruner.made = {"criterion": criterion, "inputs": tuple(example[0].shape), **options}
+        self.model, self.steps = model, 0
+
+    def step(self) -> None:
+        self.steps += 1
+        with torch.no_grad():
+            next(self.model.parameters()).zero_()
+
+
+def test_another_tool_cuts_so_often_ranked_as_the_worker_does(
+    digits: SharedState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake: Any = ModuleType("torch_pruning.pruner")
+    fake.MagnitudePruner = ZeroingPruner
+    fake.importance = SimpleNamespace(GroupMagnitudeImportance=lambda p: f"l{p}", FPGMImportance=lambda: "fpgm")
+    monkeypatch.setitem(sys.modules, "torch_pruning", ModuleType("torch_pruning"))
+    monkeypatch.setitem(sys.modules, "torch_pruning.pruner", fake)
+    ranked = []
+    for rank in range(4):
+        models = list(cuts_of_torch_pruning(digits, 3, rank))
+        ranked.append(ZeroingPruner.made["criterion"])
+
+    assert ranked == ["l1", "fpgm", "l2", "l1"]
+    assert len(models) == 3
+    assert not next(models[0].parameters()).any()
+    assert next(digits.model.parameters()).any()  # a copy is cut
+    made = ZeroingPruner.made
+    assert made["ignored_layers"] == [models[0].classifier]
+    assert (made["iterative_steps"], made["pruning_ratio"], made["global_pruning"]) == (3, 0.95, True)
+    assert next(chains(digits, plan_of(cuts=1), 0)).flops == 1.0  # a chain of them, measured as ours
 
 
 def test_what_is_finished_too_late_does_not_count() -> None:
