@@ -80,7 +80,7 @@ def _page_head(runs: Sequence[Run]) -> str:
         "hypervolume against FLOPs ratio 1 and accuracy 0; mean height: the\nbest accuracy at or below a cost, "
         "averaged over costs from 10 to 100 %. Mean and range over seeds. Models that came after the\nminutes "
         "do not count. Unseen: of the front's models, with those, on 5,000 "
-        "other images;\nloops of other tools keep no models, so that they have none. Reached: seconds until the\n"
+        "other images;\nprograms of other tools keep no models, so that they have none. Reached: seconds until the\n"
         "hypervolume was what the opponent had at its end with the same seed, and as a share of its minutes. Busy: "
         "share of\nworkers' time inside trials, from the first start to the last end. Command: seconds from the "
         "start of the process to its end."

@@ -3,7 +3,7 @@
 Every side starts from the same weights, trains on the same images and is scored on the same 5,000 test images. The
 clocks start when data and model are loaded and the dense model is scored (`iterative`, `expert` and the plain chain:
 before their workers start); ours runs while Ray and its workers start. On the 5,000 test images that nothing was
-selected by, the models of the front are measured after the end: those of ours, and those of the plain chain. The other
+selected by, the models of the front are measured after the end: those of ours, and those of both chains. The other
 opponents keep no models.
 """
 
