@@ -1,6 +1,6 @@
 """Train the network of a ready space on CIFAR-10, where the space wants weights that nobody brings.
 
-    python -m autoprune.analysis.benchmarks.train_network DATA [--network vgg16] [--epochs 12] [--lr 0.1]
+    python -m autoprune.analysis.benchmarks.train_network DATA [--network vgg16] [--epochs 24] [--lr 0.1]
         [--threads 2] [--seed 0]
 
 DATA is a folder with cifar10.npz. The weights go where `cifar10_NETWORK` looks for them in it. Trained with are all
@@ -27,7 +27,7 @@ from autoprune.training.evaluate import evaluate
 from autoprune.training.fit import fit
 from autoprune.training.runtime import Runtime, choose_runtime
 
-EPOCHS, LR, BATCH = 12, 0.1, 128
+EPOCHS, LR, BATCH = 24, 0.1, 128
 #: Share of the steps in which the learning rate rises, and decay of the average of the weights per step.
 WARMUP, AVERAGE = 0.2, 0.99
 

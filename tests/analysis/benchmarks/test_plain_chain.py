@@ -110,12 +110,11 @@ class ZeroingPruner:
 
     made: dict[str, Any]
 
-    def __init__(self, model: nn.Module, example: tuple[torch.Tensor], criterion: object, **options: Any) -> None:
-        ZeroingPruner.made = {"criterion": criterion, "inputs": tuple(example[0].shape), **options}
-        self.model, self.steps = model, 0
+    def __init__(self, model: nn.Module, _example: object, criterion: object, **options: Any) -> None:
+        ZeroingPruner.made = {"criterion": criterion, **options}
+        self.model = model
 
     def step(self) -> None:
-        self.steps += 1
         with torch.no_grad():
             next(self.model.parameters()).zero_()
 
