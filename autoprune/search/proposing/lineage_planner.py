@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autoprune.errors import InputError
 from autoprune.recipe import Recipe, Target, stable_hash
-from autoprune.search.proposing.first_recipes import Params, target_parameters
+from autoprune.search.proposing.first_recipes import Params, contains, target_parameters
 from autoprune.search.proposing.lineage_expectation import Training
 from autoprune.search.proposing.lineage_policy import Lineages, Model, Step, front_of, next_step
 from autoprune.search.proposing.ways import Way, way_to_repeat
 from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import DENSE, Outcome, Proposal
-from autoprune.study.parameters import Float
+from autoprune.study.parameters import Choice, Float, Int
 from autoprune.study.space import Space
 
 FRONT, TRAINED = "front", "trained"
+IMAGES = "training.images"
+
+#: Trainings whose time is looked back at: conditions change.
+MEMORY = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What a budget has left for one trial: seconds, and training images."""
+
+    seconds: float = math.inf
+    images: float = math.inf
+
+
+UNLIMITED = Room()
 
 
 def offers_lineages(space: Space) -> bool:
@@ -41,6 +59,17 @@ def target_range(space: Space) -> tuple[str, Float]:
     return found[0]
 
 
+def images_of_trainings(space: Space) -> list[int]:
+    """Training images that recipes may have, the fewest first: where they are a range, each twice those before."""
+    kind = space.parameters().get(IMAGES)
+    if isinstance(kind, Choice):
+        return sorted(option for option in kind.options if isinstance(option, int))
+    if isinstance(kind, Int):
+        doubled = (kind.low * 2**power for power in range(kind.high.bit_length()))
+        return list(dict.fromkeys(images for images in doubled if contains(kind, images)))
+    return [space.corners()[0].training.images]
+
+
 class LineagePlanner:
     """Knows every model that a recipe may go on from, and every step that was taken.
 
@@ -53,6 +82,8 @@ class LineagePlanner:
     def __init__(self, space: Space, metric: MetricSpec, dense_metric: float) -> None:
         self.target, self.range = target_range(space)
         self.cost = self.target.removeprefix("target.")
+        self._images = images_of_trainings(space)
+        self._searched_images = IMAGES in space.parameters()
         self._metric = metric
         self._dense = Model(number=None, height=metric.height(dense_metric), cost=1.0)
         self._ways: dict[str, Way] = {}
@@ -62,9 +93,12 @@ class LineagePlanner:
         self._running: dict[int, Step] = {}
         self._models: dict[int | None, Model] = {None: self._dense}
         self._ended: list[Training] = []
+        self._units: deque[float] = deque(maxlen=MEMORY)  # seconds of what counts as 1 in `time_of_training`
 
-    def next_step(self) -> Step:
-        """What the next recipe is to do."""
+    def next_step(self, room: Room = UNLIMITED) -> Step:
+        """What the next recipe is to do; it is longer than the shortest only if there is room for it."""
+        shortest, *longer = self._images
+        images = [shortest, *(number for number in longer if number <= room.images)]
         return next_step(
             Lineages(
                 dense=self._dense,
@@ -74,6 +108,8 @@ class LineagePlanner:
                 running=list(self._running.values()),
                 low=self.range.low,
                 high=self.range.high,
+                lengths=[self._length(number) for number in images],
+                time_left=self._time_in(room.seconds),
             )
         )
 
@@ -97,7 +133,8 @@ class LineagePlanner:
 
     def settle(self, step: Step, params: Params) -> Params:
         """The sampler's parameters of a recipe that takes the step; what else is in `params` stays."""
-        return {**params, "weights": FRONT if step.parent is not None else TRAINED, self.target: step.target}
+        settled = {"weights": FRONT if step.parent is not None else TRAINED, self.target: step.target}
+        return {**params, **settled, **({IMAGES: self._images_of(step)} if self._searched_images else {})}
 
     def descend(self, step: Step, plain: dict[str, Any], seed: int) -> Recipe:
         """The recipe that takes the step.
@@ -114,10 +151,12 @@ class LineagePlanner:
         return Recipe.from_dict({"seed": seed, **plain, **origin}, "space")
 
     def train_on(self, step: Step) -> Recipe:
-        """The recipe that trains the parent on as it was trained, without a cut."""
+        """The recipe that trains the parent on as it was trained, but for how long, without a cut."""
         assert step.parent is not None
         parent = self._recipes[step.parent]
-        return replace(parent, weights=FRONT, parent=step.parent, target=Target(**{self.cost: step.target}))
+        training = replace(parent.training, images=self._images_of(step))
+        target = Target(**{self.cost: step.target})
+        return replace(parent, weights=FRONT, parent=step.parent, target=target, training=training)
 
     def record_proposal(self, proposal: Proposal) -> None:
         """Note what was handed out."""
@@ -125,9 +164,7 @@ class LineagePlanner:
         if proposal.expected is not None:
             if proposal.distributions:
                 self._note_way(proposal)
-            target = proposal.recipe.target.ratios()[self.cost]
-            step = Step(parent=proposal.recipe.parent, target=target, expected=proposal.expected)
-            self._steps[proposal.id] = self._running[proposal.id] = step
+            self._steps[proposal.id] = self._running[proposal.id] = self._step_of(proposal.recipe, proposal.expected)
 
     def record_outcome(self, outcome: Outcome) -> None:
         """Note what came of it."""
@@ -137,7 +174,9 @@ class LineagePlanner:
             return
         model = Model(number=outcome.id, height=self._metric.height(outcome.metric), cost=cost)
         if step is not None:
-            self._ended.append(_training(self._models[step.parent], model))
+            self._ended.append(_training(self._models[step.parent], model, step.length))
+            if seconds := sum(outcome.seconds.values()):
+                self._units.append(seconds / step.time)
             self._learn_of_way(outcome.id, model.height - step.expected)
         self._models[outcome.id] = model
 
@@ -145,6 +184,22 @@ class LineagePlanner:
         """By how much the height of the metric lies above what was expected; None if nothing was."""
         step = self._steps.get(outcome.id)
         return None if step is None or outcome.metric is None else self._metric.height(outcome.metric) - step.expected
+
+    def _step_of(self, recipe: Recipe, expected: float) -> Step:
+        target, length = recipe.target.ratios()[self.cost], self._length(recipe.training.images)
+        return Step(parent=recipe.parent, target=target, expected=expected, length=length)
+
+    def _length(self, images: int) -> float:
+        return images / self._images[0]
+
+    def _images_of(self, step: Step) -> int:
+        return round(step.length * self._images[0])
+
+    def _time_in(self, seconds: float) -> float:
+        """So many seconds as `time_of_training` counts; none before a training has shown how long one takes."""
+        if math.isinf(seconds):
+            return math.inf
+        return seconds / statistics.median(self._units) if self._units else 0.0
 
     def _note_way(self, proposal: Proposal) -> None:
         params = without_step(self, proposal.params)
@@ -160,8 +215,14 @@ class LineagePlanner:
         return front_of(model for number, model in self._models.items() if number is not None)
 
 
-def _training(parent: Model, child: Model) -> Training:
-    return Training(parent_cost=parent.cost, parent_height=parent.height, cost=child.cost, height=child.height)
+def _training(parent: Model, child: Model, length: float) -> Training:
+    return Training(
+        parent_cost=parent.cost,
+        parent_height=parent.height,
+        cost=child.cost,
+        height=child.height,
+        length=length,
+    )
 
 
 def without_steps(planner: LineagePlanner, plans: Iterable[Params]) -> list[Params]:
@@ -175,5 +236,5 @@ def without_steps(planner: LineagePlanner, plans: Iterable[Params]) -> list[Para
 
 
 def without_step(planner: LineagePlanner, params: Params) -> dict[str, Any]:
-    """How a recipe prunes, in the sampler's words: without where it starts and ends."""
-    return {name: value for name, value in params.items() if name not in ("weights", planner.target)}
+    """How a recipe prunes, in the sampler's words: without where it starts and ends, and how long it trains."""
+    return {name: value for name, value in params.items() if name not in ("weights", planner.target, IMAGES)}

@@ -1,4 +1,5 @@
-"""Lineage policy: which model the next recipe goes on from, and what it may cost; without logs, clock or sampler.
+"""Lineage policy: which model the next recipe goes on from, what it may cost, and how long it is trained; without logs,
+clock or sampler.
 
 Members of the front descend from each other: training that went into one is not lost if the next, smaller one is cut
 out of it (Elsken et al. 2019, "Efficient Multi-Objective Neural Architecture Search via Lamarckian Evolution"). What is
@@ -51,11 +52,18 @@ class Step:
         parent: what it goes on from; None = the dense model.
         target: relative to the dense model; the cost of the parent = train on without a cut.
         expected: height of its metric.
+        length: training images, as a multiple of the shortest training's.
     """
 
     parent: int | None
     target: float
     expected: float
+    length: float = 1.0
+
+    @property
+    def time(self) -> float:
+        """How long it takes; see `time_of_training`."""
+        return time_of_training(self.target, self.length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,8 @@ class Lineages:
         tried: all steps ever handed out.
         running: those of them that are under way.
         low, high: the range of targets.
+        lengths: that a training may have, the shortest first, which is 1.
+        time_left: in which a training that is longer has to end; see `time_of_training`.
     """
 
     dense: Model
@@ -78,11 +88,23 @@ class Lineages:
     running: Sequence[Step]
     low: float
     high: float
+    lengths: Sequence[float] = (1.0,)
+    time_left: float = math.inf
 
     @cached_property
     def expectation(self) -> Expectation:
         """What trainings give, as far as those that have ended tell."""
         return Expectation.fitted(self.dense.height, self.ended)
+
+    def lengths_of_training(self, target: float) -> list[float]:
+        """How long a training may be that starts now: never none."""
+        shortest, *longer = self.lengths
+        return [shortest, *(length for length in longer if time_of_training(target, length) <= self.time_left)]
+
+
+def time_of_training(cost: float, length: float) -> float:
+    """The time that a training of a model takes, as a multiple of that of the dense model's shortest training."""
+    return length * (FIXED_TIME + (1 - FIXED_TIME) * cost)
 
 
 def front_of(models: Iterable[Model]) -> list[Model]:
@@ -112,8 +134,7 @@ def next_step(lineages: Lineages) -> Step:
     now = area(expected)
 
     def gain(step: Step) -> float:
-        seconds = FIXED_TIME + (1 - FIXED_TIME) * step.target
-        return (area([*expected, (step.target, step.expected)]) - now) / seconds
+        return (area([*expected, (step.target, step.expected)]) - now) / step.time
 
     return max(possible_steps(lineages), key=gain)
 
@@ -132,15 +153,17 @@ def possible_steps(lineages: Lineages) -> list[Step]:
 
 
 def _steps_on_grid(lineages: Lineages, deepest: float, fineness: int) -> Iterator[Step]:
-    tried = {(step.parent, round(math.log(step.target), 6)) for step in lineages.tried}
+    tried = {(step.parent, round(math.log(step.target), 6), step.length) for step in lineages.tried}
     under_way = [math.log(step.target) for step in lineages.running]
     for parent in (lineages.dense, *lineages.models):
         for target in _targets_below(parent, lineages, deepest, fineness):
             place = math.log(target)
-            near = any(abs(place - other) < APART / fineness for other in under_way)
-            if not near and (parent.number, round(place, 6)) not in tried:
-                expected = lineages.expectation.child(parent.height, parent.cost, target)
-                yield Step(parent=parent.number, target=target, expected=expected)
+            if any(abs(place - other) < APART / fineness for other in under_way):
+                continue
+            for length in lineages.lengths_of_training(target):
+                if (parent.number, round(place, 6), length) not in tried:
+                    expected = lineages.expectation.child(parent.height, parent.cost, target, length)
+                    yield Step(parent=parent.number, target=target, expected=expected, length=length)
 
 
 def _targets_below(parent: Model, lineages: Lineages, deepest: float, fineness: int) -> Iterator[float]:

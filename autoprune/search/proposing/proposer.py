@@ -35,7 +35,14 @@ from autoprune.search.proposing.first_recipes import (
     target_parameters,
 )
 from autoprune.search.proposing.generations import enrol_in_generation
-from autoprune.search.proposing.lineage_planner import TRAINED, LineagePlanner, offers_lineages, without_steps
+from autoprune.search.proposing.lineage_planner import (
+    TRAINED,
+    UNLIMITED,
+    LineagePlanner,
+    Room,
+    offers_lineages,
+    without_steps,
+)
 from autoprune.search.proposing.optuna_constraints import check_constraints_are_learned, note_excess
 from autoprune.search.proposing.optuna_states import ended_state
 from autoprune.search.proposing.redraws import DRAWN_BY_SAMPLER, Refuse, draws, middles, nothing_drawn, refuse_nothing
@@ -134,15 +141,19 @@ class Proposer:
         """The sampler's view, for reading: states and values of the trials that it remembers."""
         return self._study
 
-    def next(self, now: float = 0.0) -> Proposal:
-        """The next recipe; `now` is noted as its time, in seconds since the study began.
+    def next(self, now: float = 0.0, room: Room = UNLIMITED) -> Proposal:
+        """The next recipe.
+
+        Args:
+            now: is noted as its time, in seconds since the study began.
+            room: what is left for it; where recipes go on from the front a long one is handed out only if it fits in.
 
         Raises:
             InputError: none that can work was drawn.
         """
         if self._again:
             return self._again.popleft()
-        proposal = self._propose(self._count, now)
+        proposal = self._propose(self._count, now, room)
         self._count += 1
         if self._planner is not None:
             self._planner.record_proposal(proposal)
@@ -152,25 +163,25 @@ class Proposer:
         """The trials that a recipe may go on from, and whose models are therefore needed."""
         return set() if self._planner is None else self._planner.parents()
 
-    def _propose(self, number: int, now: float) -> Proposal:
+    def _propose(self, number: int, now: float, room: Room) -> Proposal:
         if number < self._controls:
             return self._propose_control(number, now)
         planned = self._planned_before(number)
         plan = self._plan[planned] if planned < len(self._plan) else None
         if self._planner is None:
             return self._ask_sampler(number, now, plan)
-        return self._propose_step(self._planner, number, now, plan or {})
+        return self._propose_step(self._planner, number, now, plan or {}, room)
 
     def _planned_before(self, number: int) -> int:
         """How many recipes came that the plan had a word in: along lineages those that pruned in a new way."""
         return number - self._controls if self._planner is None else self._planner.ways
 
-    def _propose_step(self, planner: LineagePlanner, number: int, now: float, plan: Params) -> Proposal:
+    def _propose_step(self, planner: LineagePlanner, number: int, now: float, plan: Params, room: Room) -> Proposal:
         """A recipe along a lineage: in the best way so far, in one of the plan, or in the sampler's; see `ways.py`.
 
         One that trains on without a cut leaves nothing to choose.
         """
-        step = planner.next_step()
+        step = planner.next_step(room)
         if not planner.is_cut(step):
             recipe = planner.train_on(step)
             return Proposal(id=number, recipe=recipe, proposed=now, expected=step.expected)

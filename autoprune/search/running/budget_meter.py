@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+from autoprune.search.proposing.lineage_planner import Room
 from autoprune.search.running.limits import Limits
 from autoprune.search.running.time_estimates import TimeEstimates
 from autoprune.study.outcome import Outcome
@@ -83,6 +85,15 @@ class BudgetMeter:
             and (limits.images is None or spent.images() + images <= limits.images)
             and (limits.gpu_seconds is None or spent.gpu_seconds() + spent.gpus * seconds <= limits.gpu_seconds)
         )
+
+    def room(self, now: float) -> Room:
+        """What is left for a trial that begins now, once all running trials have come to their end."""
+        limits, spent = self.limits, self.spent
+        seconds = [] if limits.deadline is None else [limits.deadline - now]
+        if limits.gpu_seconds is not None and spent.gpus:
+            seconds.append((limits.gpu_seconds - spent.gpu_seconds()) / spent.gpus)
+        images = math.inf if limits.images is None else limits.images - spent.images()
+        return Room(seconds=min(seconds, default=math.inf), images=images)
 
     def used_share(self, trials: int, now: float) -> float | None:
         """The share of the budget that is used: the largest if there are several limits, None if there is none."""

@@ -210,7 +210,8 @@ class Session(Dispatcher):
     def _begin_trial(self) -> TrialSegment | None:
         """The next trial; a new one is logged, one of an earlier run is in the log already. None: none can work."""
         try:
-            proposal = self.proposer.next(self.clock.now())
+            now = self.clock.now()
+            proposal = self.proposer.next(now, self.budget.room(now))
         except InputError as nothing:
             self._nothing_left = nothing
             return None

@@ -15,7 +15,7 @@ from autoprune.study.space import Space
 
 TRUTH = Truth(
     dense=0.9,
-    expectation=Expectation(0.9, (0.02, -0.05, -0.01), 0.04),
+    expectation=Expectation(0.9, (0.02, -0.05, -0.01), 0.04, 0.4),
     additions={"l1 global:mean": 0.001, "fpgm uniform": -0.011},
     noise=0.0,
     seconds=(30.0, 70.0),

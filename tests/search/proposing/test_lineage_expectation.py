@@ -8,7 +8,7 @@ import pytest
 from autoprune.search.proposing.lineage_expectation import GUESS, KEPT, POWER, Expectation, Training
 
 DENSE = 0.9
-KNOWN = Expectation(DENSE, (0.02, -0.05, -0.01), 0.04)
+KNOWN = Expectation(DENSE, (0.02, -0.05, -0.01), 0.04, 0.3)
 
 
 def trainings(truth, count, offset=0.0):
@@ -16,8 +16,9 @@ def trainings(truth, count, offset=0.0):
     lack = [0.003 * (k % 5) for k in range(count + 1)]
     for k, (start, end) in enumerate(pairwise(costs)):
         parent = DENSE - 0.1 * math.log(start) ** 2 - lack[k]
-        accuracy = truth.child(parent, start, end) + offset * (-1) ** k
-        yield Training(parent_cost=start, parent_height=parent, cost=end, height=accuracy)
+        length = (1.0, 1.0, 2.0, 4.0)[k % 4]
+        accuracy = truth.child(parent, start, end, length) + offset * (-1) ** k
+        yield Training(parent_cost=start, parent_height=parent, cost=end, height=accuracy, length=length)
 
 
 def test_a_child_by_hand():
@@ -41,15 +42,27 @@ def test_many_small_cuts_end_above_one_large_one():
     assert small > KNOWN.child(large, 1.0, 0.512)
 
 
+def test_a_longer_training_leaves_less_to_the_dense_model():
+    lack = DENSE - KNOWN.child(0.85, 0.6, 0.4)
+    assert DENSE - KNOWN.child(0.85, 0.6, 0.4, length=5.0) == pytest.approx(lack / 5**0.3)
+
+
+def test_what_ends_above_the_dense_model_is_expected_there_however_long_it_is_trained():
+    above = KNOWN.child(0.95, 0.9, 0.9)
+    assert above > DENSE
+    assert KNOWN.child(0.95, 0.9, 0.9, length=5.0) == above
+
+
 def test_without_trainings_the_guess_stands():
     found = Expectation.fitted(DENSE, [])
-    assert (*found.ceiling, found.shock) == pytest.approx(GUESS)
+    assert (*found.ceiling, found.shock, found.patience) == pytest.approx(GUESS)
 
 
 def test_many_trainings_replace_the_guess():
     found = Expectation.fitted(DENSE, trainings(KNOWN, 40))
     for cost in (0.1, 0.3, 0.6):
         assert found.child(0.8, cost / 0.8, cost) == pytest.approx(KNOWN.child(0.8, cost / 0.8, cost), abs=0.002)
+    assert found.patience == pytest.approx(KNOWN.patience, abs=0.02)
 
 
 def test_one_training_that_failed_says_little_about_the_others():

@@ -2,13 +2,23 @@
 
 import math
 from dataclasses import replace
+from unittest import mock
 
 import fakes
 import pytest
 from optuna.trial import TrialState
 
 from autoprune.errors import InputError
-from autoprune.search.proposing.lineage_planner import LineagePlanner, offers_lineages, target_range, without_steps
+from autoprune.search.proposing import lineage_planner
+from autoprune.search.proposing.lineage_planner import (
+    LineagePlanner,
+    Room,
+    images_of_trainings,
+    offers_lineages,
+    target_range,
+    without_steps,
+)
+from autoprune.search.proposing.lineage_policy import Step
 from autoprune.search.proposing.proposer import Proposer
 from autoprune.study.config import Sampler
 from autoprune.study.metric import ACCURACY, MetricSpec
@@ -136,6 +146,54 @@ def test_the_best_way_to_prune_is_repeated_between_new_ones():
     known = [way["method"] for number, way in enumerate(ways) if way in ways[:number]]
     assert math.sqrt(len(ways)) <= len(new) < 0.3 * len(ways)
     assert set(known[-5:]) == {"fpgm"}
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (700, [700]),
+        ({"int": [300, 1300]}, [300, 600, 1200]),
+        ({"int": [300, 1300], "log": True}, [300, 600, 1200]),
+        ({"int": [300, 1300], "step": 200}, [300]),  # 600 and 1200 are no steps
+        ({"int": [300, 900], "step": 100}, [300, 600]),
+        ({"choice": [900, 200, 300]}, [200, 300, 900]),
+    ],
+)
+def test_trainings_have_the_images_that_the_space_says(images, found):
+    assert images_of_trainings(longer_space(images)) == found
+
+
+def longer_space(images):
+    return fakes.bound_space({**SPACE, "training": {**SPACE["training"], "images": images}})
+
+
+def test_how_long_a_recipe_is_trained_is_the_policys_to_say():
+    planner = LineagePlanner(longer_space({"int": [300, 1300]}), ACCURACY, 0.9)
+    proposal = replace(fakes.proposal(3, flops=0.5, images=600), expected=0.6)
+    planner.record_proposal(proposal)
+    planner.record_outcome(fakes.completed(proposal, 0.65))
+
+    cut = Step(parent=3, target=0.4, expected=0.6, length=4.0)
+    assert planner.settle(cut, {"method": "l1"})["training.images"] == 1200
+    assert planner.train_on(replace(cut, target=0.5)).training.images == 1200
+    assert planner._ended[0].length == 2.0
+    assert without_steps(planner, [{"method": "l1", "training.images": 600}]) == [{"method": "l1"}]
+
+
+def test_a_training_is_long_only_where_there_is_room_for_it():
+    """One of 600 images, at half of the cost, took 32 seconds: 25 a unit, of which a half-cost model takes 0.64."""
+    planner = LineagePlanner(longer_space({"int": [300, 1300]}), ACCURACY, 0.9)
+    seen = []
+    planner_step = lineage_planner.next_step
+    with mock.patch.object(lineage_planner, "next_step", lambda known: seen.append(known) or planner_step(known)):
+        planner.next_step()
+        planner.next_step(Room(seconds=50.0))
+        proposal = replace(fakes.proposal(3, flops=0.5, images=600), expected=0.6)
+        planner.record_proposal(proposal)
+        planner.record_outcome(fakes.completed(proposal, 0.65, seconds={"finetune": 32.0}))
+        planner.next_step(Room(seconds=50.0, images=1199))
+    assert [known.time_left for known in seen] == [math.inf, 0.0, pytest.approx(2.0)]
+    assert [known.lengths for known in seen] == [[1.0, 2.0, 4.0], [1.0, 2.0, 4.0], [1.0, 2.0]]
 
 
 def test_controls_begin_with_the_dense_model():

@@ -20,16 +20,19 @@ from autoprune.search.proposing.lineage_policy import (
 )
 from autoprune.study.pareto import hypervolume
 
+LENGTHS = (1.0, 2.0, 4.0)
 DENSE = Model(number=None, height=0.9, cost=1.0)
 
 
 def empty(**fields):
     known = {"dense": DENSE, "models": (), "ended": (), "tried": (), "running": (), "low": 0.05, "high": 0.8}
+    known["lengths"] = LENGTHS
     return Lineages(**{**known, **fields})
 
 
-def training(parent, child):
-    return Training(parent_cost=parent.cost, parent_height=parent.height, cost=child.cost, height=child.height)
+def training(parent, child, length=1.0):
+    costs = {"parent_cost": parent.cost, "cost": child.cost}
+    return Training(**costs, parent_height=parent.height, height=child.height, length=length)
 
 
 def true_accuracy(cost, luck=0.0):
@@ -57,7 +60,7 @@ class Search:
         accuracy = true_accuracy(step.target, 0.002 * (number % 3)) if cut else parent.height + 0.001
         model = Model(number=number, height=accuracy, cost=step.target)
         self.models[number] = model
-        ended = (*self.lineages.ended, training(parent, model))
+        ended = (*self.lineages.ended, training(parent, model, step.length))
         running = tuple(self.waiting)
         front = front_of(known for known in self.models.values() if known.number is not None)
         self.lineages = replace(self.lineages, ended=ended, running=running, models=front)
@@ -75,7 +78,7 @@ class Search:
 class TestContract:
     def test_no_experiment_comes_twice(self, workers):
         steps = Search(workers).run(90)
-        assert len({(step.parent, round(step.target, 9)) for step in steps}) == len(steps)
+        assert len({(step.parent, round(step.target, 9), step.length) for step in steps}) == len(steps)
 
     def test_targets_lie_in_the_range_and_not_above_the_parent(self, workers):
         search = Search(workers, low=0.1, high=0.7)
@@ -93,6 +96,13 @@ class TestContract:
         assert min(costs) <= math.log(0.06)
         assert max(costs) >= math.log(0.6)
         assert all(after - before < math.log(1.6) for before, after in pairwise(costs))
+
+    def test_what_is_longer_than_the_shortest_ends_in_time(self, workers):
+        search = Search(workers, time_left=1.2)
+        for step in search.run(90):
+            time = step.length * (FIXED_TIME + (1 - FIXED_TIME) * step.target)
+            assert step.length in LENGTHS
+            assert step.length == 1 or time <= 1.2
 
     def test_a_parent_has_ended_and_is_on_the_front(self, workers):
         search = Search(workers)
@@ -138,7 +148,7 @@ def test_what_is_trained_next_gains_most_hypervolume_per_second():
 
     def gain(step):
         more = hypervolume([*known, (step.target, -step.expected)]) - hypervolume(known)
-        return more / (FIXED_TIME + (1 - FIXED_TIME) * step.target)
+        return more / (step.length * (FIXED_TIME + (1 - FIXED_TIME) * step.target))
 
     best = next_step(search.lineages)
     assert gain(best) == pytest.approx(max(gain(step) for step in possible_steps(search.lineages)), rel=1e-9)
@@ -161,3 +171,17 @@ def test_what_children_reached_changes_what_is_expected_of_others():
         return next(s.expected for s in possible_steps(known) if s.parent == 0 and s.target < 0.3)
 
     assert expected(0.87) > expected(0.85) > expected(0.83)
+
+
+def test_a_search_trains_longer_when_short_trainings_gain_no_more():
+    """At every cost there is a model at its ceiling already; short trainings leave it there."""
+    costs = [max(0.8 * 0.9**k, 0.05) for k in range(28)]
+    models = [Model(number=number, cost=cost, height=true_accuracy(cost)) for number, cost in enumerate(costs)]
+    full = empty(models=front_of(models), ended=[training(model, model) for model in models])
+    assert next_step(full).length > 1
+    assert next_step(empty()).length == 1
+
+
+def test_where_there_is_no_time_for_a_long_training_a_short_one_is_taken():
+    assert empty(time_left=0.0).lengths_of_training(0.5) == [1.0]
+    assert empty(time_left=2 * (FIXED_TIME + (1 - FIXED_TIME) * 0.5)).lengths_of_training(0.5) == [1.0, 2.0]

@@ -1,8 +1,11 @@
 """Budgets by hand: what is used up, what still fits, how long it takes; and searches that end with theirs."""
 
+import math
+
 import fakes
 import pytest
 
+from autoprune.search.proposing.lineage_planner import Room
 from autoprune.search.running.budget_meter import BudgetMeter, Spending
 from autoprune.search.running.limits import Limits
 
@@ -42,6 +45,22 @@ def meter(**limits):
 )
 def test_a_budget_is_used_up_at_its_first_limit(limits, now, used_up):
     assert meter(**limits).is_used_up(now) == used_up
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds", "images"),
+    [
+        ({}, math.inf, math.inf),
+        ({"deadline": 20.0}, 7.0, math.inf),  # now 13
+        ({"images": 180}, math.inf, 30),  # ended: 100, running: 50
+        ({"gpu_seconds": (5 + 50 * 0.04 + 7) / 2}, 7.0, math.inf),  # half a GPU a trial
+        ({"gpu_seconds": (5 + 50 * 0.04 + 7) / 2, "deadline": 15.0, "images": 151}, 2.0, 1),
+    ],
+)
+def test_there_is_room_for_what_is_left_when_all_that_runs_has_ended(limits, seconds, images):
+    budget = meter(**limits)
+    budget.begin(2, 50)
+    assert budget.room(13.0) == Room(seconds=pytest.approx(seconds), images=images)
 
 
 @pytest.mark.parametrize(
