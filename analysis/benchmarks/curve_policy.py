@@ -7,7 +7,7 @@ so. First a wave goes down the costs, each model cut out of the smallest larger 
 ln(cost) goes through the front. A child is expected to lose to its parent what the curve loses between their costs, but
 for what cuts so far have given more than that, and a model that is trained on to gain what models trained on so far
 have gained, divided by the number of times that it was. What is trained next is what the front gains most from per
-second, as in ours; so are the steps that may be taken.
+second, as in ours; so are the steps that may be taken, but that all trainings are of the shortest length.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class CurveExpectation:
         gained = [training.height - training.parent_height for training in trained_on[-LAST_TRAINED_ON:]]
         return cls(curve, _mean(beyond, GAINED_BY_CUT), _mean(gained, GAINED_BY_TRAINING_ON), times)
 
-    def child(self, parent_height: float, parent_cost: float, cost: float) -> float:
+    def child(self, parent_height: float, parent_cost: float, cost: float, _length: float = 1.0) -> float:
         """The height of a child at `cost`; without a cut where that is the parent's."""
         if cost >= parent_cost:
             return parent_height + self.by_training_on / (1 + self.times.get((parent_cost, parent_height), 0))
@@ -86,7 +86,8 @@ class CurveLineages(Lineages):
 
 def next_step_by_curve(lineages: Lineages) -> Step:
     """The next step of the wave, then the one that the front is expected to gain most from per second."""
-    by_curve = CurveLineages(**{field.name: getattr(lineages, field.name) for field in fields(Lineages)})
+    known = {field.name: getattr(lineages, field.name) for field in fields(Lineages)}
+    by_curve = CurveLineages(**{**known, "lengths": (1.0,)})
     wave = [target for power in range(1, 99) if lineages.low <= (target := WAVE**power) <= lineages.high]
     done = len(lineages.tried)
     return _step_down(by_curve, wave[done]) if done < len(wave) else next_step(by_curve)

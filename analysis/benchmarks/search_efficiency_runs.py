@@ -56,7 +56,8 @@ ITERATIVE_ON_GPU = ("--workers", "8", "--device", "cuda")
 #: line here.
 SIDES: dict[str, tuple[str, ...]] = {
     "ours": (),
-    "without lineages": ("space.weights=trained",),
+    "without lineages": ("space.weights=trained", "space.training.images=32000"),
+    "one length": ("space.training.images=32000",),
     "with cascade": ("cascade.keep=0.5", "space.training.rungs=[0.5, 1]"),
     "without warm start": ("sampler.warm_start=false",),
     "random sampler": ("sampler.name=random",),

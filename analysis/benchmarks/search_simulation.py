@@ -8,9 +8,10 @@ parents and targets come from the `Proposer` of real searches, on a clock that j
 next. A child's accuracy follows from its parent's and from the costs as `lineage_expectation.py` says, fitted to the
 table; what every way to prune (method and shape) adds to it is the mean of its residuals; ways that the table does not
 have get an addition from the normal distribution that those of the table have, another one in each run; and every
-training has the table's noise. Data and weights are found by $AUTOPRUNE_DATA.
+training has the table's noise. The table's trainings are of one length, the shortest of the space; what a longer one
+gives is the guess that a search begins with. Data and weights are found by $AUTOPRUNE_DATA.
 
-Sides: ours; `no inheritance`: every recipe from the trained weights; `always new`: no way to prune is repeated; `curve
+Sides: ours; `one length`: every training is the shortest; `no inheritance`: every recipe from the trained weights; `always new`: no way to prune is repeated; `curve
 policy`: parents and targets are chosen by `curve_policy.py`; `one way`: `l1`, all groups ranked together by scores over
 their mean. `Outside`: seconds that the proposer takes, over the seconds that all workers have.
 """
@@ -38,6 +39,7 @@ from autoprune.analysis.benchmarks.search_table import Row, read_table
 from autoprune.recipe import Recipe, stable_hash
 from autoprune.search.proposing import lineage_planner
 from autoprune.search.proposing.lineage_expectation import Expectation, Training
+from autoprune.search.proposing.lineage_planner import Room
 from autoprune.search.proposing.proposer import Proposer
 from autoprune.study.config import StudyConfig
 from autoprune.study.outcome import Outcome, Proposal
@@ -62,6 +64,7 @@ class Truth:
         additions: way to prune -> what it adds to the expected accuracy.
         noise: standard deviation of a training's accuracy.
         seconds: of a training at cost 0, and what a cost of 1 adds.
+        images: of a training that `expectation` and `seconds` tell of; the fewest that the space has.
     """
 
     dense: float
@@ -69,6 +72,7 @@ class Truth:
     additions: Mapping[str, float]
     noise: float
     seconds: tuple[float, float]
+    images: int
 
     @classmethod
     def fitted(cls, rows: Sequence[Row], dense: float) -> Truth:
@@ -90,7 +94,17 @@ class Truth:
             additions=additions,
             noise=float(np.std(within)),
             seconds=(float(start), float(slope)),
+            images=min(row.recipe.training.images for row in ended),
         )
+
+    def length(self, recipe: Recipe) -> float:
+        """Of its training, as a multiple of that of the table's."""
+        return recipe.training.images / self.images
+
+    def duration(self, recipe: Recipe) -> float:
+        """Seconds of a trial."""
+        fixed, per_cost = self.seconds
+        return self.length(recipe) * (fixed + per_cost * (recipe.target.flops or 1.0))
 
     def addition(self, recipe: Recipe, seed: int) -> float:
         """What a recipe's way to prune adds; one that is not in the table is drawn with the seed."""
@@ -104,9 +118,16 @@ class Truth:
 
 @dataclass(frozen=True)
 class Side:
-    """One way to search: a change of the plain space, and a part that is replaced meanwhile."""
+    """One way to search.
+
+    Fields:
+        change: of the plain space.
+        one_length: trainings are as long as those of the table.
+        replaced: a part that is replaced meanwhile.
+    """
 
     change: Mapping[str, Any] = field(default_factory=dict)
+    one_length: bool = False
     replaced: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
@@ -122,7 +143,8 @@ class Result:
 
 SIDES = {
     "ours": Side(),
-    "no inheritance": Side({"weights": "trained"}),
+    "one length": Side(one_length=True),
+    "no inheritance": Side({"weights": "trained"}, one_length=True),
     "always new": Side(replaced=lambda: mock.patch.object(lineage_planner, "way_to_repeat", return_value=None)),
     "curve policy": Side(replaced=chosen_by_curve),
     "one way": Side({"method": "l1", "allocation": {"name": "global", "normalise": "mean"}}),
@@ -176,14 +198,14 @@ def simulate(space: Space, config: StudyConfig, truth: Truth, *, seed: int, seco
     ended: dict[int | None, Outcome] = {}
     now = START
     for _ in range(workers):
-        outside += _hand_out(search, now, waiting, truth)
+        outside += _hand_out(search, now, seconds, waiting, truth)
     while waiting[0][0] <= seconds:
         now, _, proposal = heapq.heappop(waiting)
         outcome = _outcome(proposal, ended, truth, random.normal(), seed)
         ended[outcome.id] = outcome
         began = time.perf_counter()
         search.tell(outcome)
-        outside += time.perf_counter() - began + _hand_out(search, now, waiting, truth)
+        outside += time.perf_counter() - began + _hand_out(search, now, seconds, waiting, truth)
     points = [(outcome.flops_ratio, -outcome.accuracy) for outcome in ended.values() if not outcome.control]
     return Result(
         hypervolume=hypervolume(points),
@@ -193,14 +215,15 @@ def simulate(space: Space, config: StudyConfig, truth: Truth, *, seed: int, seco
     )
 
 
-def _hand_out(search: Proposer, now: float, waiting: list[tuple[float, int, Proposal]], truth: Truth) -> float:
+def _hand_out(
+    search: Proposer, now: float, deadline: float, waiting: list[tuple[float, int, Proposal]], truth: Truth
+) -> float:
     """Start the next trial; the seconds that the proposer took."""
     began = time.perf_counter()
-    proposal = search.next(now)
-    fixed, per_cost = truth.seconds
-    end = now + fixed + per_cost * (proposal.recipe.target.flops or 1.0)
-    heapq.heappush(waiting, (end, proposal.id, proposal))
-    return time.perf_counter() - began
+    proposal = search.next(now, Room(seconds=deadline - now))
+    took = time.perf_counter() - began
+    heapq.heappush(waiting, (now + truth.duration(proposal.recipe), proposal.id, proposal))
+    return took
 
 
 def _outcome(proposal: Proposal, ended: Mapping[int | None, Outcome], truth: Truth, luck: float, seed: int) -> Outcome:
@@ -213,9 +236,15 @@ def _outcome(proposal: Proposal, ended: Mapping[int | None, Outcome], truth: Tru
         assert parent.flops_ratio is not None
         start = (parent.accuracy, parent.flops_ratio)
     gained = truth.addition(recipe, seed) if cost < start[1] else 0.0
-    accuracy = truth.expectation.child(*start, cost) + gained + truth.noise * luck
+    expected = truth.expectation.child(*start, cost, truth.length(recipe))
     return Outcome(
-        id=proposal.id, recipe=recipe, control=proposal.control, status="completed", metric=accuracy, flops_ratio=cost
+        id=proposal.id,
+        recipe=recipe,
+        control=proposal.control,
+        status="completed",
+        metric=expected + gained + truth.noise * luck,
+        flops_ratio=cost,
+        seconds={"finetune": truth.duration(recipe)},
     )
 
 
@@ -245,6 +274,12 @@ def describe(rows: Sequence[Row], truth: Truth, options: argparse.Namespace) -> 
     return [*lines, "", f"## {title}", ""]
 
 
+def space_of(side: Side, plain: Mapping[str, Any], truth: Truth) -> Space:
+    """The space of a side, of the plain one that all others have."""
+    training = {**plain["training"], **({"images": truth.images} if side.one_length else {})}
+    return Space.read({**plain, "training": training, **side.change})
+
+
 def _spread(values: Sequence[float], digits: int = 4) -> str:
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return f"{statistics.fmean(values):.{digits}f} ± {error:.{digits}f}"
@@ -262,7 +297,7 @@ def main() -> None:
     lines = describe(rows, truth, options)
     lines += table_head(["side", "hypervolume", "mean height", "trainings", "outside"])
     for name in options.sides:
-        space = Space.read({**plain, **SIDES[name].change}).bind(groups)
+        space = space_of(SIDES[name], plain, truth).bind(groups)
         with SIDES[name].replaced():
             found = [
                 simulate(space, config, truth, seed=seed, seconds=60 * options.minutes, workers=options.workers)

@@ -42,7 +42,7 @@ NOISE = 0.004
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A training that has ended: costs relative to the dense model, heights, and how often the shortest its length is."""
+    """A training that has ended. Costs are relative to the dense model, `length` to the shortest training."""
 
     parent_cost: float
     parent_height: float

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autoprune.errors import InputError, SearchInterrupted, StudyError
+from autoprune.search.proposing.lineage_planner import Room
 from autoprune.search.proposing.proposer import Proposer
 from autoprune.search.proposing.redraws import Refuse, refuse_nothing
 from autoprune.search.running.admission import Admission
@@ -31,6 +32,10 @@ from autoprune.study.tradeoff import Tradeoff
 
 #: A search whose first outcomes all failed is given up: the reason is not in the recipes.
 HOPELESS = 10
+
+#: A training is made longer than the shortest only up to this share of the time after which a trial counts as hung, as
+#: what it takes is known roughly.
+SURE_SHARE = 0.5
 
 
 class Session(Dispatcher):
@@ -211,7 +216,7 @@ class Session(Dispatcher):
         """The next trial; a new one is logged, one of an earlier run is in the log already. None: none can work."""
         try:
             now = self.clock.now()
-            proposal = self.proposer.next(now, self.budget.room(now))
+            proposal = self.proposer.next(now, self._room(now))
         except InputError as nothing:
             self._nothing_left = nothing
             return None
@@ -219,6 +224,12 @@ class Session(Dispatcher):
             return None
         self.records.begin(proposal)
         return TrialSegment(proposal=proposal, until=1.0 if proposal.control else self.paused.halving.next_pause())
+
+    def _room(self, now: float) -> Room:
+        """What is left for a trial that begins now, before the budget is used up or the trial counts as hung."""
+        room = self.budget.room(now)
+        unhung = SURE_SHARE * 60 * self.config.resources.trial_timeout_minutes
+        return replace(room, seconds=min(room.seconds, unhung))
 
     def _resume_trial(self, number: int) -> TrialSegment:
         """A paused trial goes on to the next rung or to its end, with the recipe that it came so far with."""

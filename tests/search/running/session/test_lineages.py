@@ -51,6 +51,17 @@ def test_recipes_descend_from_each_other_and_the_log_says_from_whom(tmp_path):
             assert outcomes[recipe.parent].finished <= outcomes[number].started
 
 
+def test_no_training_is_made_so_long_that_it_would_count_as_hung(tmp_path):
+    """One takes 1.1 seconds here, however many images it has."""
+    longer = {**fakes.SPACE["training"], "images": {"int": [1000, 4000], "log": True}}
+    found = {}
+    for minutes in (0.03, 120.0):
+        _, study = searched(tmp_path / str(minutes), trials=60, timeout=minutes, training=longer)
+        found[minutes] = {proposal.recipe.training.images for proposal in study.proposals}
+    assert found[0.03] == {1000}
+    assert found[120.0] > {1000}
+
+
 def test_all_see_the_same_batches(tmp_path):
     _, study = searched(tmp_path)
     assert {proposal.recipe.seed for proposal in study.proposals} == {0}
