@@ -78,7 +78,8 @@ class Lineages:
         running: those of them that are under way.
         low, high: the range of targets.
         lengths: that a training may have, the shortest first, which is 1.
-        time_left: in which a training that is longer has to end; see `time_of_training`.
+        time_left: in which a training has to end that is longer than the shortest, and others should; see
+            `time_of_training`.
     """
 
     dense: Model
@@ -128,7 +129,7 @@ def area(points: Iterable[tuple[float, float]]) -> float:
 
 
 def next_step(lineages: Lineages) -> Step:
-    """The step that the front is expected to gain most from per second."""
+    """The step that the front is expected to gain most from per second, of those that end in time if any does."""
     expected = [(model.cost, model.height) for model in lineages.models]
     expected += [(step.target, step.expected) for step in lineages.running]
     now = area(expected)
@@ -136,7 +137,8 @@ def next_step(lineages: Lineages) -> Step:
     def gain(step: Step) -> float:
         return (area([*expected, (step.target, step.expected)]) - now) / step.time
 
-    return max(possible_steps(lineages), key=gain)
+    steps = possible_steps(lineages)
+    return max([step for step in steps if step.time <= lineages.time_left] or steps, key=gain)
 
 
 def possible_steps(lineages: Lineages) -> list[Step]:

@@ -182,6 +182,13 @@ def test_a_search_trains_longer_when_short_trainings_gain_no_more():
     assert next_step(empty()).length == 1
 
 
+def test_of_short_trainings_too_those_that_end_in_time_come_first():
+    best = next_step(empty()).target
+    assert best > 0.1
+    assert next_step(empty(time_left=FIXED_TIME + (1 - FIXED_TIME) * 0.99 * best)).target < best
+    assert next_step(empty(time_left=0.01)).target == best
+
+
 def test_where_there_is_no_time_for_a_long_training_a_short_one_is_taken():
     assert empty(time_left=0.0).lengths_of_training(0.5) == [1.0]
     assert empty(time_left=2 * (FIXED_TIME + (1 - FIXED_TIME) * 0.5)).lengths_of_training(0.5) == [1.0, 2.0]
