@@ -183,10 +183,12 @@ def test_a_search_trains_longer_when_short_trainings_gain_no_more():
 
 
 def test_of_short_trainings_too_those_that_end_in_time_come_first():
-    best = next_step(empty()).target
-    assert best > 0.1
-    assert next_step(empty(time_left=FIXED_TIME + (1 - FIXED_TIME) * 0.99 * best)).target < best
-    assert next_step(empty(time_left=0.01)).target == best
+    models = [Model(number=n, height=true_accuracy(cost), cost=cost) for n, cost in enumerate((0.05, 0.4))]
+    best = next_step(empty(models=models)).target
+    assert 0.2 <= best < 0.4
+    left = FIXED_TIME + (1 - FIXED_TIME) * 0.15
+    assert next_step(empty(models=models, time_left=left)).target <= 0.15
+    assert next_step(empty(models=models, time_left=0.01)).target == best
 
 
 def test_where_there_is_no_time_for_a_long_training_a_short_one_is_taken():
