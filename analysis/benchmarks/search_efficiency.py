@@ -23,7 +23,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,12 @@ CLOSER = 0.04
 
 
 def page(runs: Sequence[Run]) -> str:
-    """All runs as Markdown: per network what every side found, how soon, and ours beside every opponent."""
+    """All runs as Markdown: per network what every side found, how soon, and ours beside every other side."""
     lines = ["# A search beside loops of other tools, and beside itself with parts left out", "", _page_head(runs)]
     for network in dict.fromkeys(run.network for run in runs):
         of_network = [run for run in runs if run.network == network]
         lines += ["", f"## {network}, {of_network[0].minutes:g} minutes a run", "", *_table_of_fronts(of_network)]
-        lines += ["", *_table_of_times(of_network), "", *_table_of_opponents(of_network)]
+        lines += ["", *_table_of_times(of_network), "", *_table_of_differences(of_network)]
         lines += ["", f"![hypervolume over time, {network}](search_efficiency_{network}.svg)"]
     return "\n".join(lines)
 
@@ -146,21 +146,22 @@ def _reached(runs: Sequence[Run], rivals: Sequence[Run]) -> tuple[str, str]:
 def _rivals(runs: Sequence[Run]) -> list[str]:
     """The opponents that times are compared with: the strongest by mean hypervolume, then `iterative` and `expert`."""
     there = {run.side for run in runs}
-    return [side for side in dict.fromkeys([*_by_strength(runs)[:1], ITERATIVE, EXPERT]) if side in there]
+    return [side for side in dict.fromkeys([*_by_strength(runs, OPPONENTS)[:1], ITERATIVE, EXPERT]) if side in there]
 
 
-def _by_strength(runs: Sequence[Run]) -> list[str]:
-    """The opponents that there are runs of, the highest mean hypervolume first."""
-    volumes = {side: [run.volume for run in runs if run.side == side] for side in OPPONENTS}
+def _by_strength(runs: Sequence[Run], sides: Iterable[str]) -> list[str]:
+    """The sides that there are runs of, the highest mean hypervolume first."""
+    volumes = {side: [run.volume for run in runs if run.side == side] for side in sides}
     there = {side: statistics.mean(found) for side, found in volumes.items() if found}
     return sorted(there, key=lambda side: -there[side])
 
 
-def _table_of_opponents(runs: Sequence[Run]) -> list[str]:
-    """Ours minus every opponent, seed by seed, the strongest opponent first."""
+def _table_of_differences(runs: Sequence[Run]) -> list[str]:
+    """Ours minus every other side, seed by seed: opponents, then ours with parts left out, the strongest first."""
+    variants = dict.fromkeys(run.side for run in runs if run.side not in (OURS, *OPPONENTS))
     heads = ["ours above", "seeds", "hypervolume", "on seeds", "mean height", "on seeds"]
     lines = table_head(heads)
-    for side in _by_strength(runs):
+    for side in (*_by_strength(runs, OPPONENTS), *_by_strength(runs, variants)):
         of_seed = {run.seed: run for run in runs if run.side == side}
         pairs = [(run, of_seed[run.seed]) for run in runs if run.side == OURS and run.seed in of_seed]
         if pairs:

@@ -93,6 +93,14 @@ def test_ours_is_set_beside_every_opponent_the_strongest_first() -> None:
     assert "resnet20, 10 minutes a run" in page(RUNS)
 
 
+def test_ours_is_set_beside_itself_with_parts_left_out_after_all_opponents() -> None:
+    parts = [made("random sampler", (11.0, 0.5, 0.4)), made("only l1", (11.0, 0.5, 0.6))]
+    _, _, others = tables([*parts, *RUNS])
+
+    assert list(others) == [ITERATIVE, EXPERT, GLUE, "only l1", "random sampler"]
+    assert others["only l1"]["hypervolume"] == "+0.2000"  # 0.5 of seed 0, and 0.3
+
+
 def test_runs_of_other_settings_have_a_row_of_their_own() -> None:
     fronts, _, _ = tables([*RUNS, made(ITERATIVE, (70.0, 0.5, 0.9), settings={"cuts": 15})])
 
