@@ -66,7 +66,9 @@ def page(runs: Sequence[Run]) -> str:
     for network in dict.fromkeys(run.network for run in runs):
         of_network = [run for run in runs if run.network == network]
         lines += ["", f"## {network}, {of_network[0].minutes:g} minutes a run", "", *_table_of_fronts(of_network)]
-        lines += ["", *_table_of_times(of_network), "", *_table_of_differences(of_network)]
+        lines += ["", *_table_of_times(of_network)]
+        if any(run.side == OURS for run in of_network):
+            lines += ["", *_table_of_differences(of_network)]
         lines += ["", f"![hypervolume over time, {network}](search_efficiency_{network}.svg)"]
     return "\n".join(lines)
 

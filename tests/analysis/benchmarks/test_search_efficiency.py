@@ -101,6 +101,10 @@ def test_ours_is_set_beside_itself_with_parts_left_out_after_all_opponents() -> 
     assert others["only l1"]["hypervolume"] == "+0.2000"  # 0.5 of seed 0, and 0.3
 
 
+def test_where_ours_was_not_run_whole_nothing_is_set_beside_it() -> None:
+    assert len(tables([made("one length", (11.0, 0.5, 0.4)), made(ITERATIVE, (70.0, 0.5, 0.3))])) == 2
+
+
 def test_runs_of_other_settings_have_a_row_of_their_own() -> None:
     fronts, _, _ = tables([*RUNS, made(ITERATIVE, (70.0, 0.5, 0.9), settings={"cuts": 15})])
 
