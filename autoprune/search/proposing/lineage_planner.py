@@ -60,8 +60,16 @@ def target_range(space: Space) -> tuple[str, Float]:
 
 
 def images_of_trainings(space: Space) -> list[int]:
-    """Training images that recipes may have, the fewest first: where they are a range, each twice those before."""
+    """Training images that recipes may have, the fewest first: where they are a range, each twice those before.
+
+    Raises:
+        InputError: they are searched, and may be none.
+    """
     kind = space.parameters().get(IMAGES)
+    if (isinstance(kind, Int) and kind.low == 0) or (isinstance(kind, Choice) and 0 in kind.options):
+        raise InputError(
+            "no length is a multiple of no images", where=f"space.{IMAGES}", allowed="1 and more, or 0 alone"
+        )
     if isinstance(kind, Choice):
         return sorted(option for option in kind.options if isinstance(option, int))
     if isinstance(kind, Int):
@@ -190,7 +198,7 @@ class LineagePlanner:
         return Step(parent=recipe.parent, target=target, expected=expected, length=length)
 
     def _length(self, images: int) -> float:
-        return images / self._images[0]
+        return images / self._images[0] if self._images[0] else 1.0  # a space may cut without any training
 
     def _images_of(self, step: Step) -> int:
         return round(step.length * self._images[0])

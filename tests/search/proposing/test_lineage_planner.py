@@ -163,6 +163,17 @@ def test_trainings_have_the_images_that_the_space_says(images, found):
     assert images_of_trainings(longer_space(images)) == found
 
 
+@pytest.mark.parametrize("images", [{"int": [0, 300]}, {"choice": [300, 0]}])
+def test_searched_lengths_are_multiples_of_some_images(images):
+    with pytest.raises(InputError, match="no length is a multiple of no images"):
+        LineagePlanner(longer_space(images), ACCURACY, 0.9)
+
+
+def test_a_space_may_cut_without_any_training():
+    proposals = play(proposer({**SPACE, "training": {**SPACE["training"], "images": 0}}), 9)
+    assert {proposal.recipe.training.images for proposal in proposals} == {0}
+
+
 def longer_space(images):
     return fakes.bound_space({**SPACE, "training": {**SPACE["training"], "images": images}})
 
