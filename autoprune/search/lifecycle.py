@@ -24,7 +24,7 @@ from autoprune.search.running.limits import Limits
 from autoprune.search.running.study_clock import StudyClock
 from autoprune.search.study_lock import lock
 from autoprune.search.study_metric import with_scale
-from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config
+from autoprune.search.study_yaml import check_new_folder, check_same_model, create_folder, stored_config, stored_runtime
 from autoprune.search.tracking.registry import build_trackers
 from autoprune.search.trials_per_gpu import shared_out
 from autoprune.study.config import Budget
@@ -62,7 +62,7 @@ def start_study(
     earlier = None if warm_start is None else load_study(warm_start)
     with placement.executor(config.resources) as executor:
         with _said_if_slow(view):
-            prepared = warm_started(prepare(config, folder, placement, task, new=True), earlier)
+            prepared = warm_started(prepare(config, folder, placement, task), earlier)
             executor.wait_until_ready()
             prepared = shared_out(executor, prepared)
             dense = prepared.shared.dense_metric()
@@ -90,8 +90,8 @@ def resume_study(
         config = with_trackers(with_budget(stored_config(study), budget), trackers)
         views = stack.enter_context(published(study, view, _with_journal(build_trackers(config.trackers))))
         executor = stack.enter_context(placement.executor(config.resources))
-        prepared = prepare(config, folder, placement, task)
-        check_same_model(study, prepared)
+        prepared = prepare(config, folder, placement, task, recorded=stored_runtime(study))
+        check_same_model(study, prepared.shared)
         start = 0.0 if budget.minutes is None else last_time(study)
         _search_and_retrain(executor, prepared, folder, study=study, start=start, view=views)
     return load_study(folder.path)
@@ -117,10 +117,10 @@ def finish_study(
         if entries:
             views = stack.enter_context(published(study, view, build_trackers(config.trackers)))
             executor = stack.enter_context(placement.executor(config.resources))
-            prepared = prepare(config, folder, placement, task)
+            prepared = prepare(config, folder, placement, task, recorded=stored_runtime(study))
             if prepared.shared.task.test is None:
                 raise InputError("the task has no test split", where="finish", allowed="a task with `test`")
-            check_same_model(study, prepared)
+            check_same_model(study, prepared.shared)
             clock, prepared = continued_clock(study), _handed_out(executor, prepared)
             _retrain_front(executor, prepared, study, entries, clock=clock, limits=Limits(), view=views)
     return load_study(folder.path)

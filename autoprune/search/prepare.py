@@ -55,7 +55,12 @@ class Prepared:
 
 
 def prepare(
-    config: StudyConfig, folder: StudyFolder, placement: Placement, given: Task | None = None, *, new: bool = False
+    config: StudyConfig,
+    folder: StudyFolder,
+    placement: Placement,
+    given: Task | None = None,
+    *,
+    recorded: Runtime | None = None,
 ) -> Prepared:
     """Load the task, trace the model, and see that the space's lowest target and the constraints can be met.
 
@@ -64,8 +69,8 @@ def prepare(
         folder: of the study, which need not be there yet.
         placement: where the trials will run.
         given: the task, if it was given in Python; None = the one that the configuration describes.
-        new: whether the study begins now: then methods that cannot work are taken out of its space. The sampler of
-            an older one has met them.
+        recorded: how the trials of a study that goes on have computed; None = it begins now. Then methods that cannot
+            work are taken out of its space; the sampler of an older one has met them.
 
     Raises:
         InputError: data, checkpoint, model, loss, metric, target, constraints or the sampler's first recipes are wrong.
@@ -79,7 +84,7 @@ def prepare(
     check_runtime(config.latency, "cuda" if config.resources.gpus else "cpu")
     model = task.model()
     check_asked(task, model, config)
-    runtime = _measure_runtime(task, model, recipe, config.resources)
+    runtime = _choose_runtime(task, model, recipe, config.resources, recorded)
     store = FolderStore(folder.shared) if config.share else None
     shared = SharedState.of(task, runtime, store, model=model, share=config.share)
     check_prunable(shared.graph)
@@ -88,7 +93,7 @@ def prepare(
         check_target_given(corner, "space.target")
     feasibility = Feasibility(shared)
     feasible = feasible_space(space, feasibility)
-    unable = feasible.unable if new else ()
+    unable = feasible.unable if recorded is None else ()
     config, space = replace(config, space=config.space.without_methods(unable)), feasible.space.without_methods(unable)
     check_constraints(config.constraints, space, shared)
     first_recipes.check_first(space, config.sampler)
@@ -123,10 +128,17 @@ def _open_in_workers(shared: SharedState, given: Task | None, config: StudyConfi
     )
 
 
-def _measure_runtime(task: Task, model: torch.nn.Module, recipe: Recipe, resources: Resources) -> Runtime:
-    """How trials compute fastest, measured here."""
-    device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
-    return choose_runtime(model, task, _batch_of_process(recipe, resources), device, resources.cpus_per_process)
+def _choose_runtime(
+    task: Task, model: torch.nn.Module, recipe: Recipe, resources: Resources, recorded: Runtime | None
+) -> Runtime:
+    """As the study's trials have computed, where that is possible here; else what is fastest, measured here.
+
+    Measured anew, what is nearly as fast may win, and then the study's record no longer says how each trial computed.
+    """
+    device, threads = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu", resources.cpus_per_process
+    if recorded is not None and (recorded.device, recorded.threads) == (device, threads):
+        return recorded
+    return choose_runtime(model, task, _batch_of_process(recipe, resources), device, threads)
 
 
 def _batch_of_process(recipe: Recipe, resources: Resources) -> int:

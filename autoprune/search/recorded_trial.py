@@ -7,12 +7,13 @@ from typing import Any
 
 from autoprune.recipe import Recipe
 from autoprune.schema import read
+from autoprune.search.study_yaml import check_same_model, stored_runtime
 from autoprune.study.constraints import Constraints, Latency
 from autoprune.study.folder import Study
 from autoprune.study.lineages import lineage, recipes_by_number
 from autoprune.study.outcome import Outcome
 from autoprune.tasks import Task
-from autoprune.training.runtime import Runtime, pick_device
+from autoprune.training.runtime import pick_device
 from autoprune.trial.latency_prices import priced_again
 from autoprune.trial.latency_target import aimed_again
 from autoprune.trial.lineage import run_lineage
@@ -25,7 +26,10 @@ def run_again(study: Study, before: Outcome, task: Task) -> Outcome:
     lines = lineage(before.recipe, recipes_by_number(study.proposals))
     ancestors = [_as_it_was(recipe, notes.get(number, {})) for number, recipe in lines]
     recipe = _as_it_was(before.recipe, before.notes)
-    shared = SharedState.of(task, _recorded_runtime(study))
+    runtime = stored_runtime(study)
+    pick_device(runtime.device)
+    shared = SharedState.of(task, runtime)
+    check_same_model(study, shared)
     # A trial that completed has kept all constraints; times differ a little, and are not to end it now.
     where = f"{study.folder.config}: constraints"
     limits = read(Constraints, study.config.get("constraints", {}), where) if before.infeasible else None
@@ -37,13 +41,3 @@ def run_again(study: Study, before: Outcome, task: Task) -> Outcome:
 def _as_it_was(recipe: Recipe, notes: Mapping[str, Any]) -> Recipe:
     """The recipe with what its trial found by a clock."""
     return priced_again(aimed_again(recipe, notes), notes)
-
-
-def _recorded_runtime(study: Study) -> Runtime:
-    """How the study's trials computed, so that they are repeated with the same precision and threads."""
-    stored = study.config.get("runtime")
-    if isinstance(stored, Mapping):  # until its steps were graphs a runtime could compile
-        stored = {name: value for name, value in stored.items() if name != "compile"}
-    runtime = read(Runtime, stored, f"{study.folder.config}: runtime")
-    pick_device(runtime.device)
-    return runtime

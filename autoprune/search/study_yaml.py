@@ -13,10 +13,12 @@ import yaml
 from autoprune import methods
 from autoprune.errors import InputError, ModelError
 from autoprune.files import writing, written_whole
-from autoprune.schema import to_plain
+from autoprune.schema import read, to_plain
 from autoprune.search.prepare import Prepared
 from autoprune.study.config import StudyConfig
 from autoprune.study.folder import Study, StudyFolder
+from autoprune.tasks.weight_files import digest_of
+from autoprune.training.runtime import Runtime
 from autoprune.trial.shared import SharedState
 
 #: Packages whose versions are written into `study.yaml`.
@@ -48,6 +50,7 @@ def create_folder(folder: StudyFolder, prepared: Prepared, dense: float) -> None
             **{name: int(value) for name, value in cost.items()},
             "images": len(prepared.shared.task.validation),  # how far its metric, and every other, can be trusted
         },
+        "weights": digest_of(prepared.shared.model),
         "groups": _describe_groups(prepared.shared),
         "runtime": to_plain(prepared.shared.runtime),
         **({"remarks": remarks} if (remarks := [*_remarks(prepared.shared), *prepared.remarks]) else {}),
@@ -71,10 +74,25 @@ def stored_config(study: Study) -> StudyConfig:
     return StudyConfig.from_plain(known, str(study.folder.config), check_method=methods.build)
 
 
-def check_same_model(study: Study, prepared: Prepared) -> None:
-    """Raise `ModelError` if the model's groups are not those the study began with."""
-    if _describe_groups(prepared.shared) != study.config.get("groups"):
-        raise ModelError("the model has other channel groups than when the study began", where=str(study.folder.config))
+def stored_runtime(study: Study) -> Runtime:
+    """How the trials of a study that began earlier compute."""
+    stored = study.config.get("runtime")
+    if isinstance(stored, Mapping):  # until its steps were graphs a runtime could compile
+        stored = {name: value for name, value in stored.items() if name != "compile"}
+    return read(Runtime, stored, f"{study.folder.config}: runtime")
+
+
+def check_same_model(study: Study, shared: SharedState) -> None:
+    """Raise `ModelError` if the model's groups or its weights are not those the study began with.
+
+    Studies of the first weeks have not noted their weights.
+    """
+    where = str(study.folder.config)
+    if _describe_groups(shared) != study.config.get("groups"):
+        raise ModelError("the model has other channel groups than when the study began", where=where)
+    if study.config.get("weights") not in (None, digest_of(shared.model)):
+        allowed = "the weights of then; of a network that the space trains they lie in $AUTOPRUNE_DATA/trained"
+        raise ModelError("the dense model has other weights than when the study began", where=where, allowed=allowed)
 
 
 def _describe_groups(shared: SharedState) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from autoprune.study.yaml_text import read_yaml
 #: What a search adds to its configuration: facts about the model and the machine.
 FACTS: Mapping[str, Any] = {
     "dense": Mapping[str, float],
+    "weights": str,
     "groups": tuple[Any, ...],
     "runtime": Mapping[str, Any],
     "remarks": tuple[str, ...],

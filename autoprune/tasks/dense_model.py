@@ -17,7 +17,7 @@ from autoprune.schema import expect_mapping, read
 from autoprune.tasks.base import Task
 from autoprune.tasks.own_network import as_network
 from autoprune.tasks.user_code import call, data_folder, load_function
-from autoprune.tasks.weight_files import check_writable, find, find_weights, load_weights, save_weights
+from autoprune.tasks.weight_files import check_writable, digest_of, find, find_weights, load_weights, save_weights
 from autoprune.training.batch_structure import repeated
 from autoprune.training.fit import fit
 from autoprune.training.runtime import Runtime, pick_device
@@ -233,5 +233,4 @@ def _train_into_cache(model: nn.Module, task: Task, how: Pretraining, file: Path
 
 def _training_key(model: nn.Module, how: Pretraining, facts: Facts) -> str:
     """Everything that decides the trained weights: architecture and first weights, the task's facts, recipe."""
-    start = {name: [float(t.double().sum()), float(t.double().abs().sum())] for name, t in model.state_dict().items()}
-    return stable_hash([str(model), start, list(facts()), how])
+    return stable_hash([str(model), digest_of(model), list(facts()), how])

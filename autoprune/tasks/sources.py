@@ -126,7 +126,11 @@ def _resident_part(images: Tensor, labels: Tensor, low: int, high: int, pixels: 
 
 
 def channel_statistics(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std per channel of (N, H, W, C) pixels divided by `scale`; the std of a constant channel is 1."""
+    """Mean and std per channel of (N, H, W, C) pixels divided by `scale`; the std of a constant channel is 1.
+
+    They have the digits of float32, with which pixels are normalised: further ones depend on how many threads add, and
+    are in the name under which a network that was trained on them is kept.
+    """
     channels = images.reshape(-1, images.shape[-1])
     mean, square = (
         torch.zeros(channels.shape[1], dtype=torch.float64),
@@ -137,7 +141,7 @@ def channel_statistics(images: Tensor, scale: float) -> tuple[tuple[float, ...],
         mean += values.sum(0) / len(channels)
         square += values.square().sum(0) / len(channels)
     std = (square - mean.square()).clamp_min(0).sqrt()
-    return tuple(mean.tolist()), tuple(torch.where(std > 1e-6, std, 1.0).tolist())
+    return tuple(mean.float().tolist()), tuple(torch.where(std > 1e-6, std, 1.0).float().tolist())
 
 
 def source_of_function(spec: DataSpec, where: str) -> Source:

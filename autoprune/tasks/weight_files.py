@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,18 @@ def find(path: str, where: str) -> Path:
         raise ModelError(f"{path!r} is a folder{inside}", where=where, allowed="a file")
     allowed = f"a file here or in {data_folder()} ($AUTOPRUNE_DATA)"
     raise ModelError(f"no checkpoint {path!r}", where=where, allowed=allowed)
+
+
+def digest_of(model: nn.Module) -> str:
+    """Hexadecimal digest of the names, types, shapes and bits of all weights.
+
+    Of the bits: a sum depends on how many threads add, and a network that was trained once was not found again.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def load_weights(model: nn.Module, file: Path, key: str | None = None) -> str:
