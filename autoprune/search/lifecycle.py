@@ -28,7 +28,7 @@ from autoprune.search.study_yaml import check_new_folder, check_same_model, crea
 from autoprune.search.tracking.registry import build_trackers
 from autoprune.search.trials_per_gpu import shared_out
 from autoprune.study.config import Budget
-from autoprune.study.finalists import MissingTraining, to_train
+from autoprune.study.finalists import MissingTraining, shorter_than_searched, to_train
 from autoprune.study.folder import Study, StudyFolder, load_study
 from autoprune.study.progress import View
 from autoprune.study.space_file import load_space
@@ -196,6 +196,8 @@ def _retrain_front(
     limits: Limits,
     view: View,
 ) -> None:
+    if warning := shorter_than_searched(study, entries):
+        view.say(warning)
     config = with_longer_timeout(prepared.config, study, entries)
     retraining = FinalRetraining(config, study, entries, clock=clock, limits=limits, view=view)
     _run_to_end(executor, retraining, prepared, final=True)

@@ -224,13 +224,30 @@ def to_train(study: Study, wanted: Finalists, trials: Collection[int] = ()) -> l
     ]
 
 
+def shorter_than_searched(study: Study, entries: Collection[MissingTraining]) -> str:
+    """A warning where a member is to have fewer images than its recipes had in the search; empty if none is."""
+    searched = {member.number: member.images for member in _as_members(study, study.outcomes)}
+    short = [entry for entry in entries if entry.images < searched.get(entry.member, 0)]
+    if not short:
+        return ""
+    worst = max(short, key=lambda entry: searched[entry.member])
+    had, count = searched[worst.member], len({entry.member for entry in short})
+    what = f"trial {worst.member}, with all that it goes on from, had {had:,} images in the search"
+    others = f" and {count - 1} others" if count > 1 else ""
+    return f"{what} and gets {worst.images:,}: what was found may not be reached by it{others}"
+
+
 def _chosen_members(study: Study, most: int, trials: Collection[int]) -> list[Member]:
     if not study.front:
         allowed = "a study in which something that was pruned has completed"
         raise InputError("the front is empty: nothing to train again", where=str(study.folder.path), allowed=allowed)
-    recipes = recipes_by_number(study.proposals)
     chosen = [_completed(study, trial) for trial in dict.fromkeys(trials)] or evenly_spread(study.front, most)
-    return [Member(one.id, one.recipe, tuple(r for _, r in lineage(one.recipe, recipes))) for one in chosen]
+    return _as_members(study, chosen)
+
+
+def _as_members(study: Study, outcomes: Sequence[Outcome]) -> list[Member]:
+    recipes = recipes_by_number(study.proposals)
+    return [Member(one.id, one.recipe, tuple(r for _, r in lineage(one.recipe, recipes))) for one in outcomes]
 
 
 def _completed(study: Study, trial: int) -> Outcome:

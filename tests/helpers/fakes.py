@@ -213,10 +213,10 @@ class Notes:
     """A view that keeps what it was shown."""
 
     def __init__(self):
-        self.seen = []
+        self.seen, self.said = [], []
 
     def say(self, text):
-        """What is done beside the trials is not noted."""
+        self.said.append(text)
 
     def update(self, progress):
         self.seen.append(progress)

@@ -82,6 +82,7 @@ def test_trackers_hear_of_trials_and_finalists_and_their_failure_is_none_of_the_
 
     assert [outcome.id for outcome in study.outcomes] == [0, 1, 2, 3]
     assert (tmp_path / "s" / "said").read_text() == "0 2 3 end 4 end finalist finalist end "
+    assert any("had 256 images in the search and gets 64" in text for text in view.said)
     warnings = {warning for progress in view.seen for warning in progress.warnings}
     assert warnings == {"tracker notes: trial-1 is missing, and others may be: ConnectionError: gone"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,22 @@ def test_other_keys_that_it_does_not_know_are_refused(study: Study) -> None:
         stored_runtime(study)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two trials, and beside it the data folder with its network."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOPRUNE_DATA", str(folder / "data"))
+        search("digits_demo", out=folder / "study", overrides=SMALL, in_process=True)
+    return folder
+
+
 @pytest.fixture
-def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """A study of one trial in a folder of its own."""
+def begun(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """The same in folders of its own."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("AUTOPRUNE_DATA", str(tmp_path / "data"))
-    return search("digits_demo", out=tmp_path / "study", overrides=SMALL, in_process=True).study
+    return ap.load_study(tmp_path / "study").study
 
 
 def test_a_network_that_was_trained_once_is_found_again_whatever_the_threads(begun: Study, tmp_path: Path) -> None:

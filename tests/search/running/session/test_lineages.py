@@ -10,7 +10,7 @@ from autoprune.errors import InputError
 from autoprune.search.running import in_process
 from autoprune.search.running.limits import Limits
 from autoprune.study.config import Finalists
-from autoprune.study.finalists import TIMES_LONGER, by_member, rows, to_train
+from autoprune.study.finalists import TIMES_LONGER, by_member, rows, shorter_than_searched, to_train
 from autoprune.study.folder import load_study
 from autoprune.study.lineages import lineage, recipes_by_number
 from autoprune.study.metric import ACCURACY
@@ -149,6 +149,19 @@ def test_nothing_is_trained_for_less_than_it_was_in_the_search(tmp_path):
     recipes = recipes_by_number(study.proposals)
     longest = max(1000 * (1 + len(lineage(member.recipe, recipes))) for member in study.front)
     assert {entry.images for entry in to_train(study, Finalists(most=50))} == {max(TIMES_LONGER * 1000, longest)}
+
+
+def test_fewer_images_than_a_lineage_had_are_pointed_out(tmp_path):
+    _, study = searched(tmp_path)
+    recipes = recipes_by_number(study.proposals)
+    had = {member.id: 1000 * (1 + len(lineage(member.recipe, recipes))) for member in study.front}
+    longest = max(had.values())
+    short = sum(images == longest for images in had.values())
+    told = shorter_than_searched(study, to_train(study, Finalists(images=longest - 1, most=50)))
+
+    assert f"had {longest:,} images in the search and gets {longest - 1:,}" in told
+    assert told.endswith(f" and {short - 1} others" if short > 1 else "by it")
+    assert shorter_than_searched(study, to_train(study, Finalists(images=longest, most=50))) == ""
 
 
 def test_finalists_say_how_much_of_the_searched_accuracy_they_reproduce(tmp_path):
