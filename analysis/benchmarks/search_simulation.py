@@ -12,7 +12,7 @@ training has the table's noise. The table's trainings are of one length, the sho
 gives is the guess that a search begins with. Data and weights are found by $AUTOPRUNE_DATA.
 
 Sides: ours; `one length`: every training is the shortest; `no inheritance`: every recipe from the trained weights;
-`always new`: no way to prune is repeated; `curve policy`: parents and targets are chosen by `curve_policy.py`; `one
+`curve policy`: parents and targets are chosen by `curve_policy.py`; `one
 way`: `l1`, all groups ranked together by scores over their mean. `Outside`: seconds that the proposer takes, over the
 seconds that all workers have.
 """
@@ -29,7 +29,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -38,7 +37,6 @@ from autoprune.analysis.benchmarks.curve_policy import chosen_by_curve
 from autoprune.analysis.benchmarks.markdown import describe_machine, table_head, table_row, write_measured
 from autoprune.analysis.benchmarks.search_table import Row, read_table
 from autoprune.recipe import Recipe, stable_hash
-from autoprune.search.proposing import lineage_planner
 from autoprune.search.proposing.lineage_expectation import Expectation, Training
 from autoprune.search.proposing.lineage_planner import Room
 from autoprune.search.proposing.proposer import Proposer
@@ -146,7 +144,6 @@ SIDES = {
     "ours": Side(),
     "one length": Side(one_length=True),
     "no inheritance": Side({"weights": "trained"}, one_length=True),
-    "always new": Side(replaced=lambda: mock.patch.object(lineage_planner, "way_to_repeat", return_value=None)),
     "curve policy": Side(replaced=chosen_by_curve),
     "one way": Side({"method": "l1", "allocation": {"name": "global", "normalise": "mean"}}),
 }

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autoprune.errors import InputError
-from autoprune.recipe import Recipe, Target, stable_hash
+from autoprune.recipe import Recipe, Target
 from autoprune.search.proposing.first_recipes import Params, contains, target_parameters
 from autoprune.search.proposing.lineage_expectation import Training
 from autoprune.search.proposing.lineage_policy import Lineages, Model, Step, front_of, next_step
-from autoprune.search.proposing.ways import Way, way_to_repeat
 from autoprune.study.metric import MetricSpec
 from autoprune.study.outcome import DENSE, Outcome, Proposal
 from autoprune.study.parameters import Choice, Float, Int
@@ -94,8 +93,7 @@ class LineagePlanner:
         self._searched_images = IMAGES in space.parameters()
         self._metric = metric
         self._dense = Model(number=None, height=metric.height(dense_metric), cost=1.0)
-        self._ways: dict[str, Way] = {}
-        self._way_of: dict[int, str] = {}
+        self.cuts = 0  # recipes that the plan or the sampler had a word in: those that cut something
         self._recipes: dict[int, Recipe] = {}
         self._steps: dict[int, Step] = {}
         self._running: dict[int, Step] = {}
@@ -129,16 +127,6 @@ class LineagePlanner:
         """Whether the step makes its parent smaller."""
         return step.target < self._models[step.parent].cost
 
-    def way_to_repeat(self) -> Params | None:
-        """How the next recipe that is cut prunes, if in a known way."""
-        way = way_to_repeat(list(self._ways.values()), len(self._way_of))
-        return None if way is None else way.params
-
-    @property
-    def ways(self) -> int:
-        """How many ways to prune were tried."""
-        return len(self._ways)
-
     def settle(self, step: Step, params: Params) -> Params:
         """The sampler's parameters of a recipe that takes the step; what else is in `params` stays."""
         settled = {"weights": FRONT if step.parent is not None else TRAINED, self.target: step.target}
@@ -170,8 +158,7 @@ class LineagePlanner:
         """Note what was handed out."""
         self._recipes[proposal.id] = proposal.recipe
         if proposal.expected is not None:
-            if proposal.distributions:
-                self._note_way(proposal)
+            self.cuts += bool(proposal.distributions)
             self._steps[proposal.id] = self._running[proposal.id] = self._step_of(proposal.recipe, proposal.expected)
 
     def record_outcome(self, outcome: Outcome) -> None:
@@ -185,7 +172,6 @@ class LineagePlanner:
             self._ended.append(_training(self._models[step.parent], model, step.length))
             if seconds := sum(outcome.seconds.values()):
                 self._units.append(seconds / step.time)
-            self._learn_of_way(outcome.id, model.height - step.expected)
         self._models[outcome.id] = model
 
     def surprise(self, outcome: Outcome) -> float | None:
@@ -208,16 +194,6 @@ class LineagePlanner:
         if math.isinf(seconds):
             return math.inf
         return seconds / statistics.median(self._units) if self._units else 0.0
-
-    def _note_way(self, proposal: Proposal) -> None:
-        params = without_step(self, proposal.params)
-        key = self._way_of[proposal.id] = stable_hash(sorted(params.items()))
-        self._ways.setdefault(key, Way(params))
-
-    def _learn_of_way(self, number: int, surprise: float) -> None:
-        if number in self._way_of:
-            way = self._ways[self._way_of[number]]
-            self._ways[self._way_of[number]] = replace(way, surprises=(*way.surprises, surprise))
 
     def _front(self) -> list[Model]:
         return front_of(model for number, model in self._models.items() if number is not None)
