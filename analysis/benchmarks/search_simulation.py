@@ -12,9 +12,8 @@ training has the table's noise. The table's trainings are of one length, the sho
 gives is the guess that a search begins with. Data and weights are found by $AUTOPRUNE_DATA.
 
 Sides: ours; `one length`: every training is the shortest; `no inheritance`: every recipe from the trained weights;
-`curve policy`: parents and targets are chosen by `curve_policy.py`; `one
-way`: `l1`, all groups ranked together by scores over their mean. `Outside`: seconds that the proposer takes, over the
-seconds that all workers have.
+`curve policy`: parents and targets are chosen by `curve_policy.py`; `one way`: `l1`, all groups ranked together by
+scores over their mean. `Outside`: seconds that the proposer takes, over the seconds that all workers have.
 """
 
 from __future__ import annotations

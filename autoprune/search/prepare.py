@@ -84,7 +84,7 @@ def prepare(
     check_runtime(config.latency, "cuda" if config.resources.gpus else "cpu")
     model = task.model()
     check_asked(task, model, config)
-    runtime = _choose_runtime(task, model, recipe, config.resources, recorded)
+    runtime = _measure_runtime(task, model, recipe, config.resources, recorded)
     store = FolderStore(folder.shared) if config.share else None
     shared = SharedState.of(task, runtime, store, model=model, share=config.share)
     check_prunable(shared.graph)
@@ -128,17 +128,16 @@ def _open_in_workers(shared: SharedState, given: Task | None, config: StudyConfi
     )
 
 
-def _choose_runtime(
+def _measure_runtime(
     task: Task, model: torch.nn.Module, recipe: Recipe, resources: Resources, recorded: Runtime | None
 ) -> Runtime:
-    """As the study's trials have computed, where that is possible here; else what is fastest, measured here.
+    """How trials compute fastest, measured here; as the study's earlier trials did, unless that is far slower here.
 
-    Measured anew, what is nearly as fast may win, and then the study's record no longer says how each trial computed.
+    Else what is nearly as fast may win, and then the study's record no longer says how each trial computed.
     """
-    device, threads = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu", resources.cpus_per_process
-    if recorded is not None and (recorded.device, recorded.threads) == (device, threads):
-        return recorded
-    return choose_runtime(model, task, _batch_of_process(recipe, resources), device, threads)
+    device = "cuda" if resources.gpus and torch.cuda.is_available() else "cpu"
+    batch = _batch_of_process(recipe, resources)
+    return choose_runtime(model, task, batch, device, resources.cpus_per_process, known=recorded)
 
 
 def _batch_of_process(recipe: Recipe, resources: Resources) -> int:

@@ -85,7 +85,7 @@ def stored_runtime(study: Study) -> Runtime:
 def check_same_model(study: Study, shared: SharedState) -> None:
     """Raise `ModelError` if the model's groups or its weights are not those the study began with.
 
-    Studies of the first weeks have not noted their weights.
+    A study without a note of its weights, from before they were noted, is held to its groups alone.
     """
     where = str(study.folder.config)
     if _describe_groups(shared) != study.config.get("groups"):

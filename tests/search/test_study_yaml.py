@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from autoprune.search.recorded_trial import run_again
 from autoprune.search.study_yaml import stored_runtime
 from autoprune.study.folder import Study
 from autoprune.tasks import load_task
-from autoprune.training.runtime import Runtime
+from autoprune.training.runtime import Runtime, choose_runtime
 
 SMALL = [
     "task.model.train={images: 640, batch_size: 64, lr: 0.1}",
@@ -88,6 +89,13 @@ def test_other_weights_are_refused_in_one_line(begun: Study, tmp_path: Path) -> 
 
 def test_a_study_goes_on_as_it_has_computed(begun: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured anew, another memory format may be a little faster, and the record is no longer true."""
-    monkeypatch.setattr(prepare, "choose_runtime", lambda *_: pytest.fail("it was measured anew"))
+    asked: list[Runtime | None] = []
 
-    assert len(resume(begun.folder.path, trials=3, in_process=True).outcomes) == 3
+    def choose(*given: Any, known: Runtime | None = None) -> Runtime:
+        asked.append(known)
+        return choose_runtime(*given, known=known)
+
+    monkeypatch.setattr(prepare, "choose_runtime", choose)
+    resume(begun.folder.path, trials=3, in_process=True)
+
+    assert asked == [stored_runtime(begun)]

@@ -42,6 +42,26 @@ def test_fewer_digits_and_odd_layouts_must_win_by_a_margin(monkeypatch, digits, 
     assert expected == (runtime.precision, runtime.channels_last)
 
 
+@pytest.mark.parametrize(
+    ("known", "seconds", "expected"),
+    [
+        (Runtime(precision="bf16", channels_last=True), (1.0, 1.3, 1.4, 1.3), ("bf16", True)),
+        (Runtime(precision="bf16", channels_last=True), (1.0, 1.3, 51.0, 52.0), ("fp32", True)),
+        (Runtime(threads=3), (1.0, 1.0, 1.4, 1.4), ("fp32", True)),
+    ],
+)
+def test_what_is_known_is_kept_unless_it_is_far_slower(monkeypatch, digits, small, known, seconds, expected):
+    """A study of a machine with bfloat16 went on in it on one without, ten times as slow as in fp32."""
+    monkeypatch.setattr(
+        runtime_module, "_measure_seconds", lambda model, task, batch, options: dict(zip(options, seconds, strict=True))
+    )
+
+    runtime = runtime_module.choose_runtime(small, digits, 32, "cpu", known=known)
+
+    assert expected == (runtime.precision, runtime.channels_last)
+    assert runtime.threads is None
+
+
 def test_slow_options_are_measured_less(monkeypatch, small):
     calls = []
 
