@@ -178,9 +178,12 @@ class TrainingLoop:
         self.pending: list[Tensor] = []
         self.key = stable_hash([to_plain(training), images, seed, len(self.data)])
 
-    def kernels(self) -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def kernels(self) -> Iterator[None]:
         """Within it the layers train with the kernels that are fast here, or with norms of several processes."""
-        return self.runtime.training(self.model) if self.processes.alone else shared_norms(self.processes)
+        alone = self.processes.alone
+        with self.runtime.training(self.model) if alone else self.runtime.gradients(), shared_norms(self.processes):
+            yield
 
     def randomness(self) -> contextlib.AbstractContextManager[Any]:
         """Dropout and the like draw from a stream of this training's own; the caller's is untouched."""

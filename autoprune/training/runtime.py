@@ -19,6 +19,7 @@ from autoprune.training.batch_norm import wide_norms
 from autoprune.training.captured import CaptureError, capture
 from autoprune.training.protocols import Batch, Forward, TrainingTask
 from autoprune.training.seeds import seeded_randomness
+from autoprune.training.strided_convolutions import SafeStrides
 
 #: What takes so many times as long as the fastest is out.
 TOO_SLOW = 1.5
@@ -71,9 +72,18 @@ class Runtime:
 
         return forward
 
-    def training(self, model: nn.Module) -> contextlib.AbstractContextManager[Any]:
-        """Within it the model's layers train with the kernels that are fast here."""
-        return wide_norms(model) if self.device == "cpu" and self.channels_last else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def training(self, model: nn.Module) -> Iterator[None]:
+        """Within it the model's layers train with the kernels that are fast here, and right."""
+        with self.gradients(), wide_norms(model) if self._has_wide_norms() else contextlib.nullcontext():
+            yield
+
+    def gradients(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it gradients are computed with kernels that are right."""
+        return SafeStrides() if self.device == "cpu" else contextlib.nullcontext()
+
+    def _has_wide_norms(self) -> bool:
+        return self.device == "cpu" and self.channels_last
 
     @contextlib.contextmanager
     def limits(self) -> Iterator[None]:

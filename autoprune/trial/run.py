@@ -262,7 +262,7 @@ def _cut_model(
             selected = select(recipe=recipe) if aim is None else _selected_in_time(recipe, select, aim, progress)
             progress.cut = progress.cut.after(selected, shared.dense_cost)
             remains = selected.remains.after(selected.keep)
-        with progress.stage("cut"):
+        with progress.stage("cut"), shared.runtime.gradients():  # some methods train what they have cut
             context = stages.remove_channels(method, selected)
         spent += stages.stage_images(method, recipe, cut)
     return context.model, spent

@@ -221,10 +221,15 @@ class SharedState:
         """
         traced = traced or self.offsets
         asking = replace(context, find_scores=lambda other: self.scores(other, context, traced))
+
+        def score() -> Scores:
+            with self.runtime.gradients():
+                return method.score(asking)
+
         if context.model is not traced.model or context.graph is not traced.graph:
-            return self.processes.agree(method.score(asking))
+            return self.processes.agree(score())
         key = stable_hash(["scores", method.name, method, context.seed, traced.grouped])
-        return self._find_once(key, traced, lambda: method.score(asking))
+        return self._find_once(key, traced, score)
 
     def allocation(self, allocation: Allocation, traced: TracedModel, graph: ChannelGraph) -> Allocation:
         """What a method sees of an allocation: for `features`, the weights of this graph's groups as `ratios`.
