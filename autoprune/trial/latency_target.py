@@ -88,7 +88,7 @@ class LatencyAim:
         Args:
             flops: that `met_by_flops` has found.
         """
-        aims_before = method.stage_aims or len(method.stage_shares) > 1
+        aims_before = (method.stage_aims and any(method.stage_shares)) or len(method.stage_shares) > 1
         if recipe.target.latency is None or shared.cache.store is None or aims_before:
             return None
         traced = shared.traced_models(recipe.allocation.grouped)[0]

@@ -9,6 +9,7 @@ import pytest
 from digits import TASK
 from torch import nn
 
+from autoprune import methods
 from autoprune.errors import InputError, TargetError
 from autoprune.recipe import Allocation, MethodChoice, Recipe, Target, Training
 from autoprune.study.constraints import Latency
@@ -17,7 +18,7 @@ from autoprune.timing.pairs import Timing
 from autoprune.timing.random_models import MODELS
 from autoprune.training.runtime import Runtime
 from autoprune.trial.cache import FolderStore, StudyCache
-from autoprune.trial.latency_target import FLOPS_NOTE, NEAR, TIMINGS, aimed_again, met_by_flops
+from autoprune.trial.latency_target import FLOPS_NOTE, NEAR, TIMINGS, LatencyAim, aimed_again, met_by_flops
 from autoprune.trial.run import run
 from autoprune.trial.shared import SharedState
 
@@ -156,6 +157,15 @@ class TestPredicted:
         assert outcome.error is None
         assert (outcome.latency_ratio or 1) <= limit * 1.02
         assert again.widths == outcome.widths
+
+    @pytest.mark.parametrize(("method", "held"), [("l1", True), ("bn_scale", True), ("asfp", False)])
+    def test_cuts_of_methods_that_aimed_at_nothing_before_are_held_to_the_time(
+        self, shared: SharedState, timed: list[Latency], method: str, held: bool
+    ) -> None:
+        asked = replace(recipe(Target(latency=0.5)), method=MethodChoice(name=method))
+        aim = LatencyAim.of(asked, 0.4, methods.build(asked.method), shared, None)
+
+        assert (aim is not None) is held
 
     def test_a_limit_of_flops_beside_it_holds(self, shared: SharedState, timed: list[Latency]) -> None:
         outcome = run(recipe(Target(latency=0.65, flops=0.2), name="global"), shared, latency=Latency()).outcome
