@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from autoprune.training.strided_convolutions import SafeStrides
 
 #: What takes so many times as long as the fastest is out.
 TOO_SLOW = 1.5
+#: A precision that takes so many times as long in its first pass, in which kernels are made, is not tried again.
+HOPELESS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,17 +165,27 @@ def _measure_seconds(
     """Seconds of one forward and backward pass: the best of up to four, after one that is not counted.
 
     The options take turns, so that a busy moment of the machine hits all of them; those that are half as slow again as
-    the best after a round are out.
+    the best after a round are out. The pass that is not counted tells which precisions are hopeless.
     """
     twins = {option: option.place(copy.deepcopy(model)).train() for option in options}
+    first: dict[Runtime, float] = {}
+    for option, twin in twins.items():
+        if option.precision not in _hopeless_precisions(first):
+            first[option] = _timed_pass(twin, task, batch, option)
+    left = [option for option in first if option.precision not in _hopeless_precisions(first)]
     seconds = dict.fromkeys(options, math.inf)
-    for turn in range(5):
+    for _ in range(4):
         limit = TOO_SLOW * min(seconds.values())
-        for option, twin in twins.items():
+        for option in left:
             if seconds[option] <= limit:
-                elapsed = _timed_pass(twin, task, batch, option)
-                seconds[option] = min(seconds[option], elapsed) if turn else math.inf
+                seconds[option] = min(seconds[option], _timed_pass(twins[option], task, batch, option))
     return seconds
+
+
+def _hopeless_precisions(first: Mapping[Runtime, float]) -> set[str]:
+    """Those of options whose first pass took `HOPELESS` times as long as the fastest one's."""
+    limit = HOPELESS * min(first.values(), default=math.inf)
+    return {option.precision for option, elapsed in first.items() if elapsed > limit}
 
 
 def _timed_pass(model: nn.Module, task: TrainingTask, batch: Batch, runtime: Runtime) -> float:

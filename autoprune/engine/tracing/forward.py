@@ -231,6 +231,11 @@ class _Labelling(TorchDispatchMode):
         self.flow, self.reader = flow, reader
         self.read: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to keep its compiler off a mode torch imports it, 2 s of every start; nothing compiles here."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         self.read.update(map(id, args))
         self.flow.state.arguments = args
