@@ -14,7 +14,6 @@ from ray._private import ray_constants
 from ray._private.utils import read_ray_address
 
 from autoprune.errors import InputError
-from autoprune.search.on_ray import settings
 from autoprune.search.on_ray.settings import OBJECT_STORE_BYTES, QUIET_INIT
 from autoprune.study.config import AUTO, Resources
 
@@ -75,10 +74,6 @@ def start_on_this_machine(folder: Path, resources: Resources) -> None:
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=str(folder / "ray"),
-            _system_config={
-                "preload_python_modules": list(settings.IMPORTED_AT_START),
-                "worker_register_timeout_seconds": settings.REGISTER_SECONDS,
-            },
             **QUIET_INIT,
         )
 

@@ -59,13 +59,5 @@ HUNG_GRACE_SECONDS = 10.0
 #: Processes of a trial end a segment within so many seconds of each other, or do not talk any more.
 PEER_GRACE_SECONDS = 10.0
 
-#: What worker processes of a Ray of our own import as they start, while the driver loads the task: a trial's code,
-#: torch, and its compiler, which optimisers import. Else they do it when they are first asked for a trial: two on two
-#: busy cores took 20 s for that, and 1 s so.
-IMPORTED_AT_START = ("autoprune.search.on_ray.worker", "autoprune.trial.lineage", "torch._dynamo")
-
-#: Many that start at once on few cores take longer than the minute in which Ray wants to hear of them.
-REGISTER_SECONDS = 300
-
 #: Arguments of `ray.init` that keep it silent.
 QUIET_INIT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
