@@ -36,6 +36,7 @@ def scripts(here: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         shutil.rmtree(folder, ignore_errors=True)  # Ray's logs, which the script keeps
 
 
+@pytest.mark.long  # test_local_multinode searches on nodes that are started so too
 def test_a_search_on_two_machines(here: Place, scripts: tuple[Path, Path]) -> None:
     head, worker = scripts
     assert "no token at" in here.run(worker, "worker", "127.0.0.1", code=2)

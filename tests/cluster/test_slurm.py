@@ -13,6 +13,7 @@ from slurm import is_installed, slurm
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,  # two minutes
     pytest.mark.timeout(600),
     pytest.mark.skipif(not is_installed(), reason="no SLURM here: apt-get install slurmctld slurmd slurm-client munge"),
 ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from autoprune.search.running.dispatcher import Dispatcher
 from autoprune.search.running.evaluator import OpenEvaluator
+
+if TYPE_CHECKING:
+    from autoprune.search.running.dispatcher import Dispatcher
 
 T = TypeVar("T")
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from autoprune.files import fill, read_files
-from autoprune.search.running.dispatcher import Dispatcher
 from autoprune.search.running.evaluator import Evaluation, Evaluator, OpenEvaluator
 from autoprune.search.running.executor import Executor
 from autoprune.search.running.second_try import run_twice_if_out_of_memory
@@ -22,6 +21,9 @@ from autoprune.study.config import Resources
 from autoprune.study.outcome import Rung
 from autoprune.study.worker_name import WorkerName
 from autoprune.trial.cache import FolderStore
+
+if TYPE_CHECKING:
+    from autoprune.search.running.dispatcher import Dispatcher
 
 T = TypeVar("T")
 

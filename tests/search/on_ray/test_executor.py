@@ -109,13 +109,13 @@ def test_trials_that_do_not_report_are_cut_off_after_the_grace(tmp_path):
 
 def test_every_slot_gets_one_actor_and_no_more(tmp_path):
     """With no-op trials Tune's own order gives running actors to waiting trials and kills the actors that start."""
-    config = fakes.study_config(trials=80, workers=16)
+    config = fakes.study_config(trials=45, workers=9)
     ran = tmp_path / "ran"
     run(fakes.open_session(tmp_path / "study", config), ran=ran, seconds=0.2)
     processes = Counter(line.split()[2] for line in ran.read_text().splitlines())
 
-    assert sum(processes.values()) == 80
-    assert len(processes) == 16
+    assert sum(processes.values()) == 45
+    assert len(processes) == 9
 
 
 @pytest.mark.parametrize(

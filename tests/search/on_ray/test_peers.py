@@ -90,7 +90,7 @@ def test_a_process_that_fails_alone_is_why_the_trial_failed_and_others_take_its_
     assert processes_left(found) == []
 
 
-@pytest.mark.parametrize("broken", [0, 1])
+@pytest.mark.parametrize("broken", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_process_that_cannot_load_the_task_ends_the_search_with_the_reason(tmp_path, broken):
     with pytest.raises(StudyError, match=f"cannot load the task: OSError: no data for process {broken}"):
         run(tmp_path, 2, broken=broken)
