@@ -16,6 +16,7 @@ from autoprune.tasks.base import Labelled, Split, Task
 from autoprune.training.batch_structure import describe_structure, images_in
 from autoprune.training.protocols import Batch, Loss, WholeMetric
 from autoprune.training.seeds import seeded_randomness
+from autoprune.training.strided_convolutions import SafeStrides
 
 #: Images that a task is tried on.
 IMAGES = 8
@@ -87,7 +88,7 @@ def _check_alike(trained: Batch, measured: Batch, task: Task) -> None:
 
 def check_loss(task: Task, model: nn.Module, batch: Batch, training: Training | None = None) -> Loss:
     """The loss of a batch in training mode; raises `InputError` unless it is a finite scalar with a gradient."""
-    with _explained("the loss"), warnings.catch_warnings():
+    with _explained("the loss"), warnings.catch_warnings(), SafeStrides():
         warnings.filterwarnings("error", "Using a target size")  # torch broadcasts: each output meets all targets
         loss = task.loss(model.train(), batch, training)
     value = loss.value

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from autoprune import methods
 from autoprune.recipe import MethodChoice, Training
+from autoprune.tasks.checks import check_task
 from autoprune.training.fit import fit
 from autoprune.training.runtime import Runtime
 from autoprune.training.strided_convolutions import SafeStrides
@@ -134,6 +135,13 @@ def test_scores_of_gradients_do_so(digits: Any, method: str) -> None:
     scored = methods.build(MethodChoice(name=method))
 
     seen = strides_of(lambda: shared.scores(scored, shared.context(shared.model, seed=0)), only=True)
+
+    assert seen
+    assert all(stride == 1 for stride in seen)
+
+
+def test_the_step_by_which_a_task_is_checked_does_so(digits: Any) -> None:
+    seen = strides_of(lambda: check_task(digits, CHANNELS_LAST.place(Shortcut())), only=True)
 
     assert seen
     assert all(stride == 1 for stride in seen)
